@@ -1,0 +1,92 @@
+-- Who exists, in what state, at which schema. Times are Unix milliseconds, UTC.
+CREATE TABLE tenants (
+    id                  TEXT    NOT NULL PRIMARY KEY,
+    state               TEXT    NOT NULL CHECK (state IN ('active', 'suspended', 'deleted', 'quarantined')),
+    reason              TEXT,             -- why suspended or quarantined
+    faults              INTEGER NOT NULL DEFAULT 0, -- failed attempts to open since the last good one
+    retry_at            INTEGER,          -- when a quarantined tenant is tried again; NULL: by an operator
+    created             INTEGER NOT NULL,
+    deleted             INTEGER,
+    purge_after         INTEGER,          -- when a deleted tenant's file may be removed
+    purged              INTEGER,          -- when it was
+    schema_version      INTEGER,
+    bytes               INTEGER,          -- size of the file when it was last closed
+    last_seen           INTEGER,
+    last_backup         INTEGER,
+    -- the provider's view
+    email               TEXT,
+    first_name          TEXT,
+    last_name           TEXT,
+    username            TEXT,
+    image_url           TEXT,
+    role                TEXT    NOT NULL DEFAULT 'client',
+    workspace           TEXT    NOT NULL DEFAULT 'My Workspace',
+    provider_updated_at INTEGER,          -- the user's own updated_at
+    provider_event_at   INTEGER,          -- the time of the newest event applied
+    provider_metadata   TEXT              -- public metadata, JSON
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX tenants_by_state ON tenants (state, id) WHERE state <> 'active';
+CREATE INDEX tenants_by_purge ON tenants (purge_after) WHERE purge_after IS NOT NULL AND purged IS NULL;
+CREATE INDEX tenants_by_email ON tenants (email) WHERE email IS NOT NULL;
+
+-- How many tenants are in each state, kept by triggers: counting a million rows for every look at
+-- the dashboard would be a scan each time.
+CREATE TABLE tenant_counts (
+    state TEXT    NOT NULL PRIMARY KEY,
+    n     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO tenant_counts VALUES ('active', 0), ('suspended', 0), ('deleted', 0), ('quarantined', 0);
+
+CREATE TRIGGER tenants_count_insert AFTER INSERT ON tenants BEGIN
+    UPDATE tenant_counts SET n = n + 1 WHERE state = new.state;
+END;
+CREATE TRIGGER tenants_count_delete AFTER DELETE ON tenants BEGIN
+    UPDATE tenant_counts SET n = n - 1 WHERE state = old.state;
+END;
+CREATE TRIGGER tenants_count_update AFTER UPDATE OF state ON tenants WHEN old.state <> new.state BEGIN
+    UPDATE tenant_counts SET n = n - 1 WHERE state = old.state;
+    UPDATE tenant_counts SET n = n + 1 WHERE state = new.state;
+END;
+
+-- Webhook messages, by the sender's own id: a retry is the same delivery.
+CREATE TABLE deliveries (
+    svix_id     TEXT    NOT NULL PRIMARY KEY,
+    type        TEXT    NOT NULL,
+    tenant      TEXT,
+    received    INTEGER NOT NULL,          -- first attempt
+    updated     INTEGER NOT NULL,          -- newest attempt
+    outcome     TEXT    NOT NULL CHECK (outcome IN ('created', 'exists', 'updated', 'deleted', 'ignored', 'rejected', 'failed')),
+    attempts    INTEGER NOT NULL DEFAULT 1,
+    duration_us INTEGER,
+    error       TEXT,
+    answer      TEXT,                      -- what the first success answered, JSON
+    body        BLOB                       -- for replay, until its retention ends
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX deliveries_by_received ON deliveries (received);
+CREATE INDEX deliveries_by_tenant ON deliveries (tenant, received) WHERE tenant IS NOT NULL;
+
+-- Runs of the comparison with the provider.
+CREATE TABLE sync_runs (
+    id       INTEGER PRIMARY KEY,
+    started  INTEGER NOT NULL,
+    finished INTEGER,
+    dry_run  INTEGER NOT NULL,
+    outcome  TEXT,
+    report   TEXT                          -- JSON
+) STRICT;
+
+-- Who did what to whom.
+CREATE TABLE audit (
+    id     INTEGER PRIMARY KEY,
+    at     INTEGER NOT NULL,
+    actor  TEXT    NOT NULL,
+    action TEXT    NOT NULL,
+    target TEXT,
+    origin TEXT,                           -- address or command line
+    result TEXT    NOT NULL,
+    detail TEXT
+) STRICT;
+
+CREATE INDEX audit_by_target ON audit (target, id);

@@ -1,0 +1,139 @@
+//! The control database: who exists, in what state, at which schema; webhook deliveries; audit.
+//!
+//! It is off the hot path: a request to a tenant that is open never touches it. It is opened in
+//! shared mode, with one writer and a few readers. Its writer has a thread of its own, so that a
+//! blocking thread may wait for a commit without keeping the combiner from getting one.
+
+pub mod model;
+pub mod queries;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use rusqlite::{Connection, Transaction};
+
+use crate::{
+    error::{Error, Result},
+    sqlite::{
+        combine::{Combiner, Limits},
+        migrate::{Applied, Schema},
+        open::{self, Deadline, Locking, Options},
+        pool::{self, Pool},
+    },
+};
+
+mod embedded {
+    refinery::embed_migrations!("migrations/catalog");
+}
+
+/// Marks a file as a Cubby catalog (`application_id`, <https://sqlite.org/fileformat2.html>): "CuBc".
+pub const APPLICATION_ID: i32 = 0x4375_4263;
+
+const READERS: u32 = 4;
+const WAIT: Duration = Duration::from_secs(5);
+
+/// The open catalog. Cloning shares it.
+#[derive(Clone)]
+pub struct Catalog {
+    writer: Arc<Combiner>,
+    readers: Pool,
+}
+
+impl Catalog {
+    /// Opens the catalog at `path`, making and migrating it as needed. May block.
+    pub fn open(path: &Path) -> Result<Self> {
+        open::init()?;
+        if !path.exists() {
+            create(path)?;
+        }
+        let options =
+            Options { locking: Locking::Shared, cache_kib: 8192, application_id: APPLICATION_ID, ..Options::default() };
+        let schema = Schema::new(embedded::migrations::runner().get_migrations().clone())?;
+        let deadline = Deadline::none();
+        let mut conn = open::open(path, &options, &deadline).map_err(|e| {
+            Error::config(format!(
+                "the catalog {} cannot be opened; point --data at another folder, or restore it from a backup",
+                path.display()
+            ))
+            .with_source(e)
+        })?;
+        if let Applied::From(version) = schema.apply(&mut conn, false, |_| Ok(()))? {
+            tracing::info!(from = version, to = schema.version(), "catalog migrated");
+        }
+        drop(conn);
+
+        let (threads, runs) = std::sync::mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        std::thread::Builder::new()
+            .name("catalog".into())
+            .spawn(move || runs.into_iter().for_each(|run| run()))
+            .map_err(|e| Error::io("starting the catalog's thread", e))?;
+        let (file, settings) = (path.to_owned(), options.clone());
+        let writer = Combiner::new(
+            Limits { queue: 100_000, batch: 512, ..Limits::default() },
+            // The channel closes only with the combiner itself.
+            Box::new(move |run| drop(threads.send(run))),
+            Box::new(move |_, deadline| open::open(&file, &settings, deadline)),
+        );
+        writer.reopen_as(Locking::Shared);
+        Ok(Self { writer: Arc::new(writer), readers: pool::readers(path.to_owned(), options, READERS, WAIT) })
+    }
+
+    /// Runs a short query on this thread. May block: not for an async worker.
+    pub fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let conn = pool::take(&self.readers)?;
+        Ok(work(&conn)?)
+    }
+
+    /// Runs a query from async code, on a thread that may block.
+    pub async fn query<T, F>(&self, work: F) -> Result<T>
+    where
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || this.read(work))
+            .await
+            .map_err(|e| Error::internal("a catalog query did not finish").with_source(e))?
+    }
+
+    /// Runs a write and returns after its commit, which it may share with others.
+    pub async fn write<T, F>(&self, work: F) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.writer.write(|| (), move |tx| Ok(work(tx)?)).await
+    }
+
+    /// [`write`](Self::write) for a thread that may block.
+    pub fn write_blocking<T, F>(&self, work: F) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.writer.write_blocking(move |tx| Ok(work(tx)?))
+    }
+
+    /// Checkpoints and closes the writer. May block.
+    pub fn close(&self) -> Result<()> {
+        let result = self.writer.with(open::checkpoint);
+        self.writer.close()?;
+        result
+    }
+}
+
+/// Makes an empty catalog file, marked as ours, beside its name and then under it: a crash leaves
+/// either no catalog or a whole one.
+fn create(path: &Path) -> Result<()> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let fresh = std::path::PathBuf::from(fresh);
+    let image = {
+        let conn = open::in_memory()?;
+        conn.pragma_update(None, "application_id", APPLICATION_ID)?;
+        conn.execute_batch("VACUUM")?;
+        conn.serialize(rusqlite::MAIN_DB)?.to_vec()
+    };
+    open::write_new(&fresh, &image)?;
+    std::fs::rename(&fresh, path).map_err(|e| Error::io(path.display(), e))?;
+    open::sync_folder(path.parent().unwrap_or(path))
+}

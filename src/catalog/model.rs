@@ -1,0 +1,197 @@
+//! What the catalog knows of a tenant.
+
+use std::fmt;
+
+use serde::Serialize;
+
+pub use crate::clock::Millis;
+use crate::tenants::id::TenantId;
+
+/// Whether and how a tenant may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// In use.
+    Active,
+    /// Reads and writes are refused with the operator's reason.
+    Suspended,
+    /// Gone for its user; the file is kept until its retention ends.
+    Deleted,
+    /// The file could not be opened or migrated and is kept as found.
+    Quarantined,
+}
+
+impl State {
+    /// Every state, in the order they are listed to people.
+    pub const ALL: [Self; 4] = [Self::Active, Self::Suspended, Self::Deleted, Self::Quarantined];
+
+    /// The word in the catalog, in JSON and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+            Self::Deleted => "deleted",
+            Self::Quarantined => "quarantined",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl std::str::FromStr for State {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| format!("{text:?} is not a state; use active, suspended, deleted or quarantined"))
+    }
+}
+
+/// Who a tenant is, as the provider tells it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Profile {
+    /// The primary email address. Data, never a key: two users may have one address.
+    pub email: Option<String>,
+    /// Given name.
+    pub first_name: Option<String>,
+    /// Family name.
+    pub last_name: Option<String>,
+    /// The name they sign in with.
+    pub username: Option<String>,
+    /// Their picture.
+    pub image_url: Option<String>,
+    /// Their role; `client` unless the provider's public metadata has another.
+    pub role: Option<String>,
+    /// The user's own `updated_at`.
+    pub provider_updated_at: Option<Millis>,
+    /// The time of the newest event applied.
+    pub provider_event_at: Option<Millis>,
+    /// Public metadata, JSON.
+    pub provider_metadata: Option<String>,
+}
+
+/// A tenant's row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// The id.
+    pub id: TenantId,
+    /// The state.
+    pub state: State,
+    /// Why suspended or quarantined.
+    pub reason: Option<String>,
+    /// Failed attempts to open since the last good one.
+    pub faults: u32,
+    /// When a quarantined tenant is tried again; none: when an operator says so.
+    pub retry_at: Option<Millis>,
+    /// When it came to be.
+    pub created: Millis,
+    /// When it was deleted.
+    pub deleted: Option<Millis>,
+    /// When a deleted tenant's file may be removed.
+    pub purge_after: Option<Millis>,
+    /// When it was removed.
+    pub purged: Option<Millis>,
+    /// The schema of its file when it was last opened.
+    pub schema_version: Option<i32>,
+    /// The size of its file when it was last closed.
+    pub bytes: Option<u64>,
+    /// When it was last opened or closed.
+    pub last_seen: Option<Millis>,
+    /// When it was last backed up.
+    pub last_backup: Option<Millis>,
+    /// The workspace's name.
+    pub workspace: String,
+    /// The provider's view.
+    #[serde(flatten)]
+    pub profile: Profile,
+}
+
+/// How many tenants are in each state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// In use.
+    pub active: u64,
+    /// Suspended.
+    pub suspended: u64,
+    /// Deleted, purged ones included.
+    pub deleted: u64,
+    /// Quarantined.
+    pub quarantined: u64,
+}
+
+/// What was noticed of a tenant when its file was closed; written in batches.
+#[derive(Debug, Clone)]
+pub struct Sighting {
+    /// Whose.
+    pub id: TenantId,
+    /// When.
+    pub at: Millis,
+    /// The size of the file.
+    pub bytes: u64,
+    /// Its schema.
+    pub schema_version: i32,
+}
+
+/// What became of a webhook message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It made a tenant.
+    Created,
+    /// The tenant was there already.
+    Exists,
+    /// It changed a tenant's profile.
+    Updated,
+    /// It deleted a tenant.
+    Deleted,
+    /// It is of no concern here, or is older than what is known.
+    Ignored,
+    /// It can never be applied.
+    Rejected,
+    /// Storage failed; the sender retries.
+    Failed,
+}
+
+impl Outcome {
+    /// The word in the catalog, in JSON and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Exists => "exists",
+            Self::Updated => "updated",
+            Self::Deleted => "deleted",
+            Self::Ignored => "ignored",
+            Self::Rejected => "rejected",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One webhook message as it is recorded.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The sender's id of the message; retries have the same.
+    pub svix_id: String,
+    /// The event's type.
+    pub kind: String,
+    /// The user it is about.
+    pub tenant: Option<TenantId>,
+    /// When it came.
+    pub received: Millis,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// How long that took, in microseconds.
+    pub duration_us: i64,
+    /// Why it failed or was rejected.
+    pub error: Option<String>,
+    /// What was answered, JSON.
+    pub answer: Option<String>,
+    /// The message, for replay.
+    pub body: Vec<u8>,
+}

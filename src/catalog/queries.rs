@@ -1,0 +1,290 @@
+//! All SQL on the catalog. Reads take a [`Connection`], writes a [`Transaction`].
+
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, named_params, params, types::Type};
+
+use super::model::{Counts, Delivery, Millis, Outcome, Profile, Row, Sighting, State};
+use crate::tenants::id::TenantId;
+
+type Sql<T> = rusqlite::Result<T>;
+
+const COLUMNS: &str = "id, state, reason, faults, retry_at, created, deleted, purge_after, purged, schema_version, \
+                       bytes, last_seen, last_backup, workspace, email, first_name, last_name, username, image_url, \
+                       role, provider_updated_at, provider_event_at, provider_metadata";
+
+/// The row of one tenant.
+pub fn find(conn: &Connection, id: &TenantId) -> Sql<Option<Row>> {
+    conn.prepare_cached(&format!("SELECT {COLUMNS} FROM tenants WHERE id = ?1"))?
+        .query_row([id.as_str()], tenant)
+        .optional()
+}
+
+/// What opening a tenant must know.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    /// The state.
+    pub state: State,
+    /// Why, when not active.
+    pub reason: Option<String>,
+    /// Failed attempts to open.
+    pub faults: u32,
+    /// When a quarantined one is tried again.
+    pub retry_at: Option<Millis>,
+    /// When it was last seen.
+    pub last_seen: Option<Millis>,
+}
+
+/// The few columns that decide whether a tenant may be opened.
+pub fn gate(conn: &Connection, id: &TenantId) -> Sql<Option<Gate>> {
+    conn.prepare_cached("SELECT state, reason, faults, retry_at, last_seen FROM tenants WHERE id = ?1")?
+        .query_row([id.as_str()], |row| {
+            Ok(Gate {
+                state: state(row, 0)?,
+                reason: row.get(1)?,
+                faults: row.get(2)?,
+                retry_at: row.get(3)?,
+                last_seen: row.get(4)?,
+            })
+        })
+        .optional()
+}
+
+/// Up to `limit` tenants after `after` in the order of ids, in one state or in any.
+pub fn list(conn: &Connection, state: Option<State>, after: Option<&str>, limit: u32) -> Sql<Vec<Row>> {
+    // The word is spelled out, not bound: only then may SQLite use the partial index on state.
+    let filter = match state {
+        Some(state) => format!("state = '{state}' AND"),
+        None => String::new(),
+    };
+    conn.prepare_cached(&format!("SELECT {COLUMNS} FROM tenants WHERE {filter} id > ?1 ORDER BY id LIMIT ?2"))?
+        .query_map(params![after.unwrap_or(""), limit], tenant)?
+        .collect()
+}
+
+/// Up to `limit` tenants after `after` whose file is not known to be at `version`, deleted ones
+/// left out: what an eager migration has to do.
+pub fn behind(conn: &Connection, version: i32, after: Option<&str>, limit: u32) -> Sql<Vec<TenantId>> {
+    conn.prepare_cached(
+        "SELECT id FROM tenants WHERE id > ?2 AND state <> 'deleted' AND (schema_version IS NOT ?1 OR state = \
+         'quarantined') ORDER BY id LIMIT ?3",
+    )?
+    .query_map(params![version, after.unwrap_or(""), limit], |row| {
+        let id: String = row.get(0)?;
+        id.parse().map_err(|_| unknown(0, &id))
+    })?
+    .collect()
+}
+
+/// How many there are for [`behind`].
+pub fn count_behind(conn: &Connection, version: i32) -> Sql<u64> {
+    conn.query_row(
+        "SELECT count(*) FROM tenants WHERE state <> 'deleted' AND (schema_version IS NOT ?1 OR state = 'quarantined')",
+        [version],
+        |row| row.get::<_, i64>(0).map(|n| u64::try_from(n).unwrap_or(0)),
+    )
+}
+
+/// How many tenants are in each state: four rows, whatever their number.
+pub fn counts(conn: &Connection) -> Sql<Counts> {
+    let mut counts = Counts::default();
+    let mut statement = conn.prepare_cached("SELECT state, n FROM tenant_counts")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let n: i64 = row.get(1)?;
+        let n = u64::try_from(n).unwrap_or(0);
+        match state(row, 0)? {
+            State::Active => counts.active = n,
+            State::Suspended => counts.suspended = n,
+            State::Deleted => counts.deleted = n,
+            State::Quarantined => counts.quarantined = n,
+        }
+    }
+    Ok(counts)
+}
+
+/// Adds an active tenant. `false` if its id is known already, in whatever state.
+pub fn insert(tx: &Transaction, id: &TenantId, now: Millis, schema_version: i32, profile: &Profile) -> Sql<bool> {
+    let inserted = tx
+        .prepare_cached(
+            "INSERT INTO tenants (id, state, created, schema_version, last_seen, email, first_name, last_name, \
+             username, image_url, role, provider_updated_at, provider_event_at, provider_metadata) VALUES (:id, \
+             'active', :now, :schema, :now, :email, :first, :last, :username, :image, coalesce(:role, 'client'), \
+             :updated, :event, :metadata) ON CONFLICT (id) DO NOTHING",
+        )?
+        .execute(named_params! {
+            ":id": id.as_str(), ":now": now, ":schema": schema_version, ":email": profile.email,
+            ":first": profile.first_name, ":last": profile.last_name, ":username": profile.username,
+            ":image": profile.image_url, ":role": profile.role, ":updated": profile.provider_updated_at,
+            ":event": profile.provider_event_at, ":metadata": profile.provider_metadata,
+        })?;
+    Ok(inserted == 1)
+}
+
+/// Writes the provider's view of a tenant.
+pub fn set_profile(tx: &Transaction, id: &TenantId, profile: &Profile) -> Sql<bool> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE tenants SET email = :email, first_name = :first, last_name = :last, username = :username, \
+             image_url = :image, role = coalesce(:role, 'client'), provider_updated_at = :updated, \
+             provider_event_at = :event, provider_metadata = :metadata WHERE id = :id",
+        )?
+        .execute(named_params! {
+            ":id": id.as_str(), ":email": profile.email, ":first": profile.first_name, ":last": profile.last_name,
+            ":username": profile.username, ":image": profile.image_url, ":role": profile.role,
+            ":updated": profile.provider_updated_at, ":event": profile.provider_event_at,
+            ":metadata": profile.provider_metadata,
+        })?;
+    Ok(changed == 1)
+}
+
+/// Makes a tenant active, forgetting why it was not.
+pub fn activate(tx: &Transaction, id: &TenantId) -> Sql<bool> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE tenants SET state = 'active', reason = NULL, faults = 0, retry_at = NULL, deleted = NULL, \
+             purge_after = NULL, purged = NULL WHERE id = ?1",
+        )?
+        .execute([id.as_str()])?;
+    Ok(changed == 1)
+}
+
+/// Suspends a tenant.
+pub fn suspend(tx: &Transaction, id: &TenantId, reason: &str) -> Sql<bool> {
+    let changed = tx
+        .prepare_cached("UPDATE tenants SET state = 'suspended', reason = ?2, retry_at = NULL WHERE id = ?1")?
+        .execute(params![id.as_str(), reason])?;
+    Ok(changed == 1)
+}
+
+/// Quarantines a tenant, to be tried again at `retry_at`.
+pub fn quarantine(tx: &Transaction, id: &TenantId, reason: &str, retry_at: Option<Millis>) -> Sql<bool> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE tenants SET state = 'quarantined', reason = ?2, retry_at = ?3, faults = faults + 1 WHERE id = ?1 \
+             AND state IN ('active', 'quarantined')",
+        )?
+        .execute(params![id.as_str(), reason, retry_at])?;
+    Ok(changed == 1)
+}
+
+/// Marks a tenant deleted; its file may be removed after `purge_after`.
+pub fn mark_deleted(tx: &Transaction, id: &TenantId, now: Millis, purge_after: Millis) -> Sql<bool> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE tenants SET state = 'deleted', reason = NULL, retry_at = NULL, deleted = ?2, purge_after = ?3 WHERE \
+             id = ?1 AND state <> 'deleted'",
+        )?
+        .execute(params![id.as_str(), now, purge_after])?;
+    Ok(changed == 1)
+}
+
+/// Notes the schema a tenant's file was brought to.
+pub fn set_schema(tx: &Transaction, id: &TenantId, version: i32) -> Sql<()> {
+    tx.prepare_cached("UPDATE tenants SET schema_version = ?2 WHERE id = ?1")?
+        .execute(params![id.as_str(), version])?;
+    Ok(())
+}
+
+/// Writes a batch of what was noticed when files were closed.
+pub fn record_sightings(tx: &Transaction, sightings: &[Sighting]) -> Sql<()> {
+    let mut statement =
+        tx.prepare_cached("UPDATE tenants SET last_seen = ?2, bytes = ?3, schema_version = ?4 WHERE id = ?1")?;
+    for seen in sightings {
+        let bytes = i64::try_from(seen.bytes).unwrap_or(i64::MAX);
+        statement.execute(params![seen.id.as_str(), seen.at, bytes, seen.schema_version])?;
+    }
+    Ok(())
+}
+
+/// What a delivery seen before came to, and what was answered.
+pub fn delivery(conn: &Connection, svix_id: &str) -> Sql<Option<(Outcome, Option<String>)>> {
+    conn.prepare_cached("SELECT outcome, answer FROM deliveries WHERE svix_id = ?1")?
+        .query_row([svix_id], |row| {
+            let text: String = row.get(0)?;
+            Ok((outcome(&text).ok_or_else(|| unknown(0, &text))?, row.get(1)?))
+        })
+        .optional()
+}
+
+/// Records an attempt at a delivery. A success stands; a failure is overwritten by what follows.
+pub fn record_delivery(tx: &Transaction, d: &Delivery) -> Sql<()> {
+    tx.prepare_cached(
+        "INSERT INTO deliveries (svix_id, type, tenant, received, updated, outcome, duration_us, error, answer, body) \
+         VALUES (:id, :type, :tenant, :at, :at, :outcome, :duration, :error, :answer, :body) ON CONFLICT (svix_id) DO \
+         UPDATE SET attempts = attempts + 1, updated = excluded.updated, outcome = iif(outcome = 'failed', \
+         excluded.outcome, outcome), error = iif(outcome = 'failed', excluded.error, error), answer = iif(outcome = \
+         'failed', excluded.answer, answer), duration_us = excluded.duration_us",
+    )?
+    .execute(named_params! {
+        ":id": d.svix_id, ":type": d.kind, ":tenant": d.tenant.as_ref().map(TenantId::as_str), ":at": d.received,
+        ":outcome": d.outcome.as_str(), ":duration": d.duration_us, ":error": d.error, ":answer": d.answer,
+        ":body": d.body,
+    })?;
+    Ok(())
+}
+
+/// Adds a line to the audit trail.
+pub fn audit(
+    tx: &Transaction,
+    at: Millis,
+    actor: &str,
+    action: &str,
+    target: Option<&str>,
+    origin: Option<&str>,
+    result: &str,
+) -> Sql<()> {
+    tx.prepare_cached("INSERT INTO audit (at, actor, action, target, origin, result) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![at, actor, action, target, origin, result])?;
+    Ok(())
+}
+
+/// Proves that the catalog can be written, by a write that changes nothing.
+pub fn probe(tx: &Transaction) -> Sql<()> {
+    tx.prepare_cached("UPDATE tenant_counts SET n = n WHERE state = 'active'")?.execute([])?;
+    Ok(())
+}
+
+fn tenant(row: &SqlRow) -> Sql<Row> {
+    let id: String = row.get(0)?;
+    let bytes: Option<i64> = row.get(10)?;
+    Ok(Row {
+        id: id.parse().map_err(|_| unknown(0, &id))?,
+        state: state(row, 1)?,
+        reason: row.get(2)?,
+        faults: row.get(3)?,
+        retry_at: row.get(4)?,
+        created: row.get(5)?,
+        deleted: row.get(6)?,
+        purge_after: row.get(7)?,
+        purged: row.get(8)?,
+        schema_version: row.get(9)?,
+        bytes: bytes.and_then(|n| u64::try_from(n).ok()),
+        last_seen: row.get(11)?,
+        last_backup: row.get(12)?,
+        workspace: row.get(13)?,
+        profile: Profile {
+            email: row.get(14)?,
+            first_name: row.get(15)?,
+            last_name: row.get(16)?,
+            username: row.get(17)?,
+            image_url: row.get(18)?,
+            role: row.get(19)?,
+            provider_updated_at: row.get(20)?,
+            provider_event_at: row.get(21)?,
+            provider_metadata: row.get(22)?,
+        },
+    })
+}
+
+fn state(row: &SqlRow, column: usize) -> Sql<State> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|_| unknown(column, &text))
+}
+
+fn outcome(text: &str) -> Option<Outcome> {
+    use Outcome::{Created, Deleted, Exists, Failed, Ignored, Rejected, Updated};
+    [Created, Exists, Updated, Deleted, Ignored, Rejected, Failed].into_iter().find(|o| o.as_str() == text)
+}
+
+fn unknown(column: usize, text: &str) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, format!("unexpected value {text:?}").into())
+}

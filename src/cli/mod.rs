@@ -1,0 +1,114 @@
+//! The command line: one file a subcommand.
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::{DataConfig, LogConfig, ServeConfig},
+    error::{ErrorKind, Result},
+    telemetry,
+    tenants::store::Store,
+};
+
+mod migrate;
+mod serve;
+mod tenants;
+
+/// A SQLite database for every user of your app
+///
+/// Without a command, cubby serves. Every setting is a flag and an environment variable; a file
+/// named .env in the current folder is read too.
+#[derive(Debug, Parser)]
+#[command(name = "cubby", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    serve: ServeConfig,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Clone, Args)]
+struct Common {
+    #[command(flatten)]
+    data: DataConfig,
+
+    #[command(flatten)]
+    log: LogConfig,
+}
+
+const EXAMPLES: &str = "Examples:
+  cubby                                       serve on 127.0.0.1:8080, data in ./data
+  cubby serve --listen 127.0.0.1:9000         serve on another port
+  cubby tenants list --state suspended        who is suspended
+  cubby migrate --all                         bring every file to the newest schema now";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve (what cubby does without a command)
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(ServeConfig),
+    /// List, show, create, suspend, resume, delete and restore users' databases
+    #[command(subcommand, after_help = tenants::EXAMPLES)]
+    Tenants(tenants::Command),
+    /// Bring users' databases to the newest schema now, not when they are next opened
+    #[command(after_help = migrate::EXAMPLES)]
+    Migrate(migrate::Command),
+}
+
+/// Parses the command line and runs it. Errors go to standard error, with what to do about them.
+pub fn main() -> ExitCode {
+    // A missing file is the usual case; a broken one must not be silently ignored.
+    match dotenvy::dotenv() {
+        Err(error) if !error.not_found() => {
+            eprintln!("error: .env cannot be read: {error}");
+            return ExitCode::from(2);
+        }
+        _ => {}
+    }
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(if error.kind() == ErrorKind::Config { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    telemetry::start(&cli.common.log)?;
+    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(config) => serve::run(&cli.common.data, config),
+        Command::Tenants(command) => runtime()?.block_on(tenants::run(&cli.common.data, command)),
+        Command::Migrate(command) => runtime()?.block_on(migrate::run(&cli.common.data, command)),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| crate::Error::io("starting the runtime", e))
+}
+
+/// The store, for a command that works on the data folder itself.
+fn open(data: &DataConfig) -> Result<Store> {
+    Store::open(data.store()?)
+}
+
+/// Lets the store go, its files closed.
+async fn close(store: Store) {
+    store.close(tokio::time::Instant::now() + std::time::Duration::from_secs(10)).await;
+}
+
+/// A yes or no for standard output that a script may read.
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| crate::Error::internal("JSON").with_source(e))?;
+    println!("{text}");
+    Ok(())
+}

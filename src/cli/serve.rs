@@ -1,0 +1,85 @@
+//! `cubby serve`.
+
+use std::process::ExitCode;
+
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{
+    app::App,
+    config::{DataConfig, Provisioning, ServeConfig},
+    error::{Error, Result},
+    router::NOTES_TABLE,
+    server,
+};
+
+pub const EXAMPLES: &str = "Examples:
+  cubby serve
+  cubby serve --listen 127.0.0.1:9000 --data /var/lib/cubby
+  CLERK_WEBHOOK_SECRET=whsec_… cubby serve --provisioning webhook";
+
+/// Serves until SIGTERM or SIGINT.
+pub fn run(data: &DataConfig, config: ServeConfig) -> Result<ExitCode> {
+    config.validate()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(config.blocking_threads as usize)
+        .build()
+        .map_err(|e| Error::io("starting the runtime", e))?;
+    runtime.block_on(serve(data, config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(data: &DataConfig, config: ServeConfig) -> Result<()> {
+    // Before anything is opened: a signal that comes early must not be lost.
+    let listen_for = |kind| signal(kind).map_err(|e| Error::io("waiting for signals", e));
+    let (mut terminate, mut interrupt) = (listen_for(SignalKind::terminate())?, listen_for(SignalKind::interrupt())?);
+
+    let listen = config.listen;
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|e| Error::config(format!("cannot listen on {listen}: {e}; choose another port with --listen")))?;
+    let address = listener.local_addr().map_err(|e| Error::io("the listening address", e))?;
+    let app = App::start(data, config)?;
+    announce(&app, data, address);
+
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::warn!("second signal: leaving at once");
+            std::process::exit(130);
+        });
+    };
+    server::serve(app, listener, shutdown).await
+}
+
+/// One line that says what was started and how open it is.
+fn announce(app: &App, data: &DataConfig, address: std::net::SocketAddr) {
+    let config = app.config();
+    let schema = match &data.migrations {
+        None => "shipped".to_owned(),
+        Some(folder) if app.store().has_table(NOTES_TABLE) => folder.display().to_string(),
+        Some(folder) => format!("{} (no table {NOTES_TABLE}: the notes API is not mounted)", folder.display()),
+    };
+    let provisioning = match config.provisioning {
+        Provisioning::Open => "a first POST creates a user's database",
+        Provisioning::Webhook => "only webhooks and operators create users' databases",
+    };
+    tracing::info!(
+        data = %app.store().layout().root().display(),
+        schema,
+        version = app.store().schema().version(),
+        room = app.store().capacity(),
+        webhooks = if config.clerk_webhook_secret.is_some() { "on" } else { "off" },
+        "serving on http://{address}; callers are not authenticated; {provisioning}",
+    );
+}

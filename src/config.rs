@@ -1,0 +1,261 @@
+//! Every setting: its flag, its environment variable, its default and what it must satisfy.
+//! Nobody else reads the environment.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+use crate::{
+    error::{Error, Result},
+    sqlite::{combine::Limits, migrate::Schema},
+    tenants::store::StoreOptions,
+};
+
+/// Where the data is and what is in it: for every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Data")]
+pub struct DataConfig {
+    /// The data folder
+    #[arg(long, env = "CUBBY_DATA", default_value = "./data", value_name = "DIR", global = true)]
+    pub data: PathBuf,
+
+    /// Tenant migrations (V1__name.sql, …) to use instead of those that ship with Cubby
+    #[arg(long, env = "CUBBY_MIGRATIONS", value_name = "DIR", global = true)]
+    pub migrations: Option<PathBuf>,
+
+    /// How long a deleted user's file is kept
+    #[arg(long, env = "CUBBY_RETENTION", default_value = "30d", value_name = "TIME", value_parser = duration, global = true)]
+    pub retention: Duration,
+}
+
+/// How logs look: for every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logs")]
+pub struct LogConfig {
+    /// What is logged: error, warn, info, debug, trace, or a filter such as "info,cubby=debug"
+    #[arg(long, env = "CUBBY_LOG", default_value = "info", value_name = "FILTER", global = true)]
+    pub log: String,
+
+    /// How it is written; auto is text on a terminal and JSON otherwise
+    #[arg(long, env = "CUBBY_LOG_FORMAT", default_value = "auto", value_name = "FORMAT", global = true)]
+    pub log_format: LogFormat,
+}
+
+/// The look of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// One line of text for each event.
+    Text,
+    /// One JSON object for each event.
+    Json,
+}
+
+/// Who may bring a tenant into being.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Provisioning {
+    /// A first POST does, besides webhooks and operators.
+    Open,
+    /// Only a webhook or an operator does; other ids are unknown.
+    Webhook,
+}
+
+/// How the server serves.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Server")]
+pub struct ServeConfig {
+    /// Address and port to listen on
+    #[arg(long, env = "CUBBY_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDR:PORT")]
+    pub listen: SocketAddr,
+
+    /// Serve on an address that others can reach although callers are not authenticated
+    #[arg(long, env = "CUBBY_INSECURE", num_args = 0..=1, default_missing_value = "true", default_value = "false", value_name = "BOOL")]
+    pub insecure: bool,
+
+    /// Who creates users' databases
+    #[arg(long, env = "CUBBY_PROVISIONING", default_value = "open", value_name = "MODE")]
+    pub provisioning: Provisioning,
+
+    /// How many databases may be open at once [default: from the limit on descriptors]
+    #[arg(long, env = "CUBBY_MAX_OPEN", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_open: Option<u32>,
+
+    /// A database that nobody used for so long is closed
+    #[arg(long, env = "CUBBY_IDLE", default_value = "5m", value_name = "TIME", value_parser = duration)]
+    pub idle: Duration,
+
+    /// The largest a user's database may grow; 0 for no bound
+    #[arg(long, env = "CUBBY_QUOTA", default_value = "1GiB", value_name = "SIZE")]
+    pub quota: Size,
+
+    /// The page cache of one open database
+    #[arg(long, env = "CUBBY_CACHE", default_value = "1MiB", value_name = "SIZE")]
+    pub cache: Size,
+
+    /// The longest text of a note
+    #[arg(long, env = "CUBBY_MAX_NOTE_BYTES", default_value = "1MiB", value_name = "SIZE")]
+    pub max_note_bytes: Size,
+
+    /// Requests of one user that may wait for their database; more are answered 503
+    #[arg(long, env = "CUBBY_TENANT_QUEUE", default_value_t = 1024, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub tenant_queue: u32,
+
+    /// How long the SQL of one request may run
+    #[arg(long, env = "CUBBY_STATEMENT_TIMEOUT", default_value = "5s", value_name = "TIME", value_parser = duration)]
+    pub statement_timeout: Duration,
+
+    /// How long a request waits for a database that is opening, or for room to open it
+    #[arg(long, env = "CUBBY_OPEN_TIMEOUT", default_value = "5s", value_name = "TIME", value_parser = duration)]
+    pub open_timeout: Duration,
+
+    /// How long a request may take, its body included
+    #[arg(long, env = "CUBBY_REQUEST_TIMEOUT", default_value = "30s", value_name = "TIME", value_parser = duration)]
+    pub request_timeout: Duration,
+
+    /// How long a client may take to send a request's header
+    #[arg(long, env = "CUBBY_HEADER_TIMEOUT", default_value = "10s", value_name = "TIME", value_parser = duration)]
+    pub header_timeout: Duration,
+
+    /// How long a shutdown waits for requests in flight
+    #[arg(long, env = "CUBBY_DRAIN_TIMEOUT", default_value = "20s", value_name = "TIME", value_parser = duration)]
+    pub drain_timeout: Duration,
+
+    /// Connections at once; more wait to be accepted
+    #[arg(long, env = "CUBBY_MAX_CONNECTIONS", default_value_t = 4096, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_connections: u32,
+
+    /// Threads for what blocks: commits, opening and closing files
+    #[arg(long, env = "CUBBY_BLOCKING_THREADS", default_value_t = 64, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(4..=4096))]
+    pub blocking_threads: u32,
+
+    /// Secrets that Clerk's webhooks are signed with (whsec_…), separated by spaces
+    #[arg(long, env = "CLERK_WEBHOOK_SECRET", value_name = "SECRETS", hide_env_values = true)]
+    pub clerk_webhook_secret: Option<Secret>,
+}
+
+/// Text that must not be seen: not in logs, not in `Debug`, not in an error.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself, for the one place that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// A number of bytes, written with or without a unit: `4096`, `64KiB`, `1MiB`, `2GB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" | "kb" => 1_000,
+            "kib" => 1 << 10,
+            "m" | "mb" => 1_000_000,
+            "mib" => 1 << 20,
+            "g" | "gb" => 1_000_000_000,
+            "gib" => 1 << 30,
+            _ => return Err("use a number of bytes, or one with KiB, MiB, GiB, KB, MB or GB".into()),
+        };
+        let number: u64 = number.parse().map_err(|_| "starts with a whole number".to_owned())?;
+        number.checked_mul(factor).map(Self).ok_or_else(|| "too large".into())
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|e| format!("{e}; write it as 500ms, 30s, 5m, 12h or 30d"))
+}
+
+impl DataConfig {
+    /// What the store needs to know, with the server's defaults for the rest.
+    pub fn store(&self) -> Result<StoreOptions> {
+        let mut options = StoreOptions::new(&self.data);
+        options.schema = self.migrations.as_deref().map(Schema::from_folder).transpose()?;
+        options.retention = self.retention;
+        Ok(options)
+    }
+}
+
+impl ServeConfig {
+    /// Refuses what no server should run with, and says which setting would allow it.
+    pub fn validate(&self) -> Result<()> {
+        if !self.listen.ip().is_loopback() && !self.insecure {
+            return Err(Error::config(format!(
+                "refusing to listen on {}: callers are not authenticated, so anyone who reaches this address could \
+                 read and write every user's data. Listen on 127.0.0.1, or pass --insecure (CUBBY_INSECURE=true) if \
+                 something in front authenticates them",
+                self.listen
+            )));
+        }
+        if self.provisioning == Provisioning::Webhook && self.clerk_webhook_secret.is_none() {
+            tracing::warn!(
+                "provisioning is by webhook, but CLERK_WEBHOOK_SECRET is not set: only `cubby tenants create` can \
+                 create users' databases"
+            );
+        }
+        if self.max_note_bytes.0 > 256 << 20 {
+            return Err(Error::config("--max-note-bytes: at most 256MiB"));
+        }
+        Ok(())
+    }
+
+    /// Completes the store's options with the server's.
+    pub fn store(&self, data: &DataConfig) -> Result<StoreOptions> {
+        Ok(StoreOptions {
+            max_open: self.max_open.map(|count| count as usize),
+            idle: self.idle,
+            quota: self.quota.0,
+            cache_kib: u32::try_from(self.cache.0 >> 10).unwrap_or(u32::MAX).max(16),
+            wait: self.open_timeout,
+            limits: Limits {
+                queue: self.tenant_queue as usize,
+                statement: self.statement_timeout,
+                ..Limits::default()
+            },
+            ..data.store()?
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [("0", 0), ("512", 512), ("64KiB", 65_536), ("1 MiB", 1 << 20), ("2GB", 2_000_000_000)] {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+        for text in ["", "MiB", "1XB", "-1", "99999999999GiB"] {
+            assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let secret: Secret = "whsec_abc".parse().unwrap();
+        assert_eq!(format!("{secret:?}"), "[secret]");
+    }
+}

@@ -1,0 +1,111 @@
+//! Reading a JSON body: how large it may be, what it must call itself, and which field is wrong.
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, StatusCode, header},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+use crate::error::{Error, ErrorKind};
+
+/// Reads a body of at most `limit` bytes.
+pub async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            Err(Error::new(ErrorKind::TooLarge, format!("the body is larger than {limit} bytes")).into())
+        }
+        Err(error) => Err(Error::malformed("body", format!("the body did not arrive whole: {error}")).into()),
+    }
+}
+
+/// Refuses a body that does not call itself JSON.
+pub fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let essence = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .map(|value| value.split(';').next().unwrap_or(value).trim());
+    match essence {
+        Some(essence) if essence.eq_ignore_ascii_case("application/json") => Ok(()),
+        _ => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "send the body as JSON, with Content-Type: application/json",
+        )),
+    }
+}
+
+/// Parses JSON. What is not JSON is 400; JSON that is not what was asked for is 422 and names the
+/// field.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        // A wrong field may be met before the place where the text stops being JSON at all.
+        let whole = serde_json::from_slice::<serde::de::IgnoredAny>(body);
+        match (inner.classify(), whole) {
+            (_, Err(error)) => Error::malformed("body", format!("the body is not JSON: {error}")),
+            (serde_json::error::Category::Data, Ok(_)) => {
+                let message = inner.to_string();
+                let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text).to_owned();
+                Error::invalid(field_of(&path, &message), message)
+            }
+            _ => Error::malformed("body", format!("the body is not JSON: {inner}")),
+        }
+    })?;
+    json.end().map_err(|error| Error::malformed("body", format!("the body is not JSON: {error}")))?;
+    Ok(value)
+}
+
+/// serde tells the path of a wrong value, but a missing or an unknown field only in its message,
+/// between backticks.
+fn field_of(path: &str, message: &str) -> String {
+    let quoted = message.split('`').nth(1);
+    match quoted {
+        Some(name) if message.starts_with("missing field") || message.starts_with("duplicate field") => {
+            if path == "." {
+                name.to_owned()
+            } else {
+                format!("{path}.{name}")
+            }
+        }
+        _ if path == "." => "body".to_owned(),
+        _ => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Draft {
+        #[expect(dead_code, reason = "only parsed")]
+        text: String,
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let cases = [
+            ("{", ErrorKind::Malformed, "body"),
+            ("{}{}", ErrorKind::Malformed, "body"),
+            ("\"x\"", ErrorKind::Invalid, "body"),
+            ("{}", ErrorKind::Invalid, "text"),
+            (r#"{"text":null}"#, ErrorKind::Invalid, "text"),
+            (r#"{"text":1}"#, ErrorKind::Invalid, "text"),
+            (r#"{"text":"a","text":"b"}"#, ErrorKind::Invalid, "text"),
+            (r#"{"text":"a","more":1}"#, ErrorKind::Invalid, "more"),
+            (r#"{"text":"\ud800"}"#, ErrorKind::Malformed, "body"),
+        ];
+        for (body, kind, field) in cases {
+            let error = parse::<Draft>(body.as_bytes()).unwrap_err();
+            assert_eq!((error.kind(), error.field()), (kind, Some(field)), "{body}: {error}");
+        }
+        assert_eq!(parse::<Draft>(b"{\"text\":\"\xff\"}").unwrap_err().kind(), ErrorKind::Malformed);
+    }
+}

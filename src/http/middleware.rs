@@ -1,0 +1,108 @@
+//! What every request goes through: an id, a span, a time limit, and errors in one shape.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt;
+use tracing::Instrument;
+
+use super::problem::Problem;
+use crate::app::App;
+
+/// The header with the request's id, in both directions.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A request that takes longer is logged as slow.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Wraps every route.
+pub async fn envelope(State(app): State<App>, request: Request, next: Next) -> Response {
+    let id = request_id(&request);
+    let span = tracing::info_span!("request", request_id = id.to_str().unwrap_or(""), method = %request.method());
+    async {
+        let started = tokio::time::Instant::now();
+        let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
+        let response = match tokio::time::timeout(app.config().request_timeout, handled).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(panic)) => {
+                let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+                let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+                tracing::error!(panic = text, "a handler panicked");
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "something went wrong here")
+                    .into_response()
+            }
+            Err(_) => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "request_timeout",
+                "the request took too long; the outcome of a write is unknown",
+            )
+            .into_response(),
+        };
+        let mut response = match response.extensions().get::<Problem>() {
+            Some(problem) => keep_allow(&response, problem.render(id.to_str().unwrap_or(""))),
+            None => response,
+        };
+        let took = started.elapsed();
+        let status = response.status();
+        if status.is_server_error() {
+            tracing::warn!(status = status.as_u16(), took = ?took, "failed");
+        } else if took > SLOW {
+            tracing::warn!(status = status.as_u16(), took = ?took, "slow");
+        } else {
+            tracing::debug!(status = status.as_u16(), took = ?took, "answered");
+        }
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, id.clone());
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+/// `Allow` is axum's to know; it must survive the rendering of a 405.
+fn keep_allow(from: &Response, mut to: Response) -> Response {
+    if let Some(allow) = from.headers().get(header::ALLOW) {
+        to.headers_mut().insert(header::ALLOW, allow.clone());
+    }
+    to
+}
+
+/// The caller's own id if it is harmless in a log line, else a new one.
+fn request_id(request: &Request) -> HeaderValue {
+    let given = request.headers().get(REQUEST_ID).filter(|value| {
+        let bytes = value.as_bytes();
+        (1..=64).contains(&bytes.len()) && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    });
+    given.cloned().unwrap_or_else(new_id)
+}
+
+/// Sixteen hex digits: a counter behind a multiplication by an odd number, which visits every
+/// value once, from a random start. Unique within a process, unlikely to repeat across two.
+fn new_id() -> HeaderValue {
+    static START: LazyLock<u64> = LazyLock::new(|| {
+        use std::hash::{BuildHasher, RandomState};
+        RandomState::new().hash_one(std::process::id())
+    });
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(*START);
+    let mut text = [0u8; 16];
+    for (place, digit) in text.iter_mut().enumerate() {
+        let nibble = (number >> (60 - 4 * place)) & 0xf;
+        *digit = b"0123456789abcdef"[nibble as usize];
+    }
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
+}

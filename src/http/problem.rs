@@ -1,0 +1,137 @@
+//! Errors as `application/problem+json` (RFC 9457), and the only place that knows status codes.
+
+use axum::{
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::error::{Error, ErrorKind};
+
+/// What a client is told when something does not work. The middleware writes it out, since only it
+/// knows the request's id.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// The status of the response.
+    pub status: StatusCode,
+    /// A word for programs, stable.
+    pub code: &'static str,
+    /// A sentence for people.
+    pub detail: String,
+    /// The part of the request at fault.
+    pub field: Option<String>,
+    /// One header more.
+    pub header: Option<(HeaderName, HeaderValue)>,
+}
+
+/// The body on the wire.
+#[derive(Serialize)]
+struct Wire<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+    request_id: &'a str,
+}
+
+impl Problem {
+    /// A problem that is not an [`Error`] of the library, but of the protocol.
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), field: None, header: None }
+    }
+
+    /// The same with a header.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.header = Some((name, value));
+        self
+    }
+
+    /// No route has this path.
+    pub fn no_route() -> Self {
+        Error::unknown_tenant().into()
+    }
+
+    /// The route has other methods; axum adds `Allow`.
+    pub fn wrong_method() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path has other methods, see Allow")
+    }
+
+    /// The response, with the id that is in the log too.
+    pub fn render(&self, request_id: &str) -> Response {
+        let wire = Wire {
+            r#type: format!("urn:cubby:problem:{}", self.code),
+            title: self.status.canonical_reason().unwrap_or("error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            code: self.code,
+            field: self.field.as_deref(),
+            request_id,
+        };
+        let body = serde_json::to_vec(&wire).unwrap_or_default();
+        let mut response = (self.status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some((name, value)) = &self.header {
+            headers.insert(name, value.clone());
+        }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    /// Leaves the problem for the middleware to render.
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let (status, code) = match error.kind() {
+            ErrorKind::UnknownTenant => (StatusCode::NOT_FOUND, "unknown_user"),
+            ErrorKind::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            ErrorKind::Suspended => (StatusCode::FORBIDDEN, "suspended"),
+            ErrorKind::Quarantined => (StatusCode::SERVICE_UNAVAILABLE, "quarantined"),
+            ErrorKind::Malformed => (StatusCode::BAD_REQUEST, "malformed_request"),
+            ErrorKind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_field"),
+            ErrorKind::Conflict => (StatusCode::CONFLICT, "conflict"),
+            ErrorKind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            ErrorKind::QuotaExceeded => (StatusCode::INSUFFICIENT_STORAGE, "quota_exceeded"),
+            ErrorKind::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            ErrorKind::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            ErrorKind::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "query_timeout"),
+            ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable"),
+            ErrorKind::Damaged => (StatusCode::SERVICE_UNAVAILABLE, "database_damaged"),
+            ErrorKind::Config | ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
+        };
+        let detail = match error.kind() {
+            // What went wrong inside is in the log, under the request's id.
+            ErrorKind::Config | ErrorKind::Internal => {
+                tracing::error!(error = %error, "internal error");
+                "something went wrong here; the log has it under this request_id".to_owned()
+            }
+            _ => error.message().to_owned(),
+        };
+        let mut problem = Self::new(status, code, detail);
+        problem.field = error.field().map(str::to_owned);
+        match error.kind() {
+            ErrorKind::Busy | ErrorKind::Unavailable | ErrorKind::Damaged => {
+                problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+            }
+            ErrorKind::Quarantined => problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("30")),
+            _ => problem,
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        Problem::from(self).into_response()
+    }
+}

@@ -1,0 +1,5 @@
+//! The application Cubby ships with: a user's notes, over HTTP.
+
+pub mod model;
+pub mod queries;
+pub mod routes;

@@ -1,0 +1,195 @@
+//! Notes: their ids, their shape in JSON, and pages of them. No I/O.
+
+use std::{
+    io::Write,
+    sync::atomic::{AtomicI64, Ordering},
+};
+
+use serde::Deserialize;
+
+use crate::{
+    clock::{Millis, rfc3339},
+    error::{Error, Result},
+};
+
+/// What every note's id begins with.
+const PREFIX: &str = "note_";
+
+/// Letters after the prefix that count milliseconds, in base 26: enough until the year 2142.
+const TIME_LETTERS: usize = 9;
+
+/// Random letters after those: 26⁷, so two notes of one millisecond and one user meet once in
+/// eight thousand million; the second is then given another id.
+const RANDOM_LETTERS: usize = 7;
+
+const ALPHABET: [char; 26] = [
+    'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l', 'm', 'n', 'o', 'p', 'q', 'r', 's', 't', 'u', 'v', 'w',
+    'x', 'y', 'z',
+];
+
+/// The id of a note: `note_` and sixteen lower-case letters. Ids sort by when they were made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NoteId(String);
+
+impl NoteId {
+    /// Parses an id from a URL or a cursor. `None` for what no note can be called.
+    pub fn parse(text: &str) -> Option<Self> {
+        let letters = text.strip_prefix(PREFIX)?;
+        let legal = letters.len() == TIME_LETTERS + RANDOM_LETTERS && letters.bytes().all(|b| b.is_ascii_lowercase());
+        legal.then(|| Self(text.to_owned()))
+    }
+
+    /// A new id that sorts after all this process made before, even if the clock is set back.
+    pub fn generate(now: Millis) -> Self {
+        static LAST: AtomicI64 = AtomicI64::new(0);
+        let mut at = LAST.fetch_max(now, Ordering::Relaxed).max(now);
+        let mut text = [b'a'; TIME_LETTERS];
+        for letter in text.iter_mut().rev() {
+            *letter = b'a' + u8::try_from(at.rem_euclid(26)).unwrap_or(0);
+            at = at.div_euclid(26);
+        }
+        let mut id = String::with_capacity(PREFIX.len() + TIME_LETTERS + RANDOM_LETTERS);
+        id.push_str(PREFIX);
+        id.extend(text.map(char::from));
+        id.push_str(&nanoid::nanoid!(RANDOM_LETTERS, &ALPHABET));
+        Self(id)
+    }
+
+    /// The id as it stands on the wire.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A note as it is in the database, borrowed from the row.
+#[derive(Debug, Clone, Copy)]
+pub struct Note<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its text, as given.
+    pub text: &'a str,
+    /// When it was made.
+    pub created: Millis,
+    /// When it was last changed.
+    pub updated: Millis,
+}
+
+impl Note<'_> {
+    /// Appends the note to a JSON text. Rows go straight into the response's body: a `Note` that
+    /// owns its text would be copied once more for each.
+    pub fn write_json(&self, json: &mut Vec<u8>) {
+        json.extend_from_slice(b"{\"id\":\"");
+        json.extend_from_slice(self.id.as_bytes());
+        json.extend_from_slice(b"\",\"text\":");
+        // Writing to memory does not fail.
+        let _ = serde_json::to_writer(&mut *json, self.text);
+        let _ = write!(json, ",\"created\":\"{}\",\"updated\":\"{}\"}}", rfc3339(self.created), rfc3339(self.updated));
+    }
+
+    /// `{"note":…}`.
+    pub fn to_body(self) -> Vec<u8> {
+        let mut json = Vec::with_capacity(160 + self.text.len());
+        json.extend_from_slice(b"{\"note\":");
+        self.write_json(&mut json);
+        json.push(b'}');
+        json
+    }
+}
+
+/// What a client sends to make or change a note.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoteDraft {
+    /// The text. May be empty; any Unicode.
+    pub text: String,
+}
+
+/// Which notes, and how many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// At most so many.
+    pub limit: usize,
+    /// Those after this one, in the order asked for.
+    pub cursor: Option<NoteId>,
+    /// Newest first.
+    pub newest_first: bool,
+}
+
+/// Notes on a page when the client does not say.
+pub const DEFAULT_LIMIT: usize = 100;
+
+/// Notes on a page at most.
+pub const MAX_LIMIT: usize = 500;
+
+/// A page ends early when its JSON is longer than this: five hundred notes may be as many
+/// mebibytes.
+pub const PAGE_BYTES: usize = 4 << 20;
+
+impl Page {
+    /// Parses a query string: `limit`, `cursor`, `order`.
+    pub fn parse(query: &str) -> Result<Self> {
+        let mut page = Self { limit: DEFAULT_LIMIT, cursor: None, newest_first: false };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match name {
+                "limit" => {
+                    page.limit =
+                        value.parse().ok().filter(|n| (1..=MAX_LIMIT).contains(n)).ok_or_else(|| {
+                            Error::malformed("limit", format!("limit is a number from 1 to {MAX_LIMIT}"))
+                        })?;
+                }
+                "cursor" => {
+                    let cursor = NoteId::parse(value);
+                    page.cursor =
+                        Some(cursor.ok_or_else(|| {
+                            Error::malformed("cursor", "cursor is the next_cursor of an earlier page")
+                        })?);
+                }
+                "order" => {
+                    page.newest_first = match value {
+                        "asc" => false,
+                        "desc" => true,
+                        _ => return Err(Error::malformed("order", "order is asc or desc")),
+                    };
+                }
+                // Others are nobody's here: caches and trackers add them.
+                _ => {}
+            }
+        }
+        Ok(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_by_time_even_when_the_clock_goes_back() {
+        let early = NoteId::generate(1_700_000_000_000);
+        let late = NoteId::generate(1_900_000_000_000);
+        let back = NoteId::generate(1_600_000_000_000);
+        assert!(early < late);
+        assert_eq!(late.as_str()[..14], back.as_str()[..14]);
+        for id in [&early, &late, &back] {
+            assert_eq!(NoteId::parse(id.as_str()).as_ref(), Some(id));
+        }
+    }
+
+    #[test]
+    fn only_ids_of_our_making_parse() {
+        for text in ["", "note_", "note_abc", "note_ABCDEFGHIJKLMNOP", "mote_abcdefghijklmnop", "note_abcdefghijklmno1"]
+        {
+            assert_eq!(NoteId::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn pages_are_parsed_or_refused() {
+        assert_eq!(Page::parse("").unwrap(), Page { limit: 100, cursor: None, newest_first: false });
+        assert_eq!(Page::parse("limit=5&order=desc").unwrap(), Page { limit: 5, cursor: None, newest_first: true });
+        for query in ["limit=0", "limit=501", "limit=x", "limit=", "cursor=", "cursor=x", "order=up"] {
+            assert!(Page::parse(query).is_err(), "{query}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The notes REST API.
+
+use axum::{
+    Router,
+    extract::{FromRequestParts, RawQuery, State},
+    http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use sha2::{Digest, Sha256};
+
+use super::{
+    model::{Note, NoteDraft, NoteId, Page},
+    queries,
+};
+use crate::{
+    app::App,
+    error::{Error, ErrorKind, Result},
+    http::{
+        extract::{Item, MaybeTenant, NewTenantWith, Payload, Tenant, TenantWith},
+        problem::Problem,
+    },
+};
+
+/// The routes, to be mounted where a user's id is the first segment.
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/{user_id}", get(list).post(create))
+        .route("/{user_id}/{note_id}", get(read).patch(update).delete(remove))
+}
+
+impl Payload for NoteDraft {
+    /// Escapes make a character up to six times as long (`\u0000`), and there is the rest.
+    fn limit(app: &App) -> usize {
+        usize::try_from(app.config().max_note_bytes.0).unwrap_or(usize::MAX).saturating_mul(6).saturating_add(1024)
+    }
+
+    fn check(&self, app: &App) -> Result<()> {
+        let most = app.config().max_note_bytes.0;
+        match self.text.len() as u64 > most {
+            true => Err(Error::new(ErrorKind::TooLarge, format!("text is longer than {most} bytes"))),
+            false => Ok(()),
+        }
+    }
+}
+
+async fn list(MaybeTenant(tenant): MaybeTenant, RawQuery(query): RawQuery) -> Result<Response> {
+    let page = Page::parse(query.as_deref().unwrap_or(""))?;
+    let body = match tenant {
+        Some(tenant) => tenant.read(move |conn| Ok(queries::list(conn, &page)?)).await?,
+        None => br#"{"notes":[]}"#.to_vec(),
+    };
+    Ok(json(StatusCode::OK, body))
+}
+
+async fn create(
+    State(app): State<App>,
+    key: IdempotencyKey,
+    NewTenantWith(tenant, draft): NewTenantWith<NoteDraft>,
+) -> Result<Response> {
+    let clock = app.clock().clone();
+    let made = tenant
+        .write(move |tx| {
+            let now = clock.now();
+            let Some(key) = key.0 else {
+                let id = queries::insert(tx, &draft.text, now)?;
+                return Ok(Made::of(&draft, id.as_str(), now, false));
+            };
+            let request = Sha256::digest(draft.text.as_bytes());
+            if let Some(before) = queries::recall(tx, &key, now)? {
+                return match before.request.as_slice() == request.as_slice() {
+                    true => Ok(Made::of(&draft, &before.note, before.created, true)),
+                    false => Err(Error::invalid(
+                        "Idempotency-Key",
+                        "this Idempotency-Key was used for another text; use a new one for a new note",
+                    )),
+                };
+            }
+            let id = queries::insert(tx, &draft.text, now)?;
+            queries::remember(tx, &key, &request, &id, now)?;
+            Ok(Made::of(&draft, id.as_str(), now, false))
+        })
+        .await?;
+    let location = format!("/{}/{}", tenant.id(), made.id);
+    let mut response = json(StatusCode::CREATED, made.body);
+    let location = HeaderValue::try_from(location).map_err(|e| Error::internal("Location").with_source(e))?;
+    response.headers_mut().insert(header::LOCATION, location);
+    if made.replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+async fn read(Tenant(tenant): Tenant, Item(note): Item) -> Result<Response> {
+    let id = NoteId::parse(&note).ok_or_else(no_such_note)?;
+    let body = tenant.read(move |conn| Ok(queries::find(conn, &id)?)).await?;
+    found(body)
+}
+
+async fn update(
+    State(app): State<App>,
+    Item(note): Item,
+    TenantWith(tenant, draft): TenantWith<NoteDraft>,
+) -> Result<Response> {
+    let id = NoteId::parse(&note).ok_or_else(no_such_note)?;
+    let clock = app.clock().clone();
+    let body = tenant.write(move |tx| Ok(queries::update(tx, &id, &draft.text, clock.now())?)).await?;
+    found(body)
+}
+
+async fn remove(Tenant(tenant): Tenant, Item(note): Item) -> Result<Response> {
+    let id = NoteId::parse(&note).ok_or_else(no_such_note)?;
+    let body = tenant.write(move |tx| Ok(queries::delete(tx, &id)?)).await?;
+    found(body)
+}
+
+/// A note just made, or made before under the same key.
+struct Made {
+    id: String,
+    body: Vec<u8>,
+    replayed: bool,
+}
+
+impl Made {
+    fn of(draft: &NoteDraft, id: &str, created: i64, replayed: bool) -> Self {
+        let note = Note { id, text: &draft.text, created, updated: created };
+        Self { id: id.to_owned(), body: note.to_body(), replayed }
+    }
+}
+
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// `Idempotency-Key`: sent again with the same body, a POST makes nothing more and answers what it
+/// answered first (draft-ietf-httpapi-idempotency-key-header).
+struct IdempotencyKey(Option<String>);
+
+impl FromRequestParts<App> for IdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let Some(value) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
+        let key = value.to_str().ok().filter(|key| (1..=255).contains(&key.len()));
+        let Some(key) = key else {
+            let why = "an Idempotency-Key has 1 to 255 visible ASCII characters";
+            return Err(Error::malformed("Idempotency-Key", why).into());
+        };
+        if !app.store().has_table("idempotency_keys") {
+            let why = "this server's own schema has no table idempotency_keys; send no Idempotency-Key";
+            return Err(Error::malformed("Idempotency-Key", why).into());
+        }
+        Ok(Self(Some(key.to_owned())))
+    }
+}
+
+fn found(body: Option<Vec<u8>>) -> Result<Response> {
+    body.map(|body| json(StatusCode::OK, body)).ok_or_else(no_such_note)
+}
+
+fn no_such_note() -> Error {
+    Error::new(ErrorKind::NotFound, "no such note")
+}
+
+fn json(status: StatusCode, body: Vec<u8>) -> Response {
+    (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+}

@@ -1,0 +1,33 @@
+//! Every route and the order of the middleware, on one screen.
+
+use axum::{Router, middleware, routing::get};
+
+use crate::{
+    app::App,
+    error::Result,
+    http::{health, middleware::envelope, problem::Problem},
+    notes, webhooks,
+};
+
+/// The table that the notes API needs; a schema of one's own may do without.
+pub const NOTES_TABLE: &str = "notes";
+
+/// The server's routes.
+///
+/// # Errors
+/// If a setting that a route needs cannot be used.
+pub fn router(app: App) -> Result<Router> {
+    let mut routes = Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .merge(webhooks::routes::routes(&app)?);
+    if app.store().has_table(NOTES_TABLE) {
+        routes = routes.merge(notes::routes::routes());
+    }
+    Ok(routes
+        .fallback(|| async { Problem::no_route() })
+        .method_not_allowed_fallback(|| async { Problem::wrong_method() })
+        // Outermost: everything inside has an id, a time limit and one shape of errors.
+        .layer(middleware::from_fn_with_state(app.clone(), envelope))
+        .with_state(app))
+}

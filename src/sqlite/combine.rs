@@ -1,0 +1,516 @@
+//! One connection, many callers: flat combining.
+//!
+//! A caller that finds the connection free reads on its own thread. Everything else is put in a
+//! queue, and whoever finds nobody combining starts a *combiner* on another thread: it takes what
+//! has queued up to a bound, runs the reads, then all the writes in **one** `BEGIN IMMEDIATE …
+//! COMMIT` with a savepoint each, then answers everyone. So one fsync acknowledges a whole batch,
+//! one failing write harms no other, and no database needs a thread of its own.
+//!
+//! # Invariants
+//! - **No answer before the commit.** A write's reply is sent after `COMMIT` returned. If it broke,
+//!   a crash would lose acknowledged writes.
+//! - **One combiner.** `Queue::running` is set and cleared under the queue's lock, together with
+//!   the look at the queue. If it broke, a job could be left behind with nobody to run it.
+//! - **A failed commit breaks the connection.** Everyone in the batch is told that the outcome is
+//!   unknown, and the next job gets a fresh connection, which recovers from the file.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::oneshot;
+
+use super::open::{self, Deadline, Locking};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Bounds of one [`Combiner`].
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Jobs that may wait; one more is refused as [`ErrorKind::Busy`].
+    pub queue: usize,
+    /// Writes in one commit.
+    pub batch: usize,
+    /// How long the statements of one job may run.
+    pub statement: Duration,
+    /// WAL pages after which the combiner checkpoints, once it has answered.
+    pub checkpoint_pages: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { queue: 1024, batch: 128, statement: Duration::from_secs(5), checkpoint_pages: 1000 }
+    }
+}
+
+/// Opens the connection: at first use, and again after a fault.
+pub type Opener = Box<dyn Fn(Locking, &Deadline) -> Result<Connection> + Send + Sync>;
+
+/// Starts a combiner's run on some thread that may block.
+pub type Spawn = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
+
+/// The queue and the connection. See the module's documentation.
+pub struct Combiner {
+    queue: Mutex<Queue>,
+    /// A plain mutex: it is held while SQLite runs and never across an await.
+    conn: Mutex<Held>,
+    open: Opener,
+    spawn: Spawn,
+    limits: Limits,
+    deadline: Deadline,
+    /// Times the file was found damaged since something last succeeded. Failing I/O is not counted:
+    /// it is the disk's fault and ends when the disk is well, so it must not quarantine a tenant.
+    faults: AtomicU32,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    running: bool,
+}
+
+struct Held {
+    conn: Option<Connection>,
+    locking: Locking,
+    wal_pages: u32,
+}
+
+enum Job {
+    Read(Box<dyn ReadJob>),
+    Write(Box<dyn WriteJob>),
+}
+
+trait ReadJob: Send {
+    /// Runs and answers. An error that breaks the connection is returned as well.
+    fn run(self: Box<Self>, conn: &Connection) -> Option<Error>;
+    fn fail(self: Box<Self>, error: Error);
+}
+
+trait WriteJob: Send {
+    /// Runs inside the transaction and keeps its result. `Err` asks for a rollback of this job.
+    fn run(&mut self, tx: &Transaction) -> Result<(), Error>;
+    /// The transaction is committed: answers what [`run`](Self::run) gave.
+    fn committed(self: Box<Self>);
+    fn fail(self: Box<Self>, error: Error);
+}
+
+struct Call<F, T> {
+    work: Option<F>,
+    result: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<F, T> Call<F, T> {
+    fn new(work: F) -> (Box<Self>, oneshot::Receiver<Result<T>>) {
+        let (reply, receiver) = oneshot::channel();
+        (Box::new(Self { work: Some(work), result: None, reply }), receiver)
+    }
+}
+
+impl<F, T> ReadJob for Call<F, T>
+where
+    F: FnOnce(&Connection) -> Result<T> + Send,
+    T: Send,
+{
+    fn run(mut self: Box<Self>, conn: &Connection) -> Option<Error> {
+        let work = self.work.take()?;
+        let result = guarded(|| work(conn));
+        let broken = result.as_ref().err().filter(|e| breaks(e)).cloned();
+        // A receiver that is gone is a client that is gone.
+        let _ = self.reply.send(result);
+        broken
+    }
+
+    fn fail(self: Box<Self>, error: Error) {
+        let _ = self.reply.send(Err(error));
+    }
+}
+
+impl<F, T> WriteJob for Call<F, T>
+where
+    F: FnOnce(&Transaction) -> Result<T> + Send,
+    T: Send,
+{
+    fn run(&mut self, tx: &Transaction) -> Result<(), Error> {
+        let Some(work) = self.work.take() else { return Ok(()) };
+        let value = guarded(|| work(tx))?;
+        self.result = Some(Ok(value));
+        Ok(())
+    }
+
+    fn committed(self: Box<Self>) {
+        let result = self.result.unwrap_or_else(|| Err(Error::internal("a write was committed without a result")));
+        let _ = self.reply.send(result);
+    }
+
+    fn fail(self: Box<Self>, error: Error) {
+        let _ = self.reply.send(Err(error));
+    }
+}
+
+/// Runs a caller's closure. A panic in it is that caller's error and nobody else's.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<&str>()
+            .map(|s| (*s).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "no message".to_owned());
+        Err(Error::internal(format!("panic in a database closure: {text}")))
+    })
+}
+
+/// Whether the connection that gave this error may not be used again.
+fn breaks(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Damaged)
+}
+
+impl Combiner {
+    /// A combiner over a connection that is opened when first needed.
+    pub fn new(limits: Limits, spawn: Spawn, open: Opener) -> Self {
+        Self::over(None, Deadline::none(), limits, spawn, open)
+    }
+
+    /// A combiner over a connection that is already open in exclusive mode, and its deadline.
+    pub fn over(conn: Option<Connection>, deadline: Deadline, limits: Limits, spawn: Spawn, open: Opener) -> Self {
+        Self {
+            queue: Mutex::default(),
+            conn: Mutex::new(Held { conn, locking: Locking::Exclusive, wal_pages: 0 }),
+            open,
+            spawn,
+            limits,
+            deadline,
+            faults: AtomicU32::new(0),
+        }
+    }
+
+    /// How often the file was found damaged since something last succeeded.
+    pub fn faults(&self) -> u32 {
+        self.faults.load(Ordering::Relaxed)
+    }
+
+    /// Runs a short read: on this very thread if the connection is free at once, which saves a
+    /// thread hop that costs ten times the query, else behind what is queued.
+    ///
+    /// `keep` makes the guard that a combiner started by this call holds until it is done.
+    pub async fn read<T, F, K>(self: &Arc<Self>, keep: impl FnOnce() -> K, work: F) -> Result<T>
+    where
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+        K: Send + 'static,
+    {
+        match self.try_read(work) {
+            Ok(result) => result,
+            Err(work) => self.read_queued(keep, work).await,
+        }
+    }
+
+    /// Runs `work` if the connection is free at once, else gives it back.
+    fn try_read<T, F>(&self, work: F) -> Result<Result<T>, F>
+    where
+        F: FnOnce(&Connection) -> Result<T>,
+    {
+        let Some(mut held) = self.conn.try_lock() else { return Err(work) };
+        let Some(conn) = held.conn.as_ref() else { return Err(work) };
+        self.deadline.set(Some(self.limits.statement));
+        let result = guarded(|| work(conn));
+        match result.as_ref().err().filter(|e| breaks(e)) {
+            Some(error) => self.broke(&mut held, error),
+            None => self.succeeded(),
+        }
+        Ok(result)
+    }
+
+    /// Runs a read that may take long: never on the calling thread.
+    pub async fn read_queued<T, F, K>(self: &Arc<Self>, keep: impl FnOnce() -> K, work: F) -> Result<T>
+    where
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+        K: Send + 'static,
+    {
+        let (call, reply) = Call::new(work);
+        self.submit(Job::Read(call), keep)?;
+        reply.await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    /// Runs a write and returns after its commit.
+    pub async fn write<T, F, K>(self: &Arc<Self>, keep: impl FnOnce() -> K, work: F) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+        K: Send + 'static,
+    {
+        let (call, reply) = Call::new(work);
+        self.submit(Job::Write(call), keep)?;
+        reply.await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    /// [`write`](Self::write) for a thread that may block. Must not be called on an async worker.
+    pub fn write_blocking<T, F>(self: &Arc<Self>, work: F) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (call, reply) = Call::new(work);
+        self.submit(Job::Write(call), || ())?;
+        reply.blocking_recv().unwrap_or_else(|_| Err(lost()))
+    }
+
+    fn submit<K: Send + 'static>(self: &Arc<Self>, job: Job, keep: impl FnOnce() -> K) -> Result<()> {
+        {
+            let mut queue = self.queue.lock();
+            if queue.jobs.len() >= self.limits.queue {
+                return Err(Error::new(ErrorKind::Busy, "too many requests are waiting for this database"));
+            }
+            queue.jobs.push_back(job);
+            if queue.running {
+                return Ok(());
+            }
+            queue.running = true;
+        }
+        let (this, keep) = (self.clone(), keep());
+        (self.spawn)(Box::new(move || {
+            this.combine();
+            // Released only now: while it lasts, nobody closes the database under the combiner.
+            drop(keep);
+        }));
+        Ok(())
+    }
+
+    fn combine(&self) {
+        // If this loop panicked, `running` would stay set and the database would hang.
+        let mut held = self.conn.lock();
+        loop {
+            let jobs: Vec<Job> = {
+                let mut queue = self.queue.lock();
+                if queue.jobs.is_empty() {
+                    queue.running = false;
+                    return;
+                }
+                let count = queue.jobs.len().min(self.limits.batch);
+                queue.jobs.drain(..count).collect()
+            };
+            self.run(&mut held, jobs);
+            self.maintain(&mut held);
+        }
+    }
+
+    fn run(&self, held: &mut Held, jobs: Vec<Job>) {
+        let mut writes = Vec::new();
+        for job in jobs {
+            let read = match job {
+                Job::Write(write) => {
+                    writes.push(write);
+                    continue;
+                }
+                Job::Read(read) => read,
+            };
+            match self.connection(held) {
+                Err(error) => read.fail(error),
+                Ok(conn) => {
+                    self.deadline.set(Some(self.limits.statement));
+                    match read.run(conn) {
+                        Some(error) => self.broke(held, &error),
+                        None => self.succeeded(),
+                    }
+                }
+            }
+        }
+        if writes.is_empty() {
+            return;
+        }
+        let outcome = match self.connection(held) {
+            Ok(conn) => self.write_batch(conn, writes),
+            Err(error) => {
+                writes.into_iter().for_each(|write| write.fail(error.clone()));
+                return;
+            }
+        };
+        match outcome {
+            Outcome::Committed { wal_pages } => {
+                held.wal_pages = wal_pages;
+                self.succeeded();
+            }
+            Outcome::Nothing => {}
+            Outcome::Broken(error) => self.broke(held, &error),
+        }
+    }
+
+    fn connection<'h>(&self, held: &'h mut Held) -> Result<&'h Connection> {
+        if held.conn.is_none() {
+            let opened = (self.open)(held.locking, &self.deadline);
+            match opened {
+                Ok(conn) => held.conn = Some(conn),
+                Err(error) => {
+                    self.count(&error);
+                    return Err(error);
+                }
+            }
+        }
+        held.conn.as_ref().ok_or_else(lost)
+    }
+
+    fn write_batch(&self, conn: &Connection, mut writes: Vec<Box<dyn WriteJob>>) -> Outcome {
+        let limit = self.limits.statement.saturating_mul(u32::try_from(writes.len()).unwrap_or(u32::MAX));
+        self.deadline.set(Some(limit));
+        let tx = match Transaction::new_unchecked(conn, TransactionBehavior::Immediate) {
+            Ok(tx) => tx,
+            Err(error) => {
+                let error = Error::from(error);
+                let broken = breaks(&error);
+                writes.into_iter().for_each(|write| write.fail(error.clone()));
+                return if broken { Outcome::Broken(error) } else { Outcome::Nothing };
+            }
+        };
+
+        let alone = writes.len() == 1;
+        let mut failed: Vec<(usize, Error)> = Vec::new();
+        let mut gone: Option<Error> = None;
+        for (index, write) in writes.iter_mut().enumerate() {
+            self.deadline.set(Some(self.limits.statement));
+            let result = if alone { write.run(&tx) } else { in_savepoint(&tx, write.as_mut()) };
+            if let Err(error) = result {
+                failed.push((index, error.clone()));
+                // SQLite rolls the whole transaction back by itself after some failures (a full
+                // disk, an I/O error): then nothing of this batch is left to commit.
+                if tx.is_autocommit() || breaks(&error) {
+                    gone = Some(error);
+                    break;
+                }
+            } else if tx.is_autocommit() {
+                gone = Some(Error::internal("a write ended the transaction it runs in"));
+                break;
+            }
+        }
+
+        let broken = match gone {
+            Some(error) => error,
+            None if failed.len() == writes.len() => {
+                drop(tx);
+                answer(writes, failed, None);
+                return Outcome::Nothing;
+            }
+            None => {
+                self.deadline.set(None);
+                match tx.commit() {
+                    Ok(()) => {
+                        answer(writes, failed, None);
+                        return Outcome::Committed { wal_pages: open::wal_pages_of_last_commit() };
+                    }
+                    Err(error) => Error::from(error),
+                }
+            }
+        };
+        // Whether the commit reached the disk is unknown, or known not to have: nobody hears "done".
+        // The transaction is rolled back when dropped; the connection is not used again.
+        answer(writes, failed, Some(&broken));
+        Outcome::Broken(broken)
+    }
+
+    /// Work that nobody waits for: the answers are out.
+    fn maintain(&self, held: &mut Held) {
+        if held.wal_pages < self.limits.checkpoint_pages {
+            return;
+        }
+        let Some(conn) = held.conn.as_ref() else { return };
+        self.deadline.set(None);
+        match open::checkpoint(conn) {
+            Err(error) if breaks(&error) => self.broke(held, &error),
+            // If a reader holds it up, try again after as many pages more.
+            Ok(()) | Err(_) => held.wal_pages = 0,
+        }
+    }
+
+    fn succeeded(&self) {
+        if self.faults.load(Ordering::Relaxed) != 0 {
+            self.faults.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn broke(&self, held: &mut Held, error: &Error) {
+        self.count(error);
+        if let Some(conn) = held.conn.take() {
+            open::abandon(conn);
+        }
+    }
+
+    fn count(&self, error: &Error) {
+        if error.kind() == ErrorKind::Damaged {
+            self.faults.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Closes the connection and opens it again in another locking mode, when next used. Waits for
+    /// the job that runs. May block.
+    pub fn reopen_as(&self, locking: Locking) {
+        let mut held = self.conn.lock();
+        held.conn = None;
+        held.locking = locking;
+    }
+
+    /// Runs `work` on the connection, on this thread, after the job that runs. May block.
+    pub fn with<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let mut held = self.conn.lock();
+        self.deadline.set(None);
+        let conn = self.connection(&mut held)?;
+        work(conn)
+    }
+
+    /// Empties the WAL and closes the connection. Nobody may use the combiner meanwhile or after;
+    /// the caller's gate sees to that. May block.
+    pub fn close(&self) -> Result<()> {
+        let mut held = self.conn.lock();
+        let Some(conn) = held.conn.take() else { return Ok(()) };
+        self.deadline.set(None);
+        // With the WAL kept as a file, closing checkpoints and truncates it.
+        conn.close().map_err(|(_, error)| error.into())
+    }
+}
+
+enum Outcome {
+    Committed { wal_pages: u32 },
+    Nothing,
+    Broken(Error),
+}
+
+fn in_savepoint(tx: &Transaction, write: &mut dyn WriteJob) -> Result<()> {
+    tx.prepare_cached("SAVEPOINT job")?.execute([])?;
+    match write.run(tx) {
+        Ok(()) if !tx.is_autocommit() => {
+            tx.prepare_cached("RELEASE job")?.execute([])?;
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+        Err(error) => {
+            if !tx.is_autocommit() {
+                tx.prepare_cached("ROLLBACK TO job")?.execute([])?;
+                tx.prepare_cached("RELEASE job")?.execute([])?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Answers a batch: `failed` with their own errors; the rest with `broken` if the commit did not
+/// succeed, else with what they asked for.
+fn answer(writes: Vec<Box<dyn WriteJob>>, failed: Vec<(usize, Error)>, broken: Option<&Error>) {
+    let mut failed = failed.into_iter().peekable();
+    for (index, write) in writes.into_iter().enumerate() {
+        match (failed.next_if(|(at, _)| *at == index), broken) {
+            (Some((_, error)), _) => write.fail(error),
+            (None, Some(error)) => write.fail(error.clone()),
+            (None, None) => write.committed(),
+        }
+    }
+}
+
+fn lost() -> Error {
+    Error::new(ErrorKind::Unavailable, "the database was closed before it answered; the outcome is unknown")
+}

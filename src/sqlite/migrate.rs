@@ -1,0 +1,288 @@
+//! Bringing a file to the newest schema, or leaving it as it was.
+//!
+//! refinery decides what is to be run and keeps the history table; this module runs it: all pending
+//! migrations, the history and `user_version` in **one** transaction, so that a file has the old
+//! schema or the new one and never half. `user_version` equal to [`Schema::version`] is the fast
+//! path: one pragma instead of refinery's table work.
+
+use std::path::Path;
+
+use refinery::{Migration, Runner};
+use refinery_core::traits::sync::{Migrate, Query, Transaction};
+use rusqlite::{Connection, TransactionBehavior};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, ErrorKind, Result, classify};
+
+/// An ordered set of migrations: what a file's schema should be.
+#[derive(Debug, Clone)]
+pub struct Schema {
+    migrations: Vec<Migration>,
+    version: i32,
+    digest: i64,
+}
+
+/// What [`Schema::apply`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// The file was at this schema already.
+    Nothing,
+    /// The file was brought here from this version.
+    From(i32),
+}
+
+impl Schema {
+    /// A schema from migrations already read. They must have distinct versions, starting at 1.
+    pub fn new(mut migrations: Vec<Migration>) -> Result<Self> {
+        migrations.sort();
+        let Some(last) = migrations.last() else {
+            return Err(Error::config("there is no migration: at least V1__….sql is needed"));
+        };
+        let version = last.version();
+        if let Some([a, b]) = migrations.array_windows().find(|[a, b]| a.version() == b.version()) {
+            return Err(Error::config(format!("two migrations have one version: {a} and {b}")));
+        }
+        if let Some(bad) = migrations.iter().find(|m| m.version() < 1 || m.prefix().to_string() != "V") {
+            return Err(Error::config(format!("migration {bad}: versions are V1, V2, … (no zero, no U)")));
+        }
+        let mut hash = Sha256::new();
+        for migration in &migrations {
+            hash.update(migration.version().to_be_bytes());
+            hash.update(migration.checksum().to_be_bytes());
+        }
+        let digest = hash.finalize();
+        let digest = i64::from_be_bytes(std::array::from_fn(|i| digest[i]));
+        Ok(Self { migrations, version, digest })
+    }
+
+    /// A schema from a folder of `V<version>__<name>.sql` files.
+    pub fn from_folder(folder: &Path) -> Result<Self> {
+        let explain = |e: refinery::Error| {
+            Error::config(format!("migrations in {}: {}", folder.display(), chain(&e))).with_source(e)
+        };
+        if !folder.is_dir() {
+            return Err(Error::config(format!("migrations: {} is not a folder", folder.display())));
+        }
+        Self::new(refinery::load_sql_migrations(folder).map_err(explain)?)
+            .map_err(|e| Error::config(format!("migrations in {}: {}", folder.display(), e.message())))
+    }
+
+    /// The newest version, which is also the `user_version` of a migrated file.
+    pub fn version(&self) -> i32 {
+        self.version
+    }
+
+    /// A fingerprint of all migrations together. Kept in each file, it shows on every open that an
+    /// applied migration was edited afterwards, which the version alone would hide.
+    pub fn digest(&self) -> i64 {
+        self.digest
+    }
+
+    /// The first `version` migrations: an older schema, for tests of the upgrade.
+    pub fn up_to(&self, version: i32) -> Result<Self> {
+        Self::new(self.migrations.iter().filter(|m| m.version() <= version).cloned().collect())
+    }
+
+    /// Runs what is missing, in one transaction, then calls `finish` in that same transaction.
+    ///
+    /// `verify` runs refinery's check of the history even when `user_version` is already right.
+    pub fn apply(
+        &self,
+        conn: &mut Connection,
+        verify: bool,
+        finish: impl FnOnce(&rusqlite::Transaction) -> rusqlite::Result<()>,
+    ) -> Result<Applied> {
+        let found = user_version(conn)?;
+        if found > self.version {
+            return Err(Error::new(
+                ErrorKind::Quarantined,
+                format!(
+                    "its schema is version {found}, newer than this program's {}; it was not touched",
+                    self.version
+                ),
+            ));
+        }
+        if found == self.version && !verify {
+            return Ok(Applied::Nothing);
+        }
+        // Rebuilding a table that others refer to works only with foreign keys off, and the pragma
+        // does nothing inside a transaction (<https://sqlite.org/lang_altertable.html>). The check
+        // before the commit catches what was broken meanwhile.
+        conn.execute_batch("PRAGMA foreign_keys=OFF")?;
+        let result = self.run(conn, finish);
+        conn.execute_batch("PRAGMA foreign_keys=ON")?;
+        result?;
+        Ok(if found == self.version { Applied::Nothing } else { Applied::From(found) })
+    }
+
+    fn run(
+        &self,
+        conn: &mut Connection,
+        finish: impl FnOnce(&rusqlite::Transaction) -> rusqlite::Result<()>,
+    ) -> Result<()> {
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut target = InTransaction { tx };
+        Runner::new(&self.migrations).set_grouped(true).run(&mut target).map_err(failed)?;
+        let tx = target.tx;
+        if tx.is_autocommit() {
+            // The file may hold half a migration now: nothing here can take that back.
+            return Err(Error::new(
+                ErrorKind::Quarantined,
+                "a migration ended the transaction it runs in: remove COMMIT, ROLLBACK and END from it",
+            ));
+        }
+        let broken: Option<String> = {
+            let mut statement = tx.prepare("PRAGMA foreign_key_check")?;
+            let mut rows = statement.query([])?;
+            rows.next()?.map(|row| row.get(0)).transpose()?
+        };
+        if let Some(table) = broken {
+            return Err(Error::new(
+                ErrorKind::Quarantined,
+                format!("after the migrations a row of {table} refers to a row that is not there"),
+            ));
+        }
+        tx.pragma_update(None, "user_version", self.version)?;
+        finish(&tx)?;
+        Ok(tx.commit()?)
+    }
+}
+
+/// The schema version a file says it has.
+pub fn user_version(conn: &Connection) -> Result<i32> {
+    Ok(conn.query_row("PRAGMA user_version", [], |row| row.get(0))?)
+}
+
+/// A migration that fails quarantines the tenant; a disk that fails under it does not.
+fn failed(error: refinery::Error) -> Error {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(cause) = next {
+        if let Some(sqlite) = cause.downcast_ref::<rusqlite::Error>() {
+            let (kind, message) = classify(sqlite);
+            if kind != ErrorKind::Internal && kind != ErrorKind::TooLarge {
+                return Error::new(kind, message).with_source(error);
+            }
+        }
+        next = cause.source();
+    }
+    Error::new(ErrorKind::Quarantined, chain(&error)).with_source(error)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let part = source.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        next = source.source();
+    }
+    text
+}
+
+/// refinery's driver, on a transaction that is already open. Its own driver for rusqlite commits
+/// several times on the way, and panics on a history table it cannot read; a damaged tenant must
+/// be an error.
+struct InTransaction<'c> {
+    tx: rusqlite::Transaction<'c>,
+}
+
+impl Transaction for InTransaction<'_> {
+    type Error = rusqlite::Error;
+
+    fn execute<'a, T: Iterator<Item = &'a str>>(&mut self, queries: T) -> Result<usize, Self::Error> {
+        let mut count = 0;
+        for query in queries {
+            self.tx.execute_batch(query)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+impl Query<Vec<Migration>> for InTransaction<'_> {
+    fn query(&mut self, query: &str) -> Result<Vec<Migration>, Self::Error> {
+        let unreadable = |column, error: Box<dyn std::error::Error + Send + Sync>| {
+            rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error)
+        };
+        let mut statement = self.tx.prepare(query)?;
+        let rows = statement.query_map([], |row| {
+            let applied_on: String = row.get(2)?;
+            let applied_on = time::OffsetDateTime::parse(&applied_on, &time::format_description::well_known::Rfc3339)
+                .map_err(|e| unreadable(2, e.into()))?;
+            let checksum: String = row.get(3)?;
+            let checksum = checksum.parse().map_err(|e: std::num::ParseIntError| unreadable(3, e.into()))?;
+            Ok(Migration::applied(row.get(0)?, row.get(1)?, applied_on, checksum))
+        })?;
+        rows.collect()
+    }
+}
+
+impl Migrate for InTransaction<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn migration(name: &str, sql: &str) -> Migration {
+        Migration::unapplied(name, sql).unwrap()
+    }
+
+    fn memory() -> Connection {
+        super::super::open::in_memory().unwrap()
+    }
+
+    fn tables(conn: &Connection) -> i64 {
+        conn.query_row("SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'refinery%'", [], |r| r.get(0)).unwrap()
+    }
+
+    #[test]
+    fn a_failing_migration_leaves_nothing_of_its_batch() {
+        let schema = Schema::new(vec![
+            migration("V1__a", "CREATE TABLE a (x)"),
+            migration("V2__b", "CREATE TABLE b (x); INSERT INTO nowhere VALUES (1)"),
+        ])
+        .unwrap();
+        let mut conn = memory();
+        let error = schema.apply(&mut conn, false, |_| Ok(())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Quarantined);
+        assert!(error.message().contains("no such table: nowhere"), "{error}");
+        assert_eq!((tables(&conn), user_version(&conn).unwrap()), (0, 0));
+    }
+
+    #[test]
+    fn an_edited_migration_is_named() {
+        let mut conn = memory();
+        Schema::new(vec![migration("V1__a", "CREATE TABLE a (x)")])
+            .unwrap()
+            .apply(&mut conn, false, |_| Ok(()))
+            .unwrap();
+        let edited = Schema::new(vec![migration("V1__a", "CREATE TABLE a (y)")]).unwrap();
+        assert_eq!(edited.apply(&mut conn, false, |_| Ok(())).unwrap(), Applied::Nothing, "the fast path trusts");
+        let error = edited.apply(&mut conn, true, |_| Ok(())).unwrap_err();
+        assert!(error.message().contains("V1__a"), "{error}");
+    }
+
+    #[test]
+    fn a_newer_file_is_refused_untouched() {
+        let mut conn = memory();
+        conn.pragma_update(None, "user_version", 7).unwrap();
+        let schema = Schema::new(vec![migration("V1__a", "CREATE TABLE a (x)")]).unwrap();
+        let error = schema.apply(&mut conn, false, |_| Ok(())).unwrap_err();
+        assert!(error.message().contains("version 7"), "{error}");
+        assert_eq!(tables(&conn), 0);
+    }
+
+    #[test]
+    fn broken_references_do_not_commit() {
+        let mut conn = memory();
+        let schema = Schema::new(vec![migration(
+            "V1__a",
+            "CREATE TABLE a (id INTEGER PRIMARY KEY); CREATE TABLE b (a REFERENCES a); INSERT INTO b VALUES (1)",
+        )])
+        .unwrap();
+        assert!(schema.apply(&mut conn, false, |_| Ok(())).unwrap_err().message().contains("a row of b"));
+        assert_eq!(tables(&conn), 0);
+    }
+}

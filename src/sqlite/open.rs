@@ -1,0 +1,271 @@
+//! The one place where a database file is opened. Every connection has the same flags, pragmas and
+//! limits, whoever asks.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Once,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, OpenFlags, config::DbConfig, ffi, limits::Limit};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// SQLite's page size, in bytes: its default, and what the template and quotas count in.
+pub const PAGE_SIZE: u64 = 4096;
+
+/// The oldest SQLite that may be linked: 3.51.3 mended a WAL-reset race that could corrupt a
+/// database, present since 3.7.0 (<https://sqlite.org/wal.html>).
+const OLDEST_SQLITE: i32 = 3_051_003;
+
+/// How many connections may have a file open at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Locking {
+    /// One connection, which keeps the file lock and holds the WAL index in its own memory: two
+    /// descriptors, no shared-memory file, the cheapest open.
+    Exclusive,
+    /// A writer and readers, which meet in a shared-memory file.
+    Shared,
+}
+
+/// What a connection may do and how much.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Who else may have the file open.
+    pub locking: Locking,
+    /// The largest the file may grow, in bytes; 0 for no bound. Kept by SQLite's
+    /// `max_page_count`, which is not stored in the file: every connection sets it, every time.
+    pub max_bytes: u64,
+    /// The longest string, blob or row, in bytes.
+    pub max_value_bytes: u64,
+    /// The page cache, in KiB.
+    pub cache_kib: u32,
+    /// The `application_id` that marks the file as one of ours, looked at before anything is
+    /// written to it. 0 accepts any.
+    pub application_id: i32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { locking: Locking::Shared, max_bytes: 0, max_value_bytes: 16 << 20, cache_kib: 2048, application_id: 0 }
+    }
+}
+
+/// The WAL is truncated to this many bytes after a checkpoint, so that one large write does not
+/// leave a large file behind for good.
+const JOURNAL_SIZE_LIMIT: i64 = 4 << 20;
+
+/// How long a connection waits for another one's lock. Only a second connection to the same file
+/// (shared mode) can make it wait.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Prepared statements kept for each connection. The notes API has nine.
+const STATEMENT_CACHE: usize = 16;
+
+/// Prepares the SQLite library itself. Must come before the first open: `sqlite3_config` is
+/// refused afterwards. Refuses a library with a known corruption bug.
+pub fn init() -> Result<()> {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: no connection exists yet and `Once` keeps other threads out, which is what
+        // sqlite3_config asks for. The variadic argument of MEMSTATUS is one int.
+        // The result is not checked: an embedder who opened SQLite before us has MEMSTATUS on,
+        // which costs a lock for each allocation and nothing else.
+        unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0) };
+    });
+    match rusqlite::version_number() {
+        n if n >= OLDEST_SQLITE => Ok(()),
+        _ => Err(Error::config(format!(
+            "linked with SQLite {}, which can corrupt a database when its write-ahead log is reset; 3.51.3 or later \
+             is needed. Build with the bundled one.",
+            rusqlite::version()
+        ))),
+    }
+}
+
+/// Opens an existing file read-write. Never creates one: a typo must not become a database.
+///
+/// `deadline` is looked at while statements run; see [`Deadline`].
+pub fn open(path: &Path, options: &Options, deadline: &Deadline) -> Result<Connection> {
+    // NOFOLLOW also refuses symbolic links in parent folders, hence canonical paths in `Layout`.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_EXRESCODE
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    let conn = Connection::open_with_flags(path, flags)?;
+    match configure(&conn, options, deadline) {
+        Ok(()) => Ok(conn),
+        Err(error) => {
+            abandon(conn);
+            Err(error)
+        }
+    }
+}
+
+/// Closes a connection without copying its WAL into the file: for a file that is damaged, or not
+/// ours, and is to be kept as found.
+pub fn abandon(conn: Connection) {
+    // Best effort: a connection too broken for this setting is too broken to checkpoint.
+    let _ = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+    drop(conn);
+}
+
+/// A database in memory, for templates.
+pub fn in_memory() -> Result<Connection> {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    Ok(Connection::open_in_memory()?)
+}
+
+/// Sets a fresh connection up. The order matters: even `journal_mode` can meet a lock, so the busy
+/// timeout comes first; the locking mode must be known before the WAL is first touched, or the
+/// shared-memory file is made after all.
+pub fn configure(conn: &Connection, options: &Options, deadline: &Deadline) -> Result<()> {
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    if options.locking == Locking::Exclusive {
+        conn.execute_batch("PRAGMA locking_mode=EXCLUSIVE")?;
+    }
+    if options.application_id != 0 {
+        // Before `journal_mode`, which would write to a file that is not ours.
+        let found: i32 = conn.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+        if found != options.application_id {
+            return Err(Error::new(
+                ErrorKind::Damaged,
+                format!("not a file of ours: application id {found:#x}, expected {:#x}", options.application_id),
+            ));
+        }
+    }
+    let mode: String = conn.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(Error::internal(format!("write-ahead log refused: journal mode is {mode}")));
+    }
+    conn.execute_batch(&format!(
+        // Checkpoints are run by the writer after it has answered, not inside a commit.
+        "PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; \
+         PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=0; \
+         PRAGMA journal_size_limit={JOURNAL_SIZE_LIMIT}; PRAGMA cache_size=-{}",
+        options.cache_kib
+    ))?;
+    if options.max_bytes > 0 {
+        let pages = options.max_bytes.div_ceil(PAGE_SIZE);
+        conn.query_row(&format!("PRAGMA max_page_count={pages}"), [], |_| Ok(()))?;
+    }
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+    conn.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+    conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, i32::try_from(options.max_value_bytes).unwrap_or(i32::MAX))?;
+    conn.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, 100_000)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    persist_wal(conn)?;
+    watch_wal(conn);
+    deadline.watch(conn)
+}
+
+/// Keeps the `-wal` file when the last connection closes: making and removing it is half the cost
+/// of opening a cold tenant. It is truncated to nothing by the checkpoint at close.
+fn persist_wal(conn: &Connection) -> Result<()> {
+    let mut on: std::ffi::c_int = 1;
+    // SAFETY: the handle is live for the length of the call; FCNTL_PERSIST_WAL takes a pointer to
+    // one int (<https://sqlite.org/c3ref/c_fcntl_begin_atomic_write.html>).
+    let code = unsafe {
+        ffi::sqlite3_file_control(
+            conn.handle(),
+            c"main".as_ptr(),
+            ffi::SQLITE_FCNTL_PERSIST_WAL,
+            std::ptr::from_mut(&mut on).cast(),
+        )
+    };
+    match code {
+        ffi::SQLITE_OK => Ok(()),
+        code => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None).into()),
+    }
+}
+
+thread_local! {
+    /// Pages in the WAL after this thread's last commit. SQLite calls the hook on the committing
+    /// thread and hands it no context of ours.
+    static WAL_PAGES: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+fn watch_wal(conn: &Connection) {
+    conn.wal_hook(Some(|_, pages| {
+        WAL_PAGES.set(u32::try_from(pages).unwrap_or(0));
+        Ok(())
+    }));
+}
+
+/// Pages in the WAL after the commit this thread made last; read it right after the commit.
+pub fn wal_pages_of_last_commit() -> u32 {
+    WAL_PAGES.get()
+}
+
+/// The moment after which a connection's running statement is interrupted. Shared by a connection
+/// and whoever runs statements on it.
+#[derive(Debug, Clone)]
+pub struct Deadline {
+    epoch: Instant,
+    /// Microseconds after `epoch`; 0 for none.
+    at: Arc<AtomicU64>,
+}
+
+/// How many of SQLite's virtual instructions run between two looks at the clock: some 50 µs.
+const INSTRUCTIONS_BETWEEN_CHECKS: i32 = 4000;
+
+impl Deadline {
+    /// No deadline yet.
+    pub fn none() -> Self {
+        Self { epoch: Instant::now(), at: Arc::new(AtomicU64::new(0)) }
+    }
+
+    /// Statements from now on may take this long together; none lifts the limit.
+    pub fn set(&self, limit: Option<Duration>) {
+        let at = match limit {
+            Some(limit) => u64::try_from((self.epoch.elapsed() + limit).as_micros()).unwrap_or(u64::MAX).max(1),
+            None => 0,
+        };
+        self.at.store(at, Ordering::Relaxed);
+    }
+
+    /// Makes `conn` look at this deadline while its statements run.
+    pub fn watch(&self, conn: &Connection) -> Result<()> {
+        let deadline = self.clone();
+        conn.progress_handler(
+            INSTRUCTIONS_BETWEEN_CHECKS,
+            Some(move || match deadline.at.load(Ordering::Relaxed) {
+                0 => false,
+                at => deadline.epoch.elapsed().as_micros() > u128::from(at),
+            }),
+        )?;
+        Ok(())
+    }
+}
+
+/// Copies committed pages from the WAL into the database file and empties the WAL.
+pub fn checkpoint(conn: &Connection) -> Result<()> {
+    let busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    match busy {
+        0 => Ok(()),
+        _ => Err(Error::new(ErrorKind::Busy, "a reader kept the write-ahead log from being emptied")),
+    }
+}
+
+/// Writes a file of its own, readable by this user alone, and makes its content durable. An older
+/// file of that name, left by a crash, is replaced.
+pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let write = || {
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        file.write_all(content)?;
+        file.sync_all()
+    };
+    write().map_err(|e| Error::io(path.display(), e))
+}
+
+/// Flushes a folder's entries: a rename survives a power cut only after this.
+pub fn sync_folder(path: &Path) -> Result<()> {
+    std::fs::File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io(path.display(), e))
+}

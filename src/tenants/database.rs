@@ -1,0 +1,285 @@
+//! One open tenant: a connection for reads and writes, and readers apart from it when asked for.
+//!
+//! Normally a tenant has one connection in exclusive locking mode: two descriptors, no
+//! shared-memory file, the cheapest open. When somebody needs a connection of their own (an export,
+//! a long read), the database is reopened in shared mode: the writer's connection and a pool of
+//! readers beside it. When the last of these goes, it goes back. Callers see none of this.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+
+use super::{
+    id::TenantId,
+    slots::Lease,
+    template::{self, APPLICATION_ID},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    sqlite::{
+        combine::{Combiner, Limits, Spawn},
+        migrate::{Applied, Schema},
+        open::{self, Deadline, Locking, Options},
+        pool::{self, Pool},
+    },
+};
+
+/// Descriptors of a tenant in exclusive mode: the file and its WAL.
+pub const DESCRIPTORS: usize = 2;
+
+/// Descriptors that a reader in shared mode adds: the file, its WAL and the shared memory.
+pub const DESCRIPTORS_APART: usize = 3;
+
+/// Readers of one tenant beside its writer.
+const READERS: u32 = 4;
+
+/// How long to wait for one of them.
+const READER_WAIT: Duration = Duration::from_secs(5);
+
+/// An open tenant's database.
+pub struct Database {
+    path: PathBuf,
+    options: Options,
+    combiner: Arc<Combiner>,
+    shared: Mutex<Shared>,
+    permit: Mutex<Option<Permit>>,
+    schema_version: i32,
+}
+
+#[derive(Default)]
+struct Shared {
+    users: usize,
+    readers: Option<Pool>,
+}
+
+/// What opening a file needs to know.
+pub struct Recipe<'a> {
+    /// Whose file it must be.
+    pub id: &'a TenantId,
+    /// Where it is.
+    pub path: &'a Path,
+    /// What its schema should be.
+    pub schema: &'a Schema,
+    /// Flags, pragmas and limits. The locking mode is chosen here.
+    pub options: &'a Options,
+    /// Bounds of its queue.
+    pub limits: &'a Limits,
+}
+
+/// An opened and migrated file, and how it was found.
+pub struct Opened {
+    /// The connection, in exclusive mode.
+    conn: Connection,
+    deadline: Deadline,
+    /// What the migrations did.
+    pub applied: Applied,
+}
+
+/// Opens a file, checks that it is this tenant's, and brings it to the schema. The caller is alone
+/// with the file. May block.
+///
+/// # Errors
+/// [`ErrorKind::Quarantined`] for a migration that fails or a newer schema,
+/// [`ErrorKind::Damaged`] for a file that is not this tenant's or no database; both leave it as it was.
+pub fn open_file(recipe: &Recipe) -> Result<Opened> {
+    // SQLite takes an empty file for an empty database, and would make one of it.
+    let length = std::fs::symlink_metadata(recipe.path).map_err(|e| Error::io(recipe.path.display(), e))?;
+    if !length.is_file() || length.len() == 0 {
+        let found = if length.is_file() { "is empty" } else { "is not a plain file" };
+        return Err(Error::new(ErrorKind::Damaged, format!("the database file {found}")));
+    }
+    let options = Options { locking: Locking::Exclusive, application_id: APPLICATION_ID, ..recipe.options.clone() };
+    let deadline = Deadline::none();
+    let mut conn = open::open(recipe.path, &options, &deadline)?;
+    match inspect(recipe, &mut conn) {
+        Ok(applied) => Ok(Opened { conn, deadline, applied }),
+        Err(error) => {
+            open::abandon(conn);
+            Err(error)
+        }
+    }
+}
+
+fn inspect(recipe: &Recipe, conn: &mut Connection) -> Result<Applied> {
+    let meta = template::meta(conn).map_err(|e| match e.kind() {
+        ErrorKind::Internal => Error::new(ErrorKind::Damaged, "the file does not say whose it is").with_source(e),
+        _ => e,
+    })?;
+    if meta.tenant != recipe.id.as_str() {
+        let message = format!("the file belongs to another tenant, {:?}", meta.tenant);
+        return Err(Error::new(ErrorKind::Damaged, message));
+    }
+    let verify = meta.schema_digest != recipe.schema.digest();
+    recipe.schema.apply(conn, verify, |tx| {
+        tx.execute("UPDATE cubby_meta SET schema_digest = ?1", [recipe.schema.digest()])?;
+        Ok(())
+    })
+}
+
+impl Opened {
+    /// Closes it again, WAL emptied: for eager migration, which serves nobody.
+    pub fn close(self) -> Result<()> {
+        self.conn.close().map_err(|(_, error)| error.into())
+    }
+
+    /// Puts it to use.
+    pub fn into_database(self, recipe: &Recipe, spawn: Spawn, permit: Permit) -> Database {
+        let options = Options { application_id: APPLICATION_ID, ..recipe.options.clone() };
+        let (path, settings) = (recipe.path.to_owned(), options.clone());
+        let combiner = Combiner::over(
+            Some(self.conn),
+            self.deadline,
+            recipe.limits.clone(),
+            spawn,
+            Box::new(move |locking, deadline| open::open(&path, &Options { locking, ..settings.clone() }, deadline)),
+        );
+        Database {
+            path: recipe.path.to_owned(),
+            options: Options { locking: Locking::Shared, ..options },
+            combiner: Arc::new(combiner),
+            shared: Mutex::default(),
+            permit: Mutex::new(Some(permit)),
+            schema_version: recipe.schema.version(),
+        }
+    }
+}
+
+impl Database {
+    /// The queue in front of the connection.
+    pub fn combiner(&self) -> &Arc<Combiner> {
+        &self.combiner
+    }
+
+    /// The schema it is at.
+    pub fn schema_version(&self) -> i32 {
+        self.schema_version
+    }
+
+    /// The size of the file, without its WAL.
+    pub fn bytes(&self) -> u64 {
+        // Asking for a file's size does not open it.
+        std::fs::metadata(&self.path).map(|found| found.len()).unwrap_or(0)
+    }
+
+    /// Closes every connection, WAL emptied, and gives the descriptors back. Nobody holds a lease.
+    /// May block.
+    pub fn close(&self) -> Result<()> {
+        *self.shared.lock() = Shared::default();
+        let result = self.combiner.close();
+        drop(self.permit.lock().take());
+        result
+    }
+
+    fn reader(&self) -> Result<pool::Pooled> {
+        let readers = {
+            let mut shared = self.shared.lock();
+            if shared.readers.is_none() {
+                self.combiner.reopen_as(Locking::Shared);
+                shared.readers = Some(pool::readers(self.path.clone(), self.options.clone(), READERS, READER_WAIT));
+            }
+            shared.users += 1;
+            shared.readers.clone()
+        };
+        let taken = readers.ok_or_else(|| Error::internal("no readers")).and_then(|readers| pool::take(&readers));
+        taken.inspect_err(|_| self.reader_gone())
+    }
+
+    fn reader_gone(&self) {
+        let mut shared = self.shared.lock();
+        shared.users = shared.users.saturating_sub(1);
+        if shared.users == 0 && shared.readers.take().is_some() {
+            self.combiner.reopen_as(Locking::Exclusive);
+        }
+    }
+}
+
+/// A reader's connection apart from the tenant's own, and the lease that keeps the database open.
+/// Runs on a thread that may block; so does its drop.
+pub struct Apart {
+    conn: Option<pool::Pooled>,
+    lease: Lease<Database>,
+    deadline: Deadline,
+}
+
+impl Apart {
+    /// Reopens the database in shared mode if need be and takes a reader. May block.
+    pub fn take(lease: Lease<Database>) -> Result<Self> {
+        let conn = lease.reader()?;
+        let apart = Self { conn: Some(conn), lease, deadline: Deadline::none() };
+        apart.deadline.watch(apart.conn()?)?;
+        Ok(apart)
+    }
+
+    /// The connection. It can read and not write.
+    pub fn conn(&self) -> Result<&Connection> {
+        self.conn.as_deref().ok_or_else(|| Error::internal("no connection"))
+    }
+
+    /// Bounds the time of what runs on it from now on.
+    pub fn limit(&self, limit: Duration) {
+        self.deadline.set(Some(limit));
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        // First back into the pool, then perhaps the pool away: exclusive mode needs it gone.
+        self.conn = None;
+        self.lease.reader_gone();
+    }
+}
+
+/// How many descriptors all open tenants may have together.
+#[derive(Debug)]
+pub struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+/// Descriptors taken from a [`Budget`]; given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    budget: Arc<Budget>,
+    count: usize,
+}
+
+impl Budget {
+    /// A budget of `limit` descriptors, all free.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, used: AtomicUsize::new(0) })
+    }
+
+    /// Takes `count`, or none at all.
+    pub fn take(self: &Arc<Self>, count: usize) -> Option<Permit> {
+        self.used
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+                used.checked_add(count).filter(|used| *used <= self.limit)
+            })
+            .ok()
+            .map(|_| Permit { budget: self.clone(), count })
+    }
+
+    /// How many are taken.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Acquire)
+    }
+
+    /// How many there are.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.count, Ordering::AcqRel);
+    }
+}

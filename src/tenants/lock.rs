@@ -1,0 +1,61 @@
+//! One process for a data folder.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{Read, Seek, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Holds `cubby.lock`. The kernel lets go of it when the process ends, however it ends, so a crash
+/// leaves nothing to clean up.
+///
+/// Two processes with tenants in exclusive mode would find each other's files locked; two that
+/// purge, migrate and evict by their own catalogs' word would lose data.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+impl FolderLock {
+    /// Takes the lock, or says who has it.
+    pub fn take(path: &Path) -> Result<Self> {
+        let failed = |e| Error::io(path.display(), e);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // What it says is for people; without it the refusal stands all the same.
+                let _ = file.read_to_string(&mut holder);
+                let holder = if holder.trim().is_empty() { "another process".into() } else { holder.trim().to_owned() };
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "the data folder {} is in use by {holder}: {} is locked. Stop that process first, or choose \
+                         another folder with --data",
+                        path.parent().unwrap_or(path).display(),
+                        path.display()
+                    ),
+                ));
+            }
+            Err(TryLockError::Error(e)) => return Err(failed(e)),
+        }
+        let command: Vec<String> = std::env::args().take(3).collect();
+        let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now());
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "process {} ({}) since {now}", std::process::id(), command.join(" ")))
+            .map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}

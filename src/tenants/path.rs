@@ -1,0 +1,136 @@
+//! Where a tenant's file is: the one place that turns an id into a path.
+//!
+//! `tenants/<2 hex>/<sha256 of the id, hex>.db`. A digest has no case collisions on a case-folding
+//! file system, no traversal, and spreads over 256 folders. The id itself is inside the file, so
+//! the catalog can be rebuilt from the files alone.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::id::TenantId;
+use crate::{
+    error::{Error, Result},
+    sqlite::open::sync_folder,
+};
+
+/// The folders and files of one data folder. All paths are absolute: SQLite would resolve a
+/// relative one again at a later moment.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// Makes the folders that must be there, all 256 shards included, so that creating a tenant
+    /// later has one folder to fsync and not two.
+    pub fn prepare(root: &Path) -> Result<Self> {
+        let layout = Self::existing_or_new(root)?;
+        for folder in [layout.tenants(), layout.trash(), layout.tmp()] {
+            make_folder(&folder)?;
+        }
+        for shard in 0..=u8::MAX {
+            make_folder(&layout.tenants().join(hex::encode([shard])))?;
+        }
+        sync_folder(&layout.tenants())?;
+        sync_folder(&layout.root)?;
+        Ok(layout)
+    }
+
+    fn existing_or_new(root: &Path) -> Result<Self> {
+        make_folder(root)?;
+        let root = root.canonicalize().map_err(|e| Error::io(root.display(), e))?;
+        Ok(Self { root })
+    }
+
+    /// The layout of a folder as it is, which is neither made nor looked at.
+    pub fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// The data folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The catalog.
+    pub fn catalog(&self) -> PathBuf {
+        self.root.join("catalog.db")
+    }
+
+    /// The lock that keeps a second process out.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("cubby.lock")
+    }
+
+    /// Where files are built before they are renamed into place.
+    pub fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// Where the files of deleted tenants wait for the end of their retention.
+    pub fn trash(&self) -> PathBuf {
+        self.root.join("trash")
+    }
+
+    /// The folder over all shards.
+    pub fn tenants(&self) -> PathBuf {
+        self.root.join("tenants")
+    }
+
+    /// A live tenant's file.
+    pub fn tenant(&self, id: &TenantId) -> PathBuf {
+        let name = file_name(id);
+        let mut path = self.root.join("tenants");
+        path.push(&name[..2]);
+        path.push(name);
+        path
+    }
+
+    /// A deleted tenant's file.
+    pub fn trashed(&self, id: &TenantId) -> PathBuf {
+        self.trash().join(file_name(id))
+    }
+}
+
+fn file_name(id: &TenantId) -> String {
+    let mut name = hex::encode(Sha256::digest(id.as_str().as_bytes()));
+    name.push_str(".db");
+    name
+}
+
+/// The write-ahead log that belongs to a database file. The two move together or not at all.
+pub fn wal_of(database: &Path) -> PathBuf {
+    suffixed(database, "-wal")
+}
+
+/// The shared-memory file of a database opened by more than one connection.
+pub fn shm_of(database: &Path) -> PathBuf {
+    suffixed(database, "-shm")
+}
+
+fn suffixed(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Makes a folder that only this user can enter. Refuses a symbolic link in its place: it would
+/// let whoever made it choose where tenants' data goes.
+fn make_folder(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let found = std::fs::metadata(path).map_err(|e| Error::io(path.display(), e))?;
+            match found.is_dir() {
+                true => Ok(()),
+                false => Err(Error::config(format!("{} is not a folder", path.display()))),
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(path).map_err(|e| Error::io(path.display(), e))
+        }
+        Err(error) => Err(Error::io(path.display(), error)),
+    }
+}

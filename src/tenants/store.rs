@@ -1,0 +1,656 @@
+//! The LRU of open tenants: finds, opens, creates and evicts.
+
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, Transaction};
+use tokio::{runtime::Handle, time::Instant};
+
+use super::{
+    database::{self, Apart, Budget, DESCRIPTORS, DESCRIPTORS_APART, Database, Permit, Recipe},
+    files,
+    id::TenantId,
+    lock::FolderLock,
+    path::Layout,
+    slots::{Acquired, Eviction, Hold, Lease, Opening, Slots, Starved, Tick},
+    template::Template,
+};
+use crate::{
+    catalog::{
+        Catalog,
+        model::{Counts, Profile, Row, Sighting, State},
+        queries,
+    },
+    clock::{Clock, Millis, millis},
+    error::{Error, ErrorKind, Result},
+    sqlite::{combine::Limits, migrate::Applied, migrate::Schema, open, open::Options},
+};
+
+/// How a [`Store`] is to be.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// The data folder. Made if it is not there.
+    pub data: PathBuf,
+    /// The tenants' schema; none for the notes that ship with this crate.
+    pub schema: Option<Schema>,
+    /// How many tenants may be open at once; none derives it from the limit on descriptors.
+    pub max_open: Option<usize>,
+    /// A tenant that nobody used for so long is closed.
+    pub idle: Duration,
+    /// The largest a tenant's file may grow, in bytes; 0 for no bound.
+    pub quota: u64,
+    /// The page cache of one open tenant, in KiB.
+    pub cache_kib: u32,
+    /// How long a request waits for a tenant that is being opened, closed or moved, or for room.
+    pub wait: Duration,
+    /// How long a deleted tenant's file is kept.
+    pub retention: Duration,
+    /// Bounds of one tenant's queue.
+    pub limits: Limits,
+    /// The time of day.
+    pub clock: Clock,
+}
+
+impl StoreOptions {
+    /// The defaults, on a data folder.
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        Self {
+            data: data.into(),
+            schema: None,
+            max_open: None,
+            idle: Duration::from_secs(300),
+            quota: 0,
+            cache_kib: 1024,
+            wait: Duration::from_secs(5),
+            retention: Duration::from_secs(30 * 86_400),
+            limits: Limits::default(),
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// The open tenants of one data folder. Cloning shares it. Must be made inside a tokio runtime.
+///
+/// ```no_run
+/// # async fn example() -> cubby::Result<()> {
+/// use cubby::{Store, StoreOptions};
+/// let store = Store::open(StoreOptions::new("./data"))?;
+/// let (tenant, _created) = store.lease_or_create(&"ada".parse().expect("a legal id")).await?;
+/// let notes: i64 = tenant.read(|conn| Ok(conn.query_row("SELECT count(*) FROM notes", [], |r| r.get(0))?)).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Store {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) layout: Layout,
+    pub(super) catalog: Catalog,
+    pub(super) slots: Arc<Slots<Database>>,
+    pub(super) schema: Schema,
+    pub(super) options: StoreOptions,
+    template: Template,
+    budget: Arc<Budget>,
+    /// Readers apart from their tenants' own connection, all tenants together.
+    apart: Arc<tokio::sync::Semaphore>,
+    sightings: Mutex<VecDeque<Sighting>>,
+    closing: AtomicBool,
+    epoch: Instant,
+    pub(super) runtime: Handle,
+    _lock: FolderLock,
+}
+
+mod embedded {
+    refinery::embed_migrations!("migrations/tenant");
+}
+
+/// The schema of the notes that ship with this crate.
+pub fn shipped_schema() -> Result<Schema> {
+    Schema::new(embedded::migrations::runner().get_migrations().clone())
+}
+
+/// Readers apart at once, all tenants together: an export or a long read each.
+const APART: usize = 16;
+
+/// Descriptors left for sockets, logs, the catalog, and files open for a moment.
+const RESERVED: usize = 64;
+
+/// Of the limit on descriptors, the share that tenants may have; the rest is for connections.
+const SHARE: (usize, usize) = (3, 4);
+
+/// How often a file may be found damaged before its tenant is quarantined.
+const FAULTS: u32 = 3;
+
+/// A quarantined tenant is tried again after this, then after twice as long each time…
+const RETRY: Duration = Duration::from_secs(30);
+
+/// …but at least this often.
+const RETRY_AT_MOST: Duration = Duration::from_secs(3600);
+
+/// `last_seen` in the catalog is right to this.
+const SIGHTING: Duration = Duration::from_secs(3600);
+
+/// Sightings kept until they are written; more than that are forgotten, oldest first.
+const SIGHTINGS: usize = 100_000;
+
+enum Tried {
+    Open(Lease<Database>, bool),
+    NoRoom(Starved<Database>),
+}
+
+impl Store {
+    /// Takes the data folder: lock, catalog, template. May block for a moment.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if another process has the folder; [`ErrorKind::Config`] if the
+    /// folder, the catalog or the migrations cannot be used.
+    pub fn open(options: StoreOptions) -> Result<Self> {
+        let runtime =
+            Handle::try_current().map_err(|_| Error::config("a store must be opened inside a tokio runtime"))?;
+        open::init()?;
+        let schema = match &options.schema {
+            Some(schema) => schema.clone(),
+            None => shipped_schema()?,
+        };
+        let template = Template::build(&schema)?;
+        let layout = Layout::prepare(&options.data)?;
+        let lock = FolderLock::take(&layout.lock())?;
+        files::sweep_tmp(&layout)?;
+        let catalog = Catalog::open(&layout.catalog())?;
+        let descriptors = match options.max_open {
+            Some(tenants) => tenants.max(1) * DESCRIPTORS,
+            None => default_descriptors(),
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                layout,
+                catalog,
+                slots: Slots::new(),
+                schema,
+                template,
+                budget: Budget::new(descriptors),
+                apart: Arc::new(tokio::sync::Semaphore::new(APART)),
+                sightings: Mutex::default(),
+                closing: AtomicBool::new(false),
+                epoch: Instant::now(),
+                runtime,
+                options,
+                _lock: lock,
+            }),
+        })
+    }
+
+    /// The catalog.
+    pub fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
+    }
+
+    /// The data folder.
+    pub fn layout(&self) -> &Layout {
+        &self.inner.layout
+    }
+
+    /// The tenants' schema.
+    pub fn schema(&self) -> &Schema {
+        &self.inner.schema
+    }
+
+    /// The time of day.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.options.clock
+    }
+
+    /// Whether the tenants' schema has a table.
+    pub fn has_table(&self, name: &str) -> bool {
+        self.inner.template.has_table(name)
+    }
+
+    /// How many tenants may be open at once.
+    pub fn capacity(&self) -> usize {
+        self.inner.budget.limit() / DESCRIPTORS
+    }
+
+    /// How many tenants are open now.
+    pub fn open_count(&self) -> usize {
+        self.inner.budget.used() / DESCRIPTORS
+    }
+
+    fn tick(&self) -> Tick {
+        u64::try_from(self.inner.epoch.elapsed().as_nanos()).unwrap_or(Tick::MAX)
+    }
+
+    pub(super) fn now(&self) -> Millis {
+        self.inner.options.clock.now()
+    }
+
+    /// A lease on a tenant that exists, opening and migrating its file if need be.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTenant`] if there is none, or it was deleted; [`ErrorKind::Suspended`],
+    /// [`ErrorKind::Quarantined`]; [`ErrorKind::Busy`] if everything that may be open is in use
+    /// for longer than the store may wait.
+    pub async fn lease(&self, id: &TenantId) -> Result<Tenant> {
+        // The hot path: no allocation, no await.
+        match self.inner.slots.acquire(id, self.tick()) {
+            Acquired::Leased(lease) => Ok(Tenant { lease, store: self.clone() }),
+            other => Ok(self.wait_or_open(id, other, None).await?.0),
+        }
+    }
+
+    /// A lease on a tenant, which is created if it never existed. Says whether it was.
+    ///
+    /// # Errors
+    /// As [`lease`](Self::lease). A deleted tenant is not created again.
+    pub async fn lease_or_create(&self, id: &TenantId) -> Result<(Tenant, bool)> {
+        self.create(id, Profile::default()).await
+    }
+
+    /// As [`lease_or_create`](Self::lease_or_create), with what is known of the user. The profile
+    /// of a tenant that exists is left as it is.
+    pub async fn create(&self, id: &TenantId, profile: Profile) -> Result<(Tenant, bool)> {
+        match self.inner.slots.acquire(id, self.tick()) {
+            Acquired::Leased(lease) => Ok((Tenant { lease, store: self.clone() }, false)),
+            other => self.wait_or_open(id, other, Some(profile)).await,
+        }
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(tenant = %id))]
+    async fn wait_or_open(
+        &self,
+        id: &TenantId,
+        mut acquired: Acquired<Database>,
+        create: Option<Profile>,
+    ) -> Result<(Tenant, bool)> {
+        let until = Instant::now() + self.inner.options.wait;
+        let busy = |_| Error::new(ErrorKind::Busy, "all databases that may be open are in use; try again in a moment");
+        loop {
+            match acquired {
+                Acquired::Leased(lease) => return Ok((Tenant { lease, store: self.clone() }, false)),
+                Acquired::Wait(changed) => tokio::time::timeout_at(until, changed).await.map_err(busy)?,
+                Acquired::Absent(ticket) => {
+                    let (store, create) = (self.clone(), create.clone());
+                    let span = tracing::Span::current();
+                    // Not cancelled with this future: whoever else waits gets what it opens.
+                    let tried = self
+                        .inner
+                        .runtime
+                        .spawn_blocking(move || span.in_scope(|| store.open_absent(ticket, create)))
+                        .await
+                        .map_err(|e| Error::internal("opening a tenant did not finish").with_source(e))??;
+                    match tried {
+                        Tried::Open(lease, created) => return Ok((Tenant { lease, store: self.clone() }, created)),
+                        Tried::NoRoom(starved) => tokio::time::timeout_at(until, starved.wait()).await.map_err(busy)?,
+                    }
+                }
+            }
+            acquired = self.inner.slots.acquire(id, self.tick());
+        }
+    }
+
+    fn open_absent(&self, ticket: Opening<Database>, create: Option<Profile>) -> Result<Tried> {
+        let inner = &*self.inner;
+        if inner.closing.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Busy, "the server is shutting down"));
+        }
+        let id = ticket.id().clone();
+        let row = inner.catalog.read(|conn| queries::gate(conn, &id))?;
+        match (&row, &create) {
+            (None, None) => return Err(Error::unknown_tenant()),
+            (None, Some(_)) => {}
+            (Some(row), _) => match row.state {
+                State::Active => {}
+                State::Deleted => return Err(Error::unknown_tenant()),
+                State::Suspended => return Err(suspended(row.reason.as_deref())),
+                State::Quarantined if row.retry_at.is_some_and(|at| at <= self.now()) => {}
+                State::Quarantined => return Err(quarantined()),
+            },
+        }
+        let permit = match self.room() {
+            Ok(permit) => permit,
+            Err(starved) => return Ok(Tried::NoRoom(starved)),
+        };
+        let path = inner.layout.tenant(&id);
+        let created = match (row.is_none(), create) {
+            (true, Some(profile)) => self.provision(&id, &path, profile)?,
+            _ => false,
+        };
+        let options = self.sqlite_options();
+        let recipe =
+            Recipe { id: &id, path: &path, schema: &inner.schema, options: &options, limits: &inner.options.limits };
+        let opened = database::open_file(&recipe).map_err(|error| self.failed_to_open(&id, row.as_ref(), error))?;
+        if let Applied::From(version) = opened.applied {
+            tracing::info!(tenant = %id, from = version, to = inner.schema.version(), "migrated");
+        }
+        if row.as_ref().is_some_and(|row| row.state == State::Quarantined) {
+            let healed = id.clone();
+            inner.catalog.write_blocking(move |tx| queries::activate(tx, &healed))?;
+            tracing::info!(tenant = %id, "out of quarantine");
+        }
+        let runtime = inner.runtime.clone();
+        let spawn = Box::new(move |run: Box<dyn FnOnce() + Send>| drop(runtime.spawn_blocking(run)));
+        let lease = ticket.complete(opened.into_database(&recipe, spawn, permit), self.tick());
+        let stale = |at: Option<Millis>| at.is_none_or(|at| self.now() - at > millis(SIGHTING));
+        if row.is_some_and(|row| stale(row.last_seen)) {
+            self.sighted(&id, &lease);
+        }
+        Ok(Tried::Open(lease, created))
+    }
+
+    pub(super) fn sqlite_options(&self) -> Options {
+        let options = &self.inner.options;
+        Options { max_bytes: options.quota, cache_kib: options.cache_kib, ..Options::default() }
+    }
+
+    /// File and catalog row of a new tenant, in this order: a crash between leaves a file that the
+    /// next creation adopts. `false` if the catalog knew it after all.
+    fn provision(&self, id: &TenantId, path: &std::path::Path, profile: Profile) -> Result<bool> {
+        let (now, version) = (self.now(), self.inner.schema.version());
+        if files::place(&self.inner.layout, path, &self.inner.template.image(id, now)?)? == files::Placed::Found {
+            tracing::warn!(tenant = %id, "a file was there already, left by an interrupted creation: adopted");
+        }
+        let new = id.clone();
+        let inserted =
+            self.inner.catalog.write_blocking(move |tx| queries::insert(tx, &new, now, version, &profile))?;
+        if inserted {
+            tracing::info!(tenant = %id, schema = version, "created");
+        }
+        Ok(inserted)
+    }
+
+    fn failed_to_open(&self, id: &TenantId, row: Option<&queries::Gate>, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::Quarantined | ErrorKind::Damaged => {
+                let faults = row.map_or(0, |row| row.faults);
+                self.record_quarantine(id, faults, &error);
+                quarantined()
+            }
+            _ => {
+                tracing::error!(tenant = %id, error = %error, "cannot be opened");
+                error
+            }
+        }
+    }
+
+    fn record_quarantine(&self, id: &TenantId, faults: u32, error: &Error) {
+        let wait = RETRY.saturating_mul(2u32.saturating_pow(faults)).min(RETRY_AT_MOST);
+        let retry_at = self.now().saturating_add(millis(wait));
+        let (target, reason) = (id.clone(), error.detail());
+        tracing::error!(tenant = %id, reason, retry_in = ?wait, "quarantined");
+        let written = self
+            .inner
+            .catalog
+            .write_blocking(move |tx| queries::quarantine(tx, &target, &reason, Some(retry_at)).map(drop));
+        if let Err(error) = written {
+            tracing::error!(tenant = %id, error = %error, "the quarantine could not be written to the catalog");
+        }
+    }
+
+    /// Descriptors for one tenant more, closing the least recently used for it if need be.
+    pub(super) fn room(&self) -> std::result::Result<Permit, Starved<Database>> {
+        let inner = &*self.inner;
+        loop {
+            if let Some(permit) = inner.budget.take(DESCRIPTORS) {
+                return Ok(permit);
+            }
+            if let Some(eviction) = inner.slots.evict(self.tick(), Tick::MAX) {
+                Self::close_evicted(&eviction);
+                continue;
+            }
+            // Registered before the last try, or a close in between would go unnoticed.
+            let starved = inner.slots.starve();
+            if let Some(permit) = inner.budget.take(DESCRIPTORS) {
+                return Ok(permit);
+            }
+            match inner.slots.evict(self.tick(), Tick::MAX) {
+                Some(eviction) => Self::close_evicted(&eviction),
+                None => return Err(starved),
+            }
+        }
+    }
+
+    fn close_evicted(eviction: &Eviction<Database>) {
+        tracing::debug!(tenant = %eviction.id(), "evicted");
+        Self::close_held(eviction);
+    }
+
+    /// Closes what a hold took out of use. May block.
+    pub(super) fn close_held(hold: &Hold<Database>) {
+        let Some(database) = hold.open() else { return };
+        if let Err(error) = database.close() {
+            tracing::error!(tenant = %hold.id(), error = %error, "closed without emptying its write-ahead log");
+        }
+    }
+
+    fn sighted(&self, id: &TenantId, database: &Database) {
+        let mut sightings = self.inner.sightings.lock();
+        if sightings.len() >= SIGHTINGS {
+            sightings.pop_front();
+        }
+        sightings.push_back(Sighting {
+            id: id.clone(),
+            at: self.now(),
+            bytes: database.bytes(),
+            schema_version: database.schema_version(),
+        });
+    }
+
+    /// Closes tenants that nobody used for the idle time and writes what was noticed to the
+    /// catalog. Call it every few seconds. May block.
+    pub fn maintain(&self) {
+        let now = self.tick();
+        let idle = u64::try_from(self.inner.options.idle.as_nanos()).unwrap_or(Tick::MAX);
+        if let Some(until) = now.checked_sub(idle) {
+            while let Some(eviction) = self.inner.slots.evict(now, until) {
+                Self::close_evicted(&eviction);
+            }
+        }
+        let sightings: Vec<Sighting> = self.inner.sightings.lock().drain(..).collect();
+        if sightings.is_empty() {
+            return;
+        }
+        if let Err(error) = self.inner.catalog.write_blocking(move |tx| queries::record_sightings(tx, &sightings)) {
+            tracing::warn!(error = %error, "when tenants were last seen could not be written");
+        }
+    }
+
+    /// Up to `limit` tenants in the order of ids, after `after`, in one state or in any.
+    pub async fn list(&self, state: Option<State>, after: Option<TenantId>, limit: u32) -> Result<Vec<Row>> {
+        self.catalog().query(move |conn| queries::list(conn, state, after.as_ref().map(TenantId::as_str), limit)).await
+    }
+
+    /// What the catalog knows of a tenant, in whatever state.
+    pub async fn find(&self, id: &TenantId) -> Result<Option<Row>> {
+        let id = id.clone();
+        self.catalog().query(move |conn| queries::find(conn, &id)).await
+    }
+
+    /// How many tenants are in each state.
+    pub async fn counts(&self) -> Result<Counts> {
+        self.catalog().query(queries::counts).await
+    }
+
+    /// Refuses new tenants, waits until `until` for leases to end, and closes everything with its
+    /// WAL emptied, the catalog last. Says how many were still leased and so not closed; their
+    /// writes are safe in their WALs.
+    pub async fn close(&self, until: Instant) -> usize {
+        self.inner.closing.store(true, Ordering::Release);
+        let mut closes = tokio::task::JoinSet::new();
+        for id in self.inner.slots.ids() {
+            let store = self.clone();
+            closes.spawn(async move {
+                let Ok(hold) = tokio::time::timeout_at(until, store.inner.slots.hold(&id)).await else {
+                    tracing::warn!(tenant = %id, "still in use at shutdown");
+                    return 1;
+                };
+                let runtime = store.inner.runtime.clone();
+                let closed = runtime.spawn_blocking(move || Self::close_held(&hold)).await;
+                usize::from(closed.is_err())
+            });
+        }
+        let mut left = 0;
+        while let Some(result) = closes.join_next().await {
+            left += result.unwrap_or(1);
+        }
+        let store = self.clone();
+        let catalog = self
+            .inner
+            .runtime
+            .spawn_blocking(move || {
+                store.maintain();
+                store.inner.catalog.close()
+            })
+            .await;
+        if let Ok(Err(error)) = catalog {
+            tracing::error!(error = %error, "the catalog was closed without emptying its write-ahead log");
+        }
+        left
+    }
+}
+
+pub(super) fn suspended(reason: Option<&str>) -> Error {
+    let reason = reason.unwrap_or("no reason was given");
+    Error::new(ErrorKind::Suspended, format!("this user is suspended: {reason}"))
+}
+
+pub(super) fn quarantined() -> Error {
+    Error::new(ErrorKind::Quarantined, "this user's database is out of service until an operator has looked at it")
+}
+
+/// Raises the soft limit on descriptors to the hard one and takes the tenants' share of it.
+fn default_descriptors() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    /// Beyond this, more open tenants win nothing and cost memory.
+    const ENOUGH: u64 = 20_000;
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(ENOUGH * 2).min(ENOUGH * 2);
+    let soft = limit.current.unwrap_or(wanted);
+    let soft = match soft < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).is_ok() {
+        true => wanted,
+        false => soft,
+    };
+    let soft = usize::try_from(soft.min(ENOUGH * 2)).unwrap_or(1024);
+    let reserved = RESERVED + APART * DESCRIPTORS_APART;
+    (soft.saturating_sub(reserved) * SHARE.0 / SHARE.1).max(DESCRIPTORS)
+}
+
+/// A tenant in use: parsed, allowed and open. It stays open as long as this lives.
+#[derive(Clone)]
+pub struct Tenant {
+    lease: Lease<Database>,
+    store: Store,
+}
+
+impl Tenant {
+    /// Whose it is.
+    pub fn id(&self) -> &TenantId {
+        self.lease.id()
+    }
+
+    /// Runs a short read: on the calling thread when the database is free at once. `work` should
+    /// take microseconds; what may take longer goes to [`read_long`](Self::read_long).
+    pub async fn read<T, F>(&self, work: F) -> Result<T>
+    where
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let result = self.lease.combiner().read(|| self.lease.clone(), work).await;
+        self.noticed(result)
+    }
+
+    /// Runs a read that may take long, up to `limit`, on a connection apart: writes and short reads
+    /// of the same tenant go on meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] after `limit`; [`ErrorKind::Busy`] if too many such reads run.
+    pub async fn read_long<T, F>(&self, limit: Duration, work: F) -> Result<T>
+    where
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let inner = &self.store.inner;
+        let turn = tokio::time::timeout(inner.options.wait, inner.apart.clone().acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
+            return Err(Error::new(ErrorKind::Busy, "too many long reads are running; try again later"));
+        };
+        let lease = self.lease.clone();
+        let done = inner.runtime.spawn_blocking(move || {
+            let apart = Apart::take(lease)?;
+            apart.limit(limit);
+            let result = work(apart.conn()?);
+            drop((apart, turn));
+            result
+        });
+        let result = done.await.map_err(|e| Error::internal("a long read did not finish").with_source(e))?;
+        self.noticed(result)
+    }
+
+    /// Runs a write in a transaction and returns after its commit: when this is `Ok`, the write
+    /// survives a power cut. It may share the commit with other writes to this tenant; if `work`
+    /// fails, nothing of it remains and the others are untouched.
+    ///
+    /// # Errors
+    /// What `work` returned; or [`ErrorKind::Unavailable`], after which the outcome is unknown.
+    pub async fn write<T, F>(&self, work: F) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let result = self.lease.combiner().write(|| self.lease.clone(), work).await;
+        self.noticed(result)
+    }
+
+    /// A file that is found damaged again and again takes its tenant out of service.
+    fn noticed<T>(&self, result: Result<T>) -> Result<T> {
+        let error = match result {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        if error.kind() == ErrorKind::DiskFull && self.over_quota() {
+            return Err(Error::new(
+                ErrorKind::QuotaExceeded,
+                format!("this user's database has reached its quota of {} bytes", self.store.inner.options.quota),
+            ));
+        }
+        if error.kind() == ErrorKind::Damaged {
+            let faults = self.lease.combiner().faults();
+            tracing::error!(tenant = %self.id(), faults, error = %error, "the database file is damaged");
+            if faults >= FAULTS {
+                let (store, id, cause) = (self.store.clone(), self.id().clone(), error.clone());
+                self.store.inner.runtime.spawn(async move { store.quarantine(&id, cause).await });
+            }
+        } else if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal) {
+            tracing::error!(tenant = %self.id(), error = %error, "a database operation failed");
+        }
+        Err(error)
+    }
+
+    /// SQLite says "full" for the disk and for `max_page_count` alike. The file is as large as the
+    /// quota only in one of the cases.
+    fn over_quota(&self) -> bool {
+        let quota = self.store.inner.options.quota;
+        let wal = super::path::wal_of(&self.store.inner.layout.tenant(self.id()));
+        let wal = std::fs::metadata(wal).map(|found| found.len()).unwrap_or(0);
+        quota > 0 && self.lease.bytes() + wal + open::PAGE_SIZE >= quota
+    }
+}
+
+impl Store {
+    async fn quarantine(&self, id: &TenantId, cause: Error) {
+        let hold = self.inner.slots.hold(id).await;
+        let store = self.clone();
+        let task = self.inner.runtime.spawn_blocking(move || {
+            // Closed first, and not checkpointed: a damaged file is kept as found.
+            Self::close_held(&hold);
+            store.record_quarantine(hold.id(), 0, &cause);
+        });
+        if let Err(error) = task.await {
+            tracing::error!(tenant = %id, error = %error, "quarantine did not finish");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Where deliveries arrive.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+
+use super::{
+    apply::{self, Answer},
+    event,
+    verify::{Refusal, Verifier},
+};
+use crate::{
+    app::App,
+    error::Result,
+    http::{body, problem::Problem},
+};
+
+/// The largest delivery, in bytes. Clerk's metadata is at most 8 kB each of three.
+const MAX_BODY: usize = 256 << 10;
+
+/// The two paths at which endpoints have been set up in the wild.
+pub fn routes(app: &App) -> Result<Router<App>> {
+    let verifier = app.config().clerk_webhook_secret.as_ref().map(Verifier::new).transpose()?;
+    let endpoint = Endpoint { app: app.clone(), verifier: verifier.map(Arc::new) };
+    Ok(Router::new()
+        .route("/webhooks/clerk", post(receive))
+        .route("/api/webhooks/clerk", post(receive))
+        .with_state(endpoint))
+}
+
+#[derive(Clone)]
+struct Endpoint {
+    app: App,
+    verifier: Option<Arc<Verifier>>,
+}
+
+async fn receive(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let Some(verifier) = &endpoint.verifier else {
+        return Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "webhooks_not_configured",
+            "set CLERK_WEBHOOK_SECRET to the endpoint's signing secret",
+        ));
+    };
+    // The raw bytes: the signature is over them, not over what they mean.
+    let body = body::read(body, MAX_BODY).await?;
+    let svix_id = verifier.verify(&headers, &body).map_err(refuse)?;
+    let parsed = event::parse(&body);
+    match apply::apply(&endpoint.app, &svix_id, parsed, &body).await {
+        Ok(Answer::Done(answer)) => Ok(Json(answer).into_response()),
+        Ok(Answer::Rejected(error)) => {
+            let mut problem = Problem::from(error);
+            problem.status = StatusCode::UNPROCESSABLE_ENTITY;
+            problem.code = "delivery_rejected";
+            Err(problem.with_header(DELIVERY, HeaderValue::from_static("abort-message")))
+        }
+        Err(error) => {
+            // Always 500: whatever it was, the sender should try again.
+            tracing::error!(svix_id, error = %error, "delivery failed");
+            Err(Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "delivery_failed",
+                "the delivery could not be stored; send it again",
+            ))
+        }
+    }
+}
+
+/// Tells Svix not to retry what can never succeed.
+const DELIVERY: HeaderName = HeaderName::from_static("webhook-delivery");
+
+fn refuse(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::Headers(why) => Problem::new(StatusCode::BAD_REQUEST, "signature_headers", why),
+        Refusal::Stale => Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "stale_timestamp",
+            "the timestamp is more than five minutes away from this server's clock",
+        ),
+        Refusal::Signature => {
+            Problem::new(StatusCode::UNAUTHORIZED, "bad_signature", "no configured secret made this signature")
+        }
+    }
+}

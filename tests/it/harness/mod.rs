@@ -1,0 +1,321 @@
+//! What the tests stand on: a server in this process, a server in a process of its own, and a
+//! client that says what it got.
+
+#![allow(dead_code)]
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use cubby::{
+    app::App,
+    config::{DataConfig, LogConfig, ServeConfig},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+
+/// How long to wait for what must come. Long, because a slow machine is not a failure.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The settings as the command line gives them, for a server in this process.
+#[derive(Debug, Parser)]
+struct Settings {
+    #[command(flatten)]
+    data: DataConfig,
+    #[command(flatten)]
+    log: LogConfig,
+    #[command(flatten)]
+    serve: ServeConfig,
+}
+
+/// A server in this process, on a port of its own and a fresh folder.
+pub struct Server {
+    pub app: App,
+    pub address: SocketAddr,
+    pub client: Client,
+    folder: Option<TempDir>,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<cubby::Result<()>>,
+}
+
+impl Server {
+    /// With default settings.
+    pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With flags as on the command line.
+    pub async fn with(flags: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().to_owned();
+        let mut server = Self::on(&path, flags).await;
+        server.folder = Some(folder);
+        server
+    }
+
+    /// On a folder that outlives the server.
+    pub async fn on(folder: &Path, flags: &[&str]) -> Self {
+        let data = folder.to_str().unwrap();
+        let settings =
+            Settings::try_parse_from(["cubby", "--data", data].iter().chain(flags)).expect("flags of a test are legal");
+        let app = App::start(&settings.data, settings.serve).expect("the server starts");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(cubby::server::serve(app.clone(), listener, async move {
+            let _ = stopped.await;
+        }));
+        Self { app, address, client: Client::new(address), folder: None, stop: Some(stop), task }
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> PathBuf {
+        self.app.store().layout().root().to_owned()
+    }
+
+    /// Asks the server to shut down, without waiting.
+    pub fn ask_to_stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+
+    /// Shuts the server down and waits until it is.
+    pub async fn stop(mut self) {
+        self.ask_to_stop();
+        let Self { app, task, .. } = self;
+        task.await.unwrap().unwrap();
+        drop(app);
+    }
+}
+
+/// A server in a process of its own, to be killed.
+pub struct Process {
+    child: Child,
+    pub address: SocketAddr,
+    pub client: Client,
+}
+
+/// The binary under test.
+pub fn cubby() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cubby"));
+    // A developer's own settings must not reach the tests.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CUBBY_", "CLERK_", "ADMIN_", "HOOKDECK_"].iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
+    command.current_dir(std::env::temp_dir());
+    command
+}
+
+/// Runs a command to its end.
+pub fn run(data: &Path, arguments: &[&str]) -> Output {
+    cubby().args(arguments).arg("--data").arg(data).output().unwrap()
+}
+
+/// What a command printed, if it succeeded.
+pub fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+impl Process {
+    /// Starts `cubby serve` and waits until it says where it listens.
+    pub fn start(data: &Path, flags: &[&str]) -> Self {
+        let mut child = cubby()
+            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--data"])
+            .arg(data)
+            .args(flags)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut seen = Vec::new();
+        let address = loop {
+            let Some(Ok(line)) = lines.next() else { panic!("the server ended at start-up: {seen:#?}") };
+            let found = line.split_once("serving on http://").map(|(_, rest)| {
+                rest.chars().take_while(|c| c.is_ascii_hexdigit() || ".:[]".contains(*c)).collect::<String>()
+            });
+            seen.push(line);
+            if let Some(address) = found {
+                break address.parse().expect("an address");
+            }
+        };
+        // Somebody must read on, or the server would block on a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, address, client: Client::new(address) }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL: no destructor, no flush.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends a signal by name: TERM, INT.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self) -> ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < until, "the server does not end");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client that knows where the server is.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The problem's code, if it is a problem.
+    pub fn code(&self) -> String {
+        self.json()["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
+        self
+    }
+}
+
+impl Client {
+    pub fn new(address: SocketAddr) -> Self {
+        let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
+        Self { http, base: format!("http://{address}") }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// A request to be filled in further.
+    pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method.parse().unwrap(), self.url(path))
+    }
+
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Reply {
+        self.try_send(request).await.expect("an answer")
+    }
+
+    /// `Err` when the connection was cut.
+    pub async fn try_send(&self, request: reqwest::RequestBuilder) -> reqwest::Result<Reply> {
+        let response = request.send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Ok(Reply { status, headers, body: response.bytes().await?.to_vec() })
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(self.request("GET", path)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.send(self.request("DELETE", path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Reply {
+        self.send(self.request("POST", path).json(&body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Reply {
+        self.send(self.request("PATCH", path).json(&body)).await
+    }
+
+    /// Makes a note and gives its id.
+    pub async fn note(&self, user: &str, text: &str) -> String {
+        let reply = self.post(&format!("/{user}"), json!({"text": text})).await.expect(201);
+        reply.json()["note"]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The texts of a user's notes, oldest first, all pages.
+    pub async fn texts(&self, user: &str) -> Vec<String> {
+        let mut texts = Vec::new();
+        let mut path = format!("/{user}?limit=500");
+        loop {
+            let page = self.get(&path).await.expect(200).json();
+            for note in page["notes"].as_array().unwrap() {
+                texts.push(note["text"].as_str().unwrap().to_owned());
+            }
+            match page["next_cursor"].as_str() {
+                Some(cursor) => path = format!("/{user}?limit=500&cursor={cursor}"),
+                None => return texts,
+            }
+        }
+    }
+}
+
+/// Waits until `holds` does, without a fixed delay.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < until, "never happened: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Every file and folder below `root` with its size: what a read must not change.
+pub fn tree(root: &Path) -> Vec<(PathBuf, u64)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let entry = entry.unwrap();
+            let meta = entry.metadata().unwrap();
+            if meta.is_dir() {
+                folders.push(entry.path());
+                found.push((entry.path(), 0));
+            } else {
+                found.push((entry.path(), meta.len()));
+            }
+        }
+    }
+    found.sort();
+    found
+}

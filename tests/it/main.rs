@@ -1,0 +1,8 @@
+//! Tests at the height a user stands: through HTTP, the command line and the file system.
+//!
+//! One binary, a file a subject. A test's name is the rule it holds.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::pedantic, missing_docs, unreachable_pub)]
+
+mod harness;
+
+mod notes;
