@@ -1,0 +1,163 @@
+"""The workloads. Each takes a running server on its own data folder and returns one sample."""
+
+import random
+
+from . import load
+from .problem import Problem
+
+PACE = 400
+
+
+class Row:
+    def __init__(self, title, work, room=1000, raw=None, only=None, keeps_data=False):
+        self.title = title
+        self.work = work
+        # How many tenants a server may have open.
+        self.room = room
+        # What `compare-raw` measures for this row, as its command and arguments.
+        self.raw = raw
+        # The one server the row is about, when it is about one.
+        self.only = only
+        # A row that only reads seeds a server once and starts it anew on the same folder.
+        self.keeps_data = keeps_data
+
+    def runs_on(self, name):
+        if name == "raw":
+            return self.raw is not None
+        return self.only is None or name == self.only
+
+
+class Scale:
+    """Sizes, smaller in a smoke test."""
+
+    def __init__(self, options):
+        self.options = options
+        self.hot = max(int(100 * options.few), 10)
+        self.many = max(int(1000 * options.few), 50)
+        self.open = max(int(9000 * options.few), 200)
+        self.cold = options.cold_tenants
+
+
+def lists(paths):
+    return sorted({"/" + path.split("/")[1] + "?limit=20" for path in paths})
+
+
+def users(paths):
+    return sorted({"/" + path.split("/")[1] for path in paths})
+
+
+def warmed(server, options, **work):
+    load.wrk(server, options, options.warmup, **work)
+    return load.measure(server, options, **work)
+
+
+def read(server, options, scale, _):
+    paths = load.seed(server, scale.hot, 20)
+    return warmed(server, options, reads=paths)
+
+
+def list_twenty(server, options, scale, _):
+    paths = load.seed(server, scale.hot, 20)
+    return warmed(server, options, reads=lists(paths))
+
+
+def create(server, options, scale, _):
+    paths = load.seed(server, scale.hot, 1)
+    return warmed(server, options, writes=users(paths))
+
+
+def create_one(server, options, scale, _):
+    paths = load.seed(server, 1, 1)
+    return warmed(server, options, writes=users(paths))
+
+
+def mix(server, options, scale, _):
+    paths = load.seed(server, scale.many, 5)
+    return warmed(server, options, reads=paths, writes=users(paths), share=0.1)
+
+
+def cold(server, options, scale, kept):
+    if "paths" not in kept:
+        kept["paths"] = load.seed(server, scale.cold, 1)
+        # What seeding left open is closed, and the server measured as it is after a start.
+        server.restart()
+    return warmed(server, options, reads=kept["paths"])
+
+
+def new(server, options, scale, _):
+    # The warm-up fills the room for open tenants, so that evictions are part of what is measured.
+    load.wrk(server, options, options.warmup, fresh="user_warm")
+    return load.measure(server, options, fresh="user_new")
+
+
+def memory(server, options, scale, _):
+    paths = load.seed(server, scale.many, 5)
+    for work in (
+        {"reads": paths},
+        {"reads": lists(paths)},
+        {"reads": paths, "writes": users(paths), "share": 0.1},
+    ):
+        load.wrk(server, options, options.seconds, **work)
+    errors = load.touch(server, paths[::5])
+    return {"errors": errors, "open": scale.many, **server.usage()}
+
+
+def memory_open(server, options, scale, _):
+    paths = load.seed(server, scale.open, 1)
+    server.restart()
+    errors = load.touch(server, paths)
+    usage = server.usage()
+    # An open tenant holds its file and its log. Fewer, and some were closed again to make room:
+    # the memory would be that of another row.
+    if usage["descriptors"] < 2 * scale.open:
+        raise Problem(f"only {usage['descriptors']} descriptors for {scale.open} tenants: not all are open. "
+                      f"Is the limit of descriptors at least {2 * scale.open + 1000}?")
+    return {"errors": errors, "open": scale.open, **usage}
+
+
+def fairness(server, options, scale, _):
+    """A quiet tenant's paced reads alone, then beside a neighbour flooded with writes."""
+    paths = load.seed(server, 1, 20)
+    flooded = [path.replace("user_000000", "user_flooded") for path in users(paths)]
+    load.wrk(server, options, options.warmup, writes=flooded)
+    load.wrk(server, options, options.warmup, reads=paths, connections=1)
+    alone, errors = load.paced(server.port, paths, PACE, options.seconds)
+    # The flood outlasts the paced reads at both ends.
+    with load.Flood(server, options, flooded, options.seconds + 3) as flood:
+        beside, more = load.paced(server.port, paths, PACE, options.seconds)
+        result = flood.result()
+    p99 = [samples[int(len(samples) * 0.99)] for samples in (alone, beside)]
+    return {
+        "p50_us": beside[len(beside) // 2],
+        "p50_alone_us": alone[len(alone) // 2],
+        "p99_us": p99[1],
+        "p99_alone_us": p99[0],
+        "p99_ratio": p99[1] / p99[0],
+        "flood_rate": result["requests"] / result["seconds"],
+        # A server may refuse part of a flood (503): that is no error of the quiet tenant's.
+        "flood_refused": result["bad_status"],
+        "errors": errors + more + result["socket_errors"],
+        **server.usage(),
+    }
+
+
+ROWS = {
+    "read": Row("read one note, 100 hot tenants", read),
+    "list": Row("list 20 notes, 100 hot tenants", list_twenty),
+    "create": Row("durable create, 100 tenants", create),
+    "create-one": Row("durable create, one tenant, 64 connections", create_one, raw=("insert",)),
+    "mix": Row("90/10 read/create, 1,000 tenants", mix),
+    "cold": Row("cold: 20,000 tenants, room for 500", cold, room=500, keeps_data=True,
+                raw=("open", "cold_tenants")),
+    "new": Row("new tenant and first note", new, raw=("create", "connections", "room")),
+    "memory": Row("memory, 1,000 open after hot work", memory),
+    "memory-9000": Row("memory, 9,000 open, one read each", memory_open, room=9000, only="cubby"),
+    "fairness": Row("a quiet tenant beside a flooded one", fairness),
+}
+
+
+def shuffled(names, round_number):
+    """The order of servers in a round: no server always comes after the same one."""
+    order = list(names)
+    random.Random(round_number).shuffle(order)
+    return order
