@@ -14,7 +14,8 @@ use crate::{
     clock::Clock,
     config::{DataConfig, Provisioning, ServeConfig},
     error::Result,
-    tenants::store::Store,
+    sqlite::{combine::Limits, migrate::Schema},
+    tenants::store::{Store, StoreOptions},
 };
 
 /// How often idle tenants are looked for.
@@ -35,7 +36,7 @@ struct Inner {
 impl App {
     /// Opens the data folder and starts what runs in the background.
     pub fn start(data: &DataConfig, config: ServeConfig) -> Result<Self> {
-        let store = Store::open(config.store(data)?)?;
+        let store = Store::open(serving(data, &config)?)?;
         Ok(Self::over(store, config))
     }
 
@@ -80,6 +81,32 @@ impl App {
     pub async fn close(&self, until: Instant) -> usize {
         self.inner.store.close(until).await
     }
+}
+
+/// What the settings mean for a store that a command opens: the data folder and its schema, with
+/// the library's defaults for the rest.
+pub fn store_options(data: &DataConfig) -> Result<StoreOptions> {
+    let mut options = StoreOptions::new(&data.data);
+    options.schema = data.migrations.as_deref().map(Schema::from_folder).transpose()?;
+    options.retention = data.retention;
+    Ok(options)
+}
+
+/// The same for the server's store, which has more settings.
+fn serving(data: &DataConfig, config: &ServeConfig) -> Result<StoreOptions> {
+    Ok(StoreOptions {
+        max_open: config.max_open.map(|count| count as usize),
+        idle: config.idle,
+        quota: config.quota.0,
+        cache_kib: u32::try_from(config.cache.0 >> 10).unwrap_or(u32::MAX).max(16),
+        wait: config.open_timeout,
+        limits: Limits {
+            queue: config.tenant_queue as usize,
+            statement: config.statement_timeout,
+            ..Limits::default()
+        },
+        ..store_options(data)?
+    })
 }
 
 /// Holds the app weakly: a server that is gone needs no maintenance.

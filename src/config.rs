@@ -5,11 +5,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use crate::{
-    error::{Error, Result},
-    sqlite::{combine::Limits, migrate::Schema},
-    tenants::store::StoreOptions,
-};
+use crate::error::{Error, Result};
 
 /// Where the data is and what is in it: for every command.
 #[derive(Debug, Clone, Args)]
@@ -188,16 +184,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; write it as 500ms, 30s, 5m, 12h or 30d"))
 }
 
-impl DataConfig {
-    /// What the store needs to know, with the server's defaults for the rest.
-    pub fn store(&self) -> Result<StoreOptions> {
-        let mut options = StoreOptions::new(&self.data);
-        options.schema = self.migrations.as_deref().map(Schema::from_folder).transpose()?;
-        options.retention = self.retention;
-        Ok(options)
-    }
-}
-
 impl ServeConfig {
     /// Refuses what no server should run with, and says which setting would allow it.
     pub fn validate(&self) -> Result<()> {
@@ -219,23 +205,6 @@ impl ServeConfig {
             return Err(Error::config("--max-note-bytes: at most 256MiB"));
         }
         Ok(())
-    }
-
-    /// Completes the store's options with the server's.
-    pub fn store(&self, data: &DataConfig) -> Result<StoreOptions> {
-        Ok(StoreOptions {
-            max_open: self.max_open.map(|count| count as usize),
-            idle: self.idle,
-            quota: self.quota.0,
-            cache_kib: u32::try_from(self.cache.0 >> 10).unwrap_or(u32::MAX).max(16),
-            wait: self.open_timeout,
-            limits: Limits {
-                queue: self.tenant_queue as usize,
-                statement: self.statement_timeout,
-                ..Limits::default()
-            },
-            ..data.store()?
-        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    app,
     config::{DataConfig, LogConfig, ServeConfig},
     error::{ErrorKind, Result},
     telemetry,
@@ -98,7 +99,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 /// The store, for a command that works on the data folder itself.
 fn open(data: &DataConfig) -> Result<Store> {
-    Store::open(data.store()?)
+    Store::open(app::store_options(data)?)
 }
 
 /// Lets the store go, its files closed.

@@ -1,6 +1,6 @@
 //! Signatures of webhooks, by the scheme of Svix and of Standard Webhooks.
 
-use axum::http::HeaderMap;
+use ::http::HeaderMap;
 use svix::webhooks::{Webhook, WebhookError};
 
 use crate::{
