@@ -128,6 +128,10 @@ pub struct ServeConfig {
     /// Secrets that Clerk's webhooks are signed with (whsec_…), separated by spaces
     #[arg(long, env = "CLERK_WEBHOOK_SECRET", value_name = "SECRETS", hide_env_values = true)]
     pub clerk_webhook_secret: Option<Secret>,
+
+    /// The operator's key for /api/admin; without it the admin API is off
+    #[arg(long, env = "ADMIN_API_KEY", value_name = "KEY", hide_env_values = true)]
+    pub admin_api_key: Option<Secret>,
 }
 
 /// Text that must not be seen: not in logs, not in `Debug`, not in an error.
@@ -184,6 +188,9 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; write it as 500ms, 30s, 5m, 12h or 30d"))
 }
 
+/// Fewer characters could be found by trying.
+const SHORTEST_KEY: usize = 16;
+
 impl ServeConfig {
     /// Refuses what no server should run with, and says which setting would allow it.
     pub fn validate(&self) -> Result<()> {
@@ -200,6 +207,12 @@ impl ServeConfig {
                 "provisioning is by webhook, but CLERK_WEBHOOK_SECRET is not set: only `cubby tenants create` can \
                  create users' databases"
             );
+        }
+        if self.admin_api_key.as_ref().is_some_and(|key| key.reveal().trim().len() < SHORTEST_KEY) {
+            return Err(Error::config(format!(
+                "ADMIN_API_KEY has fewer than {SHORTEST_KEY} characters and could be guessed; make one with \
+                 `openssl rand -hex 32`"
+            )));
         }
         if self.max_note_bytes.0 > 256 << 20 {
             return Err(Error::config("--max-note-bytes: at most 256MiB"));

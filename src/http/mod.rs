@@ -1,5 +1,6 @@
 //! The HTTP toolkit: what every route shares. Knows no feature.
 
+pub mod admin_key;
 pub mod body;
 pub mod extract;
 pub mod health;
