@@ -14,6 +14,7 @@ use crate::{
     clock::Clock,
     config::{DataConfig, Provisioning, ServeConfig},
     error::Result,
+    identity::{Identity, jwt::Verifier},
     sqlite::{combine::Limits, migrate::Schema},
     tenants::store::{Store, StoreOptions},
 };
@@ -30,6 +31,7 @@ pub struct App {
 struct Inner {
     config: ServeConfig,
     store: Store,
+    identity: Identity,
     draining: AtomicBool,
 }
 
@@ -37,14 +39,21 @@ impl App {
     /// Opens the data folder and starts what runs in the background.
     pub fn start(data: &DataConfig, config: ServeConfig) -> Result<Self> {
         let store = Store::open(serving(data, &config)?)?;
-        Ok(Self::over(store, config))
+        Self::over(store, config)
     }
 
     /// The same over a store that is open already.
-    pub fn over(store: Store, config: ServeConfig) -> Self {
-        let app = Self { inner: Arc::new(Inner { config, store, draining: AtomicBool::new(false) }) };
+    ///
+    /// # Errors
+    /// If the settings of who is let in cannot be used.
+    pub fn over(store: Store, config: ServeConfig) -> Result<Self> {
+        let identity = Identity::new(&config.door, store.clock())?;
+        let app = Self { inner: Arc::new(Inner { config, store, identity, draining: AtomicBool::new(false) }) };
         tokio::spawn(maintain(Arc::downgrade(&app.inner)));
-        app
+        if let Some(jwks) = app.identity().sessions().and_then(Verifier::jwks).cloned() {
+            tokio::spawn(async move { jwks.warm_up().await });
+        }
+        Ok(app)
     }
 
     /// The tenants.
@@ -62,9 +71,14 @@ impl App {
         self.inner.store.clock()
     }
 
-    /// Whether a first write may create its tenant.
-    pub fn writes_create(&self) -> bool {
-        self.inner.config.provisioning == Provisioning::Open
+    /// Who callers are, by what they show.
+    pub fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+
+    /// Who may bring a tenant into being.
+    pub fn provisioning(&self) -> Provisioning {
+        self.inner.config.provisioning
     }
 
     /// Whether the server is on its way out.

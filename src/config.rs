@@ -7,6 +7,8 @@ use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Result};
 
+pub mod door;
+
 /// Where the data is and what is in it: for every command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Data")]
@@ -55,6 +57,8 @@ pub enum Provisioning {
     Open,
     /// Only a webhook or an operator does; other ids are unknown.
     Webhook,
+    /// A valid session token does, on its first request, besides webhooks and operators.
+    OnProof,
 }
 
 /// How the server serves.
@@ -132,6 +136,10 @@ pub struct ServeConfig {
     /// The operator's key for /api/admin; without it the admin API is off
     #[arg(long, env = "ADMIN_API_KEY", value_name = "KEY", hide_env_values = true)]
     pub admin_api_key: Option<Secret>,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would replace the heading in --help")]
+    pub door: door::DoorConfig,
 }
 
 /// Text that must not be seen: not in logs, not in `Debug`, not in an error.
@@ -194,13 +202,19 @@ const SHORTEST_KEY: usize = 16;
 impl ServeConfig {
     /// Refuses what no server should run with, and says which setting would allow it.
     pub fn validate(&self) -> Result<()> {
-        if !self.listen.ip().is_loopback() && !self.insecure {
+        self.door.validate()?;
+        if !self.listen.ip().is_loopback() && self.door.auth.is_open() && !self.insecure {
             return Err(Error::config(format!(
                 "refusing to listen on {}: callers are not authenticated, so anyone who reaches this address could \
-                 read and write every user's data. Listen on 127.0.0.1, or pass --insecure (CUBBY_INSECURE=true) if \
-                 something in front authenticates them",
+                 read and write every user's data. Set CUBBY_AUTH to jwt or keys, or listen on 127.0.0.1, or pass \
+                 --insecure (CUBBY_INSECURE=true) if something in front authenticates them",
                 self.listen
             )));
+        }
+        if self.provisioning == Provisioning::OnProof && !self.door.auth.takes_tokens() {
+            return Err(Error::config(
+                "--provisioning on-proof: the proof is a session token, so it needs CUBBY_AUTH=jwt or jwt+keys",
+            ));
         }
         if self.provisioning == Provisioning::Webhook && self.clerk_webhook_secret.is_none() {
             tracing::warn!(

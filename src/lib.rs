@@ -13,7 +13,7 @@
 //! notes webhooks         features; never each other
 //! app http               long-lived parts; the HTTP toolkit, which knows no feature
 //! tenants                the LRU of open databases, leases, lifecycle: the core
-//! catalog                who exists, in what state
+//! catalog identity       who exists, in what state; who is calling, by what they show
 //! sqlite error config telemetry clock
 //! ```
 //!
@@ -33,6 +33,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod http;
+pub mod identity;
 pub mod notes;
 pub mod router;
 pub mod server;

@@ -73,6 +73,7 @@ fn announce(app: &App, data: &DataConfig, address: std::net::SocketAddr) {
     let provisioning = match config.provisioning {
         Provisioning::Open => "a first POST creates a user's database",
         Provisioning::Webhook => "only webhooks and operators create users' databases",
+        Provisioning::OnProof => "a user's first session token creates their database",
     };
     tracing::info!(
         data = %app.store().layout().root().display(),
@@ -80,6 +81,7 @@ fn announce(app: &App, data: &DataConfig, address: std::net::SocketAddr) {
         version = app.store().schema().version(),
         room = app.store().capacity(),
         webhooks = if config.clerk_webhook_secret.is_some() { "on" } else { "off" },
-        "serving on http://{address}; callers are not authenticated; {provisioning}",
+        "serving on http://{address}; callers {}; {provisioning}",
+        config.door.auth.describe(),
     );
 }

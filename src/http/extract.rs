@@ -9,9 +9,10 @@ use axum::{
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 
-use super::{body, problem::Problem};
+use super::{auth, body, problem::Problem};
 use crate::{
     app::App,
+    config::Provisioning,
     error::{Error, ErrorKind},
     tenants::{id::TenantId, store},
 };
@@ -40,10 +41,60 @@ pub trait Payload: DeserializeOwned + Send {
 /// The decoded second segment of the path, `/{user_id}/{item}`.
 pub struct Item(pub String);
 
-/// Parses the tenant's id and decides whether the caller may reach it.
-fn admit(parts: &Parts, _app: &App) -> Result<TenantId, Error> {
-    // An id that cannot be is unknown, like one that could be and is not.
+/// A caller who may reach a tenant of this id, if there is one.
+struct Admitted {
+    id: TenantId,
+    /// Whether a write creates the tenant if it never existed.
+    write_creates: bool,
+    /// Whether even a read does: its coming is proof that the user exists.
+    read_creates: bool,
+}
+
+/// Who is calling, for whom, and may they. Proof comes first, so that without it nothing is learnt
+/// of any id. An id that cannot be, one that is not the caller's and one that does not exist are
+/// told apart by nobody: the first two are refused here, before any storage is touched.
+async fn admit(parts: &Parts, app: &App) -> Result<Admitted, Problem> {
+    let provisioning = app.provisioning();
+    let write_creates = provisioning == Provisioning::Open;
+    if app.identity().is_open() {
+        return Ok(Admitted { id: tenant_id(parts)?, write_creates, read_creates: false });
+    }
+    let caller = auth::authenticate(app, &parts.headers).await?;
+    let id = tenant_id(parts)?;
+    if !caller.reaches(&id) {
+        return Err(Error::unknown_tenant().into());
+    }
+    let proven = provisioning == Provisioning::OnProof && caller.proves_user();
+    Ok(Admitted { id, write_creates: write_creates || proven, read_creates: proven })
+}
+
+fn tenant_id(parts: &Parts) -> Result<TenantId, Error> {
     TenantId::parse(&segment(parts, 1)).map_err(|_| Error::unknown_tenant())
+}
+
+impl Admitted {
+    /// Whether a tenant that is unknown after a read may still be created by a write.
+    fn may_come_later(&self) -> bool {
+        self.write_creates && !self.read_creates
+    }
+
+    async fn read(&self, app: &App) -> Result<store::Tenant, Error> {
+        match self.read_creates {
+            true => self.create(app).await,
+            false => app.store().lease(&self.id).await,
+        }
+    }
+
+    async fn write(&self, app: &App) -> Result<store::Tenant, Error> {
+        match self.write_creates {
+            true => self.create(app).await,
+            false => app.store().lease(&self.id).await,
+        }
+    }
+
+    async fn create(&self, app: &App) -> Result<store::Tenant, Error> {
+        Ok(app.store().lease_or_create(&self.id).await?.0)
+    }
 }
 
 fn segment(parts: &Parts, index: usize) -> Vec<u8> {
@@ -55,8 +106,8 @@ impl FromRequestParts<App> for Tenant {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let id = admit(parts, app)?;
-        Ok(Self(app.store().lease(&id).await?))
+        let admitted = admit(parts, app).await?;
+        Ok(Self(admitted.read(app).await?))
     }
 }
 
@@ -64,10 +115,10 @@ impl FromRequestParts<App> for MaybeTenant {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let id = admit(parts, app)?;
-        match app.store().lease(&id).await {
+        let admitted = admit(parts, app).await?;
+        match admitted.read(app).await {
             Ok(tenant) => Ok(Self(Some(tenant))),
-            Err(error) if error.kind() == ErrorKind::UnknownTenant && app.writes_create() => Ok(Self(None)),
+            Err(error) if error.kind() == ErrorKind::UnknownTenant && admitted.may_come_later() => Ok(Self(None)),
             Err(error) => Err(error.into()),
         }
     }
@@ -77,8 +128,8 @@ impl<T: Payload> FromRequest<App> for TenantWith<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        let (id, payload) = receive(request, app).await?;
-        Ok(Self(app.store().lease(&id).await?, payload))
+        let (admitted, payload) = receive(request, app).await?;
+        Ok(Self(admitted.read(app).await?, payload))
     }
 }
 
@@ -86,25 +137,21 @@ impl<T: Payload> FromRequest<App> for NewTenantWith<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        let (id, payload) = receive(request, app).await?;
-        let tenant = match app.writes_create() {
-            true => app.store().lease_or_create(&id).await?.0,
-            false => app.store().lease(&id).await?,
-        };
-        Ok(Self(tenant, payload))
+        let (admitted, payload) = receive(request, app).await?;
+        Ok(Self(admitted.write(app).await?, payload))
     }
 }
 
 /// The body comes before the lease: a slow upload must not keep a database open, and a body that
 /// is refused must not create a tenant.
-async fn receive<T: Payload>(request: Request, app: &App) -> Result<(TenantId, T), Problem> {
+async fn receive<T: Payload>(request: Request, app: &App) -> Result<(Admitted, T), Problem> {
     let (parts, body) = request.into_parts();
-    let id = admit(&parts, app)?;
+    let admitted = admit(&parts, app).await?;
     body::require_json(&parts.headers)?;
     let bytes = body::read(body, T::limit(app)).await?;
     let payload: T = body::parse(&bytes)?;
     payload.check(app)?;
-    Ok((id, payload))
+    Ok((admitted, payload))
 }
 
 impl FromRequestParts<App> for Item {

@@ -1,6 +1,7 @@
 //! The HTTP toolkit: what every route shares. Knows no feature.
 
 pub mod admin_key;
+pub mod auth;
 pub mod body;
 pub mod extract;
 pub mod health;

@@ -20,8 +20,8 @@ pub struct Problem {
     pub detail: String,
     /// The part of the request at fault.
     pub field: Option<String>,
-    /// One header more.
-    pub header: Option<(HeaderName, HeaderValue)>,
+    /// Headers more.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// The body on the wire.
@@ -40,13 +40,13 @@ struct Wire<'a> {
 impl Problem {
     /// A problem that is not an [`Error`] of the library, but of the protocol.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), field: None, header: None }
+        Self { status, code, detail: detail.into(), field: None, headers: Vec::new() }
     }
 
-    /// The same with a header.
+    /// The same with one header more.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.header = Some((name, value));
+        self.headers.push((name, value));
         self
     }
 
@@ -75,7 +75,7 @@ impl Problem {
         let mut response = (self.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some((name, value)) = &self.header {
+        for (name, value) in &self.headers {
             headers.insert(name, value.clone());
         }
         response

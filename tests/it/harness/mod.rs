@@ -3,6 +3,8 @@
 
 #![allow(dead_code)]
 
+pub mod tokens;
+
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
@@ -48,6 +50,11 @@ impl Server {
     /// With default settings.
     pub async fn start() -> Self {
         Self::with(&[]).await
+    }
+
+    /// With flags that were put together.
+    pub async fn with_flags(flags: &[String]) -> Self {
+        Self::with(&flags.iter().map(String::as_str).collect::<Vec<_>>()).await
     }
 
     /// With flags as on the command line.
@@ -195,6 +202,7 @@ impl Drop for Process {
 pub struct Client {
     http: reqwest::Client,
     base: String,
+    token: Option<String>,
 }
 
 /// What came back.
@@ -229,7 +237,12 @@ impl Reply {
 impl Client {
     pub fn new(address: SocketAddr) -> Self {
         let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
-        Self { http, base: format!("http://{address}") }
+        Self { http, base: format!("http://{address}"), token: None }
+    }
+
+    /// The same client with a token of its own.
+    pub fn bearing(&self, token: impl Into<String>) -> Self {
+        Self { token: Some(token.into()), ..self.clone() }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -238,7 +251,11 @@ impl Client {
 
     /// A request to be filled in further.
     pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method.parse().unwrap(), self.url(path))
+        let request = self.http.request(method.parse().unwrap(), self.url(path));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
     }
 
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Reply {

@@ -1,0 +1,136 @@
+//! Settings of the door: who is let in, and what proves it.
+
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+
+use super::Secret;
+use crate::error::{Error, Result};
+
+/// What a caller must show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuthMode {
+    /// Nothing: whoever reaches the port reaches everyone's data.
+    None,
+    /// A session token of the identity provider; it opens its own user's database.
+    Jwt,
+    /// An API key made with `cubby keys create`.
+    Keys,
+    /// Either.
+    #[value(name = "jwt+keys")]
+    JwtAndKeys,
+}
+
+impl AuthMode {
+    /// Whether callers are let in without any proof.
+    pub fn is_open(self) -> bool {
+        self == Self::None
+    }
+
+    /// Whether session tokens are accepted.
+    pub fn takes_tokens(self) -> bool {
+        matches!(self, Self::Jwt | Self::JwtAndKeys)
+    }
+
+    /// Whether API keys are accepted.
+    pub fn takes_keys(self) -> bool {
+        matches!(self, Self::Keys | Self::JwtAndKeys)
+    }
+
+    /// For people, after "callers".
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::None => "are not authenticated",
+            Self::Jwt => "show a session token",
+            Self::Keys => "show an API key",
+            Self::JwtAndKeys => "show a session token or an API key",
+        }
+    }
+}
+
+/// Words separated by commas or white space.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct List(pub Vec<String>);
+
+impl FromStr for List {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
+        Ok(Self(words.map(str::to_owned).collect()))
+    }
+}
+
+/// Who is let in.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Access")]
+pub struct DoorConfig {
+    /// What callers must show
+    #[arg(long, env = "CUBBY_AUTH", default_value = "none", value_name = "MODE")]
+    pub auth: AuthMode,
+
+    /// Who issues session tokens: their `iss`, such as <https://clerk.example.com>
+    #[arg(long, env = "CUBBY_ISSUER", value_name = "URL")]
+    pub issuer: Option<String>,
+
+    /// The public key that session tokens are verified with, PEM
+    #[arg(long, env = "CLERK_JWT_KEY", value_name = "PEM", hide_env_values = true, allow_hyphen_values = true)]
+    pub clerk_jwt_key: Option<Secret>,
+
+    /// Where the issuer publishes its keys, instead of a PEM
+    #[arg(long, env = "CUBBY_JWKS_URL", value_name = "URL")]
+    pub jwks_url: Option<String>,
+
+    /// Origins that session tokens may have been made for (their `azp`); any if not set
+    #[arg(
+        long,
+        env = "CUBBY_AUTHORIZED_PARTIES",
+        value_name = "ORIGINS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub authorized_parties: List,
+
+    /// Audiences that session tokens may name (their `aud`); without it a token that names one is for another service
+    #[arg(long, env = "CUBBY_AUDIENCE", value_name = "NAMES", default_value = "", hide_default_value = true)]
+    pub audience: List,
+}
+
+impl DoorConfig {
+    /// Refuses settings that contradict each other or leave a hole.
+    pub(super) fn validate(&self) -> Result<()> {
+        if !self.auth.takes_tokens() {
+            return Ok(());
+        }
+        let Some(issuer) = self.issuer.as_deref().filter(|issuer| !issuer.is_empty()) else {
+            return Err(Error::config(
+                "CUBBY_AUTH=jwt needs CUBBY_ISSUER, the `iss` of your session tokens; Clerk calls it the Frontend API \
+                 URL",
+            ));
+        };
+        match (&self.clerk_jwt_key, &self.jwks_url) {
+            (Some(_), Some(_)) => Err(Error::config(
+                "CLERK_JWT_KEY and CUBBY_JWKS_URL are both set; keep one of them, so that it is clear whose keys are \
+                 believed",
+            )),
+            (None, None) => Err(Error::config(format!(
+                "CUBBY_AUTH=jwt needs the issuer's keys: set CLERK_JWT_KEY to its PEM public key, or CUBBY_JWKS_URL to \
+                 where it publishes them (Clerk: {}/.well-known/jwks.json)",
+                issuer.trim_end_matches('/')
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_separated_by_commas_or_spaces() {
+        let list: List = " https://a.example, https://b.example\nhttps://c.example,".parse().unwrap();
+        assert_eq!(list.0, ["https://a.example", "https://b.example", "https://c.example"]);
+        assert_eq!("".parse(), Ok(List::default()));
+    }
+}

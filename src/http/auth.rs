@@ -1,0 +1,142 @@
+//! Who is calling: from the request's headers to a [`Caller`], or 401.
+
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::problem::Problem;
+use crate::{
+    app::App,
+    catalog::queries,
+    identity::{
+        claims::{Refusal, Session},
+        jwt::Verdict,
+    },
+    tenants::id::TenantId,
+};
+
+/// The cookie that Clerk's browser code keeps the session token in.
+const COOKIE: &str = "__session";
+
+/// Someone who has proven who they are.
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// A user, by a session token.
+    User(Arc<Session>),
+}
+
+impl Caller {
+    /// Whether this caller may know of a tenant. Decided before any storage is touched: the answer
+    /// takes as long for one that exists as for one that does not.
+    pub fn reaches(&self, id: &TenantId) -> bool {
+        match self {
+            Self::User(session) => session.user == *id,
+        }
+    }
+
+    /// Whether this caller's coming proves that the tenant's user exists.
+    pub fn proves_user(&self) -> bool {
+        match self {
+            Self::User(_) => true,
+        }
+    }
+}
+
+/// What a request shows as proof.
+enum Shown<'a> {
+    Bearer(&'a str),
+    Cookie(&'a str),
+}
+
+/// Who is calling. Only where callers must show something.
+pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller, Problem> {
+    let shown = shown(headers, app)?;
+    let Some(shown) = shown else {
+        return Err(unauthorized(None, "show who you are: send Authorization: Bearer …"));
+    };
+    let (Shown::Bearer(token) | Shown::Cookie(token)) = shown;
+    let Some(verifier) = app.identity().sessions() else {
+        return Err(refused(Refusal("session tokens are not accepted here")));
+    };
+    match verifier.verify(token).await {
+        Verdict::Session(session, first) => {
+            if first && session.actor.is_some() {
+                record_impersonation(app, &session);
+            }
+            Ok(Caller::User(session))
+        }
+        Verdict::Refused(refusal) => Err(refused(refusal)),
+        Verdict::Unavailable => Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "identity_unavailable",
+            "the issuer's keys could not be fetched, so no token can be verified; try again in a moment",
+        )
+        .with_header(header::RETRY_AFTER, HeaderValue::from_static("5"))),
+    }
+}
+
+/// The header comes before the cookie: it was set on purpose.
+fn shown<'a>(headers: &'a HeaderMap, app: &App) -> Result<Option<Shown<'a>>, Problem> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    if let Some(value) = given.next() {
+        if given.next().is_some() {
+            return Err(refused(Refusal("more than one Authorization header was sent")));
+        }
+        let text = value.to_str().ok().and_then(|text| text.split_once(' '));
+        return match text {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(Shown::Bearer(token.trim()))),
+            _ => Err(refused(Refusal("the Authorization header must be: Bearer and a token"))),
+        };
+    }
+    Ok(cookie(headers).filter(|_| !is_foreign_page(headers, app)).map(Shown::Cookie))
+}
+
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    cookies.flat_map(|line| line.split(';')).find_map(|pair| {
+        let (name, value) = pair.trim().split_once('=')?;
+        (name == COOKIE && !value.is_empty()).then_some(value)
+    })
+}
+
+/// A browser sends a cookie whoever's page asks for it; an `Origin` that is neither this server's
+/// nor an authorized party's makes the cookie worthless (cross-site request forgery).
+fn is_foreign_page(headers: &HeaderMap, app: &App) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let Ok(origin) = origin.to_str() else { return true };
+    let own = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let same = origin.split_once("://").is_some_and(|(_, host)| Some(host) == own);
+    let parties = &app.config().door.authorized_parties.0;
+    !same && !parties.iter().any(|party| party == origin)
+}
+
+fn refused(refusal: Refusal) -> Problem {
+    tracing::debug!(reason = refusal.0, "a caller was refused");
+    unauthorized(Some("invalid_token"), refusal.0)
+}
+
+/// 401 as RFC 6750 wants it: no error code when nothing was shown.
+fn unauthorized(error: Option<&'static str>, detail: &'static str) -> Problem {
+    let challenge = match error {
+        None => "Bearer realm=\"cubby\"",
+        Some(_) => "Bearer realm=\"cubby\", error=\"invalid_token\"",
+    };
+    Problem::new(StatusCode::UNAUTHORIZED, error.unwrap_or("unauthorized"), detail)
+        .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+}
+
+/// Once for each token, beside the request: someone acting in a user's name leaves a trace.
+fn record_impersonation(app: &App, session: &Session) {
+    let (app, session) = (app.clone(), session.clone());
+    tokio::spawn(async move {
+        let actor = format!("impersonator {}", session.actor.as_deref().unwrap_or_default());
+        tracing::info!(tenant = %session.user, actor, "impersonated");
+        let now = app.clock().now();
+        let written = app.store().catalog().write(move |tx| {
+            queries::audit(tx, now, &actor, "impersonate", Some(session.user.as_str()), None, "let in")
+        });
+        if let Err(error) = written.await {
+            tracing::error!(error = %error, "an impersonation could not be recorded");
+        }
+    });
+}

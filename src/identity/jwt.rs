@@ -1,0 +1,168 @@
+//! Session tokens: who issued them, for whom, until when.
+//!
+//! A verified token is remembered by its SHA-256 until it expires, so that a caller who comes
+//! again pays a hash and not an RSA verification.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use moka::{Expiry, sync::Cache};
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use super::{
+    claims::{Claims, Header, Refusal, Rules, Session},
+    jwks::{Found, Jwks},
+};
+use crate::{
+    clock::{Clock, Millis},
+    config::{Secret, door::DoorConfig},
+    error::{Error, Result},
+};
+
+/// The longest token that is looked at, in bytes. Clerk's must fit a cookie of four thousand.
+const MAX_TOKEN: usize = 8 << 10;
+
+/// Verified tokens remembered: some 300 bytes each.
+const REMEMBERED: u64 = 16_384;
+
+/// A token that lives longer is verified again after this, against the keys the issuer has then.
+const REMEMBER_AT_MOST: Millis = 300_000;
+
+/// Verifies session tokens.
+pub struct Verifier {
+    rules: Rules,
+    keys: Keys,
+    seen: Cache<[u8; 32], Arc<Session>>,
+    clock: Clock,
+}
+
+enum Keys {
+    Pem(Arc<DecodingKey>),
+    Published(Jwks),
+}
+
+/// What a token came to.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It is believed. `true` the first time it was seen.
+    Session(Arc<Session>, bool),
+    /// It is not.
+    Refused(Refusal),
+    /// The issuer's keys could not be had.
+    Unavailable,
+}
+
+impl Verifier {
+    /// By the settings, which were validated before.
+    pub fn new(config: &DoorConfig, clock: &Clock) -> Result<Self> {
+        let keys = match (&config.clerk_jwt_key, &config.jwks_url) {
+            (Some(pem), _) => Keys::Pem(Arc::new(public_key(pem)?)),
+            (None, Some(url)) => Keys::Published(Jwks::new(url)?),
+            (None, None) => return Err(Error::config("neither CLERK_JWT_KEY nor CUBBY_JWKS_URL is set")),
+        };
+        let rules = Rules {
+            issuer: config.issuer.clone().ok_or_else(|| Error::config("CUBBY_ISSUER is not set"))?,
+            parties: config.authorized_parties.0.clone(),
+            audience: config.audience.0.clone(),
+        };
+        let seen = Cache::builder().max_capacity(REMEMBERED).expire_after(UntilExpired(clock.clone())).build();
+        Ok(Self { rules, keys, seen, clock: clock.clone() })
+    }
+
+    /// The published keys, if that is where they come from.
+    pub fn jwks(&self) -> Option<&Jwks> {
+        match &self.keys {
+            Keys::Published(jwks) => Some(jwks),
+            Keys::Pem(_) => None,
+        }
+    }
+
+    /// How many tokens are remembered, roughly.
+    pub fn remembered(&self) -> u64 {
+        self.seen.entry_count()
+    }
+
+    /// Whether a token is believed now.
+    pub async fn verify(&self, token: &str) -> Verdict {
+        if token.len() > MAX_TOKEN {
+            return Verdict::Refused(Refusal("the token is too long"));
+        }
+        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        if let Some(session) = self.seen.get(&digest)
+            && self.clock.now() < session.until
+        {
+            return Verdict::Session(session, false);
+        }
+        match self.verify_new(token).await {
+            Ok(session) => {
+                let session = Arc::new(session);
+                self.seen.insert(digest, session.clone());
+                Verdict::Session(session, true)
+            }
+            Err(Some(refusal)) => Verdict::Refused(refusal),
+            Err(None) => Verdict::Unavailable,
+        }
+    }
+
+    /// What costs nothing is looked at first: of a flood of forged tokens most end before the
+    /// signature. `Err(None)`: the keys could not be had.
+    async fn verify_new(&self, token: &str) -> Result<Session, Option<Refusal>> {
+        let malformed = || Refusal("the token is not a JWT of the kind that is accepted here");
+        let mut parts = token.split('.');
+        let (Some(head), Some(body), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(Some(malformed()));
+        };
+        let header: Header = decode(head).ok_or_else(malformed)?;
+        header.check()?;
+        let claims: Claims = decode(body).ok_or_else(malformed)?;
+        let session = self.rules.check(claims, self.clock.now())?;
+        let key = match &self.keys {
+            Keys::Pem(key) => key.clone(),
+            Keys::Published(jwks) => {
+                let kid = header.kid.ok_or(Refusal("the token names no key"))?;
+                match jwks.key(&kid).await {
+                    Found::Key(key) => key,
+                    Found::Unknown => return Err(Some(Refusal("the token is signed with a key the issuer has not"))),
+                    Found::Unavailable => return Err(None),
+                }
+            }
+        };
+        let message = &token.as_bytes()[..head.len() + 1 + body.len()];
+        match jsonwebtoken::crypto::verify(signature, message, &key, Algorithm::RS256) {
+            Ok(true) => Ok(session),
+            _ => Err(Some(Refusal("the signature is not the issuer's"))),
+        }
+    }
+}
+
+fn decode<T: DeserializeOwned>(part: &str) -> Option<T> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+}
+
+/// Environment files keep a PEM on one line, with `\n` spelled out.
+fn public_key(pem: &Secret) -> Result<DecodingKey> {
+    let pem = pem.reveal().replace("\\n", "\n");
+    DecodingKey::from_rsa_pem(pem.trim().as_bytes()).map_err(|e| {
+        Error::config(
+            "CLERK_JWT_KEY is not an RSA public key in PEM; copy it whole, from BEGIN PUBLIC KEY to END PUBLIC KEY, \
+             line breaks as such or as \\n",
+        )
+        .with_source(e)
+    })
+}
+
+/// Forgets a token when it expires.
+struct UntilExpired(Clock);
+
+impl Expiry<[u8; 32], Arc<Session>> for UntilExpired {
+    fn expire_after_create(&self, _: &[u8; 32], session: &Arc<Session>, _: Instant) -> Option<Duration> {
+        let left = (session.until - self.0.now()).clamp(0, REMEMBER_AT_MOST);
+        Some(Duration::from_millis(left.unsigned_abs()))
+    }
+}

@@ -1,0 +1,41 @@
+//! Who a caller is, by what they show. Knows no HTTP and no storage.
+//!
+//! | file | decides |
+//! |---|---|
+//! | [`jwt`] | whether a session token is believed, and for how long that is remembered |
+//! | [`jwks`] | which public keys the issuer has now |
+//! | [`claims`] | which tokens are session tokens of ours, by what is in them |
+
+pub mod claims;
+pub mod jwks;
+pub mod jwt;
+
+use crate::{
+    clock::Clock,
+    config::door::{AuthMode, DoorConfig},
+    error::Result,
+};
+
+/// What callers may show here, and how it is verified.
+pub struct Identity {
+    mode: AuthMode,
+    sessions: Option<jwt::Verifier>,
+}
+
+impl Identity {
+    /// By the settings, which were validated before.
+    pub fn new(config: &DoorConfig, clock: &Clock) -> Result<Self> {
+        let sessions = config.auth.takes_tokens().then(|| jwt::Verifier::new(config, clock)).transpose()?;
+        Ok(Self { mode: config.auth, sessions })
+    }
+
+    /// Whether callers are let in without any proof.
+    pub fn is_open(&self) -> bool {
+        self.mode.is_open()
+    }
+
+    /// Verifies session tokens, where they are accepted.
+    pub fn sessions(&self) -> Option<&jwt::Verifier> {
+        self.sessions.as_ref()
+    }
+}

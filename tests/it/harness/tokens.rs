@@ -1,0 +1,158 @@
+//! An identity provider for tests: keys, tokens signed with them, and a place that publishes them.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use aws_lc_rs::{
+    encoding::AsDer,
+    rand::SystemRandom,
+    rsa::{KeyPair, KeySize},
+    signature::{KeyPair as _, RSA_PKCS1_SHA256},
+};
+use axum::{Router, extract::State, routing::get};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use jsonwebtoken::{DecodingKey, jwk::Jwk};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+pub const ISSUER: &str = "https://issuer.example";
+
+/// A key of the issuer's.
+pub struct SigningKey {
+    pair: KeyPair,
+    pub kid: &'static str,
+}
+
+impl SigningKey {
+    pub fn new(kid: &'static str) -> Self {
+        Self { pair: KeyPair::generate(KeySize::Rsa2048).unwrap(), kid }
+    }
+
+    /// The public half, as `CLERK_JWT_KEY` wants it.
+    pub fn pem(&self) -> String {
+        let der = self.pair.public_key().as_der().unwrap();
+        let text = STANDARD.encode(der.as_ref());
+        let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
+    }
+
+    /// The public half, as a key set has it.
+    pub fn jwk(&self) -> Value {
+        let key = DecodingKey::from_rsa_pem(self.pem().as_bytes()).unwrap();
+        let mut jwk = serde_json::to_value(Jwk::from_decoding_key(&key, None).unwrap()).unwrap();
+        jwk["kid"] = json!(self.kid);
+        jwk["alg"] = json!("RS256");
+        jwk["use"] = json!("sig");
+        jwk
+    }
+
+    /// A signed token with exactly this header and these claims.
+    pub fn sign(&self, header: &Value, claims: &Value) -> String {
+        let message = format!("{}.{}", part(header), part(claims));
+        let mut signature = vec![0; self.pair.public_modulus_len()];
+        self.pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut signature).unwrap();
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// A session token as Clerk makes them.
+    pub fn token(&self, user: &str) -> String {
+        self.sign(&self.header(), &claims(user))
+    }
+
+    /// A session token with one claim changed.
+    pub fn token_with(&self, user: &str, name: &str, value: Value) -> String {
+        let mut claims = claims(user);
+        claims[name] = value;
+        self.sign(&self.header(), &claims)
+    }
+
+    pub fn header(&self) -> Value {
+        json!({"alg": "RS256", "typ": "JWT", "kid": self.kid, "cat": "cl_B7d4PD111AAA"})
+    }
+}
+
+/// One part of a token.
+pub fn part(value: &Value) -> String {
+    URL_SAFE_NO_PAD.encode(value.to_string())
+}
+
+pub fn now() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs().try_into().unwrap()
+}
+
+/// Good claims: each test long enough, so that none depends on how fast it runs.
+pub fn claims(user: &str) -> Value {
+    json!({"iss": ISSUER, "sub": user, "sid": "sess_1", "iat": now(), "nbf": now() - 10, "exp": now() + 3600})
+}
+
+/// Flags of a server that believes `key`.
+pub fn flags(key: &SigningKey) -> Vec<String> {
+    ["--auth", "jwt", "--issuer", ISSUER, &format!("--clerk-jwt-key={}", key.pem())].map(str::to_owned).to_vec()
+}
+
+/// A key set at an address, which counts how often it is asked.
+pub struct Publisher {
+    pub url: String,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    asked: AtomicU64,
+    answer: Mutex<(u16, String)>,
+}
+
+impl Publisher {
+    pub async fn start(keys: &[&SigningKey]) -> Self {
+        let shared = Arc::new(Shared { asked: AtomicU64::new(0), answer: Mutex::default() });
+        let answer = async |State(shared): State<Arc<Shared>>| {
+            shared.asked.fetch_add(1, Ordering::SeqCst);
+            let (status, body) = shared.answer.lock().clone();
+            let location = [("location", "/elsewhere")];
+            (axum::http::StatusCode::from_u16(status).unwrap(), location, body)
+        };
+        let elsewhere = async |State(shared): State<Arc<Shared>>| {
+            // Only a client that follows redirects comes here.
+            shared.asked.fetch_add(1_000_000, Ordering::SeqCst);
+        };
+        let routes = Router::new().route("/jwks", get(answer)).route("/elsewhere", get(elsewhere));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/jwks", listener.local_addr().unwrap());
+        tokio::spawn(axum_serve(listener, routes.with_state(shared.clone())));
+        let this = Self { url, shared };
+        this.publish(keys);
+        this
+    }
+
+    pub fn publish(&self, keys: &[&SigningKey]) {
+        let keys: Vec<Value> = keys.iter().map(|key| key.jwk()).collect();
+        self.answer(200, json!({"keys": keys}).to_string());
+    }
+
+    pub fn answer(&self, status: u16, body: String) {
+        *self.shared.answer.lock() = (status, body);
+    }
+
+    pub fn asked(&self) -> u64 {
+        self.shared.asked.load(Ordering::SeqCst)
+    }
+
+    /// Flags of a server that asks here.
+    pub fn flags(&self) -> Vec<String> {
+        ["--auth", "jwt", "--issuer", ISSUER, "--jwks-url", &self.url].map(str::to_owned).to_vec()
+    }
+}
+
+async fn axum_serve(listener: tokio::net::TcpListener, routes: Router) {
+    use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+    while let Ok((stream, _)) = listener.accept().await {
+        let service = TowerToHyperService::new(routes.clone());
+        tokio::spawn(async move {
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}

@@ -1,0 +1,262 @@
+//! Session tokens: whose database they open, and every way to forge one.
+
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Client, Reply, Server, cubby, eventually,
+    tokens::{ISSUER, Publisher, SigningKey, claims, flags, now, part},
+    tree,
+};
+
+/// What everybody is told who may not know: the body without the id of the request.
+fn told(reply: &Reply) -> (u16, Value) {
+    let mut body = reply.json();
+    body.as_object_mut().unwrap().remove("request_id").expect("a request id");
+    (reply.status, body)
+}
+
+async fn refused(client: &Client, token: &str, why: &str) {
+    let reply = client.bearing(token).get("/ada").await;
+    assert_eq!((reply.status, reply.code().as_str()), (401, "invalid_token"), "{why}");
+    assert_eq!(reply.header("www-authenticate"), "Bearer realm=\"cubby\", error=\"invalid_token\"", "{why}");
+}
+
+#[tokio::test]
+async fn a_token_opens_its_own_users_database_and_no_other() {
+    let key = SigningKey::new("a");
+    let server = Server::with_flags(&flags(&key)).await;
+    let ada = server.client.bearing(key.token("ada"));
+    let eve = server.client.bearing(key.token("eve"));
+    let note = ada.note("ada", "secret").await;
+    eve.note("eve", "mine").await;
+
+    assert_eq!(ada.texts("ada").await, ["secret"]);
+    let unknown = told(&eve.get("/nobody").await);
+    assert_eq!(unknown.0, 404);
+    for path in ["/ada", &format!("/ada/{note}"), "/ada/note_x", "/nobody/note_x", "/%2e%2e", "/api"] {
+        assert_eq!(told(&eve.get(path).await), unknown, "{path}");
+    }
+    for method in ["POST", "PATCH", "DELETE"] {
+        let path = if method == "POST" { "/ada".to_owned() } else { format!("/ada/{note}") };
+        let reply = eve.send(eve.request(method, &path).json(&json!({"text": "x"}))).await;
+        assert_eq!(told(&reply), unknown, "{method}");
+    }
+    assert_eq!(ada.texts("ada").await, ["secret"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn without_proof_nothing_is_told_and_nothing_is_made() {
+    let key = SigningKey::new("a");
+    let server = Server::with_flags(&flags(&key)).await;
+    server.client.bearing(key.token("ada")).note("ada", "x").await;
+    let before = tree(&server.data().join("tenants"));
+    let nobody = told(&server.client.get("/nobody").await.expect(401));
+    for path in ["/ada", "/ada/note_x", "/nobody/note_x", "/..%2f", "/%00"] {
+        let reply = server.client.get(path).await;
+        assert_eq!(told(&reply), nobody, "{path}");
+        assert_eq!(reply.header("www-authenticate"), "Bearer realm=\"cubby\"");
+    }
+    for user in ["ada", "nobody"] {
+        let reply = server.client.post(&format!("/{user}"), json!({"text": "x"})).await;
+        assert_eq!(told(&reply), nobody);
+    }
+    assert_eq!(tree(&server.data().join("tenants")), before);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn forged_tokens_are_refused() {
+    let (key, other) = (SigningKey::new("a"), SigningKey::new("a"));
+    let server = Server::with_flags(&flags(&key)).await;
+    let client = &server.client;
+    client.bearing(key.token("ada")).note("ada", "x").await;
+
+    let good = claims("ada");
+    let [head, body, signature] =
+        <[String; 3]>::try_from(key.token("ada").split('.').map(str::to_owned).collect::<Vec<_>>()).unwrap();
+    for alg in ["none", "None", "NONE", "nOnE"] {
+        let header = part(&json!({"alg": alg, "typ": "JWT"}));
+        refused(client, &format!("{header}.{}.", part(&good)), alg).await;
+        refused(client, &format!("{header}.{}.{signature}", part(&good)), alg).await;
+    }
+    // The public key is public: as a secret for HS256 it must prove nothing.
+    for secret in [key.pem(), key.pem().trim().to_owned()] {
+        let message = format!("{}.{}", part(&json!({"alg": "HS256", "kid": "a"})), part(&good));
+        let secret = EncodingKey::from_secret(secret.as_bytes());
+        let forged = jsonwebtoken::crypto::sign(message.as_bytes(), &secret, Algorithm::HS256).unwrap();
+        refused(client, &format!("{message}.{forged}"), "HS256 with the public key").await;
+    }
+    refused(client, &other.token("ada"), "another instance's key").await;
+    refused(client, &format!("{head}.{}.{signature}", part(&claims("eve"))), "claims swapped").await;
+    let tail = if signature.ends_with('A') { 'B' } else { 'A' };
+    refused(client, &format!("{head}.{body}.{tail}{}", &signature[1..]), "signature changed").await;
+    let stuffed = key.sign(&json!({"alg": "RS256", "jwk": other.jwk(), "jku": "https://evil.example"}), &good);
+    client.bearing(stuffed).get("/ada").await.expect(200);
+    refused(client, &other.sign(&json!({"alg": "RS256", "jwk": other.jwk()}), &good), "brings its own key").await;
+
+    let with = |name: &str, value: Value| key.token_with("ada", name, value);
+    refused(client, &with("iss", json!("https://evil.example")), "wrong iss").await;
+    refused(client, &with("exp", json!((now() + 600).to_string())), "string exp").await;
+    refused(client, &with("exp", Value::Null), "no exp").await;
+    refused(client, &with("exp", json!(now() - 60)), "expired").await;
+    refused(client, &with("nbf", json!(now() + 600)), "future nbf").await;
+    refused(client, &with("nbf", Value::Null), "no nbf").await;
+    refused(client, &with("sts", json!("pending")), "pending").await;
+    refused(client, &with("aud", json!("another service")), "another audience").await;
+    for sub in ["../ada", "ada/../eve", "", "a\0da", "admin"] {
+        refused(client, &with("sub", json!(sub)), sub).await;
+    }
+    let machine = key.sign(&json!({"alg": "RS256", "cat": "cl_B7d4PD333AAA"}), &good);
+    refused(client, &machine, "machine token").await;
+
+    for shape in ["", "x", "a.b.c", "....", &head, &format!("{head}.{body}"), &format!("{head}.{body}.{signature}.x")] {
+        let reply = client.bearing(shape).get("/ada").await;
+        assert_eq!(reply.status, 401, "{shape:?}");
+    }
+    let long = key.token_with("ada", "padding", json!("x".repeat(9000)));
+    refused(client, &long, "oversized").await;
+    // Longer than a header may be: refused before anything is read.
+    let reply = client.bearing("x".repeat(300_000)).get("/ada").await;
+    assert_eq!(reply.status, 431);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_cookie_counts_only_on_pages_of_ours() {
+    let key = SigningKey::new("a");
+    let mut all = flags(&key);
+    all.extend(["--authorized-parties", "https://app.example"].map(str::to_owned));
+    let server = Server::with_flags(&all).await;
+    let cookie = format!("theme=dark; __session={}; __session_x=y", key.token("ada"));
+    let post = |origin: Option<&str>| {
+        let request = server.client.request("POST", "/ada").header("cookie", &cookie).json(&json!({"text": "x"}));
+        server.client.send(match origin {
+            Some(origin) => request.header("origin", origin),
+            None => request,
+        })
+    };
+    let own = format!("http://{}", server.address);
+    for good in [None, Some("https://app.example"), Some(own.as_str())] {
+        assert_eq!(post(good).await.status, 201, "{good:?}");
+    }
+    for bad in ["https://evil.example", "null", "https://app.example.evil.example", "http://app.example"] {
+        assert_eq!(post(Some(bad)).await.status, 401, "{bad}");
+    }
+    server.client.bearing(key.token_with("ada", "azp", json!("https://evil.example"))).get("/ada").await.expect(401);
+    server.client.bearing(key.token_with("ada", "azp", json!("https://app.example"))).get("/ada").await.expect(200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_unknown_kids_asks_the_issuer_once() {
+    let (old, new) = (SigningKey::new("old"), SigningKey::new("new"));
+    let publisher = Publisher::start(&[&old]).await;
+    let server = Server::with_flags(&publisher.flags()).await;
+    server.client.bearing(old.token("ada")).note("ada", "x").await;
+    let mut flood = tokio::task::JoinSet::new();
+    for n in 0..200 {
+        let header = json!({"alg": "RS256", "kid": format!("made-up-{n}")});
+        let client = server.client.bearing(new.sign(&header, &claims("ada")));
+        flood.spawn(async move { client.get("/ada").await.status });
+    }
+    while let Some(status) = flood.join_next().await {
+        assert_eq!(status.unwrap(), 401);
+    }
+    assert_eq!(publisher.asked(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn without_the_issuers_keys_nobody_is_told_to_sign_in_again() {
+    let key = SigningKey::new("a");
+    for (status, body) in [
+        (500, String::new()),
+        (302, String::new()),
+        (200, "<html>".to_owned()),
+        (200, json!({"keys": [key.jwk()], "padding": "x".repeat(70_000)}).to_string()),
+    ] {
+        let publisher = Publisher::start(&[]).await;
+        publisher.answer(status, body);
+        let server = Server::with_flags(&publisher.flags()).await;
+        let reply = server.client.bearing(key.token("ada")).get("/ada").await;
+        assert_eq!((reply.status, reply.code().as_str()), (503, "identity_unavailable"));
+        assert_eq!(reply.header("retry-after"), "5");
+        assert_eq!(publisher.asked(), 1, "no redirect is followed, and it is not asked again at once");
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_proven_user_comes_to_be_on_the_first_request_and_not_after_deletion() {
+    let key = SigningKey::new("a");
+    let mut all = flags(&key);
+    all.extend(["--provisioning", "on-proof"].map(str::to_owned));
+    let server = Server::with_flags(&all).await;
+    let ada = server.client.bearing(key.token("ada"));
+    ada.get("/eve").await.expect(404);
+    assert!(server.app.store().find(&"ada".parse().unwrap()).await.unwrap().is_none());
+    assert_eq!(ada.get("/ada").await.expect(200).json(), json!({"notes": []}));
+    assert!(server.app.store().find(&"ada".parse().unwrap()).await.unwrap().is_some());
+    assert!(server.app.store().find(&"eve".parse().unwrap()).await.unwrap().is_none());
+
+    server.app.store().delete(&"ada".parse().unwrap()).await.unwrap();
+    let gone = told(&ada.get("/ada").await);
+    assert_eq!(gone, told(&ada.get("/eve").await));
+    assert_eq!(told(&ada.post("/ada", json!({"text": "x"})).await), gone);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn with_webhook_provisioning_a_token_creates_nobody() {
+    let key = SigningKey::new("a");
+    let mut all = flags(&key);
+    all.extend(["--provisioning", "webhook"].map(str::to_owned));
+    let server = Server::with_flags(&all).await;
+    let ada = server.client.bearing(key.token("ada"));
+    let foreign = told(&ada.get("/eve").await);
+    assert_eq!(told(&ada.get("/ada").await), foreign);
+    assert_eq!(told(&ada.post("/ada", json!({"text": "x"})).await), foreign);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn acting_in_a_users_name_leaves_a_trace() {
+    let key = SigningKey::new("a");
+    let server = Server::with_flags(&flags(&key)).await;
+    let token = key.token_with("ada", "act", json!({"sub": "user_support"}));
+    let client = server.client.bearing(token);
+    client.note("ada", "x").await;
+    client.get("/ada").await.expect(200);
+    eventually("the trace", async || {
+        let rows = server.app.store().catalog().query(|conn| {
+            conn.query_row("SELECT count(*), max(actor) FROM audit WHERE target = 'ada'", [], |row| {
+                Ok((row.get::<_, u32>(0)?, row.get::<_, Option<String>>(1)?))
+            })
+        });
+        rows.await.unwrap() == (1, Some("impersonator user_support".to_owned()))
+    })
+    .await;
+    server.stop().await;
+}
+
+#[test]
+fn settings_that_leave_a_hole_are_refused() {
+    let key = SigningKey::new("a");
+    let data = tempfile::TempDir::new().unwrap();
+    let pem = format!("--clerk-jwt-key={}", key.pem());
+    let refuse = |flags: &[&str], hint: &str| {
+        let out = cubby().arg("serve").arg("--data").arg(data.path()).args(flags).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(2), "{flags:?}: {said}");
+        assert!(said.contains(hint), "{flags:?}: {said}");
+    };
+    refuse(&["--listen", "0.0.0.0:0"], "CUBBY_AUTH");
+    refuse(&["--auth", "jwt", &pem], "CUBBY_ISSUER");
+    refuse(&["--auth", "jwt", "--issuer", ISSUER], "CLERK_JWT_KEY");
+    refuse(&["--auth", "jwt", "--issuer", ISSUER, &pem, "--jwks-url", "https://x.example/jwks"], "keep one");
+    refuse(&["--auth", "jwt", "--issuer", ISSUER, "--jwks-url", "http://x.example/jwks"], "https");
+    refuse(&["--auth", "jwt", "--issuer", ISSUER, "--clerk-jwt-key", "secret"], "PEM");
+    refuse(&["--provisioning", "on-proof"], "CUBBY_AUTH=jwt");
+}
