@@ -133,6 +133,10 @@ pub struct ServeConfig {
     #[arg(long, env = "CLERK_WEBHOOK_SECRET", value_name = "SECRETS", hide_env_values = true)]
     pub clerk_webhook_secret: Option<Secret>,
 
+    /// Hookdeck's signing secrets, separated by spaces; set, deliveries must come through Hookdeck
+    #[arg(long, env = "HOOKDECK_SIGNING_SECRET", value_name = "SECRETS", hide_env_values = true)]
+    pub hookdeck_signing_secret: Option<Secret>,
+
     /// The operator's key for /api/admin; without it the admin API is off
     #[arg(long, env = "ADMIN_API_KEY", value_name = "KEY", hide_env_values = true)]
     pub admin_api_key: Option<Secret>,
@@ -227,6 +231,12 @@ impl ServeConfig {
                 "ADMIN_API_KEY has fewer than {SHORTEST_KEY} characters and could be guessed; make one with \
                  `openssl rand -hex 32`"
             )));
+        }
+        if self.hookdeck_signing_secret.is_some() && self.clerk_webhook_secret.is_none() {
+            return Err(Error::config(
+                "HOOKDECK_SIGNING_SECRET is set, but CLERK_WEBHOOK_SECRET is not: Hookdeck forwards Clerk's own \
+                 signature, and both are verified",
+            ));
         }
         if self.max_note_bytes.0 > 256 << 20 {
             return Err(Error::config("--max-note-bytes: at most 256MiB"));

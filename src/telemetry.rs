@@ -27,3 +27,12 @@ pub fn start(config: &LogConfig) -> Result<()> {
     };
     started.map_err(|e| Error::config("logging was started before").with_source(e))
 }
+
+/// Counts a delivery and how long it took. Types that nothing is done for share one label: they
+/// come from outside, and each label is a series for good.
+pub fn delivery(kind: &str, outcome: &'static str, took: std::time::Duration) {
+    const KNOWN: [&str; 3] = ["user.created", "user.updated", "user.deleted"];
+    let kind = KNOWN.into_iter().find(|known| *known == kind).unwrap_or("other");
+    metrics::counter!("cubby_deliveries_total", "type" => kind, "outcome" => outcome).increment(1);
+    metrics::histogram!("cubby_delivery_duration_seconds").record(took.as_secs_f64());
+}

@@ -9,6 +9,7 @@ CREATE TABLE tenants (
     deleted             INTEGER,
     purge_after         INTEGER,          -- when a deleted tenant's file may be removed
     purged              INTEGER,          -- when it was
+    restored            INTEGER,          -- when it was last brought back; deletions from before are history
     schema_version      INTEGER,
     bytes               INTEGER,          -- size of the file when it was last closed
     last_seen           INTEGER,
@@ -65,6 +66,7 @@ CREATE TABLE deliveries (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX deliveries_by_received ON deliveries (received);
+CREATE INDEX deliveries_by_failure ON deliveries (updated) WHERE outcome = 'failed';
 CREATE INDEX deliveries_by_tenant ON deliveries (tenant, received) WHERE tenant IS NOT NULL;
 
 -- Runs of the comparison with the provider.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use serde::Serialize;
 
 pub use crate::clock::Millis;
@@ -76,6 +77,39 @@ pub struct Profile {
     pub provider_metadata: Option<String>,
 }
 
+/// The role of whoever has none of their own.
+pub const DEFAULT_ROLE: &str = "client";
+
+impl Profile {
+    /// Whether this is newer than `other`: by the user's own `updated_at`, then by the time of the
+    /// event, then by content. The last has no meaning but makes the order total, so that of two
+    /// profiles of one moment the same one wins whichever comes first.
+    pub fn supersedes(&self, other: &Self) -> bool {
+        self.age().cmp(&other.age()).then_with(|| self.content().cmp(&other.content())).is_gt()
+    }
+
+    /// Whether both say the same of the user, whenever they said it.
+    pub fn says_as(&self, other: &Self) -> bool {
+        self.content() == other.content()
+    }
+
+    fn age(&self) -> (Option<Millis>, Option<Millis>) {
+        (self.provider_updated_at, self.provider_event_at)
+    }
+
+    fn content(&self) -> [Option<&str>; 7] {
+        [
+            self.email.as_deref(),
+            self.first_name.as_deref(),
+            self.last_name.as_deref(),
+            self.username.as_deref(),
+            self.image_url.as_deref(),
+            Some(self.role.as_deref().unwrap_or(DEFAULT_ROLE)),
+            self.provider_metadata.as_deref(),
+        ]
+    }
+}
+
 /// A tenant's row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Row {
@@ -97,6 +131,8 @@ pub struct Row {
     pub purge_after: Option<Millis>,
     /// When it was removed.
     pub purged: Option<Millis>,
+    /// When it was last brought back from deletion.
+    pub restored: Option<Millis>,
     /// The schema of its file when it was last opened.
     pub schema_version: Option<i32>,
     /// The size of its file when it was last closed.
@@ -159,6 +195,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 7] =
+        [Self::Created, Self::Exists, Self::Updated, Self::Deleted, Self::Ignored, Self::Rejected, Self::Failed];
+
     /// The word in the catalog, in JSON and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -173,7 +213,24 @@ impl Outcome {
     }
 }
 
-/// One webhook message as it is recorded.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Outcome {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == text).ok_or_else(|| {
+            let words: Vec<&str> = Self::ALL.iter().map(|outcome| outcome.as_str()).collect();
+            format!("{text:?} is not an outcome; use one of {}", words.join(", "))
+        })
+    }
+}
+
+/// One webhook message as it is to be recorded.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     /// The sender's id of the message; retries have the same.
@@ -193,5 +250,28 @@ pub struct Delivery {
     /// What was answered, JSON.
     pub answer: Option<String>,
     /// The message, for replay.
-    pub body: Vec<u8>,
+    pub body: Bytes,
+}
+
+/// A webhook message as it was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Recorded {
+    /// The sender's id of the message.
+    pub svix_id: String,
+    /// The event's type.
+    pub r#type: String,
+    /// The user it is about.
+    pub user_id: Option<String>,
+    /// When it first came.
+    pub received: Millis,
+    /// When it last came.
+    pub updated: Millis,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// How long the last attempt took, in microseconds.
+    pub duration_us: Option<i64>,
+    /// Why it failed or was rejected.
+    pub error: Option<String>,
 }

@@ -2,14 +2,17 @@
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, named_params, params, types::Type};
 
-use super::model::{Counts, Delivery, Millis, Outcome, Profile, Row, Sighting, State};
+use super::model::{Counts, Millis, Profile, Row, Sighting, State};
 use crate::tenants::id::TenantId;
+
+pub mod deliveries;
+pub mod departed;
 
 type Sql<T> = rusqlite::Result<T>;
 
 const COLUMNS: &str = "id, state, reason, faults, retry_at, created, deleted, purge_after, purged, schema_version, \
                        bytes, last_seen, last_backup, workspace, email, first_name, last_name, username, image_url, \
-                       role, provider_updated_at, provider_event_at, provider_metadata";
+                       role, provider_updated_at, provider_event_at, provider_metadata, restored";
 
 /// The row of one tenant.
 pub fn find(conn: &Connection, id: &TenantId) -> Sql<Option<Row>> {
@@ -195,33 +198,6 @@ pub fn record_sightings(tx: &Transaction, sightings: &[Sighting]) -> Sql<()> {
     Ok(())
 }
 
-/// What a delivery seen before came to, and what was answered.
-pub fn delivery(conn: &Connection, svix_id: &str) -> Sql<Option<(Outcome, Option<String>)>> {
-    conn.prepare_cached("SELECT outcome, answer FROM deliveries WHERE svix_id = ?1")?
-        .query_row([svix_id], |row| {
-            let text: String = row.get(0)?;
-            Ok((outcome(&text).ok_or_else(|| unknown(0, &text))?, row.get(1)?))
-        })
-        .optional()
-}
-
-/// Records an attempt at a delivery. A success stands; a failure is overwritten by what follows.
-pub fn record_delivery(tx: &Transaction, d: &Delivery) -> Sql<()> {
-    tx.prepare_cached(
-        "INSERT INTO deliveries (svix_id, type, tenant, received, updated, outcome, duration_us, error, answer, body) \
-         VALUES (:id, :type, :tenant, :at, :at, :outcome, :duration, :error, :answer, :body) ON CONFLICT (svix_id) DO \
-         UPDATE SET attempts = attempts + 1, updated = excluded.updated, outcome = iif(outcome = 'failed', \
-         excluded.outcome, outcome), error = iif(outcome = 'failed', excluded.error, error), answer = iif(outcome = \
-         'failed', excluded.answer, answer), duration_us = excluded.duration_us",
-    )?
-    .execute(named_params! {
-        ":id": d.svix_id, ":type": d.kind, ":tenant": d.tenant.as_ref().map(TenantId::as_str), ":at": d.received,
-        ":outcome": d.outcome.as_str(), ":duration": d.duration_us, ":error": d.error, ":answer": d.answer,
-        ":body": d.body,
-    })?;
-    Ok(())
-}
-
 /// Adds a line to the audit trail.
 pub fn audit(
     tx: &Transaction,
@@ -260,6 +236,7 @@ fn tenant(row: &SqlRow) -> Sql<Row> {
         bytes: bytes.and_then(|n| u64::try_from(n).ok()),
         last_seen: row.get(11)?,
         last_backup: row.get(12)?,
+        restored: row.get(23)?,
         workspace: row.get(13)?,
         profile: Profile {
             email: row.get(14)?,
@@ -278,11 +255,6 @@ fn tenant(row: &SqlRow) -> Sql<Row> {
 fn state(row: &SqlRow, column: usize) -> Sql<State> {
     let text: String = row.get(column)?;
     text.parse().map_err(|_| unknown(column, &text))
-}
-
-fn outcome(text: &str) -> Option<Outcome> {
-    use Outcome::{Created, Deleted, Exists, Failed, Ignored, Rejected, Updated};
-    [Created, Exists, Updated, Deleted, Ignored, Rejected, Failed].into_iter().find(|o| o.as_str() == text)
 }
 
 fn unknown(column: usize, text: &str) -> rusqlite::Error {

@@ -1,14 +1,17 @@
-//! Who a caller is, by what they show. Knows no HTTP and no storage.
+//! Who a caller is, by what they show; and who exists, as the provider tells it. Serves no HTTP and
+//! knows no storage.
 //!
 //! | file | decides |
 //! |---|---|
 //! | [`jwt`] | whether a session token is believed, and for how long that is remembered |
 //! | [`jwks`] | which public keys the issuer has now |
 //! | [`claims`] | which tokens are session tokens of ours, by what is in them |
+//! | [`user`] | what is read of a user as the provider writes it |
 
 pub mod claims;
 pub mod jwks;
 pub mod jwt;
+pub mod user;
 
 use crate::{
     clock::Clock,

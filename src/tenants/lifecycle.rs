@@ -16,7 +16,7 @@ use super::{
 use crate::{
     catalog::{
         model::{Row, State},
-        queries,
+        queries::{self, departed},
     },
     clock::millis,
     error::{Error, ErrorKind, Result},
@@ -94,8 +94,8 @@ impl Store {
                 files::relocate(&trashed, &live)?;
             }
             // Last: until the files are back, nobody may open them.
-            let back = id.clone();
-            store.catalog().write_blocking(move |tx| queries::activate(tx, &back))?;
+            let (back, now) = (id.clone(), store.now());
+            store.catalog().write_blocking(move |tx| departed::reinstate(tx, &back, now))?;
             tracing::info!(tenant = %id, "restored");
             Ok(())
         })

@@ -11,6 +11,7 @@
 //! | [`database`] | one open tenant and its connections; opening a file |
 //! | [`store`] | leases, creation, eviction, shutdown |
 //! | [`lifecycle`] | suspend, delete, restore, migrate |
+//! | [`joint`] | creation and deletion that share their commit with a caller's rows |
 //! | [`files`] | placing and moving files |
 //! | [`template`] | what a new file holds |
 //! | [`lock`] | one process for a data folder |
@@ -30,6 +31,7 @@
 pub mod database;
 pub mod files;
 pub mod id;
+pub mod joint;
 pub mod lifecycle;
 pub mod lock;
 pub mod path;

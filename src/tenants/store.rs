@@ -221,7 +221,12 @@ impl Store {
         self.inner.budget.used() / DESCRIPTORS
     }
 
-    fn tick(&self) -> Tick {
+    /// How long a deleted tenant's file is kept.
+    pub fn retention(&self) -> Duration {
+        self.inner.options.retention
+    }
+
+    pub(super) fn tick(&self) -> Tick {
         u64::try_from(self.inner.epoch.elapsed().as_nanos()).unwrap_or(Tick::MAX)
     }
 
@@ -317,7 +322,7 @@ impl Store {
         };
         let path = inner.layout.tenant(&id);
         let created = match (row.is_none(), create) {
-            (true, Some(profile)) => self.provision(&id, &path, profile)?,
+            (true, Some(profile)) => self.provision(&id, profile)?,
             _ => false,
         };
         let options = self.sqlite_options();
@@ -349,11 +354,9 @@ impl Store {
 
     /// File and catalog row of a new tenant, in this order: a crash between leaves a file that the
     /// next creation adopts. `false` if the catalog knew it after all.
-    fn provision(&self, id: &TenantId, path: &std::path::Path, profile: Profile) -> Result<bool> {
+    fn provision(&self, id: &TenantId, profile: Profile) -> Result<bool> {
         let (now, version) = (self.now(), self.inner.schema.version());
-        if files::place(&self.inner.layout, path, &self.inner.template.image(id, now)?)? == files::Placed::Found {
-            tracing::warn!(tenant = %id, "a file was there already, left by an interrupted creation: adopted");
-        }
+        self.place(id)?;
         let new = id.clone();
         let inserted =
             self.inner.catalog.write_blocking(move |tx| queries::insert(tx, &new, now, version, &profile))?;
@@ -361,6 +364,16 @@ impl Store {
             tracing::info!(tenant = %id, schema = version, "created");
         }
         Ok(inserted)
+    }
+
+    /// Puts an empty file in place for a tenant that has none. May block.
+    pub(super) fn place(&self, id: &TenantId) -> Result<files::Placed> {
+        let image = self.inner.template.image(id, self.now())?;
+        let placed = files::place(&self.inner.layout, &self.inner.layout.tenant(id), &image)?;
+        if placed == files::Placed::Found {
+            tracing::warn!(tenant = %id, "a file was there already, left by an interrupted creation: adopted");
+        }
+        Ok(placed)
     }
 
     fn failed_to_open(&self, id: &TenantId, row: Option<&queries::Gate>, error: Error) -> Error {

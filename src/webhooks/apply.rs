@@ -1,16 +1,28 @@
-//! What becomes of a delivery.
+//! Carrying out what [`decide`] decided, and recording it, in one catalog commit.
 
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use rusqlite::Transaction;
 use serde_json::{Value, json};
 
-use super::event::{Event, Parsed};
+use super::{
+    decide::{Effect, Standing, decide, subject},
+    event::{Event, Parsed},
+};
 use crate::{
-    app::App,
     catalog::{
-        model::{Delivery, Outcome},
-        queries,
+        model::{Delivery, Millis, Outcome},
+        queries::{
+            self,
+            deliveries::{self, First},
+            departed,
+        },
     },
+    clock::millis,
     error::{Error, ErrorKind, Result},
-    tenants::id::TenantId,
+    telemetry,
+    tenants::store::Store,
 };
 
 /// The answer to a delivery.
@@ -22,96 +34,212 @@ pub enum Answer {
     Rejected(Error),
 }
 
+/// Whether a delivery that was answered before is answered the same again, or applied once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeats {
+    /// As the sender's retries are.
+    Answer,
+    /// As an operator asks for.
+    Apply,
+}
+
 /// Applies a verified delivery and records it. `Err` means that storage failed, and that the
 /// sender should try again.
-pub async fn apply(app: &App, svix_id: &str, parsed: Parsed, body: &[u8]) -> Result<Answer> {
-    let started = std::time::Instant::now();
-    if let Some(answer) = answered_before(app, svix_id).await? {
-        return Ok(answer);
-    }
+pub async fn apply(store: &Store, svix_id: &str, parsed: Parsed, body: Bytes, repeats: Repeats) -> Result<Answer> {
+    let started = Instant::now();
     let Parsed { kind, event } = parsed;
     let mut delivery = Delivery {
         svix_id: svix_id.to_owned(),
+        tenant: event.as_ref().ok().and_then(|event| event.tenant().cloned()),
         kind,
-        tenant: None,
-        received: app.clock().now(),
+        received: store.clock().now(),
         outcome: Outcome::Failed,
         duration_us: 0,
         error: None,
         answer: None,
-        body: body.to_vec(),
+        body,
     };
-    let event = match event {
-        Ok(event) => event,
-        Err(error) => {
-            delivery.outcome = Outcome::Rejected;
-            delivery.error = Some(error.message().to_owned());
-            record(app, delivery, started).await?;
-            tracing::warn!(svix_id, error = %error, "a delivery can never be applied");
-            return Ok(Answer::Rejected(error));
+    let result = carry_out(store, &delivery, event, started, repeats).await;
+    if let Err(error) = &result {
+        delivery.error = Some(error.detail());
+        delivery.duration_us = microseconds(started);
+        telemetry::delivery(&delivery.kind, Outcome::Failed.as_str(), started.elapsed());
+        // The failure itself is what matters; that it may not be recorded either is logged.
+        if let Err(error) = store.catalog().write(move |tx| deliveries::record(tx, &delivery)).await {
+            tracing::error!(svix_id, error = %error, "the failed delivery could not be recorded");
         }
-    };
-    let applied = match event {
-        Event::Other => Ok((Outcome::Ignored, None)),
-        Event::Created(id, profile) => {
-            delivery.tenant = Some(id.clone());
-            created(app, &id, profile).await.map(|outcome| (outcome, Some(id)))
-        }
-    };
-    match applied {
-        Ok((outcome, id)) => {
-            let answer = match id {
-                Some(id) => json!({"status": outcome.as_str(), "user_id": id}),
-                None => json!({"status": outcome.as_str(), "type": delivery.kind}),
-            };
-            delivery.outcome = outcome;
-            delivery.answer = Some(answer.to_string());
-            record(app, delivery, started).await?;
-            Ok(Answer::Done(answer))
-        }
-        Err(error) => {
-            delivery.error = Some(error.detail());
-            tracing::error!(svix_id, error = %error, "a delivery failed");
-            // The failure itself is what matters; that it may not be recorded either is logged.
-            if let Err(error) = record(app, delivery, started).await {
-                tracing::error!(svix_id, error = %error, "the failed delivery could not be recorded");
+    }
+    result
+}
+
+/// How often a delivery is decided anew because the tenant changed meanwhile.
+const ROUNDS: usize = 16;
+
+async fn carry_out(
+    store: &Store,
+    delivery: &Delivery,
+    event: Result<Event>,
+    started: Instant,
+    repeats: Repeats,
+) -> Result<Answer> {
+    let event = Arc::new(event);
+    for _ in 0..ROUNDS {
+        let effect = match effect(store, &delivery.svix_id, &event, repeats).await? {
+            Ahead::Answered(first) => return Ok(again(first)),
+            Ahead::Effect(effect) => effect,
+        };
+        let job = Job {
+            delivery: delivery.clone(),
+            event: event.clone(),
+            started,
+            purge_after: delivery.received.saturating_add(millis(store.retention())),
+            schema: store.schema().version(),
+            prepared: effect,
+            repeats,
+        };
+        let done = match (effect, event.as_ref().as_ref().ok().and_then(subject)) {
+            (Effect::Create, Some(id)) => store.establish(id, move |tx| job.commit(tx)).await?,
+            (Effect::Delete, Some(id)) => store.take_out(id, move |tx| job.commit(tx)).await?,
+            _ => store.catalog().write(move |tx| job.commit(tx)).await?,
+        };
+        match done {
+            Done::Applied(outcome, answer) => {
+                telemetry::delivery(&delivery.kind, outcome.as_str(), started.elapsed());
+                return Ok(match event.as_ref() {
+                    Err(error) => {
+                        tracing::warn!(svix_id = delivery.svix_id, error = %error, "a delivery can never be applied");
+                        Answer::Rejected(error.clone())
+                    }
+                    Ok(_) => Answer::Done(answer),
+                });
             }
-            Err(error)
+            Done::Answered(first) => return Ok(again(first)),
+            Done::Changed => {}
         }
+    }
+    Err(Error::new(ErrorKind::Busy, "the user kept changing while the delivery was applied"))
+}
+
+enum Ahead {
+    Answered(First),
+    Effect(Effect),
+}
+
+/// Looks ahead at what will have to be done: a file must be in place before the row says so, and a
+/// tenant out of use before its row says that. The decision that counts is made in the transaction.
+async fn effect(store: &Store, svix_id: &str, event: &Arc<Result<Event>>, repeats: Repeats) -> Result<Ahead> {
+    if event.as_ref().as_ref().ok().and_then(subject).is_none() {
+        return Ok(Ahead::Effect(Effect::None));
+    }
+    let (svix_id, event) = (svix_id.to_owned(), event.clone());
+    store
+        .catalog()
+        .query(move |conn| {
+            if repeats == Repeats::Answer
+                && let Some(first) = deliveries::first(conn, &svix_id)?.filter(answered)
+            {
+                return Ok(Ahead::Answered(first));
+            }
+            let Ok(event) = event.as_ref() else { return Ok(Ahead::Effect(Effect::None)) };
+            let Some(id) = subject(event) else { return Ok(Ahead::Effect(Effect::None)) };
+            let known = queries::find(conn, id)?.as_ref().map(Standing::from);
+            Ok(Ahead::Effect(decide(known.as_ref(), event).effect))
+        })
+        .await
+}
+
+/// What a transaction did.
+#[derive(Debug, Clone)]
+enum Done {
+    Applied(Outcome, Value),
+    Answered(First),
+    /// Nothing: the tenant is no longer as it was when this was prepared.
+    Changed,
+}
+
+struct Job {
+    delivery: Delivery,
+    event: Arc<Result<Event>>,
+    started: Instant,
+    purge_after: Millis,
+    schema: i32,
+    prepared: Effect,
+    repeats: Repeats,
+}
+
+impl Job {
+    fn commit(mut self, tx: &Transaction) -> rusqlite::Result<Done> {
+        if self.repeats == Repeats::Answer
+            && let Some(first) = deliveries::first(tx, &self.delivery.svix_id)?.filter(answered)
+        {
+            return Ok(Done::Answered(first));
+        }
+        let event = self.event.clone();
+        let (outcome, answer) = match event.as_ref() {
+            Err(error) => {
+                self.delivery.error = Some(error.message().to_owned());
+                (Outcome::Rejected, Value::Null)
+            }
+            Ok(event) => match self.change(tx, event)? {
+                None => return Ok(Done::Changed),
+                Some(outcome) => (outcome, answer(&self.delivery, event, outcome)),
+            },
+        };
+        self.delivery.outcome = outcome;
+        self.delivery.answer = (!answer.is_null()).then(|| answer.to_string());
+        self.delivery.duration_us = microseconds(self.started);
+        deliveries::record(tx, &self.delivery)?;
+        Ok(Done::Applied(outcome, answer))
+    }
+
+    /// Decides and writes the tenant's row. `None` if what must be done was not prepared for.
+    fn change(&self, tx: &Transaction, event: &Event) -> rusqlite::Result<Option<Outcome>> {
+        let Some(id) = subject(event) else { return Ok(Some(Outcome::Ignored)) };
+        let known = queries::find(tx, id)?.as_ref().map(Standing::from);
+        let decision = decide(known.as_ref(), event);
+        let now = self.delivery.received;
+        match (decision.effect, &decision.standing) {
+            (Effect::Create | Effect::Delete, _) if decision.effect != self.prepared => return Ok(None),
+            (Effect::Create, Some(standing)) => {
+                queries::insert(tx, id, now, self.schema, &standing.profile)?;
+            }
+            (Effect::Write, Some(standing)) => {
+                queries::set_profile(tx, id, &standing.profile)?;
+            }
+            (Effect::Delete, _) => {
+                queries::mark_deleted(tx, id, now, self.purge_after)?;
+            }
+            (Effect::Bury, _) => {
+                departed::bury(tx, id, now, self.purge_after)?;
+            }
+            _ => {}
+        }
+        Ok(Some(decision.outcome))
     }
 }
 
-async fn created(app: &App, id: &TenantId, profile: crate::catalog::model::Profile) -> Result<Outcome> {
-    match app.store().create(id, profile).await {
-        Ok((_, true)) => Ok(Outcome::Created),
-        Ok((_, false)) => Ok(Outcome::Exists),
-        Err(error) => match error.kind() {
-            // Deleted before: a late creation does not bring a user back.
-            ErrorKind::UnknownTenant => Ok(Outcome::Ignored),
-            // It is there, and out of service for a reason that this message does not change.
-            ErrorKind::Suspended | ErrorKind::Quarantined => Ok(Outcome::Exists),
-            _ => Err(error),
-        },
+fn answer(delivery: &Delivery, event: &Event, outcome: Outcome) -> Value {
+    match subject(event) {
+        Some(id) => json!({"status": outcome.as_str(), "user_id": id}),
+        None => json!({"status": outcome.as_str(), "type": delivery.kind}),
     }
 }
 
-/// A retry of what was answered is not applied again.
-async fn answered_before(app: &App, svix_id: &str) -> Result<Option<Answer>> {
-    let id = svix_id.to_owned();
-    let before = app.store().catalog().query(move |conn| queries::delivery(conn, &id)).await?;
-    Ok(match before {
-        None | Some((Outcome::Failed, _)) => None,
-        Some((Outcome::Rejected, _)) => {
-            Some(Answer::Rejected(Error::invalid("body", "this delivery was rejected before and can never be applied")))
-        }
-        Some((_, answer)) => {
-            let first: Value = answer.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Value::Null);
-            Some(Answer::Done(json!({"status": "duplicate", "first": first})))
-        }
-    })
+/// A failure was answered too, but with the wish to be asked again.
+fn answered(first: &First) -> bool {
+    first.outcome != Outcome::Failed
 }
 
-async fn record(app: &App, mut delivery: Delivery, started: std::time::Instant) -> Result<()> {
-    delivery.duration_us = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
-    app.store().catalog().write(move |tx| queries::record_delivery(tx, &delivery)).await
+/// The answer to a retry of what was answered before.
+fn again(first: First) -> Answer {
+    if first.outcome == Outcome::Rejected {
+        let why = first.error.unwrap_or_else(|| "it was rejected before".to_owned());
+        return Answer::Rejected(Error::invalid("body", why));
+    }
+    let first: Value = first.answer.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Value::Null);
+    Answer::Done(json!({"status": "duplicate", "first": first}))
+}
+
+fn microseconds(since: Instant) -> i64 {
+    i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX)
 }

@@ -1,22 +1,45 @@
-//! What a delivery says, as far as it concerns us. Unknown fields are ignored, and a field of an
-//! unexpected type is as if it were missing: the sender may add and change what we do not use.
+//! What a delivery says, as far as it concerns us.
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    catalog::model::Profile,
     clock::Millis,
     error::{Error, Result},
+    identity::user::{User, WireUser, to_millis},
     tenants::id::TenantId,
 };
 
 /// A parsed delivery.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// `user.created`.
-    Created(TenantId, Profile),
-    /// Everything else.
-    Other,
+    /// `user.created` or `user.updated`: this is how the user is.
+    Seen {
+        /// The user.
+        user: User,
+        /// Whether it is the user's creation that is told.
+        created: bool,
+    },
+    /// `user.deleted`.
+    Gone {
+        /// Who is.
+        id: TenantId,
+        /// When, if the event says so.
+        at: Option<Millis>,
+    },
+    /// Everything else, and whom it is about if it says so.
+    Other(Option<TenantId>),
+}
+
+impl Event {
+    /// The tenant it is about.
+    pub fn tenant(&self) -> Option<&TenantId> {
+        match self {
+            Self::Seen { user, .. } => Some(&user.id),
+            Self::Gone { id, .. } => Some(id),
+            Self::Other(id) => id.as_ref(),
+        }
+    }
 }
 
 /// The type of a delivery and what it says.
@@ -28,6 +51,9 @@ pub struct Parsed {
     pub event: Result<Event>,
 }
 
+/// A type is recorded up to so many characters: it comes from outside.
+const MAX_KIND: usize = 100;
+
 /// Parses the body of a delivery that is verified.
 pub fn parse(body: &[u8]) -> Parsed {
     let value: Value = match serde_json::from_slice(body) {
@@ -37,56 +63,25 @@ pub fn parse(body: &[u8]) -> Parsed {
             return Parsed { kind: String::new(), event: Err(why) };
         }
     };
-    let kind = value.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let kind: String = value.get("type").and_then(Value::as_str).unwrap_or_default().chars().take(MAX_KIND).collect();
+    let at = value.get("timestamp").and_then(Value::as_i64).map(to_millis);
+    let data = value.get("data").unwrap_or(&Value::Null);
+    // What is not an object is as one without an id.
+    let user = || WireUser::deserialize(data).unwrap_or_default().into_user(at);
     let event = match kind.as_str() {
         "" => Err(Error::invalid("type", "the payload has no type")),
-        "user.created" => user(&value).map(|(id, profile)| Event::Created(id, profile)),
-        _ => Ok(Event::Other),
+        "user.created" => user().map(|user| Event::Seen { user, created: true }),
+        "user.updated" => user().map(|user| Event::Seen { user, created: false }),
+        "user.deleted" => user().map(|user| Event::Gone { id: user.id, at }),
+        _ => Ok(Event::Other(about(data))),
     };
     Parsed { kind, event }
 }
 
-fn user(event: &Value) -> Result<(TenantId, Profile)> {
-    let data = event.get("data").unwrap_or(&Value::Null);
-    let id = data.get("id").and_then(Value::as_str).ok_or_else(|| Error::invalid("data.id", "data.id is missing"))?;
-    let id = TenantId::parse(id.as_bytes()).map_err(|e| Error::invalid("data.id", format!("data.id: {e}")))?;
-    Ok((id, profile(data, event.get("timestamp").and_then(Value::as_i64))))
-}
-
-/// A user object, as webhooks and the backend API write it.
-pub fn profile(user: &Value, event_at: Option<i64>) -> Profile {
-    let text = |name: &str| user.get(name).and_then(Value::as_str).filter(|s| !s.is_empty()).map(str::to_owned);
-    let metadata = user.get("public_metadata").filter(|m| m.as_object().is_some_and(|m| !m.is_empty()));
-    let role = metadata.and_then(|m| m.get("role")).and_then(Value::as_str).filter(|s| !s.is_empty());
-    Profile {
-        email: primary_email(user),
-        first_name: text("first_name"),
-        last_name: text("last_name"),
-        username: text("username"),
-        image_url: text("image_url"),
-        role: role.map(str::to_owned),
-        provider_updated_at: user.get("updated_at").and_then(Value::as_i64).map(to_millis),
-        provider_event_at: event_at.map(to_millis),
-        provider_metadata: metadata.map(Value::to_string),
-    }
-}
-
-fn primary_email(user: &Value) -> Option<String> {
-    let primary = user.get("primary_email_address_id").and_then(Value::as_str);
-    let addresses = user.get("email_addresses").and_then(Value::as_array)?;
-    // Clerk names the primary one; without a name the first is meant. Its own examples have none.
-    let address = addresses
-        .iter()
-        .find(|address| primary.is_some() && address.get("id").and_then(Value::as_str) == primary)
-        .or_else(|| addresses.first())?;
-    address.get("email_address").and_then(Value::as_str).map(str::to_owned)
-}
-
-/// Clerk's specification gives event times in seconds, its guides in milliseconds. Read as
-/// milliseconds, a number of seconds is before 1973.
-fn to_millis(time: i64) -> Millis {
-    const NO_MILLISECONDS_BEFORE: i64 = 100_000_000_000;
-    if time < NO_MILLISECONDS_BEFORE { time.saturating_mul(1000) } else { time }
+/// Whom an event of another kind is about: needed to find it when that user is to be forgotten.
+fn about(data: &Value) -> Option<TenantId> {
+    let id = data.get("user_id").or_else(|| data.get("public_user_data")?.get("user_id"))?;
+    TenantId::parse(id.as_str()?.as_bytes()).ok()
 }
 
 #[cfg(test)]
@@ -94,32 +89,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_and_milliseconds_are_told_apart() {
-        assert_eq!(to_millis(1_716_883_200), 1_716_883_200_000);
-        assert_eq!(to_millis(1_716_883_200_123), 1_716_883_200_123);
-    }
-
-    #[test]
-    fn the_named_address_is_the_primary_one() {
-        let user = serde_json::json!({
-            "primary_email_address_id": "b",
-            "email_addresses": [{"id": "a", "email_address": "a@x"}, {"id": "b", "email_address": "b@x"}],
-            "public_metadata": {"role": "admin"},
-        });
-        let profile = profile(&user, None);
-        assert_eq!((profile.email.as_deref(), profile.role.as_deref()), (Some("b@x"), Some("admin")));
-    }
-
-    #[test]
     fn what_can_never_be_applied_says_why() {
         for (body, field) in [
             ("{", "body"),
             ("{}", "type"),
+            ("[]", "type"),
             (r#"{"type":"user.created"}"#, "data.id"),
+            (r#"{"type":"user.created","data":[]}"#, "data.id"),
             (r#"{"type":"user.created","data":{"id":"a/b"}}"#, "data.id"),
-            (r#"{"type":"user.created","data":{"id":7}}"#, "data.id"),
+            (r#"{"type":"user.updated","data":{"id":7}}"#, "data.id"),
+            (r#"{"type":"user.deleted","data":{"deleted":true}}"#, "data.id"),
         ] {
             assert_eq!(parse(body.as_bytes()).event.unwrap_err().field(), Some(field), "{body}");
         }
+    }
+
+    #[test]
+    fn other_events_say_whom_they_are_about() {
+        let about = |body: &str| parse(body.as_bytes()).event.unwrap().tenant().map(ToString::to_string);
+        assert_eq!(about(r#"{"type":"session.created","data":{"user_id":"user_1"}}"#).as_deref(), Some("user_1"));
+        let membership =
+            r#"{"type":"organizationMembership.created","data":{"public_user_data":{"user_id":"user_2"}}}"#;
+        assert_eq!(about(membership).as_deref(), Some("user_2"));
+        assert_eq!(about(r#"{"type":"role.created","data":{"user_id":"a/b"}}"#), None);
     }
 }

@@ -1,6 +1,8 @@
 //! Signatures of webhooks, by the scheme of Svix and of Standard Webhooks.
 
-use ::http::HeaderMap;
+use ::http::{HeaderMap, HeaderValue};
+use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
+use subtle::ConstantTimeEq;
 use svix::webhooks::{Webhook, WebhookError};
 
 use crate::{
@@ -84,10 +86,75 @@ impl Verifier {
     }
 }
 
+/// Verifies that a delivery came through Hookdeck, which forwards the sender's headers and body
+/// unchanged and adds the base64 HMAC-SHA256 of the raw body.
+#[derive(Debug)]
+pub struct Hookdeck {
+    secrets: Vec<Secret>,
+}
+
+/// The signature by the present secret; and, while a secret is being replaced, by the other one.
+const SIGNATURES: [&str; 2] = ["x-hookdeck-signature", "x-hookdeck-signature-2"];
+
+impl Hookdeck {
+    /// From signing secrets separated by spaces.
+    pub fn new(secrets: &Secret) -> Result<Self> {
+        let secrets: Vec<Secret> = secrets.reveal().split_whitespace().flat_map(str::parse).collect();
+        match secrets.is_empty() {
+            true => Err(Error::config("HOOKDECK_SIGNING_SECRET is empty; copy it from Hookdeck's project settings")),
+            false => Ok(Self { secrets }),
+        }
+    }
+
+    /// Verifies the raw bytes of a delivery.
+    pub fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
+        let given: Vec<&[u8]> =
+            SIGNATURES.iter().filter_map(|name| headers.get(*name)).map(HeaderValue::as_bytes).collect();
+        if given.is_empty() {
+            return Err(Refusal::Headers(
+                "x-hookdeck-signature is needed: HOOKDECK_SIGNING_SECRET is set, so deliveries come through Hookdeck",
+            ));
+        }
+        let made_by = |secret: &Secret| {
+            let mac = BASE64.encode(hmac_sha256::HMAC::mac(body, secret.reveal().as_bytes()));
+            given.iter().any(|signature| bool::from(signature.ct_eq(mac.as_bytes())))
+        };
+        match self.secrets.iter().any(made_by) {
+            true => Ok(()),
+            false => Err(Refusal::Signature),
+        }
+    }
+}
+
 /// The sender's id of the message, which its retries share.
 fn delivery_id(headers: &HeaderMap) -> Result<String, Refusal> {
     let value = headers.get("svix-id").or_else(|| headers.get("webhook-id"));
     let value = value.ok_or(Refusal::Headers("svix-id, svix-timestamp and svix-signature are needed"))?;
     let text = value.to_str().ok().filter(|text| (1..=256).contains(&text.len()));
     text.map(str::to_owned).ok_or(Refusal::Headers("svix-id has 1 to 256 visible ASCII characters"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 4231, test case 2: an independent implementation's word for HMAC-SHA256.
+    #[test]
+    fn hookdecks_signature_is_the_hmac_of_the_body_by_either_secret() {
+        let body = b"what do ya want for nothing?";
+        let mac = hex::decode("5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843").unwrap();
+        let signature = BASE64.encode(mac);
+        let with =
+            |name: &'static str, value: &str| HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
+        let hookdeck = Hookdeck::new(&"other Jefe".parse().unwrap()).unwrap();
+        for name in SIGNATURES {
+            assert_eq!(hookdeck.verify(&with(name, &signature), body), Ok(()));
+            assert_eq!(hookdeck.verify(&with(name, &signature), b"what do ya want"), Err(Refusal::Signature));
+            assert_eq!(hookdeck.verify(&with(name, ""), body), Err(Refusal::Signature));
+        }
+        assert!(matches!(hookdeck.verify(&HeaderMap::new(), body), Err(Refusal::Headers(_))));
+        let stranger = Hookdeck::new(&"another".parse().unwrap()).unwrap();
+        assert_eq!(stranger.verify(&with(SIGNATURES[0], &signature), body), Err(Refusal::Signature));
+        assert!(Hookdeck::new(&" ".parse().unwrap()).is_err());
+    }
 }

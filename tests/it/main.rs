@@ -5,5 +5,6 @@
 
 mod harness;
 
+mod events;
 mod notes;
 mod tokens;

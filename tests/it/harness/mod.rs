@@ -3,6 +3,7 @@
 
 #![allow(dead_code)]
 
+pub mod sender;
 pub mod tokens;
 
 use std::{

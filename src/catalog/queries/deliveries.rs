@@ -1,0 +1,129 @@
+//! The log of webhook messages.
+
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, named_params, params};
+
+use super::{Sql, unknown};
+use crate::{
+    catalog::model::{Delivery, Millis, Outcome, Recorded},
+    tenants::id::TenantId,
+};
+
+const COLUMNS: &str = "svix_id, type, tenant, received, updated, outcome, attempts, duration_us, error";
+
+/// What a delivery seen before came to.
+#[derive(Debug, Clone)]
+pub struct First {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// What was answered, JSON.
+    pub answer: Option<String>,
+    /// Why it failed or was rejected.
+    pub error: Option<String>,
+}
+
+/// What a delivery seen before came to, and what was answered.
+pub fn first(conn: &Connection, svix_id: &str) -> Sql<Option<First>> {
+    conn.prepare_cached("SELECT outcome, answer, error FROM deliveries WHERE svix_id = ?1")?
+        .query_row([svix_id], |row| Ok(First { outcome: outcome(row, 0)?, answer: row.get(1)?, error: row.get(2)? }))
+        .optional()
+}
+
+/// Records an attempt at a delivery; what came of it stands in place of what came of those before.
+pub fn record(tx: &Transaction, d: &Delivery) -> Sql<()> {
+    tx.prepare_cached(
+        "INSERT INTO deliveries (svix_id, type, tenant, received, updated, outcome, duration_us, error, answer, body) \
+         VALUES (:id, :type, :tenant, :at, :at, :outcome, :duration, :error, :answer, :body) ON CONFLICT (svix_id) DO \
+         UPDATE SET attempts = attempts + 1, updated = excluded.updated, outcome = excluded.outcome, error = \
+         excluded.error, answer = excluded.answer, duration_us = excluded.duration_us",
+    )?
+    .execute(named_params! {
+        ":id": d.svix_id, ":type": d.kind, ":tenant": d.tenant.as_ref().map(TenantId::as_str), ":at": d.received,
+        ":outcome": d.outcome.as_str(), ":duration": d.duration_us, ":error": d.error, ":answer": d.answer,
+        ":body": &d.body[..],
+    })?;
+    Ok(())
+}
+
+/// The record of one delivery.
+pub fn find(conn: &Connection, svix_id: &str) -> Sql<Option<Recorded>> {
+    conn.prepare_cached(&format!("SELECT {COLUMNS} FROM deliveries WHERE svix_id = ?1"))?
+        .query_row([svix_id], recorded)
+        .optional()
+}
+
+/// The message itself, while it is kept.
+pub fn body(conn: &Connection, svix_id: &str) -> Sql<Option<Vec<u8>>> {
+    let found: Option<Option<Vec<u8>>> = conn
+        .prepare_cached("SELECT body FROM deliveries WHERE svix_id = ?1")?
+        .query_row([svix_id], |row| row.get(0))
+        .optional()?;
+    Ok(found.flatten())
+}
+
+/// Which deliveries to list.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Of this outcome.
+    pub outcome: Option<Outcome>,
+    /// About this tenant.
+    pub tenant: Option<TenantId>,
+    /// Received before this moment.
+    pub before: Option<Millis>,
+}
+
+/// Up to `limit` deliveries, newest first.
+pub fn list(conn: &Connection, filter: &Filter, limit: u32) -> Sql<Vec<Recorded>> {
+    // Only what is asked for, so that the index on the tenant is used when there is one.
+    let tenant = if filter.tenant.is_some() { "tenant = :tenant AND" } else { ":tenant IS NULL AND" };
+    conn.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM deliveries WHERE {tenant} (:outcome IS NULL OR outcome = :outcome) AND received < \
+         :before ORDER BY received DESC LIMIT :limit"
+    ))?
+    .query_map(
+        named_params! {
+            ":tenant": filter.tenant.as_ref().map(TenantId::as_str), ":outcome": filter.outcome.map(Outcome::as_str),
+            ":before": filter.before.unwrap_or(Millis::MAX), ":limit": limit,
+        },
+        recorded,
+    )?
+    .collect()
+}
+
+/// When the newest delivery came.
+pub fn newest(conn: &Connection) -> Sql<Option<Millis>> {
+    conn.prepare_cached("SELECT max(received) FROM deliveries")?.query_row([], |row| row.get(0))
+}
+
+/// How many deliveries failed since `since` and have not succeeded yet.
+pub fn failing(conn: &Connection, since: Millis) -> Sql<u64> {
+    conn.prepare_cached("SELECT count(*) FROM deliveries WHERE outcome = 'failed' AND updated >= ?1")?
+        .query_row([since], |row| row.get::<_, i64>(0).map(|n| u64::try_from(n).unwrap_or(0)))
+}
+
+/// Removes up to `limit` deliveries received before `before`; says how many.
+pub fn forget(tx: &Transaction, before: Millis, limit: u32) -> Sql<usize> {
+    tx.prepare_cached(
+        "DELETE FROM deliveries WHERE svix_id IN (SELECT svix_id FROM deliveries WHERE received < ?1 ORDER BY \
+         received LIMIT ?2)",
+    )?
+    .execute(params![before, limit])
+}
+
+fn recorded(row: &SqlRow) -> Sql<Recorded> {
+    Ok(Recorded {
+        svix_id: row.get(0)?,
+        r#type: row.get(1)?,
+        user_id: row.get(2)?,
+        received: row.get(3)?,
+        updated: row.get(4)?,
+        outcome: outcome(row, 5)?,
+        attempts: row.get(6)?,
+        duration_us: row.get(7)?,
+        error: row.get(8)?,
+    })
+}
+
+fn outcome(row: &SqlRow, column: usize) -> Sql<Outcome> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|_| unknown(column, &text))
+}

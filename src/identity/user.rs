@@ -1,0 +1,170 @@
+//! A user as the provider writes it, in webhooks and in its API alike.
+//!
+//! The provider may add fields and change those that are not used here, so unknown fields are
+//! skipped, and a field of an unexpected type is as if it were missing.
+
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    catalog::model::Profile,
+    clock::Millis,
+    error::{Error, Result},
+    tenants::id::TenantId,
+};
+
+/// Somebody the provider knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Their id, which is also their tenant's.
+    pub id: TenantId,
+    /// What else is known of them.
+    pub profile: Profile,
+}
+
+/// A user object, as far as it is read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct WireUser {
+    id: Lenient<String>,
+    primary_email_address_id: Lenient<String>,
+    email_addresses: Lenient<Vec<Lenient<Address>>>,
+    first_name: Lenient<String>,
+    last_name: Lenient<String>,
+    username: Lenient<String>,
+    image_url: Lenient<String>,
+    public_metadata: Lenient<serde_json::Map<String, Value>>,
+    updated_at: Lenient<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Address {
+    id: Lenient<String>,
+    email_address: Lenient<String>,
+}
+
+impl WireUser {
+    /// The user, at the time of the event that tells of them, if one does.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for an id that is missing or cannot be a tenant's.
+    pub fn into_user(self, event_at: Option<Millis>) -> Result<User> {
+        let id = self.id.0.as_deref().ok_or_else(|| Error::invalid("data.id", "data.id is missing"))?;
+        let id = TenantId::parse(id.as_bytes()).map_err(|e| Error::invalid("data.id", format!("data.id: {e}")))?;
+        Ok(User { id, profile: self.into_profile(event_at) })
+    }
+
+    fn into_profile(self, event_at: Option<Millis>) -> Profile {
+        let email = self.primary_email().and_then(clean);
+        let metadata = self.public_metadata.0.filter(|metadata| !metadata.is_empty());
+        let role = metadata.as_ref().and_then(|m| m.get("role")).and_then(Value::as_str).and_then(clean);
+        let text = |text: Lenient<String>| text.0.as_deref().and_then(clean);
+        Profile {
+            email,
+            first_name: text(self.first_name),
+            last_name: text(self.last_name),
+            username: text(self.username),
+            image_url: text(self.image_url),
+            role,
+            provider_updated_at: self.updated_at.0.map(to_millis),
+            provider_event_at: event_at,
+            provider_metadata: metadata.map(|metadata| Value::Object(metadata).to_string()),
+        }
+    }
+
+    fn primary_email(&self) -> Option<&str> {
+        let primary = self.primary_email_address_id.0.as_deref();
+        let addresses: Vec<&Address> = self.email_addresses.0.iter().flatten().filter_map(|a| a.0.as_ref()).collect();
+        // The primary one is named; without a name the first is meant. Clerk's own examples have none.
+        let named = addresses.iter().find(|address| primary.is_some() && address.id.0.as_deref() == primary);
+        named.or(addresses.first())?.email_address.0.as_deref()
+    }
+}
+
+/// Text without control characters, which are of no use in a name and would be carried out by the
+/// terminal of whoever lists users.
+fn clean(text: &str) -> Option<String> {
+    let text: String = text.chars().filter(|c| !c.is_control()).collect();
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// Clerk's specification gives event times in seconds, its guides in milliseconds. Read as
+/// milliseconds, a number of seconds is before 1973.
+pub fn to_millis(time: i64) -> Millis {
+    const NO_MILLISECONDS_BEFORE: i64 = 100_000_000_000;
+    if time < NO_MILLISECONDS_BEFORE { time.saturating_mul(1000) } else { time }
+}
+
+/// A value, or nothing if it is not what was expected.
+#[derive(Debug)]
+struct Lenient<T>(Option<T>);
+
+impl<T> Default for Lenient<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        Ok(Self(T::deserialize(Value::deserialize(deserializer)?).ok()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn user(value: Value) -> Result<User> {
+        serde_json::from_value::<WireUser>(value).unwrap().into_user(None)
+    }
+
+    #[test]
+    fn seconds_and_milliseconds_are_told_apart() {
+        assert_eq!(to_millis(1_716_883_200), 1_716_883_200_000);
+        assert_eq!(to_millis(1_716_883_200_123), 1_716_883_200_123);
+    }
+
+    #[test]
+    fn the_named_address_is_the_primary_one() {
+        let profile = user(json!({
+            "id": "u",
+            "primary_email_address_id": "b",
+            "email_addresses": [{"id": "a", "email_address": "a@x"}, {"id": "b", "email_address": "b@x"}],
+            "public_metadata": {"role": "admin"},
+        }))
+        .unwrap()
+        .profile;
+        assert_eq!((profile.email.as_deref(), profile.role.as_deref()), (Some("b@x"), Some("admin")));
+        assert_eq!(profile.provider_metadata.as_deref(), Some(r#"{"role":"admin"}"#));
+    }
+
+    #[test]
+    fn what_is_not_as_expected_is_as_if_missing() {
+        let profile = user(json!({
+            "id": "u", "first_name": 7, "last_name": null, "username": ["x"], "updated_at": "soon",
+            "email_addresses": [null, 3, {"id": 1, "email_address": "a@x"}], "public_metadata": "none",
+            "primary_email_address_id": {}, "brand_new": {"deep": [1, 2]},
+        }))
+        .unwrap()
+        .profile;
+        assert_eq!(profile, Profile { email: Some("a@x".into()), ..Profile::default() });
+    }
+
+    #[test]
+    fn names_hold_no_control_characters() {
+        let profile =
+            user(json!({"id": "u", "first_name": "A\u{1b}[31mda\u{0}\n", "last_name": "\u{7}"})).unwrap().profile;
+        assert_eq!((profile.first_name.as_deref(), profile.last_name), (Some("A[31mda"), None));
+    }
+
+    #[test]
+    fn an_id_must_be_a_tenants() {
+        for id in [json!(null), json!(7), json!(""), json!("a/b"), json!("admin"), json!("x".repeat(129))] {
+            assert_eq!(user(json!({"id": id})).unwrap_err().field(), Some("data.id"), "{id}");
+        }
+    }
+}
