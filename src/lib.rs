@@ -42,6 +42,10 @@ pub mod telemetry;
 pub mod tenants;
 pub mod webhooks;
 
+/// The one in whose terms [`Tenant::read`] and [`Tenant::write`] speak: two versions of it cannot be
+/// linked together.
+pub use rusqlite;
+
 pub use error::{Error, ErrorKind, Result};
 pub use tenants::{
     id::TenantId,

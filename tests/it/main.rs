@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::pedantic, missing_docs, unreachable_pub)]
 
 mod harness;
+mod source;
 
 mod events;
+mod layers;
 mod notes;
 mod tokens;
