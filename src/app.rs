@@ -15,7 +15,7 @@ use crate::{
     config::{DataConfig, Provisioning, ServeConfig},
     error::Result,
     identity::{Identity, jwt::Verifier},
-    sqlite::{combine::Limits, migrate::Schema},
+    sqlite::{combine::Limits, migrate::Schema, open::PAGE_SIZE},
     tenants::store::{Store, StoreOptions},
 };
 
@@ -117,6 +117,7 @@ fn serving(data: &DataConfig, config: &ServeConfig) -> Result<StoreOptions> {
         limits: Limits {
             queue: config.tenant_queue as usize,
             statement: config.statement_timeout,
+            wal_pages: u32::try_from(config.wal_limit.0 / PAGE_SIZE).unwrap_or(u32::MAX),
             ..Limits::default()
         },
         ..store_options(data)?

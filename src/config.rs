@@ -101,6 +101,11 @@ pub struct ServeConfig {
     #[arg(long, env = "CUBBY_TENANT_QUEUE", default_value_t = 1024, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub tenant_queue: u32,
 
+    /// How long a user's write-ahead log may grow while a long read keeps it from being emptied; then
+    /// that read is stopped
+    #[arg(long, env = "CUBBY_WAL_LIMIT", default_value = "64MiB", value_name = "SIZE")]
+    pub wal_limit: Size,
+
     /// How long the SQL of one request may run
     #[arg(long, env = "CUBBY_STATEMENT_TIMEOUT", default_value = "5s", value_name = "TIME", value_parser = duration)]
     pub statement_timeout: Duration,

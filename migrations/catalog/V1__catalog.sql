@@ -5,6 +5,8 @@ CREATE TABLE tenants (
     reason              TEXT,             -- why suspended or quarantined
     faults              INTEGER NOT NULL DEFAULT 0, -- failed attempts to open since the last good one
     retry_at            INTEGER,          -- when a quarantined tenant is tried again; NULL: by an operator
+    fault               TEXT,             -- the newest fault of its file or of the disk under it
+    fault_at            INTEGER,
     created             INTEGER NOT NULL,
     deleted             INTEGER,
     purge_after         INTEGER,          -- when a deleted tenant's file may be removed

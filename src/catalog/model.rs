@@ -123,6 +123,10 @@ pub struct Row {
     pub faults: u32,
     /// When a quarantined tenant is tried again; none: when an operator says so.
     pub retry_at: Option<Millis>,
+    /// The newest fault of its file or of the disk under it; it may be long over.
+    pub fault: Option<String>,
+    /// When that was.
+    pub fault_at: Option<Millis>,
     /// When it came to be.
     pub created: Millis,
     /// When it was deleted.

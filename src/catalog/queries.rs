@@ -12,7 +12,7 @@ type Sql<T> = rusqlite::Result<T>;
 
 const COLUMNS: &str = "id, state, reason, faults, retry_at, created, deleted, purge_after, purged, schema_version, \
                        bytes, last_seen, last_backup, workspace, email, first_name, last_name, username, image_url, \
-                       role, provider_updated_at, provider_event_at, provider_metadata, restored";
+                       role, provider_updated_at, provider_event_at, provider_metadata, restored, fault, fault_at";
 
 /// The row of one tenant.
 pub fn find(conn: &Connection, id: &TenantId) -> Sql<Option<Row>> {
@@ -187,6 +187,16 @@ pub fn set_schema(tx: &Transaction, id: &TenantId, version: i32) -> Sql<()> {
     Ok(())
 }
 
+/// Notes the newest fault of a tenant, which changes nothing about its state.
+pub fn record_fault(tx: &Transaction, id: &TenantId, at: Millis, what: &str) -> Sql<()> {
+    tx.prepare_cached("UPDATE tenants SET fault = ?2, fault_at = ?3 WHERE id = ?1")?.execute(params![
+        id.as_str(),
+        what,
+        at
+    ])?;
+    Ok(())
+}
+
 /// Writes a batch of what was noticed when files were closed.
 pub fn record_sightings(tx: &Transaction, sightings: &[Sighting]) -> Sql<()> {
     let mut statement =
@@ -249,6 +259,8 @@ fn tenant(row: &SqlRow) -> Sql<Row> {
             provider_event_at: row.get(21)?,
             provider_metadata: row.get(22)?,
         },
+        fault: row.get(24)?,
+        fault_at: row.get(25)?,
     })
 }
 

@@ -28,7 +28,10 @@ pub fn run(data: &DataConfig, config: ServeConfig) -> Result<ExitCode> {
         .max_blocking_threads(config.blocking_threads as usize)
         .build()
         .map_err(|e| Error::io("starting the runtime", e))?;
-    runtime.block_on(serve(data, config))?;
+    let served = runtime.block_on(serve(data, config));
+    // What still runs on a blocking thread was told to end and holds nothing that a crash would lose.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    served?;
     Ok(ExitCode::SUCCESS)
 }
 

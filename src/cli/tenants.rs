@@ -197,6 +197,9 @@ fn show(store: &Store, row: &Row, json: bool) -> Result<()> {
             row.retry_at.map_or("when an operator resumes it".into(), |at| rfc3339(at).to_string())
         );
     }
+    if let (Some(fault), Some(at)) = (&row.fault, row.fault_at) {
+        println!("newest fault    {} {fault}", rfc3339(at));
+    }
     println!("created         {}", rfc3339(row.created));
     println!("deleted         {}", time(row.deleted));
     println!("kept until      {}", time(row.purge_after));

@@ -116,11 +116,13 @@ pub fn remember(tx: &Transaction, key: &str, request: &[u8], note: &NoteId, now:
 }
 
 fn note<'r>(row: &'r Row) -> Sql<Note<'r>> {
-    // NUL is legal in a text, so lengths are SQLite's and not C's.
-    let text = |column| {
-        row.get_ref(column)?
-            .as_str()
-            .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, e.into()))
-    };
-    Ok(Note { id: text(0)?, text: text(1)?, created: row.get(2)?, updated: row.get(3)? })
+    // NUL is legal in a text, so lengths are SQLite's and not C's. The table is STRICT and was given
+    // Rust's strings: what is of another type, or no UTF-8, is damage.
+    let text = |column| row.get_ref(column)?.as_str().map_err(|_| damaged());
+    let time = |column| row.get_ref(column)?.as_i64().map_err(|_| damaged());
+    Ok(Note { id: text(0)?, text: text(1)?, created: time(2)?, updated: time(3)? })
+}
+
+fn damaged() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some("a note is not what was written".into()))
 }

@@ -13,6 +13,9 @@
 //!   the look at the queue. If it broke, a job could be left behind with nobody to run it.
 //! - **A failed commit breaks the connection.** Everyone in the batch is told that the outcome is
 //!   unknown, and the next job gets a fresh connection, which recovers from the file.
+//! - **After a fault the WAL is emptied before it is written to again.** A kernel that failed to
+//!   write pages back calls them clean afterwards, so a later flush does not bring them to the disk.
+//!   Frames behind such a hole would be acknowledged and lost: recovery stops at the hole.
 
 use std::{
     collections::VecDeque,
@@ -28,7 +31,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::open::{self, Deadline, Locking};
+use super::open::{self, Cut, Deadline, Locking};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bounds of one [`Combiner`].
@@ -42,11 +45,13 @@ pub struct Limits {
     pub statement: Duration,
     /// WAL pages after which the combiner checkpoints, once it has answered.
     pub checkpoint_pages: u32,
+    /// WAL pages that a reader apart may keep from being emptied; past that it is cut.
+    pub wal_pages: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { queue: 1024, batch: 128, statement: Duration::from_secs(5), checkpoint_pages: 1000 }
+        Self { queue: 1024, batch: 128, statement: Duration::from_secs(5), checkpoint_pages: 1000, wal_pages: 16_384 }
     }
 }
 
@@ -65,9 +70,11 @@ pub struct Combiner {
     spawn: Spawn,
     limits: Limits,
     deadline: Deadline,
-    /// Times the file was found damaged since something last succeeded. Failing I/O is not counted:
+    /// Times the file was found damaged since it was opened. A success in between changes nothing:
+    /// the page that is damaged stays so, and other pages can be read. Failing I/O is not counted:
     /// it is the disk's fault and ends when the disk is well, so it must not quarantine a tenant.
     faults: AtomicU32,
+    cut: Cut,
 }
 
 #[derive(Default)]
@@ -80,6 +87,10 @@ struct Held {
     conn: Option<Connection>,
     locking: Locking,
     wal_pages: u32,
+    /// WAL pages at which to checkpoint next: later when one was held up.
+    checkpoint_at: u32,
+    /// What is in the WAL may not be on the disk, whatever the kernel says.
+    unsure: bool,
 }
 
 enum Job {
@@ -182,18 +193,37 @@ impl Combiner {
     pub fn over(conn: Option<Connection>, deadline: Deadline, limits: Limits, spawn: Spawn, open: Opener) -> Self {
         Self {
             queue: Mutex::default(),
-            conn: Mutex::new(Held { conn, locking: Locking::Exclusive, wal_pages: 0 }),
+            conn: Mutex::new(Held {
+                conn,
+                locking: Locking::Exclusive,
+                wal_pages: 0,
+                checkpoint_at: limits.checkpoint_pages,
+                unsure: false,
+            }),
             open,
             spawn,
             limits,
             deadline,
             faults: AtomicU32::new(0),
+            cut: Cut::default(),
         }
     }
 
-    /// How often the file was found damaged since something last succeeded.
+    /// The file was not closed well: its WAL is emptied before the first write.
+    #[must_use]
+    pub fn after_unclean_stop(mut self) -> Self {
+        self.conn.get_mut().unsure = true;
+        self
+    }
+
+    /// How often the file was found damaged since it was opened.
     pub fn faults(&self) -> u32 {
         self.faults.load(Ordering::Relaxed)
+    }
+
+    /// What stops readers apart when the WAL has grown too long because of them.
+    pub fn cut(&self) -> &Cut {
+        &self.cut
     }
 
     /// Runs a short read: on this very thread if the connection is free at once, which saves a
@@ -221,9 +251,8 @@ impl Combiner {
         let Some(conn) = held.conn.as_ref() else { return Err(work) };
         self.deadline.set(Some(self.limits.statement));
         let result = guarded(|| work(conn));
-        match result.as_ref().err().filter(|e| breaks(e)) {
-            Some(error) => self.broke(&mut held, error),
-            None => self.succeeded(),
+        if let Some(error) = result.as_ref().err().filter(|e| breaks(e)) {
+            self.broke(&mut held, error);
         }
         Ok(result)
     }
@@ -275,9 +304,9 @@ impl Combiner {
             }
             queue.running = true;
         }
-        let (this, keep) = (self.clone(), keep());
+        let (run, keep) = (Run { combiner: self.clone(), done: false }, keep());
         (self.spawn)(Box::new(move || {
-            this.combine();
+            run.finish();
             // Released only now: while it lasts, nobody closes the database under the combiner.
             drop(keep);
         }));
@@ -285,7 +314,6 @@ impl Combiner {
     }
 
     fn combine(&self) {
-        // If this loop panicked, `running` would stay set and the database would hang.
         let mut held = self.conn.lock();
         loop {
             let jobs: Vec<Job> = {
@@ -316,9 +344,8 @@ impl Combiner {
                 Err(error) => read.fail(error),
                 Ok(conn) => {
                     self.deadline.set(Some(self.limits.statement));
-                    match read.run(conn) {
-                        Some(error) => self.broke(held, &error),
-                        None => self.succeeded(),
+                    if let Some(error) = read.run(conn) {
+                        self.broke(held, &error);
                     }
                 }
             }
@@ -326,8 +353,12 @@ impl Combiner {
         if writes.is_empty() {
             return;
         }
-        let outcome = match self.connection(held) {
-            Ok(conn) => self.write_batch(conn, writes),
+        let outcome = match self.settle(held).and_then(|()| self.connection(held)) {
+            Ok(conn) => match self.write_batch(conn, writes) {
+                // A rollback that failed leaves a transaction behind, in which no other can begin.
+                Outcome::Nothing if !conn.is_autocommit() => Outcome::Broken(lost()),
+                outcome => outcome,
+            },
             Err(error) => {
                 writes.into_iter().for_each(|write| write.fail(error.clone()));
                 return;
@@ -335,11 +366,39 @@ impl Combiner {
         };
         match outcome {
             Outcome::Committed { wal_pages } => {
+                if wal_pages < held.wal_pages {
+                    // It was begun anew.
+                    held.checkpoint_at = self.limits.checkpoint_pages;
+                }
                 held.wal_pages = wal_pages;
-                self.succeeded();
             }
             Outcome::Nothing => {}
             Outcome::Broken(error) => self.broke(held, &error),
+        }
+    }
+
+    /// Empties the WAL if what is in it is in doubt. Reads need not wait for it: what they see was
+    /// never acknowledged, or was before the fault.
+    fn settle(&self, held: &mut Held) -> Result<()> {
+        if !held.unsure {
+            return Ok(());
+        }
+        self.deadline.set(None);
+        match open::checkpoint(self.connection(held)?) {
+            Ok(()) => {
+                (held.unsure, held.wal_pages) = (false, 0);
+                held.checkpoint_at = self.limits.checkpoint_pages;
+                Ok(())
+            }
+            Err(error) => {
+                if error.kind() == ErrorKind::Busy {
+                    self.cut.now();
+                }
+                if breaks(&error) {
+                    self.broke(held, &error);
+                }
+                Err(error)
+            }
         }
     }
 
@@ -404,7 +463,7 @@ impl Combiner {
                         answer(writes, failed, None);
                         return Outcome::Committed { wal_pages: open::wal_pages_of_last_commit() };
                     }
-                    Err(error) => Error::from(error),
+                    Err(error) => failed_commit(error),
                 }
             }
         };
@@ -416,21 +475,30 @@ impl Combiner {
 
     /// Work that nobody waits for: the answers are out.
     fn maintain(&self, held: &mut Held) {
-        if held.wal_pages < self.limits.checkpoint_pages {
+        if held.wal_pages < held.checkpoint_at {
             return;
         }
         let Some(conn) = held.conn.as_ref() else { return };
         self.deadline.set(None);
-        match open::checkpoint(conn) {
+        let too_long = held.wal_pages >= self.limits.wal_pages;
+        let emptied = match held.locking {
+            Locking::Shared if !too_long => open::checkpoint_passively(conn),
+            Locking::Shared => {
+                // Some reader keeps it so long.
+                self.cut.now();
+                open::checkpoint(conn)
+            }
+            Locking::Exclusive => open::checkpoint(conn),
+        };
+        match emptied {
             Err(error) if breaks(&error) => self.broke(held, &error),
-            // If a reader holds it up, try again after as many pages more.
-            Ok(()) | Err(_) => held.wal_pages = 0,
-        }
-    }
-
-    fn succeeded(&self) {
-        if self.faults.load(Ordering::Relaxed) != 0 {
-            self.faults.store(0, Ordering::Relaxed);
+            // Writes are refused until it could be emptied.
+            Err(_) if too_long => held.unsure = true,
+            Ok(()) if held.locking == Locking::Exclusive || too_long => {
+                (held.wal_pages, held.checkpoint_at) = (0, self.limits.checkpoint_pages);
+            }
+            // A reader or the disk holds it up: again after as many pages more.
+            Ok(()) | Err(_) => held.checkpoint_at = held.wal_pages.saturating_add(self.limits.checkpoint_pages),
         }
     }
 
@@ -439,6 +507,7 @@ impl Combiner {
         if let Some(conn) = held.conn.take() {
             open::abandon(conn);
         }
+        held.unsure = true;
     }
 
     fn count(&self, error: &Error) {
@@ -463,6 +532,14 @@ impl Combiner {
         work(conn)
     }
 
+    /// Closes the connection and leaves the file and its WAL as they are. Nobody may use the combiner
+    /// meanwhile or after. May block.
+    pub fn abandon(&self) {
+        if let Some(conn) = self.conn.lock().conn.take() {
+            open::abandon(conn);
+        }
+    }
+
     /// Empties the WAL and closes the connection. Nobody may use the combiner meanwhile or after;
     /// the caller's gate sees to that. May block.
     pub fn close(&self) -> Result<()> {
@@ -474,10 +551,53 @@ impl Combiner {
     }
 }
 
+/// A combiner's run, which is begun or told to be off: a thread that cannot be had, or a panic on
+/// it, must not leave callers waiting for answers that nobody will give.
+struct Run {
+    combiner: Arc<Combiner>,
+    done: bool,
+}
+
+impl Run {
+    fn finish(mut self) {
+        self.combiner.combine();
+        self.done = true;
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let jobs = {
+            let mut queue = self.combiner.queue.lock();
+            queue.running = false;
+            std::mem::take(&mut queue.jobs)
+        };
+        for job in jobs {
+            match job {
+                Job::Read(read) => read.fail(lost()),
+                Job::Write(write) => write.fail(lost()),
+            }
+        }
+    }
+}
+
 enum Outcome {
     Committed { wal_pages: u32 },
     Nothing,
     Broken(Error),
+}
+
+/// What everyone in the batch hears, whoever's doing it was: a deferred constraint is one writer's,
+/// and no fault of the others'.
+fn failed_commit(error: rusqlite::Error) -> Error {
+    let error = Error::from(error);
+    match error.kind() {
+        ErrorKind::Internal => Error::new(ErrorKind::Unavailable, "the commit failed").with_source(error),
+        _ => error,
+    }
 }
 
 fn in_savepoint(tx: &Transaction, write: &mut dyn WriteJob) -> Result<()> {

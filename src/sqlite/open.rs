@@ -96,7 +96,15 @@ pub fn open(path: &Path, options: &Options, deadline: &Deadline) -> Result<Conne
         | OpenFlags::SQLITE_OPEN_EXRESCODE
         | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-    let conn = Connection::open_with_flags(path, flags)?;
+    let mut conn = Connection::open_with_flags(path, flags)?;
+    if options.locking == Locking::Exclusive && conn.is_readonly(rusqlite::MAIN_DB)? {
+        // SQLite took what it could get: a descriptor for reading, on which no exclusive lock can be
+        // had. Without locks, which the lock on the data folder makes good for, reads go on.
+        let flags = flags.difference(OpenFlags::SQLITE_OPEN_READ_WRITE) | OpenFlags::SQLITE_OPEN_READ_ONLY;
+        #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+        let unlocked = Connection::open_with_flags_and_vfs(path, flags, c"unix-none")?;
+        conn = unlocked;
+    }
     match configure(&conn, options, deadline) {
         Ok(()) => Ok(conn),
         Err(error) => {
@@ -210,6 +218,19 @@ pub struct Deadline {
     epoch: Instant,
     /// Microseconds after `epoch`; 0 for none.
     at: Arc<AtomicU64>,
+    /// Fires as well when this counter is no longer what it was.
+    cut: Option<(Cut, u64)>,
+}
+
+/// Stops all readers of a database that began before a moment, whatever their deadlines.
+#[derive(Debug, Clone, Default)]
+pub struct Cut(Arc<AtomicU64>);
+
+impl Cut {
+    /// Stops all who have begun.
+    pub fn now(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// How many of SQLite's virtual instructions run between two looks at the clock: some 50 µs.
@@ -218,7 +239,17 @@ const INSTRUCTIONS_BETWEEN_CHECKS: i32 = 4000;
 impl Deadline {
     /// No deadline yet.
     pub fn none() -> Self {
-        Self { epoch: Instant::now(), at: Arc::new(AtomicU64::new(0)) }
+        Self { epoch: Instant::now(), at: Arc::new(AtomicU64::new(0)), cut: None }
+    }
+
+    /// No deadline but the next [`Cut::now`].
+    pub fn until(cut: &Cut) -> Self {
+        Self { cut: Some((cut.clone(), cut.0.load(Ordering::Relaxed))), ..Self::none() }
+    }
+
+    /// Whether it was cut, and not out of time.
+    pub fn was_cut(&self) -> bool {
+        self.cut.as_ref().is_some_and(|(cut, before)| cut.0.load(Ordering::Relaxed) != *before)
     }
 
     /// Statements from now on may take this long together; none lifts the limit.
@@ -236,6 +267,7 @@ impl Deadline {
         conn.progress_handler(
             INSTRUCTIONS_BETWEEN_CHECKS,
             Some(move || match deadline.at.load(Ordering::Relaxed) {
+                _ if deadline.was_cut() => true,
                 0 => false,
                 at => deadline.epoch.elapsed().as_micros() > u128::from(at),
             }),
@@ -250,6 +282,27 @@ pub fn checkpoint(conn: &Connection) -> Result<()> {
     match busy {
         0 => Ok(()),
         _ => Err(Error::new(ErrorKind::Busy, "a reader kept the write-ahead log from being emptied")),
+    }
+}
+
+/// Copies what no reader holds back from the WAL into the database file, and waits for nobody.
+pub fn checkpoint_passively(conn: &Connection) -> Result<()> {
+    Ok(conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
+}
+
+/// Looks for damage in a whole file, for at most `limit`. `false` if there was more to look at.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`] with the first thing found.
+pub fn quick_check(conn: &Connection, deadline: &Deadline, limit: Duration) -> Result<bool> {
+    deadline.set(Some(limit));
+    let found = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)).map_err(Error::from);
+    deadline.set(None);
+    match found {
+        Ok(found) if found == "ok" => Ok(true),
+        Ok(found) => Err(Error::new(ErrorKind::Damaged, format!("the database file is damaged: {found}"))),
+        Err(error) if error.kind() == ErrorKind::Timeout => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -72,13 +72,21 @@ pub struct Recipe<'a> {
     pub options: &'a Options,
     /// Bounds of its queue.
     pub limits: &'a Limits,
+    /// Whether to look for damage although it was closed well.
+    pub suspect: bool,
 }
+
+/// How long a file is looked at for damage after an unclean stop: it is a request that waits. Some
+/// hundred MiB; what is left over is found when it is read.
+const CHECK: Duration = Duration::from_secs(2);
 
 /// An opened and migrated file, and how it was found.
 pub struct Opened {
     /// The connection, in exclusive mode.
     conn: Connection,
     deadline: Deadline,
+    /// It was not closed well: by kill -9, a power cut, or a fault.
+    unclean: bool,
     /// What the migrations did.
     pub applied: Applied,
 }
@@ -91,16 +99,33 @@ pub struct Opened {
 /// [`ErrorKind::Damaged`] for a file that is not this tenant's or no database; both leave it as it was.
 pub fn open_file(recipe: &Recipe) -> Result<Opened> {
     // SQLite takes an empty file for an empty database, and would make one of it.
-    let length = std::fs::symlink_metadata(recipe.path).map_err(|e| Error::io(recipe.path.display(), e))?;
+    let length = std::fs::symlink_metadata(recipe.path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => {
+            Error::new(ErrorKind::Damaged, "the database file is missing; restore it from a backup, or delete the user")
+        }
+        _ => Error::io(recipe.path.display(), e),
+    })?;
     if !length.is_file() || length.len() == 0 {
         let found = if length.is_file() { "is empty" } else { "is not a plain file" };
         return Err(Error::new(ErrorKind::Damaged, format!("the database file {found}")));
     }
     let options = Options { locking: Locking::Exclusive, application_id: APPLICATION_ID, ..recipe.options.clone() };
     let deadline = Deadline::none();
+    // A close empties it. Looked at before SQLite, which makes an empty one.
+    let unclean = std::fs::metadata(super::path::wal_of(recipe.path)).is_ok_and(|wal| wal.len() > 0);
     let mut conn = open::open(recipe.path, &options, &deadline)?;
-    match inspect(recipe, &mut conn) {
-        Ok(applied) => Ok(Opened { conn, deadline, applied }),
+    let checked = match unclean || recipe.suspect {
+        true => open::quick_check(&conn, &deadline, CHECK),
+        false => Ok(true),
+    };
+    let applied = checked.and_then(|whole| {
+        if !whole {
+            tracing::warn!(tenant = %recipe.id, "too large to be checked whole after an unclean stop");
+        }
+        inspect(recipe, &mut conn)
+    });
+    match applied {
+        Ok(applied) => Ok(Opened { conn, deadline, unclean, applied }),
         Err(error) => {
             open::abandon(conn);
             Err(error)
@@ -141,6 +166,7 @@ impl Opened {
             spawn,
             Box::new(move |locking, deadline| open::open(&path, &Options { locking, ..settings.clone() }, deadline)),
         );
+        let combiner = if self.unclean { combiner.after_unclean_stop() } else { combiner };
         Database {
             path: recipe.path.to_owned(),
             options: Options { locking: Locking::Shared, ..options },
@@ -178,6 +204,13 @@ impl Database {
         result
     }
 
+    /// As [`close`](Self::close), leaving the file and its WAL as they are: for a damaged one.
+    pub fn abandon(&self) {
+        *self.shared.lock() = Shared::default();
+        self.combiner.abandon();
+        drop(self.permit.lock().take());
+    }
+
     fn reader(&self) -> Result<pool::Pooled> {
         let readers = {
             let mut shared = self.shared.lock();
@@ -213,7 +246,8 @@ impl Apart {
     /// Reopens the database in shared mode if need be and takes a reader. May block.
     pub fn take(lease: Lease<Database>) -> Result<Self> {
         let conn = lease.reader()?;
-        let apart = Self { conn: Some(conn), lease, deadline: Deadline::none() };
+        let deadline = Deadline::until(lease.combiner().cut());
+        let apart = Self { conn: Some(conn), lease, deadline };
         apart.deadline.watch(apart.conn()?)?;
         Ok(apart)
     }
@@ -226,6 +260,11 @@ impl Apart {
     /// Bounds the time of what runs on it from now on.
     pub fn limit(&self, limit: Duration) {
         self.deadline.set(Some(limit));
+    }
+
+    /// Whether it was stopped because it kept the write-ahead log from being emptied.
+    pub fn was_cut(&self) -> bool {
+        self.deadline.was_cut()
     }
 }
 

@@ -28,16 +28,26 @@ pub enum Placed {
 /// renamed without replacing anything, the folder flushed.
 pub fn place(layout: &Layout, path: &Path, content: &[u8]) -> Result<Placed> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
+    let folder = path.parent().unwrap_or(path);
+    let found = || {
+        // Whoever put it there may have been stopped before this.
+        sync_folder(folder)?;
+        Ok(Placed::Found)
+    };
     if path.exists() {
-        return Ok(Placed::Found);
+        return found();
     }
     let tmp = layout.tmp().join(format!("{}.db", NEXT.fetch_add(1, Ordering::Relaxed)));
-    write_new(&tmp, content)?;
+    if let Err(error) = write_new(&tmp, content) {
+        // On a full disk this is what makes room again.
+        let _ = remove(&tmp);
+        return Err(error);
+    }
     match renameat_with(CWD, &tmp, CWD, path, RenameFlags::NOREPLACE) {
         Ok(()) => {}
         Err(rustix::io::Errno::EXIST) => {
             remove(&tmp)?;
-            return Ok(Placed::Found);
+            return found();
         }
         Err(error) => {
             // The first error is the one to tell; the file in `tmp/` goes at the next start.
@@ -45,7 +55,7 @@ pub fn place(layout: &Layout, path: &Path, content: &[u8]) -> Result<Placed> {
             return Err(Error::io(path.display(), error.into()));
         }
     }
-    sync_folder(path.parent().unwrap_or(path))?;
+    sync_folder(folder)?;
     Ok(Placed::New)
 }
 
@@ -62,6 +72,20 @@ pub fn relocate(from: &Path, to: &Path) -> Result<()> {
     }
     // Made anew by whoever opens the database.
     remove(&shm_of(from))?;
+    for folder in [to.parent(), from.parent()].into_iter().flatten() {
+        sync_folder(folder)?;
+    }
+    Ok(())
+}
+
+/// Brings the WAL back to a database that an interrupted move left behind without it.
+pub fn rejoin(away: &Path, database: &Path) -> Result<()> {
+    let (from, to) = (wal_of(away), wal_of(database));
+    let empty = std::fs::metadata(&to).map_or(true, |found| found.len() == 0);
+    if !empty || !from.exists() {
+        return Ok(());
+    }
+    std::fs::rename(&from, &to).map_err(|e| Error::io(from.display(), e))?;
     for folder in [to.parent(), from.parent()].into_iter().flatten() {
         sync_folder(folder)?;
     }

@@ -92,6 +92,8 @@ impl Store {
                     ));
                 }
                 files::relocate(&trashed, &live)?;
+            } else if !trashed.exists() {
+                files::rejoin(&trashed, &live)?;
             }
             // Last: until the files are back, nobody may open them.
             let (back, now) = (id.clone(), store.now());
@@ -120,8 +122,15 @@ impl Store {
         let schema = &self.inner.schema;
         let options = self.sqlite_options();
         let path = self.layout().tenant(&id);
-        let recipe = Recipe { id: &id, path: &path, schema, options: &options, limits: &self.inner.options.limits };
         let row = self.catalog().read(|conn| queries::find(conn, &id))?.ok_or_else(Error::unknown_tenant)?;
+        let recipe = Recipe {
+            id: &id,
+            path: &path,
+            schema,
+            options: &options,
+            limits: &self.inner.options.limits,
+            suspect: row.state == State::Quarantined,
+        };
         let opened = match database::open_file(&recipe) {
             Ok(opened) => opened,
             Err(error) => {

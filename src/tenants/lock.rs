@@ -34,10 +34,7 @@ impl FolderLock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // What it says is for people; without it the refusal stands all the same.
-                let _ = file.read_to_string(&mut holder);
-                let holder = if holder.trim().is_empty() { "another process".into() } else { holder.trim().to_owned() };
+                let holder = holder(&mut file).unwrap_or_else(|| "another process".to_owned());
                 return Err(Error::new(
                     ErrorKind::Conflict,
                     format!(
@@ -58,4 +55,27 @@ impl FolderLock {
             .map_err(failed)?;
         Ok(Self { _file: file })
     }
+}
+
+/// What the holder says of itself, once it has: it takes the lock first, and until it has written
+/// its line there is none, or that of an earlier process. What it says is for people; without it the
+/// refusal stands all the same.
+fn holder(file: &mut File) -> Option<String> {
+    const TRIES: u32 = 50;
+    for _ in 0..TRIES {
+        let mut line = String::new();
+        file.rewind().ok()?;
+        file.read_to_string(&mut line).ok()?;
+        let process = line.strip_prefix("process ").and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+        if line.ends_with('\n') && process.is_some_and(is_running) {
+            return Some(line.trim().to_owned());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    None
+}
+
+fn is_running(process: u32) -> bool {
+    // Without /proc there is nothing to tell by, and the line is likely right.
+    !Path::new("/proc/self").exists() || Path::new("/proc").join(process.to_string()).exists()
 }

@@ -13,6 +13,7 @@
 //! | [`lifecycle`] | suspend, delete, restore, migrate |
 //! | [`joint`] | creation and deletion that share their commit with a caller's rows |
 //! | [`files`] | placing and moving files |
+//! | [`faults`] | what went wrong with whose file, for operators |
 //! | [`template`] | what a new file holds |
 //! | [`lock`] | one process for a data folder |
 //!
@@ -29,6 +30,7 @@
 //! 5. **Reads never create.** Only [`Store::create`](store::Store::create) does, and it says so.
 
 pub mod database;
+pub mod faults;
 pub mod files;
 pub mod id;
 pub mod joint;

@@ -34,6 +34,8 @@ impl Layout {
         }
         sync_folder(&layout.tenants())?;
         sync_folder(&layout.root)?;
+        // The data folder itself may be new.
+        layout.root.parent().map_or(Ok(()), sync_folder)?;
         Ok(layout)
     }
 

@@ -210,7 +210,7 @@ impl<T> Slots<T> {
                 _ => continue,
             }
             let last_used = entry.last_used.load(Ordering::Relaxed);
-            if entry.leases.load(Ordering::Acquire) > 0 {
+            if entry.leases.load(Ordering::SeqCst) > 0 {
                 recency.push(Aged { tick: now.max(last_used), entry: aged.entry });
             } else if last_used > aged.tick {
                 recency.push(Aged { tick: last_used, entry: aged.entry });
@@ -308,7 +308,9 @@ impl<T> Clone for Lease<T> {
 
 impl<T> Drop for Lease<T> {
     fn drop(&mut self) {
-        if self.entry.leases.fetch_sub(1, Ordering::AcqRel) == 1 {
+        // In one order with the count of the starved: they add themselves, then look for an entry
+        // without a lease; here a lease goes, then the starved are looked for. One sees the other.
+        if self.entry.leases.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.entry.idle.notify_waiters();
             self.slots.wake_starved();
         }
@@ -351,6 +353,8 @@ impl<T> Drop for Opening<T> {
     fn drop(&mut self) {
         if !self.done {
             self.slots.remove(&self.id, &self.gate);
+            // What was set aside for it is free again.
+            self.slots.wake_starved();
         }
     }
 }
@@ -391,6 +395,8 @@ impl<T> Drop for Draining<T> {
     fn drop(&mut self) {
         if let Some(entry) = self.entry.take() {
             self.slots.set_open(entry, &self.gate);
+            // It may be evicted again.
+            self.slots.wake_starved();
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::{runtime::Handle, time::Instant};
 
 use super::{
     database::{self, Apart, Budget, DESCRIPTORS, DESCRIPTORS_APART, Database, Permit, Recipe},
+    faults::Faults,
     files,
     id::TenantId,
     lock::FolderLock,
@@ -100,6 +101,7 @@ pub(super) struct Inner {
     /// Readers apart from their tenants' own connection, all tenants together.
     apart: Arc<tokio::sync::Semaphore>,
     sightings: Mutex<VecDeque<Sighting>>,
+    faults: Faults,
     closing: AtomicBool,
     epoch: Instant,
     pub(super) runtime: Handle,
@@ -177,6 +179,7 @@ impl Store {
                 budget: Budget::new(descriptors),
                 apart: Arc::new(tokio::sync::Semaphore::new(APART)),
                 sightings: Mutex::default(),
+                faults: Faults::default(),
                 closing: AtomicBool::new(false),
                 epoch: Instant::now(),
                 runtime,
@@ -326,8 +329,15 @@ impl Store {
             _ => false,
         };
         let options = self.sqlite_options();
-        let recipe =
-            Recipe { id: &id, path: &path, schema: &inner.schema, options: &options, limits: &inner.options.limits };
+        let recipe = Recipe {
+            id: &id,
+            path: &path,
+            schema: &inner.schema,
+            options: &options,
+            limits: &inner.options.limits,
+            // What put it there may be deeper than what an open reads.
+            suspect: row.as_ref().is_some_and(|row| row.state == State::Quarantined),
+        };
         let opened = database::open_file(&recipe).map_err(|error| self.failed_to_open(&id, row.as_ref(), error))?;
         if let Applied::From(version) = opened.applied {
             tracing::info!(tenant = %id, from = version, to = inner.schema.version(), "migrated");
@@ -377,16 +387,14 @@ impl Store {
     }
 
     fn failed_to_open(&self, id: &TenantId, row: Option<&queries::Gate>, error: Error) -> Error {
+        self.inner.faults.note(id, self.now(), &error);
         match error.kind() {
             ErrorKind::Quarantined | ErrorKind::Damaged => {
                 let faults = row.map_or(0, |row| row.faults);
                 self.record_quarantine(id, faults, &error);
                 quarantined()
             }
-            _ => {
-                tracing::error!(tenant = %id, error = %error, "cannot be opened");
-                error
-            }
+            _ => error,
         }
     }
 
@@ -464,11 +472,18 @@ impl Store {
             }
         }
         let sightings: Vec<Sighting> = self.inner.sightings.lock().drain(..).collect();
-        if sightings.is_empty() {
+        let faults = self.inner.faults.take();
+        if sightings.is_empty() && faults.is_empty() {
             return;
         }
-        if let Err(error) = self.inner.catalog.write_blocking(move |tx| queries::record_sightings(tx, &sightings)) {
-            tracing::warn!(error = %error, "when tenants were last seen could not be written");
+        let written = self.inner.catalog.write_blocking(move |tx| {
+            for (id, fault) in &faults {
+                queries::record_fault(tx, id, fault.at, &fault.what)?;
+            }
+            queries::record_sightings(tx, &sightings)
+        });
+        if let Err(error) = written {
+            tracing::warn!(error = %error, "when tenants were last seen, and their faults, could not be written");
         }
     }
 
@@ -596,8 +611,15 @@ impl Tenant {
             let apart = Apart::take(lease)?;
             apart.limit(limit);
             let result = work(apart.conn()?);
+            let cut = apart.was_cut();
             drop((apart, turn));
-            result
+            match result {
+                Err(error) if cut && error.kind() == ErrorKind::Timeout => Err(Error::new(
+                    ErrorKind::Timeout,
+                    "the read was stopped: writes had to wait because of it; read less at a time",
+                )),
+                result => result,
+            }
         });
         let result = done.await.map_err(|e| Error::internal("a long read did not finish").with_source(e))?;
         self.noticed(result)
@@ -630,15 +652,10 @@ impl Tenant {
                 format!("this user's database has reached its quota of {} bytes", self.store.inner.options.quota),
             ));
         }
-        if error.kind() == ErrorKind::Damaged {
-            let faults = self.lease.combiner().faults();
-            tracing::error!(tenant = %self.id(), faults, error = %error, "the database file is damaged");
-            if faults >= FAULTS {
-                let (store, id, cause) = (self.store.clone(), self.id().clone(), error.clone());
-                self.store.inner.runtime.spawn(async move { store.quarantine(&id, cause).await });
-            }
-        } else if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal) {
-            tracing::error!(tenant = %self.id(), error = %error, "a database operation failed");
+        self.store.inner.faults.note(self.id(), self.store.now(), &error);
+        if error.kind() == ErrorKind::Damaged && self.lease.combiner().faults() >= FAULTS {
+            let (store, id, cause) = (self.store.clone(), self.id().clone(), error.clone());
+            self.store.inner.runtime.spawn(async move { store.quarantine(&id, cause).await });
         }
         Err(error)
     }
@@ -656,14 +673,27 @@ impl Tenant {
 impl Store {
     async fn quarantine(&self, id: &TenantId, cause: Error) {
         let hold = self.inner.slots.hold(id).await;
+        if hold.open().is_none_or(|database| database.combiner().faults() < FAULTS) {
+            // Another request that met the damage was here first.
+            return self.put_back(hold).await;
+        }
         let store = self.clone();
         let task = self.inner.runtime.spawn_blocking(move || {
             // Closed first, and not checkpointed: a damaged file is kept as found.
-            Self::close_held(&hold);
+            if let Some(database) = hold.open() {
+                database.abandon();
+            }
             store.record_quarantine(hold.id(), 0, &cause);
         });
         if let Err(error) = task.await {
             tracing::error!(tenant = %id, error = %error, "quarantine did not finish");
+        }
+    }
+
+    async fn put_back(&self, hold: Hold<Database>) {
+        let id = hold.id().clone();
+        if let Err(error) = self.inner.runtime.spawn_blocking(move || Self::close_held(&hold)).await {
+            tracing::error!(tenant = %id, error = %error, "closing did not finish");
         }
     }
 }

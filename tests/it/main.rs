@@ -7,6 +7,7 @@ mod harness;
 mod source;
 
 mod events;
+mod faults;
 mod layers;
 mod notes;
 mod tokens;
