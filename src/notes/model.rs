@@ -1,10 +1,8 @@
 //! Notes: their ids, their shape in JSON, and pages of them. No I/O.
 
-use std::{
-    io::Write,
-    sync::atomic::{AtomicI64, Ordering},
-};
+use std::io::Write;
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::{
@@ -18,8 +16,9 @@ const PREFIX: &str = "note_";
 /// Letters after the prefix that count milliseconds, in base 26: enough until the year 2142.
 const TIME_LETTERS: usize = 9;
 
-/// Random letters after those: 26⁷, so two notes of one millisecond and one user meet once in
-/// eight thousand million; the second is then given another id.
+/// Random letters after those. Within a millisecond they count up from a random start, so that ids
+/// sort by when they were made; two processes that write one file in turn meet once in 26⁷, and
+/// the second note is then given another id.
 const RANDOM_LETTERS: usize = 7;
 
 const ALPHABET: [char; 26] = [
@@ -39,19 +38,29 @@ impl NoteId {
         legal.then(|| Self(text.to_owned()))
     }
 
-    /// A new id that sorts after all this process made before, even if the clock is set back.
+    /// A new id that sorts after all this process made before, in the same millisecond too and even
+    /// if the clock is set back: a client that posts twice in a row finds its notes in that order.
     pub fn generate(now: Millis) -> Self {
-        static LAST: AtomicI64 = AtomicI64::new(0);
-        let mut at = LAST.fetch_max(now, Ordering::Relaxed).max(now);
-        let mut text = [b'a'; TIME_LETTERS];
-        for letter in text.iter_mut().rev() {
-            *letter = b'a' + u8::try_from(at.rem_euclid(26)).unwrap_or(0);
-            at = at.div_euclid(26);
+        static NEWEST: Mutex<(Millis, [u8; RANDOM_LETTERS])> = Mutex::new((0, [b'z'; RANDOM_LETTERS]));
+        let random = random_letters();
+        let (at, tail) = {
+            let mut newest = NEWEST.lock();
+            *newest = match (now > newest.0, successor(newest.1)) {
+                (false, Some(tail)) => (newest.0, tail),
+                (false, None) => (newest.0 + 1, random),
+                (true, _) => (now, random),
+            };
+            *newest
+        };
+        let mut left = at;
+        let mut head = [b'a'; TIME_LETTERS];
+        for letter in head.iter_mut().rev() {
+            *letter = b'a' + u8::try_from(left.rem_euclid(26)).unwrap_or(0);
+            left = left.div_euclid(26);
         }
         let mut id = String::with_capacity(PREFIX.len() + TIME_LETTERS + RANDOM_LETTERS);
         id.push_str(PREFIX);
-        id.extend(text.map(char::from));
-        id.push_str(&nanoid::nanoid!(RANDOM_LETTERS, &ALPHABET));
+        id.extend(head.into_iter().chain(tail).map(char::from));
         Self(id)
     }
 
@@ -59,6 +68,24 @@ impl NoteId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+fn random_letters() -> [u8; RANDOM_LETTERS] {
+    let text = nanoid::nanoid!(RANDOM_LETTERS, &ALPHABET);
+    let mut letters = text.bytes();
+    std::array::from_fn(|_| letters.next().unwrap_or(b'a'))
+}
+
+/// The next letters in order; none after the last.
+fn successor(mut letters: [u8; RANDOM_LETTERS]) -> Option<[u8; RANDOM_LETTERS]> {
+    for letter in letters.iter_mut().rev() {
+        if *letter < b'z' {
+            *letter += 1;
+            return Some(letters);
+        }
+        *letter = b'a';
+    }
+    None
 }
 
 /// A note as it is in the database, borrowed from the row.
@@ -170,10 +197,19 @@ mod tests {
         let late = NoteId::generate(1_900_000_000_000);
         let back = NoteId::generate(1_600_000_000_000);
         assert!(early < late);
+        assert!(late < back);
         assert_eq!(late.as_str()[..14], back.as_str()[..14]);
         for id in [&early, &late, &back] {
             assert_eq!(NoteId::parse(id.as_str()).as_ref(), Some(id));
         }
+    }
+
+    #[test]
+    fn ids_of_one_millisecond_sort_by_when_they_were_made() {
+        let ids: Vec<_> = (0..1000).map(|_| NoteId::generate(1_800_000_000_000)).collect();
+        assert!(ids.is_sorted_by(|a, b| a < b));
+        assert_eq!(successor(*b"aaaaazz"), Some(*b"aaaabaa"));
+        assert_eq!(successor(*b"zzzzzzz"), None);
     }
 
     #[test]
