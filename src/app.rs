@@ -108,7 +108,10 @@ pub fn store_options(data: &DataConfig) -> Result<StoreOptions> {
 
 /// The same for the server's store, which has more settings.
 fn serving(data: &DataConfig, config: &ServeConfig) -> Result<StoreOptions> {
+    let defaults = store_options(data)?;
     Ok(StoreOptions {
+        // A row is its text and a little more.
+        max_value_bytes: defaults.max_value_bytes.max(config.max_note_bytes.0 + (64 << 10)),
         max_open: config.max_open.map(|count| count as usize),
         idle: config.idle,
         quota: config.quota.0,
@@ -120,7 +123,7 @@ fn serving(data: &DataConfig, config: &ServeConfig) -> Result<StoreOptions> {
             wal_pages: u32::try_from(config.wal_limit.0 / PAGE_SIZE).unwrap_or(u32::MAX),
             ..Limits::default()
         },
-        ..store_options(data)?
+        ..defaults
     })
 }
 

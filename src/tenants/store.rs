@@ -45,6 +45,8 @@ pub struct StoreOptions {
     pub idle: Duration,
     /// The largest a tenant's file may grow, in bytes; 0 for no bound.
     pub quota: u64,
+    /// The longest string, blob or row of a tenant, in bytes.
+    pub max_value_bytes: u64,
     /// The page cache of one open tenant, in KiB.
     pub cache_kib: u32,
     /// How long a request waits for a tenant that is being opened, closed or moved, or for room.
@@ -66,6 +68,7 @@ impl StoreOptions {
             max_open: None,
             idle: Duration::from_secs(300),
             quota: 0,
+            max_value_bytes: Options::default().max_value_bytes,
             cache_kib: 1024,
             wait: Duration::from_secs(5),
             retention: Duration::from_secs(30 * 86_400),
@@ -359,7 +362,12 @@ impl Store {
 
     pub(super) fn sqlite_options(&self) -> Options {
         let options = &self.inner.options;
-        Options { max_bytes: options.quota, cache_kib: options.cache_kib, ..Options::default() }
+        Options {
+            max_bytes: options.quota,
+            max_value_bytes: options.max_value_bytes,
+            cache_kib: options.cache_kib,
+            ..Options::default()
+        }
     }
 
     /// File and catalog row of a new tenant, in this order: a crash between leaves a file that the
