@@ -8,6 +8,11 @@ mod source;
 
 mod events;
 mod faults;
+mod hostile;
+mod input;
+mod isolation;
 mod layers;
 mod notes;
+mod provisioning;
 mod tokens;
+mod webhooks;

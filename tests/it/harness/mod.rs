@@ -5,12 +5,14 @@
 
 pub mod sender;
 pub mod tokens;
+pub mod wire;
 
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -108,6 +110,7 @@ pub struct Process {
     child: Child,
     pub address: SocketAddr,
     pub client: Client,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 /// The binary under test.
@@ -138,13 +141,14 @@ pub fn stdout(output: &Output) -> String {
 impl Process {
     /// Starts `cubby serve` and waits until it says where it listens.
     pub fn start(data: &Path, flags: &[&str]) -> Self {
-        let mut child = cubby()
-            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--data"])
-            .arg(data)
-            .args(flags)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = cubby();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--data"]).arg(data).args(flags);
+        Self::spawn(command)
+    }
+
+    /// The same for a command of one's own, which must serve and log as JSON.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut seen = Vec::new();
         let address = loop {
@@ -157,9 +161,24 @@ impl Process {
                 break address.parse().expect("an address");
             }
         };
+        let log = Arc::new(Mutex::new(seen));
+        let keep = log.clone();
         // Somebody must read on, or the server would block on a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address, client: Client::new(address) }
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| keep.lock().unwrap().push(line)));
+        Self { child, address, client: Client::new(address), log }
+    }
+
+    /// The lines it has logged so far.
+    pub fn log(&self) -> Vec<Value> {
+        let lines = self.log.lock().unwrap();
+        lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+    }
+
+    /// The lines whose message is this, once there is one.
+    pub async fn logged(&self, message: &str) -> Vec<Value> {
+        let lines = || self.log().into_iter().filter(|line| line["message"] == message).collect::<Vec<_>>();
+        eventually(message, async || !lines().is_empty()).await;
+        lines()
     }
 
     pub fn id(&self) -> u32 {
@@ -306,6 +325,23 @@ impl Client {
                 None => return texts,
             }
         }
+    }
+}
+
+/// A copy in which ids and times, which differ from run to run, are replaced by a word.
+pub fn redacted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .map(|(name, value)| {
+                let varies = ["id", "created", "updated", "request_id", "next_cursor"].contains(&name.as_str());
+                let value = if varies && value.is_string() { json!(format!("[{name}]")) } else { redacted(value) };
+                (name.clone(), value)
+            })
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        Value::Array(items) => items.iter().map(redacted).collect(),
+        other => other.clone(),
     }
 }
 

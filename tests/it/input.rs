@@ -1,0 +1,191 @@
+//! Bad input, and what it gets: never a 500, and nothing is made by it.
+
+use serde_json::json;
+
+use crate::harness::{Server, tree};
+
+#[tokio::test]
+async fn a_body_that_cannot_be_read_is_400() {
+    let server = Server::start().await;
+    let client = &server.client;
+    let id = client.note("ada", "x").await;
+    let bodies: [&[u8]; 9] = [
+        b"",
+        b"{",
+        b"{\"text\":\"a\"",
+        b"{\"text\":\"a\"}}",
+        b"{\"text\":\"a\"} x",
+        b"{\"text\":\"\xff\"}",
+        b"{\"text\":\"\\ud800\"}",
+        b"{'text':'a'}",
+        b"\xef\xbb\xbf{\"text\":\"a\"}",
+    ];
+    for body in bodies {
+        for (method, path) in [("POST", "/ada".to_owned()), ("PATCH", format!("/ada/{id}"))] {
+            let request = client.request(method, &path).header("content-type", "application/json").body(body.to_vec());
+            let reply = client.send(request).await.expect(400);
+            assert_eq!(reply.code(), "malformed_request", "{}", String::from_utf8_lossy(body));
+            assert_eq!(reply.header("content-type"), "application/problem+json");
+        }
+    }
+    assert_eq!(client.texts("ada").await, ["x"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn json_that_is_not_a_note_is_422_and_names_the_field() {
+    let server = Server::start().await;
+    let client = &server.client;
+    let id = client.note("ada", "x").await;
+    for (body, field) in [
+        (json!({}), "text"),
+        (json!({"text": null}), "text"),
+        (json!({"text": 7}), "text"),
+        (json!({"text": ["a"]}), "text"),
+        (json!({"text": {"a": 1}}), "text"),
+        (json!({"text": "a", "color": "red"}), "color"),
+        (json!({"Text": "a"}), "Text"),
+        (json!([]), "body"),
+        (json!("text"), "body"),
+        (json!(null), "body"),
+    ] {
+        for (method, path) in [("POST", "/ada".to_owned()), ("PATCH", format!("/ada/{id}"))] {
+            let reply = client.send(client.request(method, &path).json(&body)).await.expect(422);
+            assert_eq!((reply.code().as_str(), &reply.json()["field"]), ("invalid_field", &json!(field)), "{body}");
+        }
+    }
+    // Twice the same key is no note either: which one was meant?
+    let twice = client.request("POST", "/ada").header("content-type", "application/json");
+    let reply = client.send(twice.body(r#"{"text":"a","text":"b"}"#)).await.expect(422);
+    assert_eq!(reply.json()["field"], "text");
+    assert_eq!(client.texts("ada").await, ["x"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_call_itself_json_is_415() {
+    let server = Server::start().await;
+    let client = &server.client;
+    for media in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonx")] {
+        let request = client.request("POST", "/ada").body(r#"{"text":"a"}"#);
+        let request = match media {
+            Some(media) => request.header("content-type", media),
+            None => request,
+        };
+        assert_eq!(client.send(request).await.expect(415).code(), "unsupported_media_type", "{media:?}");
+    }
+    for media in ["application/json", "Application/JSON; charset=utf-8"] {
+        let request = client.request("POST", "/ada").header("content-type", media).body(r#"{"text":"a"}"#);
+        client.send(request).await.expect(201);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_note_may_be_as_long_as_the_setting_says_and_no_longer() {
+    let server = Server::with(&["--max-note-bytes", "1000"]).await;
+    let client = &server.client;
+    client.post("/ada", json!({"text": "x".repeat(1000)})).await.expect(201);
+    // Bytes of UTF-8, not characters; and an escape is not longer than what it stands for.
+    client.post("/ada", json!({"text": "é".repeat(500)})).await.expect(201);
+    client.post("/ada", json!({"text": "\u{1}".repeat(1000)})).await.expect(201);
+    for text in ["x".repeat(1001), "é".repeat(501), "x".repeat(100_000)] {
+        let reply = client.post("/ada", json!({"text": text})).await.expect(413);
+        assert_eq!(reply.code(), "too_large");
+    }
+    assert_eq!(client.texts("ada").await.len(), 3);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_largest_note_that_may_be_set_can_be_stored_and_read() {
+    let server = Server::with(&["--max-note-bytes", "20MiB"]).await;
+    let client = &server.client;
+    let text = "x".repeat(20 << 20);
+    let id = client.note("ada", &text).await;
+    assert_eq!(client.get(&format!("/ada/{id}")).await.expect(200).json()["note"]["text"], text);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_far_too_much_still_gets_its_413() {
+    let server = Server::start().await;
+    let client = &server.client;
+    // More than fits into the buffers of the sockets: the refusal comes while the client still
+    // sends, and closing the connection under it would cost it the answer.
+    for _ in 0..20 {
+        let request = client.request("POST", "/ada").header("content-type", "application/json");
+        let reply = client.send(request.body(vec![b' '; 24 << 20])).await.expect(413);
+        assert_eq!(reply.code(), "too_large");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_404() {
+    let server = Server::start().await;
+    let client = &server.client;
+    let id = client.note("ada", "x").await;
+    for (path, code) in [
+        ("/ada/note_aaaaaaaaaaaaaaaa".to_owned(), "not_found"),
+        ("/ada/x".to_owned(), "not_found"),
+        (format!("/ada/{}", id.to_uppercase()), "not_found"),
+        (format!("/ada/{id}%00"), "not_found"),
+        ("/".to_owned(), "unknown_user"),
+        ("/ada/".to_owned(), "unknown_user"),
+        (format!("/ada/{id}/"), "unknown_user"),
+        (format!("/ada/{id}/more"), "unknown_user"),
+        (format!("/grace/{id}"), "unknown_user"),
+    ] {
+        assert_eq!(client.get(&path).await.expect(404).code(), code, "{path}");
+    }
+    for method in ["PATCH", "DELETE"] {
+        for path in ["/ada/note_aaaaaaaaaaaaaaaa", "/grace/note_aaaaaaaaaaaaaaaa"] {
+            client.send(client.request(method, path).json(&json!({"text": "y"}))).await.expect(404);
+        }
+    }
+    assert_eq!(client.texts("ada").await, ["x"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_bad_page_is_400_and_names_the_parameter() {
+    let server = Server::start().await;
+    let client = &server.client;
+    client.note("ada", "x").await;
+    for user in ["ada", "nobody"] {
+        for (query, field) in [
+            ("limit=0", "limit"),
+            ("limit=501", "limit"),
+            ("limit=-1", "limit"),
+            ("limit=ten", "limit"),
+            ("limit=", "limit"),
+            ("limit=99999999999999999999", "limit"),
+            ("cursor=", "cursor"),
+            ("cursor=note_", "cursor"),
+            ("cursor=%27%20OR%201%3D1", "cursor"),
+            ("order=sideways", "order"),
+        ] {
+            let reply = client.get(&format!("/{user}?{query}")).await.expect(400);
+            assert_eq!(reply.json()["field"], field, "{user} {query}");
+        }
+    }
+    client.get("/ada?limit=500&order=desc&utm_source=elsewhere").await.expect(200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_refused_body_makes_no_user() {
+    let server = Server::start().await;
+    let client = &server.client;
+    client.get("/nobody").await.expect(200);
+    let before = tree(&server.data());
+    client.post("/nobody", json!({"text": 1})).await.expect(422);
+    client.post("/nobody", json!({"text": "x".repeat((1 << 20) + 1)})).await.expect(413);
+    client.send(client.request("POST", "/nobody").body("x")).await.expect(415);
+    let truncated = client.request("POST", "/nobody").header("content-type", "application/json").body("{");
+    client.send(truncated).await.expect(400);
+    assert_eq!(tree(&server.data()), before);
+    assert_eq!(server.app.store().counts().await.unwrap().active, 0);
+    server.stop().await;
+}

@@ -1,0 +1,139 @@
+//! How a user's database comes to be, and what does not bring it about.
+
+use serde_json::json;
+
+use crate::harness::{Server, tree};
+
+#[tokio::test]
+async fn sixty_four_first_writes_at_once_make_one_user_and_sixty_four_notes() {
+    let server = Server::start().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..64 {
+        let client = server.client.clone();
+        tasks.spawn(async move { client.note("ada", &n.to_string()).await });
+    }
+    let mut ids = tasks.join_all().await;
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 64);
+
+    let mut texts: Vec<u32> = server.client.texts("ada").await.iter().map(|text| text.parse().unwrap()).collect();
+    texts.sort_unstable();
+    assert_eq!(texts, (0..64).collect::<Vec<_>>());
+    assert_eq!(server.app.store().counts().await.unwrap().active, 1);
+    let files = tree(&server.data().join("tenants"));
+    assert_eq!(files.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "db")).count(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn reads_create_nothing() {
+    for mode in ["open", "webhook"] {
+        let server = Server::with(&["--provisioning", mode]).await;
+        let client = &server.client;
+        let known = if mode == "open" { 200 } else { 404 };
+        // The first one may open the catalog's readers.
+        client.get("/nobody").await.expect(known);
+        let before = tree(&server.data());
+        let open = server.app.store().open_count();
+        for n in 0..20 {
+            let reply = client.get(&format!("/nobody_{n}")).await.expect(known);
+            if mode == "open" {
+                assert_eq!(reply.json(), json!({"notes": []}));
+            } else {
+                assert_eq!(reply.code(), "unknown_user");
+            }
+            client.send(client.request("HEAD", &format!("/nobody_{n}"))).await.expect(known);
+            let note = format!("/nobody_{n}/note_aaaaaaaaaaaaaaaa");
+            client.get(&note).await.expect(404);
+            client.patch(&note, json!({"text": "x"})).await.expect(404);
+            client.delete(&note).await.expect(404);
+        }
+        assert_eq!(tree(&server.data()), before, "{mode}");
+        assert_eq!(server.app.store().open_count(), open);
+        assert_eq!(server.app.store().counts().await.unwrap().active, 0);
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn without_open_provisioning_a_write_creates_nobody() {
+    let server = Server::with(&["--provisioning", "webhook"]).await;
+    let client = &server.client;
+    client.get("/ada").await.expect(404);
+    let before = tree(&server.data());
+    assert_eq!(client.post("/ada", json!({"text": "x"})).await.expect(404).code(), "unknown_user");
+    assert_eq!(tree(&server.data()), before);
+
+    server.app.store().lease_or_create(&"ada".parse().unwrap()).await.unwrap();
+    client.note("ada", "x").await;
+    assert_eq!(client.texts("ada").await, ["x"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_left_by_an_interrupted_creation_is_adopted_with_what_is_in_it() {
+    let (first, second) = (Server::start().await, Server::start().await);
+    first.client.note("ada", "from before").await;
+    let file = first.app.store().layout().tenant(&"ada".parse().unwrap());
+    let target = second.app.store().layout().tenant(&"ada".parse().unwrap());
+    first.app.store().close(tokio::time::Instant::now() + crate::harness::PATIENCE).await;
+    std::fs::copy(&file, &target).unwrap();
+
+    // The catalog does not know it: for readers it is not there.
+    assert_eq!(second.client.get("/ada").await.expect(200).json(), json!({"notes": []}));
+    second.client.note("ada", "from now").await;
+    assert_eq!(second.client.texts("ada").await, ["from before", "from now"]);
+    assert_eq!(second.app.store().counts().await.unwrap().active, 1);
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_left_in_tmp_is_gone_after_a_start() {
+    let folder = tempfile::TempDir::new().unwrap();
+    Server::on(folder.path(), &[]).await.stop().await;
+    std::fs::write(folder.path().join("tmp/7.db"), b"half a file").unwrap();
+    std::fs::create_dir(folder.path().join("tmp/half")).unwrap();
+    std::fs::write(folder.path().join("tmp/half/restore.db"), b"half a file").unwrap();
+    Server::on(folder.path(), &[]).await.stop().await;
+    assert_eq!(std::fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn suspended_users_are_refused_with_the_reason_until_resumed() {
+    let server = Server::start().await;
+    let (client, store) = (&server.client, server.app.store());
+    let id = "ada".parse().unwrap();
+    let note = client.note("ada", "x").await;
+    store.suspend(&id, "payment overdue").await.unwrap();
+    for (method, path) in [("GET", "/ada".to_owned()), ("POST", "/ada".to_owned()), ("DELETE", format!("/ada/{note}"))]
+    {
+        let reply = client.send(client.request(method, &path).json(&json!({"text": "y"}))).await.expect(403);
+        assert_eq!(reply.code(), "suspended");
+        assert!(reply.json()["detail"].as_str().unwrap().contains("payment overdue"));
+    }
+    store.resume(&id).await.unwrap();
+    assert_eq!(client.texts("ada").await, ["x"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn deleted_users_are_unknown_and_come_back_whole_when_restored() {
+    let server = Server::start().await;
+    let (client, store) = (&server.client, server.app.store());
+    let id = "ada".parse().unwrap();
+    let note = client.note("ada", "x").await;
+    let row = store.delete(&id).await.unwrap();
+    assert_eq!(row.purge_after.unwrap() - row.deleted.unwrap(), 30 * 86_400_000);
+    assert!(!store.layout().tenant(&id).exists() && store.layout().trashed(&id).exists());
+
+    assert_eq!(client.get("/ada").await.expect(200).json(), json!({"notes": []}), "as one that never was");
+    client.get(&format!("/ada/{note}")).await.expect(404);
+    client.post("/ada", json!({"text": "again"})).await.expect(404);
+    store.delete(&id).await.expect("twice is no error");
+
+    store.restore(&id).await.unwrap();
+    assert_eq!(client.texts("ada").await, ["x"]);
+    assert_eq!(store.restore(&id).await.unwrap_err().kind(), cubby::ErrorKind::Conflict);
+    server.stop().await;
+}
