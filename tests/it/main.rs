@@ -6,6 +6,7 @@
 mod harness;
 mod source;
 
+mod documents;
 mod events;
 mod faults;
 mod hostile;
