@@ -121,8 +121,9 @@ impl Schema {
         finish: impl FnOnce(&rusqlite::Transaction) -> rusqlite::Result<()>,
     ) -> Result<()> {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut target = InTransaction { tx };
-        Runner::new(&self.migrations).set_grouped(true).run(&mut target).map_err(failed)?;
+        let mut target = InTransaction { tx, failed: None };
+        let ran = Runner::new(&self.migrations).set_grouped(true).run(&mut target);
+        ran.map_err(|error| failed(error, self.name_of(target.failed.as_deref())))?;
         let tx = target.tx;
         if tx.is_autocommit() {
             // The file may hold half a migration now: nothing here can take that back.
@@ -146,6 +147,11 @@ impl Schema {
         finish(&tx)?;
         Ok(tx.commit()?)
     }
+
+    /// The migration with this SQL, for a message.
+    fn name_of(&self, sql: Option<&str>) -> Option<String> {
+        self.migrations.iter().find(|migration| migration.sql() == sql).map(ToString::to_string)
+    }
 }
 
 /// The schema version a file says it has.
@@ -154,7 +160,7 @@ pub fn user_version(conn: &Connection) -> Result<i32> {
 }
 
 /// A migration that fails quarantines the tenant; a disk that fails under it does not.
-fn failed(error: refinery::Error) -> Error {
+fn failed(error: refinery::Error, migration: Option<String>) -> Error {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(cause) = next {
         if let Some(sqlite) = cause.downcast_ref::<rusqlite::Error>() {
@@ -162,10 +168,21 @@ fn failed(error: refinery::Error) -> Error {
             if kind != ErrorKind::Internal && kind != ErrorKind::TooLarge {
                 return Error::new(kind, message).with_source(error);
             }
+            if let Some(migration) = migration {
+                return Error::new(ErrorKind::Quarantined, format!("migration {migration} failed: {}", reason(sqlite)));
+            }
         }
         next = cause.source();
     }
-    Error::new(ErrorKind::Quarantined, chain(&error)).with_source(error)
+    Error::new(ErrorKind::Quarantined, chain(&error))
+}
+
+/// What SQLite says, without the text of the whole migration.
+fn reason(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        error => error.to_string(),
+    }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -186,6 +203,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// be an error.
 struct InTransaction<'c> {
     tx: rusqlite::Transaction<'c>,
+    /// The SQL that failed: refinery's error does not say which migration it was.
+    failed: Option<String>,
 }
 
 impl Transaction for InTransaction<'_> {
@@ -194,7 +213,7 @@ impl Transaction for InTransaction<'_> {
     fn execute<'a, T: Iterator<Item = &'a str>>(&mut self, queries: T) -> Result<usize, Self::Error> {
         let mut count = 0;
         for query in queries {
-            self.tx.execute_batch(query)?;
+            self.tx.execute_batch(query).inspect_err(|_| self.failed = Some(query.to_owned()))?;
             count += 1;
         }
         Ok(count)
@@ -247,7 +266,7 @@ mod tests {
         let mut conn = memory();
         let error = schema.apply(&mut conn, false, |_| Ok(())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Quarantined);
-        assert!(error.message().contains("no such table: nowhere"), "{error}");
+        assert_eq!(error.detail(), "migration V2__b failed: no such table: nowhere");
         assert_eq!((tables(&conn), user_version(&conn).unwrap()), (0, 0));
     }
 
