@@ -51,9 +51,75 @@ pub fn millis(duration: Duration) -> Millis {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// RFC 3339 in UTC with milliseconds. Times outside the years 1970–9999 are shown at that edge.
-pub fn rfc3339(at: Millis) -> humantime::Rfc3339Timestamp {
+/// A moment in RFC 3339, in UTC with milliseconds: always twenty-four bytes.
+///
+/// Times outside the years 1970–9999 are shown at that edge.
+///
+/// Ours, because a page of notes has two for each and a formatter over `fmt` took a seventh of the
+/// page's whole cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rfc3339([u8; 24]);
+
+/// Writes a moment.
+pub fn rfc3339(at: Millis) -> Rfc3339 {
     const LAST: u64 = 253_402_300_799_999;
+    const DAY: u64 = 86_400_000;
     let at = u64::try_from(at).unwrap_or(0).min(LAST);
-    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at))
+    let (days, rest) = (at / DAY, at % DAY);
+    // Days to a date in the proleptic Gregorian calendar, counted from 1 March 0000 in eras of 400
+    // years, as in "chrono-Compatible Low-Level Date Algorithms" (Howard Hinnant, days_from_civil).
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    digits(&mut text[0..4], year);
+    digits(&mut text[5..7], month);
+    digits(&mut text[8..10], day);
+    digits(&mut text[11..13], rest / 3_600_000);
+    digits(&mut text[14..16], rest / 60_000 % 60);
+    digits(&mut text[17..19], rest / 1000 % 60);
+    digits(&mut text[20..23], rest % 1000);
+    Rfc3339(text)
+}
+
+fn digits(place: &mut [u8], mut number: u64) {
+    for digit in place.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
+impl Rfc3339 {
+    /// The text.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Rfc3339 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(std::str::from_utf8(&self.0).map_err(|_| fmt::Error)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_a_library_writes_them() {
+        // Every hour and a bit over a century, so every day of it, leap days included.
+        for at in (0..4_102_444_800_000).step_by(3_723_457 * 7) {
+            let theirs = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at));
+            assert_eq!(rfc3339(at.try_into().unwrap()).to_string(), theirs.to_string());
+        }
+        assert_eq!(rfc3339(i64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(rfc3339(-1).to_string(), "1970-01-01T00:00:00.000Z");
+    }
 }

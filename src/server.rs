@@ -17,9 +17,9 @@ use tokio::{
 
 use crate::{app::App, error::Result, router};
 
-/// Bytes that a request's header may have, and how many fields.
+/// Bytes that a request's header may have. It may have a hundred fields, hyper's default; setting
+/// even that explicitly makes hyper initialise a buffer for them with each request.
 const MAX_HEADER_BYTES: usize = 64 << 10;
-const MAX_HEADERS: usize = 100;
 
 /// Serves on `listener` until `shutdown` resolves, then drains: `/readyz` turns red, nothing more
 /// is accepted, requests in flight are finished to a deadline, and all tenants are closed with
@@ -85,7 +85,6 @@ async fn connection(app: App, routes: Router, stream: TcpStream, mut draining: w
         .timer(TokioTimer::new())
         .header_read_timeout(app.config().header_timeout)
         .max_buf_size(MAX_HEADER_BYTES)
-        .max_headers(MAX_HEADERS)
         // A client that has sent its request and closed its side still wants the answer.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));

@@ -1,31 +1,169 @@
-//! Logs: their format and where they go.
+//! Logs: their format, where they go, and the request they belong to.
+//!
+//! The id of the request is a task-local value that a line picks up when it is written. A
+//! `tracing` span for each request would format its fields into a registry whether a line is ever
+//! written or not: an eighth of the whole cost of reading a note.
 
-use std::io::IsTerminal;
+use std::{fmt, io::IsTerminal, sync::Arc, time::SystemTime};
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use serde_json::{Map, Value};
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
 
 use crate::{
     config::{LogConfig, LogFormat},
     error::{Error, Result},
 };
 
+tokio::task_local! {
+    static REQUEST: Arc<str>;
+}
+
+/// Runs a request's future; lines written meanwhile carry `id`.
+pub async fn in_request<F: Future>(id: Arc<str>, request: F) -> F::Output {
+    REQUEST.scope(id, request).await
+}
+
+/// Carries the current request's id over to work on another thread.
+pub fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let id = REQUEST.try_with(Clone::clone).ok();
+    move || match id {
+        Some(id) => REQUEST.sync_scope(id, work),
+        None => work(),
+    }
+}
+
 /// Starts logging to standard error. Standard output belongs to commands' results.
 pub fn start(config: &LogConfig) -> Result<()> {
     let filter = EnvFilter::try_new(&config.log).map_err(|e| Error::config(format!("--log {:?}: {e}", config.log)))?;
+    let terminal = std::io::stderr().is_terminal();
     let json = match config.log_format {
-        LogFormat::Auto => !std::io::stderr().is_terminal(),
+        LogFormat::Auto => !terminal,
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let registry = tracing_subscriber::registry().with(filter);
-    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let started = match json {
-        true => {
-            registry.with(lines.json().flatten_event(true).with_current_span(true).with_span_list(false)).try_init()
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal && !json)
+        .event_format(Line { json });
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init()
+        .map_err(|e| Error::config("logging was started before").with_source(e))
+}
+
+/// One event, one line: time, level, message, fields, request id.
+struct Line {
+    json: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for Line
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+    N: for<'w> FormatFields<'w> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        if let Ok(id) = REQUEST.try_with(ToString::to_string) {
+            fields.others.push(("request_id", Value::String(id)));
         }
-        false => registry.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init(),
+        let level = *event.metadata().level();
+        match self.json {
+            true => as_json(writer, level, fields),
+            false => as_text(writer, level, &fields),
+        }
+    }
+}
+
+fn as_json(mut writer: Writer<'_>, level: Level, fields: Fields) -> fmt::Result {
+    let mut line = Map::new();
+    line.insert("timestamp".into(), humantime::format_rfc3339_micros(SystemTime::now()).to_string().into());
+    line.insert("level".into(), level.as_str().into());
+    line.insert("message".into(), fields.message.into());
+    line.extend(fields.others.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    writeln!(writer, "{}", Value::Object(line))
+}
+
+fn as_text(mut writer: Writer<'_>, level: Level, fields: &Fields) -> fmt::Result {
+    let now = humantime::format_rfc3339_millis(SystemTime::now());
+    let color = match level {
+        Level::ERROR => "31",
+        Level::WARN => "33",
+        Level::INFO => "32",
+        _ => "2",
     };
-    started.map_err(|e| Error::config("logging was started before").with_source(e))
+    match writer.has_ansi_escapes() {
+        true => write!(writer, "\x1b[2m{now}\x1b[0m \x1b[{color}m{level:>5}\x1b[0m ")?,
+        false => write!(writer, "{now} {level:>5} ")?,
+    }
+    plain(&mut writer, &fields.message)?;
+    for (name, value) in &fields.others {
+        write!(writer, " {name}=")?;
+        match value {
+            Value::String(text) => plain(&mut writer, text)?,
+            other => write!(writer, "{other}")?,
+        }
+    }
+    writeln!(writer)
+}
+
+/// Text from outside must not end a line or command a terminal.
+fn plain(writer: &mut Writer<'_>, text: &str) -> fmt::Result {
+    for c in text.chars() {
+        match c.is_control() {
+            true => write!(writer, "{}", c.escape_default())?,
+            false => writer.write_char(c)?,
+        }
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: Vec<(&'static str, Value)>,
+}
+
+impl Fields {
+    fn add(&mut self, field: &Field, value: Value) {
+        match (field.name(), value) {
+            ("message", Value::String(text)) => self.message = text,
+            (name, value) => self.others.push((name, value)),
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, format!("{value:?}").into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, value.into());
+    }
 }
 
 /// Counts a delivery and how long it took. Types that nothing is done for share one label: they
@@ -35,4 +173,16 @@ pub fn delivery(kind: &str, outcome: &'static str, took: std::time::Duration) {
     let kind = KNOWN.into_iter().find(|known| *known == kind).unwrap_or("other");
     metrics::counter!("cubby_deliveries_total", "type" => kind, "outcome" => outcome).increment(1);
     metrics::histogram!("cubby_delivery_duration_seconds").record(took.as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        let mut text = String::new();
+        plain(&mut Writer::new(&mut text), "a\r\nb\x1b[31m").unwrap();
+        assert_eq!(text, "a\\r\\nb\\u{1b}[31m");
+    }
 }

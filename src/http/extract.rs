@@ -2,6 +2,8 @@
 //!
 //! All decisions about who may reach which tenant are made here, in [`admit`].
 
+use std::borrow::Cow;
+
 use axum::{
     extract::{FromRequest, FromRequestParts, Request},
     http::request::Parts,
@@ -97,9 +99,10 @@ impl Admitted {
     }
 }
 
-fn segment(parts: &Parts, index: usize) -> Vec<u8> {
+/// A segment of the path, percent-decoded; borrowed in the usual case, where nothing is encoded.
+fn segment(parts: &Parts, index: usize) -> Cow<'_, [u8]> {
     let raw = parts.uri.path().split('/').nth(index).unwrap_or("");
-    percent_decode_str(raw).collect()
+    percent_decode_str(raw).into()
 }
 
 impl FromRequestParts<App> for Tenant {

@@ -3,7 +3,7 @@
 use std::{
     panic::AssertUnwindSafe,
     sync::{
-        LazyLock,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -16,10 +16,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use tracing::Instrument;
 
 use super::problem::Problem;
-use crate::app::App;
+use crate::{app::App, telemetry};
 
 /// The header with the request's id, in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -30,8 +29,8 @@ const SLOW: Duration = Duration::from_secs(1);
 /// Wraps every route.
 pub async fn envelope(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = request_id(&request);
-    let span = tracing::info_span!("request", request_id = id.to_str().unwrap_or(""), method = %request.method());
-    async {
+    let text: Arc<str> = id.to_str().unwrap_or("").into();
+    telemetry::in_request(text.clone(), async {
         let started = tokio::time::Instant::now();
         let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
         let response = match tokio::time::timeout(app.config().request_timeout, handled).await {
@@ -51,7 +50,7 @@ pub async fn envelope(State(app): State<App>, request: Request, next: Next) -> R
             .into_response(),
         };
         let mut response = match response.extensions().get::<Problem>() {
-            Some(problem) => keep_allow(&response, problem.render(id.to_str().unwrap_or(""))),
+            Some(problem) => keep_allow(&response, problem.render(&text)),
             None => response,
         };
         let took = started.elapsed();
@@ -68,8 +67,7 @@ pub async fn envelope(State(app): State<App>, request: Request, next: Next) -> R
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         response
-    }
-    .instrument(span)
+    })
     .await
 }
 

@@ -1,7 +1,5 @@
 //! Notes: their ids, their shape in JSON, and pages of them. No I/O.
 
-use std::io::Write;
-
 use parking_lot::Mutex;
 use serde::Deserialize;
 
@@ -110,7 +108,11 @@ impl Note<'_> {
         json.extend_from_slice(b"\",\"text\":");
         // Writing to memory does not fail.
         let _ = serde_json::to_writer(&mut *json, self.text);
-        let _ = write!(json, ",\"created\":\"{}\",\"updated\":\"{}\"}}", rfc3339(self.created), rfc3339(self.updated));
+        json.extend_from_slice(b",\"created\":\"");
+        json.extend_from_slice(rfc3339(self.created).as_bytes());
+        json.extend_from_slice(b"\",\"updated\":\"");
+        json.extend_from_slice(rfc3339(self.updated).as_bytes());
+        json.extend_from_slice(b"\"}");
     }
 
     /// `{"note":…}`.

@@ -26,7 +26,7 @@ pub fn list(conn: &Connection, page: &Page) -> Sql<Vec<u8>> {
     let mut statement = conn.prepare_cached(sql)?;
     // One more than asked for tells whether there is more.
     let mut rows = statement.query(params![after, i64::try_from(page.limit).unwrap_or(i64::MAX) + 1])?;
-    let mut json = Vec::with_capacity(128 + 160 * page.limit.min(32));
+    let mut json = Vec::with_capacity(128 + 256 * page.limit.min(32));
     json.extend_from_slice(b"{\"notes\":[");
     let (mut count, mut last) = (0, [0u8; 32]);
     let mut last_length = 0;

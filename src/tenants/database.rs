@@ -99,17 +99,9 @@ pub struct Opened {
 /// [`ErrorKind::Damaged`] for a file that is not this tenant's or no database; both leave it as it was.
 pub fn open_file(recipe: &Recipe) -> Result<Opened> {
     // SQLite takes an empty file for an empty database, and would make one of it.
-    let length = std::fs::symlink_metadata(recipe.path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => {
-            Error::new(ErrorKind::Damaged, "the database file is missing; restore it from a backup, or delete the user")
-        }
-        _ => Error::io(recipe.path.display(), e),
-    })?;
-    if !length.is_file() || length.len() == 0 {
-        let found = if length.is_file() { "is empty" } else { "is not a plain file" };
-        return Err(Error::new(ErrorKind::Damaged, format!("the database file {found}")));
-    }
-    let options = Options { locking: Locking::Exclusive, application_id: APPLICATION_ID, ..recipe.options.clone() };
+    let known_header = open::read_header(recipe.path, APPLICATION_ID)?;
+    let options =
+        Options { locking: Locking::Exclusive, application_id: APPLICATION_ID, known_header, ..recipe.options.clone() };
     let deadline = Deadline::none();
     // A close empties it. Looked at before SQLite, which makes an empty one.
     let unclean = std::fs::metadata(super::path::wal_of(recipe.path)).is_ok_and(|wal| wal.len() > 0);
@@ -142,8 +134,11 @@ fn inspect(recipe: &Recipe, conn: &mut Connection) -> Result<Applied> {
         let message = format!("the file belongs to another tenant, {:?}", meta.tenant);
         return Err(Error::new(ErrorKind::Damaged, message));
     }
-    let verify = meta.schema_digest != recipe.schema.digest();
-    recipe.schema.apply(conn, verify, |tx| {
+    if meta.schema_digest == recipe.schema.digest() {
+        // The digest stands for every migration, and so for the version too.
+        return Ok(Applied::Nothing);
+    }
+    recipe.schema.apply(conn, true, |tx| {
         tx.execute("UPDATE cubby_meta SET schema_digest = ?1", [recipe.schema.digest()])?;
         Ok(())
     })

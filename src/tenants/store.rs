@@ -30,6 +30,7 @@ use crate::{
     clock::{Clock, Millis, millis},
     error::{Error, ErrorKind, Result},
     sqlite::{combine::Limits, migrate::Applied, migrate::Schema, open, open::Options},
+    telemetry::carried,
 };
 
 /// How a [`Store`] is to be.
@@ -271,7 +272,6 @@ impl Store {
         }
     }
 
-    #[tracing::instrument(level = "debug", skip_all, fields(tenant = %id))]
     async fn wait_or_open(
         &self,
         id: &TenantId,
@@ -286,12 +286,11 @@ impl Store {
                 Acquired::Wait(changed) => tokio::time::timeout_at(until, changed).await.map_err(busy)?,
                 Acquired::Absent(ticket) => {
                     let (store, create) = (self.clone(), create.clone());
-                    let span = tracing::Span::current();
                     // Not cancelled with this future: whoever else waits gets what it opens.
                     let tried = self
                         .inner
                         .runtime
-                        .spawn_blocking(move || span.in_scope(|| store.open_absent(ticket, create)))
+                        .spawn_blocking(carried(move || store.open_absent(ticket, create)))
                         .await
                         .map_err(|e| Error::internal("opening a tenant did not finish").with_source(e))??;
                     match tried {

@@ -50,9 +50,9 @@ def probe(server, keep=None):
     one = client.request("GET", f"/{TENANT}/{note}")
     expect(server.name, "GET note", one[0], 200, one[2], lambda answer: is_note(answer["note"]))
     if server.stores:
-        status = client.request("GET", "/user_nobody")[0]
+        status = client.request("GET", f"/user_nobody/{note}")[0]
         if status != 404:
-            raise Problem(f"{server.name}: a tenant that does not exist answered {status}, not 404")
+            raise Problem(f"{server.name}: a note of a tenant that does not exist answered {status}, not 404")
     client.close()
     sizes = {}
     for name, (_, _, body, head) in (("create", created), ("list", listed), ("read", one)):
