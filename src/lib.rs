@@ -13,7 +13,8 @@
 //! notes webhooks         features; never each other
 //! app http               long-lived parts; the HTTP toolkit, which knows no feature
 //! tenants                the LRU of open databases, leases, lifecycle: the core
-//! catalog identity       who exists, in what state; who is calling, by what they show
+//! identity               who is calling, by what they show
+//! catalog                who exists, in what state
 //! sqlite error config telemetry clock
 //! ```
 //!

@@ -107,7 +107,7 @@ async fn close(store: Store) {
     store.close(tokio::time::Instant::now() + std::time::Duration::from_secs(10)).await;
 }
 
-/// A yes or no for standard output that a script may read.
+/// Prints a result that a script may read.
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| crate::Error::internal("JSON").with_source(e))?;
     println!("{text}");

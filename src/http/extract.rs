@@ -1,6 +1,6 @@
 //! What handlers are handed instead of raw requests: a tenant that is parsed, allowed and open.
 //!
-//! All decisions about who may reach which tenant are made here, in [`admit`].
+//! All decisions about who may reach which tenant are made here, in `admit`.
 
 use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
 //! The issuer's public keys, from where it publishes them.
 //!
 //! An attacker chooses the `kid` of a token, so an unknown one must not become a request to the
-//! issuer each time: one fetch at a time, and none sooner than [`EVERY`] after the last.
+//! issuer each time: one fetch at a time, and none sooner than `EVERY` after the last.
 
 use std::{
     collections::HashMap,
