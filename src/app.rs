@@ -1,5 +1,7 @@
 //! The long-lived parts of a server, built from its configuration.
 
+mod background;
+
 use std::{
     sync::{
         Arc,
@@ -14,8 +16,9 @@ use crate::{
     clock::Clock,
     config::{DataConfig, Provisioning, ServeConfig},
     error::Result,
-    identity::{Identity, jwt::Verifier},
+    identity::{Identity, clerk::Clerk, jwt::Verifier, provider::Provider},
     sqlite::{combine::Limits, migrate::Schema, open::PAGE_SIZE},
+    sync::run::Syncer,
     tenants::store::{Store, StoreOptions},
 };
 
@@ -32,6 +35,7 @@ struct Inner {
     config: ServeConfig,
     store: Store,
     identity: Identity,
+    syncer: Arc<Syncer>,
     draining: AtomicBool,
 }
 
@@ -48,8 +52,15 @@ impl App {
     /// If the settings of who is let in cannot be used.
     pub fn over(store: Store, config: ServeConfig) -> Result<Self> {
         let identity = Identity::new(&config.door, store.clock())?;
-        let app = Self { inner: Arc::new(Inner { config, store, identity, draining: AtomicBool::new(false) }) };
+        let provider = Clerk::new(&config.sync.provider)?.map(|clerk| Arc::new(clerk) as Arc<dyn Provider>);
+        let syncer = Syncer::new(store.clone(), provider, config.sync.provider.sync_max_delete);
+        let every = config.sync.sync_every;
+        let app = Self { inner: Arc::new(Inner { config, store, identity, syncer, draining: AtomicBool::new(false) }) };
         tokio::spawn(maintain(Arc::downgrade(&app.inner)));
+        tokio::spawn(background::sweep(Arc::downgrade(&app.inner)));
+        if let Some(every) = every {
+            tokio::spawn(background::reconcile(Arc::downgrade(&app.inner), every));
+        }
         if let Some(jwks) = app.identity().sessions().and_then(Verifier::jwks).cloned() {
             tokio::spawn(async move { jwks.warm_up().await });
         }
@@ -74,6 +85,11 @@ impl App {
     /// Who callers are, by what they show.
     pub fn identity(&self) -> &Identity {
         &self.inner.identity
+    }
+
+    /// What compares the catalog with the provider.
+    pub fn syncer(&self) -> &Arc<Syncer> {
+        &self.inner.syncer
     }
 
     /// Who may bring a tenant into being.

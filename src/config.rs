@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use crate::error::{Error, Result};
 
 pub mod door;
+pub mod provider;
 
 /// Where the data is and what is in it: for every command.
 #[derive(Debug, Clone, Args)]
@@ -149,6 +150,10 @@ pub struct ServeConfig {
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment would replace the heading in --help")]
     pub door: door::DoorConfig,
+
+    /// How it keeps in step with the provider.
+    #[command(flatten)]
+    pub sync: provider::SyncConfig,
 }
 
 /// Text that must not be seen: not in logs, not in `Debug`, not in an error.
@@ -212,6 +217,7 @@ impl ServeConfig {
     /// Refuses what no server should run with, and says which setting would allow it.
     pub fn validate(&self) -> Result<()> {
         self.door.validate()?;
+        self.sync.validate()?;
         if !self.listen.ip().is_loopback() && self.door.auth.is_open() && !self.insecure {
             return Err(Error::config(format!(
                 "refusing to listen on {}: callers are not authenticated, so anyone who reaches this address could \

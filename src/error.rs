@@ -44,6 +44,8 @@ pub enum ErrorKind {
     /// A database file is not what SQLite expects. The outcome of a write is unknown; after
     /// repeats the tenant is quarantined.
     Damaged,
+    /// The identity provider did not answer as it should. Retry later; nothing was concluded from it.
+    Provider,
     /// A setting is wrong. Fix it and start again.
     Config,
     /// A fault in this program.

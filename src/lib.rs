@@ -27,6 +27,7 @@
 //! A handler never sees a raw id or the store. A write query takes a `&Transaction`, so forgetting
 //! one does not compile.
 
+pub mod admin;
 pub mod app;
 pub mod catalog;
 pub mod cli;
@@ -39,6 +40,7 @@ pub mod notes;
 pub mod router;
 pub mod server;
 pub mod sqlite;
+pub mod sync;
 pub mod telemetry;
 pub mod tenants;
 pub mod webhooks;

@@ -3,6 +3,7 @@
 use axum::{Router, middleware, routing::get};
 
 use crate::{
+    admin,
     app::App,
     error::Result,
     http::{health, middleware::envelope, problem::Problem},
@@ -20,7 +21,8 @@ pub fn router(app: App) -> Result<Router> {
     let mut routes = Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
-        .merge(webhooks::routes::routes(&app)?);
+        .merge(webhooks::routes::routes(&app)?)
+        .merge(admin::sync::routes());
     if app.store().has_table(NOTES_TABLE) {
         routes = routes.merge(notes::routes::routes());
     }

@@ -4,6 +4,8 @@
 //! `tracing` span for each request would format its fields into a registry whether a line is ever
 //! written or not: an eighth of the whole cost of reading a note.
 
+pub mod metrics;
+
 use std::{fmt, io::IsTerminal, sync::Arc, time::SystemTime};
 
 use serde_json::{Map, Value};
@@ -164,15 +166,6 @@ impl Visit for Fields {
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.add(field, value.into());
     }
-}
-
-/// Counts a delivery and how long it took. Types that nothing is done for share one label: they
-/// come from outside, and each label is a series for good.
-pub fn delivery(kind: &str, outcome: &'static str, took: std::time::Duration) {
-    const KNOWN: [&str; 3] = ["user.created", "user.updated", "user.deleted"];
-    let kind = KNOWN.into_iter().find(|known| *known == kind).unwrap_or("other");
-    metrics::counter!("cubby_deliveries_total", "type" => kind, "outcome" => outcome).increment(1);
-    metrics::histogram!("cubby_delivery_duration_seconds").record(took.as_secs_f64());
 }
 
 #[cfg(test)]

@@ -76,8 +76,7 @@ CREATE TABLE sync_runs (
     id       INTEGER PRIMARY KEY,
     started  INTEGER NOT NULL,
     finished INTEGER,
-    dry_run  INTEGER NOT NULL,
-    outcome  TEXT,
+    outcome  TEXT,                         -- NULL: it runs, or the server died
     report   TEXT                          -- JSON
 ) STRICT;
 

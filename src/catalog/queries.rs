@@ -7,6 +7,7 @@ use crate::tenants::id::TenantId;
 
 pub mod deliveries;
 pub mod departed;
+pub mod runs;
 
 type Sql<T> = rusqlite::Result<T>;
 

@@ -14,6 +14,7 @@ use crate::{
 
 mod migrate;
 mod serve;
+mod sync;
 mod tenants;
 
 /// A SQLite database for every user of your app
@@ -52,13 +53,16 @@ const EXAMPLES: &str = "Examples:
 enum Command {
     /// Serve (what cubby does without a command)
     #[command(after_help = serve::EXAMPLES)]
-    Serve(ServeConfig),
+    Serve(Box<ServeConfig>),
     /// List, show, create, suspend, resume, delete and restore users' databases
     #[command(subcommand, after_help = tenants::EXAMPLES)]
     Tenants(tenants::Command),
     /// Bring users' databases to the newest schema now, not when they are next opened
     #[command(after_help = migrate::EXAMPLES)]
     Migrate(migrate::Command),
+    /// Make the catalog like Clerk's list of users
+    #[command(after_help = sync::EXAMPLES)]
+    Sync(sync::Command),
 }
 
 /// Parses the command line and runs it. Errors go to standard error, with what to do about them.
@@ -83,10 +87,11 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode> {
     telemetry::start(&cli.common.log)?;
-    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(config) => serve::run(&cli.common.data, config),
+    match cli.command.unwrap_or(Command::Serve(Box::new(cli.serve))) {
+        Command::Serve(config) => serve::run(&cli.common.data, *config),
         Command::Tenants(command) => runtime()?.block_on(tenants::run(&cli.common.data, command)),
         Command::Migrate(command) => runtime()?.block_on(migrate::run(&cli.common.data, command)),
+        Command::Sync(command) => runtime()?.block_on(sync::run(&cli.common.data, command)),
     }
 }
 

@@ -108,6 +108,7 @@ impl From<Error> for Problem {
             ErrorKind::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "query_timeout"),
             ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable"),
             ErrorKind::Damaged => (StatusCode::SERVICE_UNAVAILABLE, "database_damaged"),
+            ErrorKind::Provider => (StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable"),
             ErrorKind::Config | ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
         };
         let detail = match error.kind() {
@@ -124,6 +125,7 @@ impl From<Error> for Problem {
             ErrorKind::Busy | ErrorKind::Unavailable | ErrorKind::Damaged => {
                 problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
             }
+            ErrorKind::Provider => problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("5")),
             ErrorKind::Quarantined => problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("30")),
             _ => problem,
         }

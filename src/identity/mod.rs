@@ -6,11 +6,15 @@
 //! | [`jwt`] | whether a session token is believed, and for how long that is remembered |
 //! | [`jwks`] | which public keys the issuer has now |
 //! | [`claims`] | which tokens are session tokens of ours, by what is in them |
+//! | [`provider`] | what is asked of the identity provider |
+//! | [`clerk`] | how Clerk is asked |
 //! | [`user`] | what is read of a user as the provider writes it |
 
 pub mod claims;
+pub mod clerk;
 pub mod jwks;
 pub mod jwt;
+pub mod provider;
 pub mod user;
 
 use crate::{

@@ -45,6 +45,11 @@ struct Address {
 }
 
 impl WireUser {
+    /// The id as it was written, whatever it may be.
+    pub fn raw_id(&self) -> Option<&str> {
+        self.id.0.as_deref()
+    }
+
     /// The user, at the time of the event that tells of them, if one does.
     ///
     /// # Errors

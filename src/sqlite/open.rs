@@ -138,6 +138,19 @@ pub fn in_memory() -> Result<Connection> {
     Ok(Connection::open_in_memory()?)
 }
 
+/// A new database for one computation, thrown away after it: nothing of it need survive a crash, so
+/// there is no log and no flush. `path` must not exist, or be what an earlier one left.
+pub fn scratch(path: &Path, cache_kib: u32) -> Result<Connection> {
+    write_new(path, &[])?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.execute_batch(&format!(
+        "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-{cache_kib}"
+    ))?;
+    Ok(conn)
+}
+
 /// Sets a fresh connection up. The order matters: even `journal_mode` can meet a lock, so the busy
 /// timeout comes first; the locking mode must be known before the WAL is first touched, or the
 /// shared-memory file is made after all.

@@ -86,6 +86,42 @@ impl Store {
         done.await.map_err(|e| Error::internal("a deletion did not finish").with_source(e))?
     }
 
+    /// Puts a deleted tenant's file back, or an empty one where nothing is left of it, then commits.
+    /// If the tenant does not live after that, the file goes back to the trash.
+    pub async fn bring_back<T, F>(&self, id: &TenantId, commit: F) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let hold = self.inner.slots.hold(id).await;
+        let store = self.clone();
+        let done = self.inner.runtime.spawn(async move {
+            store
+                .blocking(move |store| {
+                    // Of a tenant that lives after all something may be open.
+                    Self::close_held(&hold);
+                    let id = hold.id().clone();
+                    let (live, trashed) = (store.layout().tenant(&id), store.layout().trashed(&id));
+                    match (live.exists(), trashed.exists()) {
+                        (true, _) => {}
+                        (false, true) => files::relocate(&trashed, &live)?,
+                        (false, false) => {
+                            tracing::warn!(tenant = %id, "nothing is left of its data: it starts empty");
+                            store.place(&id)?;
+                        }
+                    }
+                    let of = id.clone();
+                    let (value, state) = store.catalog().write_blocking(move |tx| and_state(tx, &of, commit))?;
+                    if state == Some(State::Deleted) {
+                        files::relocate(&live, &trashed)?;
+                    }
+                    Ok(value)
+                })
+                .await
+        });
+        done.await.map_err(|e| Error::internal("a restoration did not finish").with_source(e))?
+    }
+
     /// Runs `work` on a thread that may block.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,

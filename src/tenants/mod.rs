@@ -12,6 +12,7 @@
 //! | [`store`] | leases, creation, eviction, shutdown |
 //! | [`lifecycle`] | suspend, delete, restore, migrate |
 //! | [`joint`] | creation and deletion that share their commit with a caller's rows |
+//! | [`retention`] | the end: purging |
 //! | [`files`] | placing and moving files |
 //! | [`faults`] | what went wrong with whose file, for operators |
 //! | [`template`] | what a new file holds |
@@ -37,6 +38,7 @@ pub mod joint;
 pub mod lifecycle;
 pub mod lock;
 pub mod path;
+pub mod retention;
 pub mod slots;
 pub mod store;
 pub mod template;

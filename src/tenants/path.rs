@@ -95,6 +95,38 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// Every live tenant's file by its name, in no order.
+    pub fn each_live(&self, mut see: impl FnMut(&str, &std::fs::DirEntry)) -> Result<()> {
+        for shard in 0..=u8::MAX {
+            let folder = self.tenants().join(hex::encode([shard]));
+            let failed = |e| Error::io(folder.display(), e);
+            for entry in std::fs::read_dir(&folder).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                // Not the write-ahead logs beside them.
+                if let Some(name) = entry.file_name().to_str().filter(|name| name.len() == FILE_NAME) {
+                    see(name, &entry);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first eight bytes of an id's digest: enough to tell a hundred million apart.
+pub fn fingerprint(id: &TenantId) -> u64 {
+    let digest = Sha256::digest(id.as_str().as_bytes());
+    u64::from_be_bytes(std::array::from_fn(|at| digest[at]))
+}
+
+/// The same, from the name of a file.
+pub fn fingerprint_of_name(name: &str) -> Option<u64> {
+    u64::from_str_radix(name.get(..16)?, 16).ok()
+}
+
+/// Characters of a file's name.
+const FILE_NAME: usize = 64 + ".db".len();
+
 fn file_name(id: &TenantId) -> String {
     let mut name = hex::encode(Sha256::digest(id.as_str().as_bytes()));
     name.push_str(".db");

@@ -21,7 +21,7 @@ use crate::{
     },
     clock::millis,
     error::{Error, ErrorKind, Result},
-    telemetry,
+    telemetry::metrics,
     tenants::store::Store,
 };
 
@@ -63,7 +63,7 @@ pub async fn apply(store: &Store, svix_id: &str, parsed: Parsed, body: Bytes, re
     if let Err(error) = &result {
         delivery.error = Some(error.detail());
         delivery.duration_us = microseconds(started);
-        telemetry::delivery(&delivery.kind, Outcome::Failed.as_str(), started.elapsed());
+        metrics::delivery(&delivery.kind, Outcome::Failed.as_str(), started.elapsed());
         // The failure itself is what matters; that it may not be recorded either is logged.
         if let Err(error) = store.catalog().write(move |tx| deliveries::record(tx, &delivery)).await {
             tracing::error!(svix_id, error = %error, "the failed delivery could not be recorded");
@@ -104,7 +104,7 @@ async fn carry_out(
         };
         match done {
             Done::Applied(outcome, answer) => {
-                telemetry::delivery(&delivery.kind, outcome.as_str(), started.elapsed());
+                metrics::delivery(&delivery.kind, outcome.as_str(), started.elapsed());
                 return Ok(match event.as_ref() {
                     Err(error) => {
                         tracing::warn!(svix_id = delivery.svix_id, error = %error, "a delivery can never be applied");

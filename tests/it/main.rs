@@ -15,5 +15,6 @@ mod isolation;
 mod layers;
 mod notes;
 mod provisioning;
+mod reconcile;
 mod tokens;
 mod webhooks;

@@ -3,6 +3,7 @@
 
 #![allow(dead_code)]
 
+pub mod clerk;
 pub mod sender;
 pub mod tokens;
 pub mod wire;

@@ -1,0 +1,60 @@
+//! What an app does by itself. Each task holds the app weakly: a server that is gone needs none.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{Weak, atomic::Ordering},
+    time::Duration,
+};
+
+use super::Inner;
+use crate::{catalog::queries::deliveries, clock::millis, sync::run::Options};
+
+/// How often what has reached the end of its retention is looked for.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// Deliveries forgotten in one commit.
+const FORGET: u32 = 1000;
+
+/// Purges tenants and deliveries whose retention has ended.
+pub(super) async fn sweep(app: Weak<Inner>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(app) = app.upgrade().filter(|app| !app.draining.load(Ordering::Acquire)) else { return };
+        if let Err(error) = app.store.purge_due().await {
+            tracing::error!(error = %error, "users whose retention has ended could not be purged");
+        }
+        let before = app.store.clock().now().saturating_sub(millis(app.config.sync.delivery_retention));
+        loop {
+            match app.store.catalog().write(move |tx| deliveries::forget(tx, before, FORGET)).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(error = %error, "old deliveries could not be removed");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Reconciles every so often, a little earlier or later each time: servers that were started
+/// together must not ask together.
+pub(super) async fn reconcile(app: Weak<Inner>, every: Duration) {
+    loop {
+        let share = RandomState::new().hash_one(0) % 200;
+        // 90 to 110 per cent.
+        let wait = every.mul_f64(0.9 + f64::from(u32::try_from(share).unwrap_or(100)) / 1000.0);
+        tokio::time::sleep(wait).await;
+        let Some(app) = app.upgrade().filter(|app| !app.draining.load(Ordering::Acquire)) else { return };
+        match app.syncer.start(Options::default()) {
+            Ok(running) => {
+                drop(app);
+                // It reports itself, to the log and to the catalog.
+                let _ = running.await;
+            }
+            Err(error) => tracing::info!(error = %error, "the scheduled reconcile did not start"),
+        }
+    }
+}

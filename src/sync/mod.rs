@@ -1,0 +1,24 @@
+//! Keeping the catalog in step with the provider, for when webhooks were late, lost or never sent.
+//!
+//! | file | decides |
+//! |---|---|
+//! | [`plan`] | what is different: a pure merge of two sorted streams |
+//! | [`spool`] | how the provider's list comes to be sorted in bounded memory |
+//! | [`run`] | one reconcile: list, compare, mend, report |
+//! | [`carry`] | one step of it |
+//! | [`report`] | what a run says of itself |
+//!
+//! # Invariants
+//! 1. **Nobody is deleted because the provider answered badly.** Deletions come last, only after a
+//!    whole list, only up to a bound, and only for users whom the provider, asked for them by name,
+//!    does not have either.
+//! 2. **A run changes nothing newer than itself.** What a webhook did while the list was read is
+//!    left alone: each step looks at the row again inside its own transaction.
+//! 3. **A dry run changes nothing at all.**
+
+pub mod carry;
+pub mod plan;
+mod queries;
+pub mod report;
+pub mod run;
+pub mod spool;

@@ -1,0 +1,248 @@
+//! What is different between the catalog and the provider: pure, and in memory for two rows.
+
+use std::{cmp::Ordering, iter::Peekable};
+
+use crate::{
+    catalog::model::{Millis, Row, State},
+    error::{Error, Result},
+    identity::user::User,
+    tenants::id::TenantId,
+};
+
+/// One thing to mend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// There and not here.
+    Create(User),
+    /// Here with an older profile.
+    Update(User),
+    /// Deleted here, and there all the same.
+    Restore(User),
+    /// Here and not there.
+    Delete(TenantId),
+}
+
+impl Step {
+    /// Whom it is about.
+    pub fn id(&self) -> &TenantId {
+        match self {
+            Self::Create(user) | Self::Update(user) | Self::Restore(user) => &user.id,
+            Self::Delete(id) => id,
+        }
+    }
+}
+
+/// What is to be done about one user, by a list that was begun at `since`. What happened here after
+/// that moment is newer than the list and stands.
+pub fn step(here: Option<&Row>, there: Option<&User>, since: Millis) -> Option<Step> {
+    match (here, there) {
+        (None, None) => None,
+        (None, Some(user)) => Some(Step::Create(user.clone())),
+        (Some(row), None) => {
+            let settled = row.created < since && row.restored.is_none_or(|at| at < since);
+            (row.state != State::Deleted && settled).then(|| Step::Delete(row.id.clone()))
+        }
+        (Some(row), Some(user)) if row.state == State::Deleted => {
+            row.deleted.is_none_or(|at| at < since).then(|| Step::Restore(user.clone()))
+        }
+        (Some(row), Some(user)) => stale(row, user).then(|| Step::Update(user.clone())),
+    }
+}
+
+/// Whether a row says something else than the provider, and nothing newer. Of one moment the
+/// provider's own word counts: that is how a damaged row is mended.
+fn stale(row: &Row, user: &User) -> bool {
+    let (here, there) = (row.profile.provider_updated_at, user.profile.provider_updated_at);
+    there > here || (there == here && !user.profile.says_as(&row.profile))
+}
+
+/// Merges both streams, each in ascending order of ids, to the steps that make the first like the
+/// second. Counts what needs none.
+pub struct Diff<H: Iterator<Item = Result<Row>>, T: Iterator<Item = Result<User>>> {
+    here: Peekable<H>,
+    there: Peekable<T>,
+    since: Millis,
+    last: Option<TenantId>,
+    unchanged: u64,
+}
+
+impl<H: Iterator<Item = Result<Row>>, T: Iterator<Item = Result<User>>> Diff<H, T> {
+    /// Of what is known here and there.
+    pub fn new(here: H, there: T, since: Millis) -> Self {
+        Self { here: here.peekable(), there: there.peekable(), since, last: None, unchanged: 0 }
+    }
+
+    /// How many users needed nothing so far.
+    pub fn unchanged(&self) -> u64 {
+        self.unchanged
+    }
+
+    fn pair(&mut self) -> Result<Option<(Option<Row>, Option<User>)>> {
+        let order = match (self.here.peek(), self.there.peek()) {
+            (None, None) => return Ok(None),
+            (Some(Err(_)), _) | (Some(_), None) => Ordering::Less,
+            (_, Some(Err(_))) | (None, Some(_)) => Ordering::Greater,
+            (Some(Ok(row)), Some(Ok(user))) => row.id.cmp(&user.id),
+        };
+        let row = (order != Ordering::Greater).then(|| self.here.next()).flatten().transpose()?;
+        let user = (order != Ordering::Less).then(|| self.there.next()).flatten().transpose()?;
+        Ok(Some((row, user)))
+    }
+
+    /// A stream out of order would make users look absent who are not.
+    fn in_order(&mut self, id: &TenantId) -> Result<()> {
+        match self.last.replace(id.clone()) {
+            Some(last) if last >= *id => Err(Error::internal(format!("a stream of users is not sorted: {last}, {id}"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<H: Iterator<Item = Result<Row>>, T: Iterator<Item = Result<User>>> Iterator for Diff<H, T> {
+    type Item = Result<Step>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let (row, user) = match self.pair() {
+                Ok(pair) => pair?,
+                Err(error) => return Some(Err(error)),
+            };
+            let id = row.as_ref().map(|row| &row.id).or(user.as_ref().map(|user| &user.id)).cloned()?;
+            if let Err(error) = self.in_order(&id) {
+                return Some(Err(error));
+            }
+            match step(row.as_ref(), user.as_ref(), self.since) {
+                Some(step) => return Some(Ok(step)),
+                // A tombstone of somebody who is not there either is no user.
+                None => self.unchanged += u64::from(user.is_some()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::catalog::model::Profile;
+
+    const SINCE: Millis = 1_000;
+
+    fn user(id: &str, name: &str, updated: Option<Millis>) -> User {
+        let profile = Profile { first_name: Some(name.into()), provider_updated_at: updated, ..Profile::default() };
+        User { id: id.parse().unwrap(), profile }
+    }
+
+    fn row(id: &str, state: State, profile: Profile) -> Row {
+        Row {
+            id: id.parse().unwrap(),
+            state,
+            reason: None,
+            faults: 0,
+            fault: None,
+            fault_at: None,
+            retry_at: None,
+            created: 1,
+            deleted: (state == State::Deleted).then_some(2),
+            purge_after: None,
+            purged: None,
+            restored: None,
+            schema_version: None,
+            bytes: None,
+            last_seen: None,
+            last_backup: None,
+            workspace: String::new(),
+            profile,
+        }
+    }
+
+    #[test]
+    fn what_happened_after_the_list_was_begun_stands() {
+        let there = user("a", "x", Some(5));
+        let fresh = Row { created: SINCE, ..row("a", State::Active, Profile::default()) };
+        assert_eq!(step(Some(&fresh), None, SINCE), None, "a user who signed up meanwhile");
+        let back = Row { restored: Some(SINCE), ..row("a", State::Active, Profile::default()) };
+        assert_eq!(step(Some(&back), None, SINCE), None, "a user brought back meanwhile");
+        let gone = Row { deleted: Some(SINCE), ..row("a", State::Deleted, Profile::default()) };
+        assert_eq!(step(Some(&gone), Some(&there), SINCE), None, "a user deleted meanwhile");
+        let newer = row("a", State::Active, user("a", "y", Some(6)).profile);
+        assert_eq!(step(Some(&newer), Some(&there), SINCE), None, "a user changed meanwhile");
+    }
+
+    #[test]
+    fn of_one_moment_the_provider_is_believed() {
+        let there = user("a", "right", Some(5));
+        let damaged = row("a", State::Active, user("a", "wrong", Some(5)).profile);
+        assert_eq!(step(Some(&damaged), Some(&there), SINCE), Some(Step::Update(there.clone())));
+        let same = row("a", State::Suspended, Profile { provider_event_at: Some(7), ..there.profile.clone() });
+        assert_eq!(step(Some(&same), Some(&there), SINCE), None, "when an event came is no difference");
+    }
+
+    #[test]
+    fn a_stream_out_of_order_is_an_error_and_no_deletion() {
+        let here = ["b", "a"].map(|id| Ok(row(id, State::Active, Profile::default())));
+        let steps: Vec<_> = Diff::new(here.into_iter(), std::iter::empty(), SINCE).collect();
+        assert!(steps[0].is_ok() && steps[1].is_err());
+    }
+
+    #[test]
+    fn an_error_of_either_stream_comes_through() {
+        let here = [Ok(row("a", State::Active, Profile::default())), Err(Error::internal("broken"))];
+        assert!(Diff::new(here.into_iter(), std::iter::empty(), SINCE).any(|step| step.is_err()));
+        let there = [Ok(user("a", "x", None)), Err(Error::internal("broken"))];
+        assert!(Diff::new(std::iter::empty(), there.into_iter(), SINCE).any(|step| step.is_err()));
+    }
+
+    type World = BTreeMap<String, (u8, Option<Millis>)>;
+
+    fn world() -> impl Strategy<Value = World> {
+        proptest::collection::btree_map("[a-f]{1,2}", (0_u8..3, proptest::option::of(0_i64..3)), 0..20)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn after_the_steps_both_sides_have_the_same_users(there in world(), here in world(), dead in any::<u64>()) {
+            let users: Vec<User> = there.iter().map(|(id, (name, at))| user(id, &name.to_string(), *at)).collect();
+            let mut rows: BTreeMap<String, Row> = here
+                .iter()
+                .enumerate()
+                .map(|(n, (id, (name, at)))| {
+                    let state = if dead >> (n % 64) & 1 == 1 { State::Deleted } else { State::Active };
+                    (id.clone(), row(id, state, user(id, &name.to_string(), *at).profile))
+                })
+                .collect();
+            for round in 0..2 {
+                let here: Vec<Row> = rows.values().cloned().collect();
+                let mut diff = Diff::new(here.into_iter().map(Ok), users.iter().cloned().map(Ok), SINCE);
+                let steps: Vec<Step> = diff.by_ref().collect::<Result<_>>().unwrap();
+                prop_assert!(round == 0 || steps.is_empty(), "a second run finds nothing: {steps:?}");
+                for step in steps {
+                    let id = step.id().to_string();
+                    match step {
+                        Step::Create(user) => {
+                            prop_assert!(!rows.contains_key(&id));
+                            rows.insert(id.clone(), row(&id, State::Active, user.profile));
+                        }
+                        Step::Update(user) => rows.get_mut(&id).unwrap().profile = user.profile,
+                        Step::Restore(user) => rows.insert(id.clone(), row(&id, State::Active, user.profile)).map_or((), drop),
+                        Step::Delete(_) => rows.get_mut(&id).unwrap().state = State::Deleted,
+                    }
+                }
+                let live: Vec<&String> = rows.iter().filter(|(_, row)| row.state != State::Deleted).map(|(id, _)| id).collect();
+                prop_assert_eq!(live, there.keys().collect::<Vec<_>>());
+            }
+            for user in &users {
+                let row = &rows[user.id.as_str()];
+                prop_assert!(row.profile.provider_updated_at >= user.profile.provider_updated_at);
+                if row.profile.provider_updated_at == user.profile.provider_updated_at {
+                    prop_assert!(row.profile.says_as(&user.profile));
+                }
+            }
+        }
+    }
+}
