@@ -18,7 +18,8 @@ use crate::{
     error::Result,
     identity::{Identity, clerk::Clerk, jwt::Verifier, provider::Provider},
     sqlite::{combine::Limits, migrate::Schema, open::PAGE_SIZE},
-    sync::run::Syncer,
+    sync::{health::Health, on_demand::OnDemand, run::Syncer},
+    telemetry::metrics,
     tenants::store::{Store, StoreOptions},
 };
 
@@ -36,6 +37,8 @@ struct Inner {
     store: Store,
     identity: Identity,
     syncer: Arc<Syncer>,
+    on_demand: Arc<OnDemand>,
+    health: Health,
     draining: AtomicBool,
 }
 
@@ -53,9 +56,23 @@ impl App {
     pub fn over(store: Store, config: ServeConfig) -> Result<Self> {
         let identity = Identity::new(&config.door, store.clock())?;
         let provider = Clerk::new(&config.sync.provider)?.map(|clerk| Arc::new(clerk) as Arc<dyn Provider>);
-        let syncer = Syncer::new(store.clone(), provider, config.sync.provider.sync_max_delete);
+        let sync = &config.sync;
+        let syncer = Syncer::new(store.clone(), provider.clone(), sync.provider.sync_max_delete);
+        let on_demand = OnDemand::new(store.clone(), provider.clone(), sync.on_demand_limit);
+        let health = Health::new(store.clone(), provider, sync.sync_warn, sync.sync_silence);
+        metrics::install()?;
         let every = config.sync.sync_every;
-        let app = Self { inner: Arc::new(Inner { config, store, identity, syncer, draining: AtomicBool::new(false) }) };
+        let app = Self {
+            inner: Arc::new(Inner {
+                config,
+                store,
+                identity,
+                syncer,
+                on_demand,
+                health,
+                draining: AtomicBool::new(false),
+            }),
+        };
         tokio::spawn(maintain(Arc::downgrade(&app.inner)));
         tokio::spawn(background::sweep(Arc::downgrade(&app.inner)));
         if let Some(every) = every {
@@ -90,6 +107,16 @@ impl App {
     /// What compares the catalog with the provider.
     pub fn syncer(&self) -> &Arc<Syncer> {
         &self.inner.syncer
+    }
+
+    /// What asks the provider for users who are not known here.
+    pub fn on_demand(&self) -> &Arc<OnDemand> {
+        &self.inner.on_demand
+    }
+
+    /// Whether both sides agree.
+    pub fn health(&self) -> &Health {
+        &self.inner.health
     }
 
     /// Who may bring a tenant into being.

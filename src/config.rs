@@ -58,6 +58,8 @@ pub enum Provisioning {
     Open,
     /// Only a webhook or an operator does; other ids are unknown.
     Webhook,
+    /// The identity provider does: it is asked for an unknown user on the first request.
+    OnDemand,
     /// A valid session token does, on its first request, besides webhooks and operators.
     OnProof,
 }
@@ -218,6 +220,11 @@ impl ServeConfig {
     pub fn validate(&self) -> Result<()> {
         self.door.validate()?;
         self.sync.validate()?;
+        if self.provisioning == Provisioning::OnDemand && self.sync.provider.clerk_secret_key.is_none() {
+            return Err(Error::config(
+                "CUBBY_PROVISIONING=on-demand needs CLERK_SECRET_KEY: Clerk is asked who exists",
+            ));
+        }
         if !self.listen.ip().is_loopback() && self.door.auth.is_open() && !self.insecure {
             return Err(Error::config(format!(
                 "refusing to listen on {}: callers are not authenticated, so anyone who reaches this address could \

@@ -6,7 +6,7 @@ use crate::{
     admin,
     app::App,
     error::Result,
-    http::{health, middleware::envelope, problem::Problem},
+    http::{health, middleware::envelope, problem::Problem, watch},
     notes, webhooks,
 };
 
@@ -21,6 +21,8 @@ pub fn router(app: App) -> Result<Router> {
     let mut routes = Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/metrics", get(watch::page))
+        .route("/api/health/user-sync", get(watch::user_sync))
         .merge(webhooks::routes::routes(&app)?)
         .merge(admin::sync::routes());
     if app.store().has_table(NOTES_TABLE) {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::Inner;
-use crate::{catalog::queries::deliveries, clock::millis, sync::run::Options};
+use crate::{catalog::queries::deliveries, clock::millis, sync::run::Options, telemetry::metrics};
 
 /// How often what has reached the end of its retention is looked for.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -22,6 +22,7 @@ pub(super) async fn sweep(app: Weak<Inner>) {
     loop {
         ticks.tick().await;
         let Some(app) = app.upgrade().filter(|app| !app.draining.load(Ordering::Acquire)) else { return };
+        metrics::upkeep();
         if let Err(error) = app.store.purge_due().await {
             tracing::error!(error = %error, "users whose retention has ended could not be purged");
         }

@@ -76,6 +76,7 @@ fn announce(app: &App, data: &DataConfig, address: std::net::SocketAddr) {
     let provisioning = match config.provisioning {
         Provisioning::Open => "a first POST creates a user's database",
         Provisioning::Webhook => "only webhooks and operators create users' databases",
+        Provisioning::OnDemand => "the provider is asked for unknown users, besides webhooks and operators",
         Provisioning::OnProof => "a user's first session token creates their database",
     };
     tracing::info!(

@@ -83,14 +83,27 @@ impl Admitted {
     async fn read(&self, app: &App) -> Result<store::Tenant, Error> {
         match self.read_creates {
             true => self.create(app).await,
-            false => app.store().lease(&self.id).await,
+            false => self.lease(app).await,
         }
     }
 
     async fn write(&self, app: &App) -> Result<store::Tenant, Error> {
         match self.write_creates {
             true => self.create(app).await,
-            false => app.store().lease(&self.id).await,
+            false => self.lease(app).await,
+        }
+    }
+
+    /// A tenant that is there, or of whom the provider knows when it may be asked.
+    async fn lease(&self, app: &App) -> Result<store::Tenant, Error> {
+        match app.store().lease(&self.id).await {
+            Err(error) if error.kind() == ErrorKind::UnknownTenant && app.provisioning() == Provisioning::OnDemand => {
+                match app.on_demand().ensure(&self.id).await? {
+                    true => app.store().lease(&self.id).await,
+                    false => Err(error),
+                }
+            }
+            leased => leased,
         }
     }
 

@@ -7,3 +7,4 @@ pub mod extract;
 pub mod health;
 pub mod middleware;
 pub mod problem;
+pub mod watch;

@@ -6,6 +6,8 @@
 //! | [`spool`] | how the provider's list comes to be sorted in bounded memory |
 //! | [`run`] | one reconcile: list, compare, mend, report |
 //! | [`carry`] | one step of it |
+//! | [`on_demand`] | the first request that beats the webhook |
+//! | [`health`] | whether both sides agree, for a page |
 //! | [`report`] | what a run says of itself |
 //!
 //! # Invariants
@@ -17,6 +19,8 @@
 //! 3. **A dry run changes nothing at all.**
 
 pub mod carry;
+pub mod health;
+pub mod on_demand;
 pub mod plan;
 mod queries;
 pub mod report;

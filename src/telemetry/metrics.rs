@@ -1,8 +1,73 @@
 //! What is counted, by the names that `docs/OPERATIONS.md` explains.
+//!
+//! Nothing here is on the path of a tenant's request: counts are of deliveries, creations and runs,
+//! and what is a state rather than an event is looked up when somebody asks for the page.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
-use metrics::{counter, histogram};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::error::{Error, Result};
+
+const DELIVERY_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+const SYNC_SECONDS: &[f64] = &[1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
+
+static PAGE: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Begins to count. Once a process; what an embedder has installed before is left in place, and
+/// then the page has only what is looked up.
+pub fn install() -> Result<()> {
+    if PAGE.get().is_some() {
+        return Ok(());
+    }
+    let wrong = |e| Error::internal("the histograms' buckets").with_source(e);
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full("cubby_delivery_duration_seconds".into()), DELIVERY_SECONDS)
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(Matcher::Full("cubby_sync_duration_seconds".into()), SYNC_SECONDS)
+        })
+        .map_err(wrong)?
+        .build_recorder();
+    let handle = recorder.handle();
+    if PAGE.set(handle).is_ok() && metrics::set_global_recorder(recorder).is_err() {
+        tracing::info!("another recorder of metrics is installed; /metrics has only what is looked up");
+    }
+    describe();
+    // So that a rate over it is zero and not missing before the first.
+    for outcome in ["created", "unknown", "limited", "failed"] {
+        counter!("cubby_on_demand_total", "result" => outcome).increment(0);
+    }
+    for outcome in ["done", "held", "failed"] {
+        counter!("cubby_sync_runs_total", "outcome" => outcome).increment(0);
+    }
+    Ok(())
+}
+
+fn describe() {
+    describe_counter!("cubby_deliveries_total", "Webhook deliveries by type and outcome, repeats left out.");
+    describe_histogram!("cubby_delivery_duration_seconds", "From a verified delivery to its commit.");
+    describe_gauge!("cubby_delivery_age_seconds", "How long ago the newest delivery came.");
+    describe_counter!("cubby_on_demand_total", "Unknown users looked up at the provider, by result.");
+    describe_counter!("cubby_sync_runs_total", "Reconciles by outcome.");
+    describe_histogram!("cubby_sync_duration_seconds", "How long a reconcile took.");
+    describe_gauge!("cubby_sync_discrepancy", "By how many users catalog and provider differ, when last counted.");
+    describe_gauge!("cubby_tenants", "Users' databases by state.");
+    describe_gauge!("cubby_open_tenants", "Databases that are open.");
+    describe_gauge!("cubby_open_tenants_limit", "Databases that may be open at once.");
+}
+
+/// The page, in Prometheus' text format.
+pub fn render() -> String {
+    PAGE.get().map(PrometheusHandle::render).unwrap_or_default()
+}
+
+/// Forgets what is old in histograms; called every so often, or they grow without end.
+pub fn upkeep() {
+    if let Some(page) = PAGE.get() {
+        page.run_upkeep();
+    }
+}
 
 /// Counts a delivery and how long it took. Types that nothing is done for share one label: they
 /// come from outside, and each label is a series for good.
@@ -13,8 +78,35 @@ pub fn delivery(kind: &str, outcome: &'static str, took: Duration) {
     histogram!("cubby_delivery_duration_seconds").record(took.as_secs_f64());
 }
 
+/// Counts an unknown user looked up at the provider.
+pub fn on_demand(result: &'static str) {
+    counter!("cubby_on_demand_total", "result" => result).increment(1);
+}
+
 /// Counts a reconcile and how long it took.
 pub fn sync_run(outcome: &'static str, took: Duration) {
     counter!("cubby_sync_runs_total", "outcome" => outcome).increment(1);
     histogram!("cubby_sync_duration_seconds").record(took.as_secs_f64());
+}
+
+/// By how many users catalog and provider differ.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; a number of users is exact in one")]
+pub fn discrepancy(users: u64) {
+    gauge!("cubby_sync_discrepancy").set(users as f64);
+}
+
+/// How long ago the newest delivery came.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub fn delivery_age(age_ms: i64) {
+    gauge!("cubby_delivery_age_seconds").set(age_ms.max(0) as f64 / 1000.0);
+}
+
+/// How many tenants there are, by state, and how many of them are open.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; a number of users is exact in one")]
+pub fn tenants(states: [(&'static str, u64); 4], open: usize, limit: usize) {
+    for (state, count) in states {
+        gauge!("cubby_tenants", "state" => state).set(count as f64);
+    }
+    gauge!("cubby_open_tenants").set(open as f64);
+    gauge!("cubby_open_tenants_limit").set(limit as f64);
 }

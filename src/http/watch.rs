@@ -1,0 +1,52 @@
+//! What watches the server asks: Prometheus' page, and whether users are in step.
+//!
+//! Both name nobody. Where callers must show who they are, so must whoever watches: with the
+//! operator's key.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+
+use super::{admin_key, problem::Problem};
+use crate::{
+    app::App,
+    catalog::queries::{self, deliveries},
+    sync::health::Seen,
+    telemetry::metrics,
+};
+
+fn admit(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
+    match app.identity().is_open() {
+        true => Ok(()),
+        false => admin_key::check(app.config().admin_api_key.as_ref(), headers),
+    }
+}
+
+/// `GET /metrics`. What is a state is looked up now: four rows and the end of an index.
+pub async fn page(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
+    admit(&app, &headers)?;
+    let looked = app.store().catalog().query(|conn| Ok((queries::counts(conn)?, deliveries::newest(conn)?)));
+    let (counts, newest) = looked.await?;
+    let states = [
+        ("active", counts.active),
+        ("suspended", counts.suspended),
+        ("deleted", counts.deleted),
+        ("quarantined", counts.quarantined),
+    ];
+    metrics::tenants(states, app.store().open_count(), app.store().capacity());
+    if let Some(newest) = newest {
+        metrics::delivery_age(app.clock().now() - newest);
+    }
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    Ok(([(header::CONTENT_TYPE, kind)], metrics::render()).into_response())
+}
+
+/// `GET /api/health/user-sync`. Always 200: what it says is for whoever looks after it, and a
+/// balancer must not take a server out of use because a webhook failed.
+pub async fn user_sync(State(app): State<App>, headers: HeaderMap) -> Result<Json<Seen>, Problem> {
+    admit(&app, &headers)?;
+    Ok(Json(app.health().look().await?))
+}

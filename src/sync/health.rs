@@ -1,0 +1,158 @@
+//! Whether webhooks arrive and both sides agree, for a page that may be asked as often as one likes.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::run::live;
+use crate::{
+    catalog::{
+        model::{Counts, Millis},
+        queries::{self, deliveries, runs},
+    },
+    clock::millis,
+    error::Result,
+    identity::provider::Provider,
+    telemetry::metrics,
+    tenants::store::Store,
+};
+
+/// How old the provider's count may be before it is asked again.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// How long the page waits for it.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Failures older than this are history.
+const RECENT: Duration = Duration::from_secs(3600);
+
+/// Looks at both sides.
+pub struct Health {
+    store: Store,
+    provider: Option<Arc<dyn Provider>>,
+    warn: u64,
+    silence: Duration,
+    /// Held while the provider is asked: whoever comes meanwhile gets the same answer.
+    counted: tokio::sync::Mutex<Option<Counted>>,
+}
+
+#[derive(Clone)]
+struct Counted {
+    at: Instant,
+    users: Option<u64>,
+    error: Option<String>,
+}
+
+/// What there is to see.
+#[derive(Debug, Serialize)]
+pub struct Seen {
+    /// `healthy` or `warning`.
+    pub status: &'static str,
+    /// Why it is a warning.
+    pub warnings: Vec<String>,
+    /// How many users the provider has, as far as is known.
+    pub provider_count: Option<u64>,
+    /// How old that number is, in seconds.
+    pub provider_count_age: Option<u64>,
+    /// How many live here.
+    pub local_count: u64,
+    /// In which states.
+    pub local: Counts,
+    /// By how many they differ.
+    pub discrepancy: Option<u64>,
+    /// How long ago the newest delivery came, in seconds.
+    pub last_delivery_age: Option<u64>,
+    /// Deliveries of the last hour that failed and did not succeed since.
+    pub failing_deliveries: u64,
+    /// The report of the last reconcile.
+    pub last_run: Option<Value>,
+}
+
+impl Health {
+    /// Warns of a difference of more than `warn` users, and of no delivery for longer than `silence`
+    /// (zero: never).
+    pub fn new(store: Store, provider: Option<Arc<dyn Provider>>, warn: u64, silence: Duration) -> Self {
+        Self { store, provider, warn, silence, counted: tokio::sync::Mutex::default() }
+    }
+
+    /// Looks. Asks the provider at most once a minute, whoever asks here.
+    pub async fn look(&self) -> Result<Seen> {
+        let now = self.store.clock().now();
+        let since = now.saturating_sub(millis(RECENT));
+        let (local, newest, failing_deliveries, last) = self
+            .store
+            .catalog()
+            .query(move |conn| {
+                Ok((
+                    queries::counts(conn)?,
+                    deliveries::newest(conn)?,
+                    deliveries::failing(conn, since)?,
+                    runs::last(conn)?,
+                ))
+            })
+            .await?;
+        let counted = self.count().await;
+        let local_count = live(local);
+        let provider_count = counted.as_ref().and_then(|counted| counted.users);
+        let discrepancy = provider_count.map(|there| there.abs_diff(local_count));
+        if let Some(discrepancy) = discrepancy {
+            metrics::discrepancy(discrepancy);
+        }
+        let last_delivery_age = newest.map(|at| seconds(now - at));
+        let last_run: Option<Value> = last.and_then(|text| serde_json::from_str(&text).ok());
+
+        let mut warnings = Vec::new();
+        if let Some(discrepancy) = discrepancy.filter(|n| *n > self.warn) {
+            warnings.push(format!("catalog and Clerk differ by {discrepancy} users; `cubby sync --dry-run` says who"));
+        }
+        if let Some(error) = counted.as_ref().and_then(|counted| counted.error.as_ref()) {
+            warnings.push(format!("Clerk could not be asked: {error}"));
+        }
+        let silence = self.silence.as_secs();
+        if silence > 0 && last_delivery_age.is_some_and(|age| age > silence) {
+            warnings.push("no delivery for too long; look at the endpoint in Clerk's dashboard".to_owned());
+        }
+        if failing_deliveries > 0 {
+            warnings.push(format!("{failing_deliveries} deliveries fail; `cubby deliveries list --outcome failed`"));
+        }
+        if last_run.as_ref().is_some_and(|report| report["outcome"] == "failed") {
+            warnings.push("the last reconcile stopped before it was done".to_owned());
+        }
+        Ok(Seen {
+            status: if warnings.is_empty() { "healthy" } else { "warning" },
+            warnings,
+            provider_count,
+            provider_count_age: counted.map(|counted| counted.at.elapsed().as_secs()),
+            local_count,
+            local,
+            discrepancy,
+            last_delivery_age,
+            failing_deliveries,
+            last_run,
+        })
+    }
+
+    async fn count(&self) -> Option<Counted> {
+        let provider = self.provider.as_ref()?;
+        let mut counted = self.counted.lock().await;
+        if let Some(known) = counted.as_ref().filter(|known| known.at.elapsed() < FRESH) {
+            return Some(known.clone());
+        }
+        let answer = tokio::time::timeout(PATIENCE, provider.count()).await;
+        let (users, error) = match answer {
+            Ok(Ok(users)) => (Some(users), None),
+            Ok(Err(error)) => (None, Some(error.message().to_owned())),
+            Err(_) => (None, Some("it did not answer in time".to_owned())),
+        };
+        *counted = Some(Counted { at: Instant::now(), users, error });
+        counted.clone()
+    }
+}
+
+fn seconds(age: Millis) -> u64 {
+    u64::try_from(age / 1000).unwrap_or(0)
+}

@@ -1,0 +1,118 @@
+//! The first request that beats the webhook: an unknown user is asked for at the provider.
+//!
+//! Asked once however many requests come for one id, not again for a while once the answer was no,
+//! and only so often a minute for all ids together: a scan over made-up ids must not use up what
+//! Clerk allows.
+
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
+
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use moka::sync::Cache;
+use parking_lot::Mutex;
+
+use super::carry;
+use crate::{
+    catalog::model::State,
+    error::{Error, ErrorKind, Result},
+    identity::provider::Provider,
+    telemetry::metrics,
+    tenants::{id::TenantId, store::Store},
+};
+
+/// How long the provider's no is believed: a webhook makes the user known at once all the same.
+const NO_FOR: Duration = Duration::from_secs(60);
+
+/// Ids of which the no is remembered; the least used are forgotten first.
+const NOES: u64 = 100_000;
+
+type Flight = Shared<BoxFuture<'static, Result<bool>>>;
+
+/// Asks the provider for users who are not known here.
+pub struct OnDemand {
+    store: Store,
+    provider: Option<Arc<dyn Provider>>,
+    absent: Cache<TenantId, ()>,
+    flights: Mutex<HashMap<TenantId, Flight>>,
+    limit: DefaultDirectRateLimiter,
+}
+
+impl OnDemand {
+    /// Asks at most `a_minute` times a minute.
+    pub fn new(store: Store, provider: Option<Arc<dyn Provider>>, a_minute: u32) -> Arc<Self> {
+        let quota = Quota::per_minute(NonZeroU32::new(a_minute).unwrap_or(NonZeroU32::MIN));
+        Arc::new(Self {
+            store,
+            provider,
+            absent: Cache::builder().max_capacity(NOES).time_to_live(NO_FOR).build(),
+            flights: Mutex::default(),
+            limit: RateLimiter::direct(quota),
+        })
+    }
+
+    /// Makes a tenant of an unknown id if the provider knows the user; says whether it lives now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Provider`] if the provider does not answer as it should, [`ErrorKind::Busy`] if
+    /// it was asked too often; both say nothing of the user.
+    pub async fn ensure(self: &Arc<Self>, id: &TenantId) -> Result<bool> {
+        if self.absent.contains_key(id) {
+            return Ok(false);
+        }
+        let flight = {
+            let mut flights = self.flights.lock();
+            match flights.get(id) {
+                Some(flight) => flight.clone(),
+                None => {
+                    let flight = self.clone().look(id.clone()).boxed().shared();
+                    flights.insert(id.clone(), flight.clone());
+                    // Driven to its end whoever goes away, and then made room for the next.
+                    let (this, id, driven) = (self.clone(), id.clone(), flight.clone());
+                    tokio::spawn(async move {
+                        let _ = driven.await;
+                        this.flights.lock().remove(&id);
+                    });
+                    flight
+                }
+            }
+        };
+        flight.await
+    }
+
+    async fn look(self: Arc<Self>, id: TenantId) -> Result<bool> {
+        // Known after all, or deleted: then the provider has no say.
+        if let Some(row) = self.store.find(&id).await? {
+            return Ok(row.state != State::Deleted);
+        }
+        let Some(provider) = &self.provider else { return Ok(false) };
+        if self.limit.check().is_err() {
+            metrics::on_demand("limited");
+            return Err(Error::new(
+                ErrorKind::Busy,
+                "too many unknown users are being looked up; try again in a moment",
+            ));
+        }
+        match provider.get(&id).await {
+            Ok(Some(user)) => {
+                let made = carry::create(&self.store, user, self.store.clock().now()).await?;
+                tracing::info!(tenant = %id, "created on its first request: the provider knows the user");
+                metrics::on_demand("created");
+                // If not made just now, then by a webhook meanwhile.
+                Ok(made || self.store.find(&id).await?.is_some_and(|row| row.state != State::Deleted))
+            }
+            Ok(None) => {
+                metrics::on_demand("unknown");
+                self.absent.insert(id, ());
+                Ok(false)
+            }
+            Err(error) => {
+                tracing::warn!(tenant = %id, error = %error, "an unknown user could not be looked up");
+                metrics::on_demand("failed");
+                Err(error)
+            }
+        }
+    }
+}

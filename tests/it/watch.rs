@@ -1,0 +1,117 @@
+//! What watches the server sees: the health of keeping in step, and Prometheus' page.
+
+use serde_json::json;
+
+use crate::harness::{
+    Server,
+    clerk::{Clerk, Fault},
+    sender::{Message, SECRET, deliver, event, user},
+};
+
+const ADMIN: &str = "an operator's key of some length";
+
+async fn server(clerk: &Clerk, more: &[&str]) -> Server {
+    let flags = clerk.flags();
+    let mut flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    flags.extend(["--clerk-webhook-secret", SECRET, "--admin-api-key", ADMIN]);
+    flags.extend(more);
+    Server::with(&flags).await
+}
+
+#[tokio::test]
+async fn both_sides_agreeing_is_healthy_and_a_difference_a_warning() {
+    let clerk = Clerk::start().await;
+    clerk.add(user("user_1", "ada", 10));
+    let server = server(&clerk, &["--sync-warn", "1"]).await;
+    deliver(&server.client, "m1", &event("user.created", user("user_1", "ada", 10), 1)).await;
+    let seen = server.client.get("/api/health/user-sync").await.expect(200).json();
+    assert_eq!((&seen["status"], &seen["warnings"]), (&json!("healthy"), &json!([])));
+    assert_eq!(
+        (&seen["provider_count"], &seen["local_count"], &seen["discrepancy"]),
+        (&json!(1), &json!(1), &json!(0))
+    );
+    assert!(seen["last_delivery_age"].as_u64().is_some());
+
+    for _ in 0..20 {
+        server.client.get("/api/health/user-sync").await.expect(200);
+    }
+    assert_eq!(clerk.asked("/users/count"), 1, "the provider is not asked each time");
+
+    for id in ["user_2", "user_3"] {
+        deliver(&server.client, id, &event("user.created", user(id, "x", 10), 1)).await;
+    }
+    let seen = server.client.get("/api/health/user-sync").await.expect(200).json();
+    assert_eq!((&seen["status"], &seen["discrepancy"]), (&json!("warning"), &json!(2)));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn failing_deliveries_and_a_provider_that_is_down_are_warnings() {
+    let clerk = Clerk::start().await;
+    clerk.world.lock().always = Some(Fault::Nonsense);
+    let server = server(&clerk, &["--provider-retries", "0"]).await;
+    let shard = server.app.store().layout().tenant(&"user_1".parse().unwrap());
+    std::fs::remove_dir(shard.parent().unwrap()).unwrap();
+    let message = Message::new("m1", &event("user.created", user("user_1", "ada", 10), 1));
+    message.send(&server.client).await.expect(500);
+    let seen = server.client.get("/api/health/user-sync").await.expect(200).json();
+    assert_eq!((&seen["status"], &seen["failing_deliveries"]), (&json!("warning"), &json!(1)));
+    assert_eq!(seen["warnings"].as_array().unwrap().len(), 2, "{seen}");
+
+    std::fs::create_dir(shard.parent().unwrap()).unwrap();
+    message.send(&server.client).await.expect(200);
+    let seen = server.client.get("/api/health/user-sync").await.expect(200).json();
+    assert_eq!(seen["failing_deliveries"], 0, "a success in the end is no failure");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_metrics_page_has_every_documented_name() {
+    let clerk = Clerk::start().await;
+    let server = server(&clerk, &[]).await;
+    deliver(&server.client, "m1", &event("user.created", user("user_1", "ada", 10), 1)).await;
+    deliver(&server.client, "m2", &event("something.odd", json!({}), 1)).await;
+    let request = server.client.request("POST", "/api/admin/sync-users?dry_run=true").bearer_auth(ADMIN);
+    server.client.send(request).await;
+    server.client.get("/api/health/user-sync").await.expect(200);
+
+    let page = server.client.get("/metrics").await.expect(200);
+    assert!(page.header("content-type").starts_with("text/plain"));
+    let text = String::from_utf8(page.body).unwrap();
+    for line in [
+        "cubby_deliveries_total{type=\"user.created\",outcome=\"created\"}",
+        "cubby_deliveries_total{type=\"other\",outcome=\"ignored\"}",
+        "cubby_delivery_duration_seconds_bucket{le=\"0.05\"}",
+        "cubby_delivery_age_seconds ",
+        "cubby_on_demand_total{result=\"created\"}",
+        "cubby_sync_runs_total{outcome=\"failed\"}",
+        "cubby_sync_duration_seconds_count",
+        "cubby_sync_discrepancy ",
+        "cubby_tenants{state=\"active\"}",
+        "cubby_open_tenants ",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("something.odd"), "a type from outside is no label");
+    assert!(!text.contains("user_1"), "nobody is named");
+
+    let operations = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPERATIONS.md")).unwrap();
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = line.split(' ').next().unwrap();
+        assert!(operations.contains(&format!("`{name}`")), "docs/OPERATIONS.md does not explain {name}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn where_callers_show_who_they_are_so_must_whoever_watches() {
+    let flags = ["--auth", "jwt", "--issuer", "https://clerk.example.com", "--jwks-url"];
+    let mut flags = flags.to_vec();
+    flags.extend(["https://clerk.example.invalid/jwks.json", "--admin-api-key", ADMIN]);
+    let server = Server::with(&flags).await;
+    for path in ["/metrics", "/api/health/user-sync"] {
+        server.client.get(path).await.expect(401);
+        server.client.send(server.client.request("GET", path).bearer_auth(ADMIN)).await.expect(200);
+    }
+    server.stop().await;
+}
