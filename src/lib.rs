@@ -10,8 +10,9 @@
 //! ```text
 //! main cli               arguments, commands
 //! server router          accept loop, every route on one screen
-//! notes webhooks         features; never each other
+//! notes webhooks admin   features; never each other
 //! app http               long-lived parts; the HTTP toolkit, which knows no feature
+//! sync                   comparing the catalog with the provider, and mending it
 //! tenants                the LRU of open databases, leases, lifecycle: the core
 //! identity               who is calling, by what they show
 //! catalog                who exists, in what state

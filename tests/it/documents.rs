@@ -29,7 +29,8 @@ fn settings(help: &str) -> String {
         let Some(variable) = value("[env: ") else { continue };
         let flag = lines[0].split_whitespace().next().unwrap();
         let default = value("[default: ").map_or("-".to_owned(), |value| format!("`{value}`"));
-        let what = lines.iter().skip(1).find(|line| !line.is_empty()).unwrap();
+        let paragraph = lines.iter().skip(1).skip_while(|line| line.is_empty()).take_while(|line| !line.is_empty());
+        let what = paragraph.copied().collect::<Vec<_>>().join(" ");
         let choices = lines.iter().filter_map(|line| line.strip_prefix("- ")?.split_once(':'));
         let choices: Vec<_> = choices.map(|(name, _)| format!("`{name}`")).collect();
         let choices = if choices.is_empty() { String::new() } else { format!(": {}", choices.join(", ")) };
@@ -202,7 +203,7 @@ fn the_checkers_see_what_is_missing() {
     let dead = dead_links("docs/x.md", "[a](there.md#one-two) [b](gone.md) [c](there.md#three) [d](https://x)", there);
     assert_eq!(dead, ["docs/x.md: gone.md", "docs/x.md: there.md#three"]);
     assert!(
-        settings("x\n      --a-b <C>\n   What.\n\n   [env: A_B=]\n   [default: 5s]\n")
-            .contains("| `A_B` | `--a-b` | `5s` | What. |")
+        settings("x\n      --a-b <C>\n   What\n   it is.\n\n   [env: A_B=]\n   [default: 5s]\n")
+            .contains("| `A_B` | `--a-b` | `5s` | What it is. |")
     );
 }
