@@ -13,10 +13,17 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
+    catalog::keys,
     clock::Clock,
     config::{DataConfig, Provisioning, ServeConfig},
     error::Result,
-    identity::{Identity, clerk::Clerk, jwt::Verifier, provider::Provider},
+    identity::{
+        Identity,
+        clerk::Clerk,
+        jwt::Verifier,
+        keys::{Key, KeyHash},
+        provider::Provider,
+    },
     sqlite::{combine::Limits, migrate::Schema, open::PAGE_SIZE},
     sync::{health::Health, on_demand::OnDemand, run::Syncer},
     telemetry::metrics,
@@ -55,6 +62,12 @@ impl App {
     /// If the settings of who is let in cannot be used.
     pub fn over(store: Store, config: ServeConfig) -> Result<Self> {
         let identity = Identity::new(&config.door, store.clock())?;
+        if identity.takes_keys() {
+            let now = store.clock().now();
+            for (row, hash) in store.catalog().read(|conn| keys::queries::good(conn, now))? {
+                identity.keys().add(good_key(&row, hash));
+            }
+        }
         let provider = Clerk::new(&config.sync.provider)?.map(|clerk| Arc::new(clerk) as Arc<dyn Provider>);
         let sync = &config.sync;
         let syncer = Syncer::new(store.clone(), provider.clone(), sync.provider.sync_max_delete);
@@ -136,7 +149,29 @@ impl App {
 
     /// Closes all tenants and the catalog, in the reverse order of opening.
     pub async fn close(&self, until: Instant) -> usize {
+        let inner = self.inner.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || inner.save_uses(true)).await {
+            tracing::error!(error = %error, "the last uses of API keys were not recorded");
+        }
         self.inner.store.close(until).await
+    }
+}
+
+/// A key of the catalog's as requests are compared with it.
+pub fn good_key(row: &keys::KeyRow, hash: KeyHash) -> Key {
+    Key::new(row.id.clone(), hash, row.tenant.clone(), row.read_only, row.expires, row.last_used)
+}
+
+impl Inner {
+    /// Writes down when API keys were last used.
+    fn save_uses(&self, all: bool) {
+        let uses = self.identity.keys().uses(all);
+        if uses.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.catalog().write_blocking(move |tx| keys::queries::record_uses(tx, &uses)) {
+            tracing::warn!(error = %error, "when API keys were last used could not be recorded");
+        }
     }
 }
 
@@ -180,7 +215,11 @@ async fn maintain(app: std::sync::Weak<Inner>) {
         if app.draining.load(Ordering::Acquire) {
             return;
         }
-        let done = tokio::task::spawn_blocking(move || app.store.maintain()).await;
+        let done = tokio::task::spawn_blocking(move || {
+            app.store.maintain();
+            app.save_uses(false);
+        })
+        .await;
         if let Err(error) = done {
             tracing::error!(error = %error, "maintenance did not finish");
         }

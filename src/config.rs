@@ -208,7 +208,8 @@ impl FromStr for Size {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A length of time as people write it: `30s`, `5m`, `90d`.
+pub fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; write it as 500ms, 30s, 5m, 12h or 30d"))
 }
 

@@ -3,11 +3,8 @@
 use std::{future::Future, sync::Arc};
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -15,7 +12,9 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{app::App, error::Result, router};
+use tower::Service;
+
+use crate::{app::App, error::Result, http::peer::Peer, router};
 
 /// Bytes that a request's header may have. It may have a hundred fields, hyper's default; setting
 /// even that explicitly makes hyper initialise a buffer for them with each request.
@@ -45,8 +44,8 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
             () = &mut shutdown => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             (permit, accepted) = accepted => match accepted {
-                Ok((stream, _)) => {
-                    let served = connection(app.clone(), routes.clone(), stream, draining.clone());
+                Ok((stream, peer)) => {
+                    let served = connection(app.clone(), routes.clone(), stream, Peer(peer), draining.clone());
                     connections.spawn(async move {
                         served.await;
                         drop(permit);
@@ -78,16 +77,23 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     Ok(())
 }
 
-async fn connection(app: App, routes: Router, stream: TcpStream, mut draining: watch::Receiver<bool>) {
+async fn connection(app: App, routes: Router, stream: TcpStream, peer: Peer, mut draining: watch::Receiver<bool>) {
     // Small answers must not wait for more to come. A socket that refuses is merely slower.
     let _ = stream.set_nodelay(true);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        // Only where somebody asks for it: it is an allocation.
+        if request.uri().path().starts_with("/api/") {
+            request.extensions_mut().insert(peer);
+        }
+        routes.clone().call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(app.config().header_timeout)
         .max_buf_size(MAX_HEADER_BYTES)
         // A client that has sent its request and closed its side still wants the answer.
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let drain = async { drop(draining.wait_for(|drain| *drain).await) };
     let result = tokio::select! {

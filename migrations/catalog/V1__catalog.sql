@@ -93,3 +93,17 @@ CREATE TABLE audit (
 ) STRICT;
 
 CREATE INDEX audit_by_target ON audit (target, id);
+
+-- API keys. Of the key itself only the SHA-256 is kept.
+CREATE TABLE api_keys (
+    id        TEXT    NOT NULL PRIMARY KEY,
+    hash      BLOB    NOT NULL UNIQUE CHECK (length(hash) = 32),
+    name      TEXT    NOT NULL,
+    hint      TEXT    NOT NULL,
+    tenant    TEXT,                        -- the only one it reaches; NULL: all
+    read_only INTEGER NOT NULL,
+    created   INTEGER NOT NULL,
+    expires   INTEGER,
+    revoked   INTEGER,
+    last_used INTEGER
+) STRICT, WITHOUT ROWID;

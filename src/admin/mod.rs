@@ -1,3 +1,23 @@
-//! What operators ask of a running server.
+//! What an operator does, over HTTP or from the command line.
+//!
+//! [`guard`] lets only the operator in and writes every change to the audit trail; [`tenants`],
+//! [`keys`], [`sync`] and [`audit`] are the routes.
 
+pub mod audit;
+pub mod guard;
+pub mod keys;
 pub mod sync;
+pub mod tenants;
+
+use axum::Router;
+
+use crate::app::App;
+
+/// The largest body an operator sends, in bytes.
+const MAX_BODY: usize = 64 << 10;
+
+/// Every route of the operator's, behind the operator's key.
+pub fn routes(app: &App) -> Router<App> {
+    let routes = Router::new().merge(tenants::routes()).merge(keys::routes()).merge(audit::routes());
+    guard::protect(app, routes)
+}

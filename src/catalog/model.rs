@@ -3,13 +3,13 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use crate::clock::Millis;
 use crate::tenants::id::TenantId;
 
 /// Whether and how a tenant may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// In use.
@@ -55,7 +55,7 @@ impl std::str::FromStr for State {
 }
 
 /// Who a tenant is, as the provider tells it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Profile {
     /// The primary email address. Data, never a key: two users may have one address.
     pub email: Option<String>,
@@ -111,7 +111,7 @@ impl Profile {
 }
 
 /// A tenant's row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// The id.
     pub id: TenantId,
@@ -153,7 +153,7 @@ pub struct Row {
 }
 
 /// How many tenants are in each state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// In use.
     pub active: u64,
@@ -278,4 +278,23 @@ pub struct Recorded {
     pub duration_us: Option<i64>,
     /// Why it failed or was rejected.
     pub error: Option<String>,
+}
+
+/// A line of the audit trail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRow {
+    /// Its number.
+    pub id: i64,
+    /// When.
+    pub at: Millis,
+    /// Who.
+    pub actor: String,
+    /// What.
+    pub action: String,
+    /// To whom.
+    pub target: Option<String>,
+    /// From where: an address, or the command line.
+    pub origin: Option<String>,
+    /// What came of it.
+    pub result: String,
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, named_params, params, types::Type};
 
-use super::model::{Counts, Millis, Profile, Row, Sighting, State};
+use super::model::{AuditRow, Counts, Millis, Profile, Row, Sighting, State};
 use crate::tenants::id::TenantId;
 
 pub mod deliveries;
@@ -222,6 +222,25 @@ pub fn audit(
     tx.prepare_cached("INSERT INTO audit (at, actor, action, target, origin, result) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
         .execute(params![at, actor, action, target, origin, result])?;
     Ok(())
+}
+
+/// Up to `limit` lines of the audit trail before line `before`, newest first.
+pub fn audit_before(conn: &Connection, before: i64, limit: u32) -> Sql<Vec<AuditRow>> {
+    conn.prepare_cached(
+        "SELECT id, at, actor, action, target, origin, result FROM audit WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
+    )?
+    .query_map(params![before, limit], |row| {
+        Ok(AuditRow {
+            id: row.get(0)?,
+            at: row.get(1)?,
+            actor: row.get(2)?,
+            action: row.get(3)?,
+            target: row.get(4)?,
+            origin: row.get(5)?,
+            result: row.get(6)?,
+        })
+    })?
+    .collect()
 }
 
 /// Proves that the catalog can be written, by a write that changes nothing.

@@ -12,7 +12,10 @@ use crate::{
     tenants::store::Store,
 };
 
+mod keys;
 mod migrate;
+mod place;
+mod remote;
 mod serve;
 mod sync;
 mod tenants;
@@ -55,8 +58,11 @@ enum Command {
     #[command(after_help = serve::EXAMPLES)]
     Serve(Box<ServeConfig>),
     /// List, show, create, suspend, resume, delete and restore users' databases
-    #[command(subcommand, after_help = tenants::EXAMPLES)]
-    Tenants(tenants::Command),
+    #[command(after_help = tenants::EXAMPLES)]
+    Tenants(tenants::Tenants),
+    /// Make, list and revoke API keys
+    #[command(after_help = keys::EXAMPLES)]
+    Keys(keys::Keys),
     /// Bring users' databases to the newest schema now, not when they are next opened
     #[command(after_help = migrate::EXAMPLES)]
     Migrate(migrate::Command),
@@ -89,7 +95,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
     telemetry::start(&cli.common.log)?;
     match cli.command.unwrap_or(Command::Serve(Box::new(cli.serve))) {
         Command::Serve(config) => serve::run(&cli.common.data, *config),
-        Command::Tenants(command) => runtime()?.block_on(tenants::run(&cli.common.data, command)),
+        Command::Tenants(tenants) => runtime()?.block_on(tenants::run(&cli.common.data, tenants)),
+        Command::Keys(keys) => runtime()?.block_on(keys::run(&cli.common.data, keys)),
         Command::Migrate(command) => runtime()?.block_on(migrate::run(&cli.common.data, command)),
         Command::Sync(command) => runtime()?.block_on(sync::run(&cli.common.data, command)),
     }

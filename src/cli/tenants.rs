@@ -2,16 +2,19 @@
 
 use std::process::ExitCode;
 
-use clap::Subcommand;
-use serde_json::json;
+use clap::{Args, Subcommand};
 
-use super::{close, open, print_json};
+use super::{
+    place::{Action, Place},
+    print_json,
+};
 use crate::{
-    catalog::model::{Profile, Row, State},
+    admin::tenants::{OneTenant, TenantDraft},
+    catalog::model::{Counts, Row, State},
     clock::rfc3339,
-    config::DataConfig,
+    config::{DataConfig, door::RemoteConfig},
     error::{Error, Result},
-    tenants::{id::TenantId, path::Layout, store::Store},
+    tenants::{id::TenantId, path::Layout},
 };
 
 pub const EXAMPLES: &str = "Examples:
@@ -21,10 +24,21 @@ pub const EXAMPLES: &str = "Examples:
   cubby tenants path user_2abc
   cubby tenants create user_2abc
   cubby tenants suspend user_2abc --reason \"payment overdue\"
-  cubby tenants delete user_2abc && cubby tenants restore user_2abc";
+  cubby tenants delete user_2abc && cubby tenants restore user_2abc
+
+While a server holds the data folder, these commands ask it, with ADMIN_API_KEY.";
+
+#[derive(Debug, Args)]
+pub struct Tenants {
+    #[command(flatten)]
+    remote: RemoteConfig,
+
+    #[command(subcommand)]
+    command: Command,
+}
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+enum Command {
     /// List users' databases in the order of ids
     List {
         /// Only those in this state: active, suspended, deleted, quarantined
@@ -34,7 +48,7 @@ pub enum Command {
         #[arg(long, value_name = "ID")]
         after: Option<TenantId>,
         /// At most so many [default: all]
-        #[arg(long, value_name = "COUNT")]
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
         limit: Option<u32>,
         /// One JSON object a line
         #[arg(long)]
@@ -74,75 +88,59 @@ pub enum Command {
     Restore { id: TenantId },
 }
 
-pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
-    if let Command::Path { id } = &command {
+pub async fn run(data: &DataConfig, tenants: Tenants) -> Result<ExitCode> {
+    if let Command::Path { id } = &tenants.command {
         // Needs no lock: nothing is opened.
         let root = std::path::absolute(&data.data).map_err(|e| Error::io(data.data.display(), e))?;
         println!("{}", Layout::at(root).tenant(id).display());
         return Ok(ExitCode::SUCCESS);
     }
-    let store = open(data)?;
-    let result = execute(&store, command).await;
-    close(store).await;
+    let place = Place::reach(data, &tenants.remote)?;
+    let result = execute(&place, tenants.command).await;
+    place.leave().await;
     result.map(|()| ExitCode::SUCCESS)
 }
 
-async fn execute(store: &Store, command: Command) -> Result<()> {
-    match command {
-        Command::List { state, after, limit, json } => list(store, state, after, limit, json).await,
-        Command::Show { id, json } => {
-            let row = store.find(&id).await?.ok_or_else(|| unknown(&id))?;
-            show(store, &row, json)
-        }
-        Command::Path { .. } => Ok(()),
+async fn execute(place: &Place, command: Command) -> Result<()> {
+    let (id, action) = match command {
+        Command::List { state, after, limit, json } => return list(place, state, after, limit, json).await,
+        Command::Show { id, json } => return show(&place.show(&id).await.map_err(|e| name(e, &id))?, json),
+        Command::Path { .. } => return Ok(()),
         Command::Create { id, email, json } => {
-            let (tenant, created) = store.create(&id, Profile { email, ..Profile::default() }).await.map_err(|e| {
-                // To an operator a deleted tenant is no secret.
-                if e.kind() == crate::ErrorKind::UnknownTenant { deleted(&id) } else { e }
-            })?;
-            drop(tenant);
-            match json {
-                true => print_json(&json!({"id": id, "created": created})),
-                false => {
-                    println!("{id} {}", if created { "created" } else { "exists already" });
-                    Ok(())
-                }
+            let made = place.create(TenantDraft { id: id.to_string(), email }).await?;
+            if json {
+                return print_json(&made);
             }
+            println!("{id} {}", if made.created { "created" } else { "exists already" });
+            return Ok(());
         }
-        Command::Suspend { id, reason } => {
-            report(&store.suspend(&id, &reason).await.map_err(|e| name(e, &id))?);
-            Ok(())
-        }
-        Command::Resume { id } => {
-            report(&store.resume(&id).await.map_err(|e| name(e, &id))?);
-            Ok(())
-        }
-        Command::Delete { id } => {
-            report(&store.delete(&id).await.map_err(|e| name(e, &id))?);
-            Ok(())
-        }
-        Command::Restore { id } => {
-            report(&store.restore(&id).await.map_err(|e| name(e, &id))?);
-            Ok(())
-        }
-    }
+        Command::Suspend { id, reason } => (id, Action::Suspend(reason)),
+        Command::Resume { id } => (id, Action::Resume),
+        Command::Delete { id } => (id, Action::Delete),
+        Command::Restore { id } => (id, Action::Restore),
+    };
+    report(&place.act(&id, action).await.map_err(|e| name(e, &id))?);
+    Ok(())
 }
 
 const PAGE: u32 = 1000;
 
 async fn list(
-    store: &Store,
+    place: &Place,
     state: Option<State>,
     mut after: Option<TenantId>,
     limit: Option<u32>,
     json: bool,
 ) -> Result<()> {
     let mut left = limit.unwrap_or(u32::MAX);
+    let mut counts = Counts::default();
     if !json {
         println!("{:<36} {:<12} {:>6} {:>12}  {:<24} reason", "id", "state", "schema", "bytes", "last seen");
     }
     while left > 0 {
-        let rows = store.list(state, after.clone(), left.min(PAGE)).await?;
+        let page = place.list(state, after.as_ref(), left.min(PAGE)).await?;
+        counts = page.counts;
+        let rows = page.tenants;
         for row in &rows {
             match json {
                 true => println!("{}", serde_json::to_string(row).map_err(|e| Error::internal("JSON").with_source(e))?),
@@ -164,7 +162,6 @@ async fn list(
         }
     }
     if !json {
-        let counts = store.counts().await?;
         println!(
             "\n{} active, {} suspended, {} deleted, {} quarantined",
             counts.active, counts.suspended, counts.deleted, counts.quarantined
@@ -173,18 +170,11 @@ async fn list(
     Ok(())
 }
 
-fn show(store: &Store, row: &Row, json: bool) -> Result<()> {
-    let path = match row.state {
-        State::Deleted if !store.layout().tenant(&row.id).exists() => store.layout().trashed(&row.id),
-        _ => store.layout().tenant(&row.id),
-    };
-    let size = std::fs::metadata(&path).map(|found| found.len()).ok();
+fn show(one: &OneTenant, json: bool) -> Result<()> {
     if json {
-        let mut value = serde_json::to_value(row).map_err(|e| Error::internal("JSON").with_source(e))?;
-        value["path"] = json!(path);
-        value["file_bytes"] = json!(size);
-        return print_json(&value);
+        return print_json(one);
     }
+    let row = &one.row;
     let time = |at: Option<i64>| at.map_or("-".to_owned(), |at| rfc3339(at).to_string());
     let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     println!("id              {}", row.id);
@@ -204,9 +194,9 @@ fn show(store: &Store, row: &Row, json: bool) -> Result<()> {
     println!("deleted         {}", time(row.deleted));
     println!("kept until      {}", time(row.purge_after));
     println!("last seen       {}", time(row.last_seen));
-    println!("schema          {} (newest is {})", optional(row.schema_version), store.schema().version());
-    println!("file            {}", path.display());
-    println!("file size       {}", size.map_or("missing".into(), |n| format!("{n} bytes")));
+    println!("schema          {} (newest is {})", optional(row.schema_version), one.newest_schema);
+    println!("file            {}", one.path.display());
+    println!("file size       {}", one.file_bytes.map_or("missing".into(), |n| format!("{n} bytes")));
     println!("email           {}", text(&row.profile.email));
     println!("name            {} {}", text(&row.profile.first_name), text(&row.profile.last_name));
     println!("username        {}", text(&row.profile.username));
@@ -228,10 +218,6 @@ fn name(error: Error, id: &TenantId) -> Error {
 
 fn unknown(id: &TenantId) -> Error {
     Error::new(crate::ErrorKind::UnknownTenant, format!("{id} is unknown; `cubby tenants list` shows who is"))
-}
-
-fn deleted(id: &TenantId) -> Error {
-    Error::new(crate::ErrorKind::Conflict, format!("{id} is deleted; `cubby tenants restore {id}` brings it back"))
 }
 
 fn optional(value: Option<impl ToString>) -> String {

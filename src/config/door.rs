@@ -1,6 +1,6 @@
 //! Settings of the door: who is let in, and what proves it.
 
-use std::str::FromStr;
+use std::{net::SocketAddr, str::FromStr};
 
 use clap::{Args, ValueEnum};
 
@@ -120,6 +120,51 @@ impl DoorConfig {
             ))),
             _ => Ok(()),
         }
+    }
+}
+
+/// How a command speaks to a server that holds the data folder.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Speaking to a running server")]
+pub struct RemoteConfig {
+    /// Where the server is [default: http:// and what CUBBY_ADMIN_LISTEN or CUBBY_LISTEN say]
+    #[arg(long, env = "CUBBY_URL", value_name = "URL", global = true)]
+    pub url: Option<String>,
+
+    /// The operator's key that the server has
+    #[arg(long, env = "ADMIN_API_KEY", value_name = "KEY", hide_env_values = true, global = true)]
+    pub admin_api_key: Option<Secret>,
+
+    /// Where the server listens
+    #[arg(
+        long,
+        env = "CUBBY_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDR:PORT",
+        hide = true,
+        global = true
+    )]
+    pub listen: SocketAddr,
+
+    /// Where the server listens to operators
+    #[arg(long, env = "CUBBY_ADMIN_LISTEN", value_name = "ADDR:PORT", hide = true, global = true)]
+    pub admin_listen: Option<SocketAddr>,
+}
+
+impl RemoteConfig {
+    /// The address of the server, without a slash at its end.
+    pub fn base(&self) -> String {
+        if let Some(url) = &self.url {
+            return url.trim_end_matches('/').to_owned();
+        }
+        let mut address = self.admin_listen.unwrap_or(self.listen);
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        format!("http://{address}")
     }
 }
 

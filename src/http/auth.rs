@@ -11,6 +11,7 @@ use crate::{
     identity::{
         claims::{Refusal, Session},
         jwt::Verdict,
+        keys::{self, Key},
     },
     tenants::id::TenantId,
 };
@@ -23,6 +24,8 @@ const COOKIE: &str = "__session";
 pub enum Caller {
     /// A user, by a session token.
     User(Arc<Session>),
+    /// A program, by an API key.
+    Program(Arc<Key>),
 }
 
 impl Caller {
@@ -31,6 +34,7 @@ impl Caller {
     pub fn reaches(&self, id: &TenantId) -> bool {
         match self {
             Self::User(session) => session.user == *id,
+            Self::Program(key) => key.tenant.as_ref().is_none_or(|only| only == id),
         }
     }
 
@@ -38,6 +42,15 @@ impl Caller {
     pub fn proves_user(&self) -> bool {
         match self {
             Self::User(_) => true,
+            Self::Program(_) => false,
+        }
+    }
+
+    /// Whether this caller may change anything.
+    pub fn may_write(&self) -> bool {
+        match self {
+            Self::User(_) => true,
+            Self::Program(key) => !key.read_only,
         }
     }
 }
@@ -54,9 +67,18 @@ pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller, Prob
     let Some(shown) = shown else {
         return Err(unauthorized(None, "show who you are: send Authorization: Bearer …"));
     };
+    if let Shown::Bearer(key) = shown
+        && app.identity().takes_keys()
+        && key.starts_with(keys::PREFIX)
+    {
+        let found = app.identity().keys().find(key, app.clock().now());
+        return found
+            .map(Caller::Program)
+            .ok_or_else(|| refused(Refusal("the API key is unknown, revoked or expired")));
+    }
     let (Shown::Bearer(token) | Shown::Cookie(token)) = shown;
     let Some(verifier) = app.identity().sessions() else {
-        return Err(refused(Refusal("session tokens are not accepted here")));
+        return Err(refused(Refusal("only API keys are accepted here")));
     };
     match verifier.verify(token).await {
         Verdict::Session(session, first) => {

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Request},
-    http::request::Parts,
+    http::{StatusCode, request::Parts},
 };
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
@@ -65,6 +65,9 @@ async fn admit(parts: &Parts, app: &App) -> Result<Admitted, Problem> {
     let id = tenant_id(parts)?;
     if !caller.reaches(&id) {
         return Err(Error::unknown_tenant().into());
+    }
+    if !caller.may_write() && !parts.method.is_safe() {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "read_only", "this API key may read and not write"));
     }
     let proven = provisioning == Provisioning::OnProof && caller.proves_user();
     Ok(Admitted { id, write_creates: write_creates || proven, read_creates: proven })

@@ -6,5 +6,6 @@ pub mod body;
 pub mod extract;
 pub mod health;
 pub mod middleware;
+pub mod peer;
 pub mod problem;
 pub mod watch;

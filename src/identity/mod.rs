@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`jwt`] | whether a session token is believed, and for how long that is remembered |
 //! | [`jwks`] | which public keys the issuer has now |
+//! | [`keys`] | which API keys are good, and their form |
 //! | [`claims`] | which tokens are session tokens of ours, by what is in them |
 //! | [`provider`] | what is asked of the identity provider |
 //! | [`clerk`] | how Clerk is asked |
@@ -14,6 +15,7 @@ pub mod claims;
 pub mod clerk;
 pub mod jwks;
 pub mod jwt;
+pub mod keys;
 pub mod provider;
 pub mod user;
 
@@ -27,18 +29,29 @@ use crate::{
 pub struct Identity {
     mode: AuthMode,
     sessions: Option<jwt::Verifier>,
+    keys: keys::KeyRing,
 }
 
 impl Identity {
     /// By the settings, which were validated before.
     pub fn new(config: &DoorConfig, clock: &Clock) -> Result<Self> {
         let sessions = config.auth.takes_tokens().then(|| jwt::Verifier::new(config, clock)).transpose()?;
-        Ok(Self { mode: config.auth, sessions })
+        Ok(Self { mode: config.auth, sessions, keys: keys::KeyRing::default() })
     }
 
     /// Whether callers are let in without any proof.
     pub fn is_open(&self) -> bool {
         self.mode.is_open()
+    }
+
+    /// Whether API keys are accepted.
+    pub fn takes_keys(&self) -> bool {
+        self.mode.takes_keys()
+    }
+
+    /// The API keys that are good now.
+    pub fn keys(&self) -> &keys::KeyRing {
+        &self.keys
     }
 
     /// Verifies session tokens, where they are accepted.

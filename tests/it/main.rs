@@ -17,6 +17,7 @@ mod notes;
 mod on_demand;
 mod provisioning;
 mod reconcile;
+mod operator;
 mod tokens;
 mod watch;
 mod webhooks;

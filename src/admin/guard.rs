@@ -1,0 +1,93 @@
+//! The one way into the operator's routes: the key is checked, and what was done is written down.
+
+use axum::{
+    Router,
+    extract::{MatchedPath, RawPathParams, Request, State},
+    http::Method,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+
+use crate::{
+    app::App,
+    catalog::queries,
+    http::{admin_key, peer::origin, problem::Problem},
+};
+
+/// What an action was done to, when the path does not say: put into the response's extensions.
+#[derive(Debug, Clone)]
+pub struct Target(pub String);
+
+/// Puts routes behind the operator's key.
+pub fn protect(app: &App, routes: Router<App>) -> Router<App> {
+    // A route layer: a path that is none of them is 404 with the key and without.
+    routes.route_layer(middleware::from_fn_with_state(app.clone(), guard))
+}
+
+async fn guard(
+    State(app): State<App>,
+    path: MatchedPath,
+    params: RawPathParams,
+    request: Request,
+    next: Next,
+) -> Response {
+    let origin = origin(&app, &request).to_string();
+    if let Err(problem) = admin_key::check(app.config().admin_api_key.as_ref(), request.headers()) {
+        tracing::warn!(origin, path = path.as_str(), "the operator's routes were tried without the operator's key");
+        return problem.into_response();
+    }
+    let action = action(request.method(), path.as_str());
+    let mut target = params.iter().next().map(|(_, value)| value.to_owned());
+    let response = next.run(request).await;
+    if let Some(action) = action {
+        let result = match response.extensions().get::<Problem>() {
+            Some(problem) => format!("{} {}", problem.status.as_u16(), problem.code),
+            None => response.status().as_u16().to_string(),
+        };
+        if let Some(Target(made)) = response.extensions().get() {
+            target = Some(made.clone());
+        }
+        let now = app.clock().now();
+        let written = app
+            .store()
+            .catalog()
+            .write(move |tx| queries::audit(tx, now, "operator", &action, target.as_deref(), Some(&origin), &result));
+        if let Err(error) = written.await {
+            // It is done and cannot be undone by an error; the log has it, and that it is missing.
+            tracing::error!(error = %error, path = path.as_str(), "an operator's action could not be recorded");
+        }
+    }
+    response
+}
+
+/// What a change is called: as the command that does the same. Reads are not recorded.
+fn action(method: &Method, path: &str) -> Option<String> {
+    let verb = match *method {
+        Method::POST => "create",
+        Method::DELETE => "delete",
+        Method::PUT | Method::PATCH => "update",
+        _ => return None,
+    };
+    let path = path.strip_prefix("/api/admin/").unwrap_or(path);
+    let mut words = path.split('/').filter(|segment| !segment.starts_with('{'));
+    let noun = words.next().unwrap_or_default();
+    Some(format!("{noun} {}", words.next().unwrap_or(verb)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_are_called_as_their_commands() {
+        for (method, path, name) in [
+            (Method::POST, "/api/admin/tenants", Some("tenants create")),
+            (Method::POST, "/api/admin/tenants/{id}/suspend", Some("tenants suspend")),
+            (Method::DELETE, "/api/admin/tenants/{id}", Some("tenants delete")),
+            (Method::POST, "/api/admin/keys/{id}/revoke", Some("keys revoke")),
+            (Method::GET, "/api/admin/tenants", None),
+        ] {
+            assert_eq!(action(&method, path).as_deref(), name, "{method} {path}");
+        }
+    }
+}

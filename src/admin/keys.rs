@@ -1,0 +1,145 @@
+//! API keys: made, listed, revoked.
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::{Deserialize, Serialize};
+
+use super::guard::Target;
+use crate::{
+    app::{App, good_key},
+    catalog::{
+        Catalog,
+        keys::{KeyRow, queries},
+        model::Millis,
+    },
+    error::{Error, ErrorKind, Result},
+    http::{body, problem::Problem},
+    identity::keys::{self, Key},
+    tenants::id::TenantId,
+};
+
+/// Good keys at once: all of them are kept in memory.
+const MOST: u32 = 10_000;
+
+/// What a key is to be.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyDraft {
+    /// What it is for.
+    pub name: String,
+    /// The only user it reaches; all if none.
+    #[serde(default)]
+    pub user_id: Option<String>,
+    /// Whether it may not write.
+    #[serde(default)]
+    pub read_only: bool,
+    /// How many seconds it is good for; for ever if none.
+    #[serde(default)]
+    pub expires_in: Option<u64>,
+}
+
+/// A key that was just made.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct NewKey {
+    /// What is known of it.
+    pub key: KeyRow,
+    /// The key itself. This is the only time it is shown.
+    pub secret: String,
+}
+
+/// All keys.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Keys {
+    /// Good, expired and revoked ones, newest last.
+    pub keys: Vec<KeyRow>,
+}
+
+/// A key.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OneKey {
+    /// What is known of it.
+    pub key: KeyRow,
+}
+
+/// Makes a key. Whoever serves adds it to those it knows.
+pub async fn create(catalog: &Catalog, draft: KeyDraft, now: Millis) -> Result<(NewKey, Key)> {
+    if !(1..=100).contains(&draft.name.chars().count()) || draft.name.chars().any(char::is_control) {
+        return Err(Error::invalid("name", "a key's name has 1 to 100 characters and says what it is for"));
+    }
+    let tenant = draft.user_id.map(|id| TenantId::parse(id.as_bytes())).transpose();
+    let tenant = tenant.map_err(|e| Error::invalid("user_id", e.to_string()))?;
+    let expires = match draft.expires_in {
+        None => None,
+        Some(seconds) => {
+            let end = i64::try_from(seconds).ok().and_then(|s| s.checked_mul(1000)).and_then(|ms| now.checked_add(ms));
+            let end = end.filter(|_| seconds > 0);
+            Some(end.ok_or_else(|| Error::invalid("expires_in", "a key is good for at least a second"))?)
+        }
+    };
+    let secret = keys::generate();
+    let hash = keys::digest(&secret).ok_or_else(|| Error::internal("a new key does not pass its own check"))?;
+    let key = KeyRow {
+        id: keys::generate_id(),
+        name: draft.name,
+        hint: secret[secret.len() - 4..].to_owned(),
+        tenant,
+        read_only: draft.read_only,
+        created: now,
+        expires,
+        revoked: None,
+        last_used: None,
+    };
+    let row = key.clone();
+    if !catalog.write(move |tx| queries::insert(tx, &row, &hash, MOST)).await? {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!("there are {MOST} keys already; revoke those that nobody uses"),
+        ));
+    }
+    Ok((NewKey { key: key.clone(), secret }, good_key(&key, hash)))
+}
+
+/// All keys.
+pub async fn list(catalog: &Catalog) -> Result<Keys> {
+    Ok(Keys { keys: catalog.query(queries::list).await? })
+}
+
+/// Revokes a key. Whoever serves forgets it at once.
+pub async fn revoke(catalog: &Catalog, id: &str, now: Millis) -> Result<OneKey> {
+    let target = id.to_owned();
+    let key = catalog.write(move |tx| queries::revoke(tx, &target, now)).await?;
+    let key = key.ok_or_else(|| Error::new(ErrorKind::NotFound, "no such key; list them to see their ids"))?;
+    Ok(OneKey { key })
+}
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/api/admin/keys", get(index).post(make))
+        .route("/api/admin/keys/{key_id}/revoke", post(withdraw))
+}
+
+async fn index(State(app): State<App>) -> Result<Json<Keys>> {
+    Ok(Json(list(app.store().catalog()).await?))
+}
+
+async fn make(State(app): State<App>, body: Body) -> Result<Response, Problem> {
+    let draft: KeyDraft = body::parse(&body::read(body, super::MAX_BODY).await?)?;
+    let (made, key) = create(app.store().catalog(), draft, app.clock().now()).await?;
+    app.identity().keys().add(key);
+    let target = Target(made.key.id.clone());
+    let mut response = (StatusCode::CREATED, Json(made)).into_response();
+    response.extensions_mut().insert(target);
+    Ok(response)
+}
+
+async fn withdraw(State(app): State<App>, Path(id): Path<String>) -> Result<Json<OneKey>> {
+    let revoked = revoke(app.store().catalog(), &id, app.clock().now()).await?;
+    app.identity().keys().revoke(&revoked.key.id);
+    Ok(Json(revoked))
+}

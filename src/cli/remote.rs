@@ -1,0 +1,77 @@
+//! Speaking to a running server through its admin API.
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{
+    config::{Secret, door::RemoteConfig},
+    error::{Error, ErrorKind, Result},
+};
+
+/// A server, and the operator's key to it.
+pub struct Remote {
+    http: reqwest::Client,
+    base: String,
+    key: Secret,
+}
+
+impl Remote {
+    /// By the settings; `why` says what makes it necessary.
+    pub fn new(config: &RemoteConfig, why: &str) -> Result<Self> {
+        let key = config.admin_api_key.clone().ok_or_else(|| {
+            Error::config(format!(
+                "{why}. Set ADMIN_API_KEY to the key the server was started with, and this command will ask the server"
+            ))
+        })?;
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(std::time::Duration::from_secs(60))
+            .build()
+            .map_err(|e| Error::internal("no HTTP client can be made").with_source(e))?;
+        Ok(Self { http, base: config.base(), key })
+    }
+
+    /// Asks, with a body if there is one, and reads the answer.
+    pub async fn call<T: DeserializeOwned>(&self, method: &str, path: &str, body: Option<Value>) -> Result<T> {
+        let method = method.parse().map_err(|_| Error::internal("no such method"))?;
+        let request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(self.key.reveal().trim());
+        let request = match &body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        let unreachable = |e: reqwest::Error| {
+            Error::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "the data folder is in use, and no server answers at {}; if it listens elsewhere, say where with \
+                     --url (CUBBY_URL)",
+                    self.base
+                ),
+            )
+            .with_source(e.without_url())
+        };
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(unreachable)?;
+        if status.is_success() {
+            return serde_json::from_slice(&bytes).map_err(|e| {
+                let what = format!("what answers at {} is not a Cubby of this version", self.base);
+                Error::new(ErrorKind::Conflict, what).with_source(e)
+            });
+        }
+        let problem: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        let text = |name: &str| problem.get(name).and_then(Value::as_str);
+        let detail = text("detail").unwrap_or("no reason was given");
+        Err(match text("code") {
+            Some("unknown_user") => Error::unknown_tenant(),
+            Some("not_found") => Error::new(ErrorKind::NotFound, detail.to_owned()),
+            _ => Error::new(ErrorKind::Conflict, format!("the server at {} refused: {status}: {detail}", self.base)),
+        })
+    }
+}
+
+/// A user's id as one segment of a path.
+pub fn segment(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}

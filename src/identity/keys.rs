@@ -1,0 +1,230 @@
+//! API keys: their form, and the ones that are good now.
+//!
+//! `cubby_live_`, 32 random characters, and 6 that check the rest: a scanner of repositories and
+//! logs can tell a leaked key from a word that looks like one without asking anybody, and a key
+//! that was mistyped or made up costs no look-up. Only the SHA-256 of a key is kept. 190 random bits
+//! need no slow hash.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use parking_lot::RwLock;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::{clock::Millis, tenants::id::TenantId};
+
+/// What every key begins with.
+pub const PREFIX: &str = "cubby_live_";
+
+/// Random characters after the prefix.
+const RANDOM: usize = 32;
+
+/// Characters after those that check what comes before.
+const CHECK: usize = 6;
+
+/// The SHA-256 of a key.
+pub type KeyHash = [u8; 32];
+
+const ALPHABET: [char; 62] = [
+    '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'J', 'K', 'L', 'M',
+    'N', 'O', 'P', 'Q', 'R', 'S', 'T', 'U', 'V', 'W', 'X', 'Y', 'Z', 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j',
+    'k', 'l', 'm', 'n', 'o', 'p', 'q', 'r', 's', 't', 'u', 'v', 'w', 'x', 'y', 'z',
+];
+
+/// A new key, from the system's randomness.
+pub fn generate() -> String {
+    let mut key = format!("{PREFIX}{}", nanoid::nanoid!(RANDOM, &ALPHABET));
+    key.push_str(&check(&key));
+    key
+}
+
+/// The id a new key is listed and revoked by. No secret.
+pub fn generate_id() -> String {
+    format!("key_{}", nanoid::nanoid!(12, &ALPHABET[36..]))
+}
+
+/// The digest of what is formed like a key, its check characters being right.
+pub fn digest(shown: &str) -> Option<KeyHash> {
+    let rest = shown.strip_prefix(PREFIX)?;
+    if rest.len() != RANDOM + CHECK || !rest.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return None;
+    }
+    let (body, given) = shown.split_at(PREFIX.len() + RANDOM);
+    (check(body) == given).then(|| Sha256::digest(shown.as_bytes()).into())
+}
+
+/// The first 32 bits of the SHA-256 of `body`, big-endian, in base 62 with leading zeroes.
+fn check(body: &str) -> String {
+    let hash = Sha256::digest(body.as_bytes());
+    let mut number = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) as usize;
+    let mut text = ['0'; CHECK];
+    for place in text.iter_mut().rev() {
+        *place = ALPHABET[number % ALPHABET.len()];
+        number /= ALPHABET.len();
+    }
+    text.iter().collect()
+}
+
+/// A key that is good, until it expires.
+#[derive(Debug)]
+pub struct Key {
+    /// What it is listed and revoked by.
+    pub id: String,
+    /// The only tenant it reaches; all if none.
+    pub tenant: Option<TenantId>,
+    /// Whether it may not write.
+    pub read_only: bool,
+    /// When it ends.
+    pub expires: Option<Millis>,
+    hash: KeyHash,
+    used: AtomicI64,
+    /// What of `used` is in the catalog.
+    saved: AtomicI64,
+}
+
+impl Key {
+    /// A key as the catalog has it.
+    pub fn new(
+        id: String,
+        hash: KeyHash,
+        tenant: Option<TenantId>,
+        read_only: bool,
+        expires: Option<Millis>,
+        last_used: Option<Millis>,
+    ) -> Self {
+        let used = last_used.unwrap_or(0);
+        Self { id, tenant, read_only, expires, hash, used: AtomicI64::new(used), saved: AtomicI64::new(used) }
+    }
+}
+
+/// `last_used` moves by steps of this: requests a moment apart are one use.
+const USE: Millis = 1_000;
+
+/// `last_used` in the catalog is right to this.
+const SAVE_EVERY: Millis = 60_000;
+
+/// The keys that are good now, in memory: a request costs no look-up in the catalog, and one with a
+/// made-up key none either. [`revoke`](Self::revoke) works on the next request.
+#[derive(Default)]
+pub struct KeyRing {
+    /// By the first eight bytes of the digest; the rest is compared in constant time.
+    keys: RwLock<HashMap<u64, Vec<Arc<Key>>>>,
+}
+
+fn bucket(hash: &KeyHash) -> u64 {
+    u64::from_be_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]])
+}
+
+impl KeyRing {
+    /// Adds a key.
+    pub fn add(&self, key: Key) {
+        self.keys.write().entry(bucket(&key.hash)).or_default().push(Arc::new(key));
+    }
+
+    /// Forgets a key, by its id.
+    pub fn revoke(&self, id: &str) {
+        self.keys.write().retain(|_, keys| {
+            keys.retain(|key| key.id != id);
+            !keys.is_empty()
+        });
+    }
+
+    /// The key that was shown, if it is good at `now`.
+    pub fn find(&self, shown: &str, now: Millis) -> Option<Arc<Key>> {
+        let hash = digest(shown)?;
+        let key = {
+            let keys = self.keys.read();
+            keys.get(&bucket(&hash))?.iter().find(|key| bool::from(key.hash.ct_eq(&hash)))?.clone()
+        };
+        if key.expires.is_some_and(|at| at <= now) {
+            return None;
+        }
+        // A store for each request would pass one cache line between all cores.
+        if now - key.used.load(Ordering::Relaxed) >= USE {
+            key.used.store(now, Ordering::Relaxed);
+        }
+        Some(key)
+    }
+
+    /// Which keys were used since this was last asked, and when; only those for which the catalog
+    /// is a minute behind, or `all`.
+    pub fn uses(&self, all: bool) -> Vec<(String, Millis)> {
+        let behind = if all { 1 } else { SAVE_EVERY };
+        let mut uses = Vec::new();
+        for key in self.keys.read().values().flatten() {
+            let used = key.used.load(Ordering::Relaxed);
+            if used - key.saved.load(Ordering::Relaxed) >= behind {
+                key.saved.store(used, Ordering::Relaxed);
+                uses.push((key.id.clone(), used));
+            }
+        }
+        uses
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(key: &str, expires: Option<Millis>) -> KeyRing {
+        let ring = KeyRing::default();
+        ring.add(Key::new("key_a".into(), digest(key).unwrap(), None, false, expires, None));
+        ring
+    }
+
+    #[test]
+    fn keys_are_recognised_by_their_form() {
+        let key = generate();
+        assert_eq!(key.len(), PREFIX.len() + RANDOM + CHECK);
+        assert!(digest(&key).is_some());
+        assert_ne!(key, generate());
+        // Fixed: scanners outside this program compute it too.
+        assert_eq!(check("cubby_live_00000000000000000000000000000000"), CHECKED);
+        let mut typo = key.clone().into_bytes();
+        typo[20] = if typo[20] == b'a' { b'b' } else { b'a' };
+        for bad in [String::from_utf8(typo).unwrap(), key[1..].into(), format!("{key}x"), String::new(), PREFIX.into()]
+        {
+            assert_eq!(digest(&bad), None, "{bad}");
+        }
+        assert_eq!(digest(&format!("{PREFIX}{}", "é".repeat(19))), None);
+    }
+
+    const CHECKED: &str = "0NbBPh";
+
+    #[test]
+    fn only_the_key_itself_is_found_and_not_after_its_end() {
+        let key = generate();
+        let ring = ring(&key, Some(1_000));
+        assert_eq!(ring.find(&key, 999).unwrap().id, "key_a");
+        assert!(ring.find(&generate(), 999).is_none());
+        assert!(ring.find(&key, 1_000).is_none());
+    }
+
+    #[test]
+    fn a_revoked_key_is_not_found() {
+        let key = generate();
+        let ring = ring(&key, None);
+        ring.revoke("key_b");
+        assert!(ring.find(&key, 0).is_some());
+        ring.revoke("key_a");
+        assert!(ring.find(&key, 0).is_none());
+    }
+
+    #[test]
+    fn uses_are_told_once_and_in_batches() {
+        let key = generate();
+        let ring = ring(&key, None);
+        ring.find(&key, SAVE_EVERY);
+        assert_eq!(ring.uses(false), [("key_a".to_owned(), SAVE_EVERY)]);
+        ring.find(&key, SAVE_EVERY + 5_000);
+        assert_eq!(ring.uses(false), []);
+        assert_eq!(ring.uses(true), [("key_a".to_owned(), SAVE_EVERY + 5_000)]);
+        assert_eq!(ring.uses(true), []);
+    }
+}
