@@ -1,6 +1,7 @@
 //! Where an operator's command does its work: on the data folder, or through the server that holds
 //! it.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::remote::{Remote, segment};
@@ -81,7 +82,7 @@ impl Place {
                 let state = state.map_or(String::new(), |state| format!("&state={state}"));
                 let after = after.map_or(String::new(), |after| format!("&after={}", segment(after.as_str())));
                 let path = format!("/api/admin/tenants?limit={limit}{state}{after}");
-                server.call("GET", &path, None).await
+                server.call(Method::GET, &path, None).await
             }
         }
     }
@@ -89,7 +90,7 @@ impl Place {
     pub async fn show(&self, id: &TenantId) -> Result<OneTenant> {
         match self {
             Self::Folder(store) => tenants::describe(store, id).await,
-            Self::Server(server) => server.call("GET", &tenant_path(id), None).await,
+            Self::Server(server) => server.call(Method::GET, &tenant_path(id), None).await,
         }
     }
 
@@ -100,7 +101,7 @@ impl Place {
                 let result = tenants::create(store, draft).await;
                 recorded(store, "tenants create", Some(target), result).await
             }
-            Self::Server(server) => server.call("POST", "/api/admin/tenants", Some(json!(draft))).await,
+            Self::Server(server) => server.call(Method::POST, "/api/admin/tenants", Some(json!(draft))).await,
         }
     }
 
@@ -119,11 +120,13 @@ impl Place {
             Self::Server(server) => {
                 let path = tenant_path(id);
                 match action {
-                    Action::Delete => server.call("DELETE", &path, None).await,
+                    Action::Delete => server.call(Method::DELETE, &path, None).await,
                     Action::Suspend(reason) => {
-                        server.call("POST", &format!("{path}/suspend"), Some(json!({"reason": reason}))).await
+                        server.call(Method::POST, &format!("{path}/suspend"), Some(json!({"reason": reason}))).await
                     }
-                    Action::Resume | Action::Restore => server.call("POST", &format!("{path}/{verb}"), None).await,
+                    Action::Resume | Action::Restore => {
+                        server.call(Method::POST, &format!("{path}/{verb}"), None).await
+                    }
                 }
             }
         }
@@ -136,14 +139,14 @@ impl Place {
                 let target = result.as_ref().ok().map(|new| new.key.id.clone());
                 recorded(store, "keys create", target, result).await
             }
-            Self::Server(server) => server.call("POST", "/api/admin/keys", Some(json!(draft))).await,
+            Self::Server(server) => server.call(Method::POST, "/api/admin/keys", Some(json!(draft))).await,
         }
     }
 
     pub async fn list_keys(&self) -> Result<Keys> {
         match self {
             Self::Folder(store) => keys::list(store.catalog()).await,
-            Self::Server(server) => server.call("GET", "/api/admin/keys", None).await,
+            Self::Server(server) => server.call(Method::GET, "/api/admin/keys", None).await,
         }
     }
 
@@ -154,7 +157,7 @@ impl Place {
                 recorded(store, "keys revoke", Some(id.to_owned()), result).await
             }
             Self::Server(server) => {
-                server.call("POST", &format!("/api/admin/keys/{}/revoke", segment(id)), None::<Value>).await
+                server.call(Method::POST, &format!("/api/admin/keys/{}/revoke", segment(id)), None::<Value>).await
             }
         }
     }

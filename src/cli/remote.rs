@@ -1,6 +1,7 @@
 //! Speaking to a running server through its admin API.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -33,8 +34,7 @@ impl Remote {
     }
 
     /// Asks, with a body if there is one, and reads the answer.
-    pub async fn call<T: DeserializeOwned>(&self, method: &str, path: &str, body: Option<Value>) -> Result<T> {
-        let method = method.parse().map_err(|_| Error::internal("no such method"))?;
+    pub async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Value>) -> Result<T> {
         let request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(self.key.reveal().trim());
         let request = match &body {
             Some(body) => request.json(body),
