@@ -18,6 +18,7 @@ const MAX_BODY: usize = 64 << 10;
 
 /// Every route of the operator's, behind the operator's key.
 pub fn routes(app: &App) -> Router<App> {
-    let routes = Router::new().merge(tenants::routes()).merge(keys::routes()).merge(audit::routes()).merge(sync::routes());
+    let routes =
+        Router::new().merge(tenants::routes()).merge(keys::routes()).merge(audit::routes()).merge(sync::routes());
     guard::protect(app, routes)
 }
