@@ -36,7 +36,9 @@ async fn guard(
         tracing::warn!(origin, path = path.as_str(), "the operator's routes were tried without the operator's key");
         return problem.into_response();
     }
-    let action = action(request.method(), path.as_str());
+    let dry = request.uri().query().is_some_and(is_dry);
+    // What changes nothing leaves no trace, or it would have changed something after all.
+    let action = action(request.method(), path.as_str()).filter(|_| !dry);
     let mut target = params.iter().next().map(|(_, value)| value.to_owned());
     let response = next.run(request).await;
     if let Some(action) = action {
@@ -72,6 +74,11 @@ fn action(method: &Method, path: &str) -> Option<String> {
     let mut words = path.split('/').filter(|segment| !segment.starts_with('{'));
     let noun = words.next().unwrap_or_default();
     Some(format!("{noun} {}", words.next().unwrap_or(verb)))
+}
+
+/// Whether a query asks what would be done.
+fn is_dry(query: &str) -> bool {
+    query.split('&').any(|pair| matches!(pair, "dry_run" | "dry_run=true" | "dry_run=1"))
 }
 
 #[cfg(test)]
