@@ -409,10 +409,21 @@ pub fn quick_check(conn: &Connection, deadline: &Deadline, limit: Duration) -> R
     deadline.set(None);
     match found {
         Ok(found) if found == "ok" => Ok(true),
+        // A page that could not be read is no page that is wrong.
+        Ok(found) if is_io_error(&found) => {
+            Err(Error::new(ErrorKind::Unavailable, format!("storage is not available: {found}")))
+        }
         Ok(found) => Err(Error::new(ErrorKind::Damaged, format!("the database file is damaged: {found}"))),
         Err(error) if error.kind() == ErrorKind::Timeout => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Whether the check met an I/O error. It tells one by its extended code, of which the low byte is
+/// the kind.
+fn is_io_error(found: &str) -> bool {
+    let code = found.rsplit_once("error code=").map(|(_, code)| code.trim());
+    code.and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xff == ffi::SQLITE_IOERR)
 }
 
 /// Writes a file of its own, readable by this user alone, and makes its content durable. An older

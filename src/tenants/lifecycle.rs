@@ -123,6 +123,10 @@ impl Store {
         let options = self.sqlite_options();
         let path = self.layout().tenant(&id);
         let row = self.catalog().read(|conn| queries::find(conn, &id))?.ok_or_else(Error::unknown_tenant)?;
+        if row.state == State::Deleted {
+            // Its file is in the trash, and is migrated when it is back and used.
+            return Err(deleted(&id));
+        }
         let recipe = Recipe {
             id: &id,
             path: &path,

@@ -134,7 +134,7 @@ const SHARE: (usize, usize) = (3, 4);
 const FAULTS: u32 = 3;
 
 /// A quarantined tenant is tried again after this, then after twice as long each time…
-const RETRY: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_secs(2);
 
 /// …but at least this often.
 const RETRY_AT_MOST: Duration = Duration::from_secs(3600);

@@ -1,0 +1,119 @@
+//! A file system that the kernel turned read-only after an error, and a file that is read-only.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{Report, Setup, file_of, lacks};
+use crate::{
+    check,
+    load::{self, Plan},
+    mount::{self, Mounted},
+    server::{Launch, Node},
+};
+
+pub fn run(setup: &Setup) -> Report {
+    if let Some(why) = lacks(&["mkfs.ext4", "losetup", "chattr"], true) {
+        return Report::skipped(why);
+    }
+    let mut report = Report::default();
+    let disk = match Mounted::ext4(128, "errors=remount-ro") {
+        Ok(disk) => disk,
+        Err(why) => return Report::skipped(why),
+    };
+    let data = disk.path().join("data");
+    let flags = ["--max-open", "12", "--idle", "2s"];
+    let launch = match setup.control {
+        true => Launch::broken("swallow", &data, &flags),
+        false => Launch::real(&setup.program, &data, &flags),
+    };
+    let plan = Plan { posts_only: setup.control, ..Plan::new(setup.seed, 20) };
+    let mut workers = load::workers(&plan);
+    for _ in 0..setup.count.unwrap_or(3) {
+        let mut node = launch.start();
+        load::run_for(node.address, &mut workers, Duration::from_millis(500));
+        if !setup.control {
+            one_file(&node, &data, &mut report);
+        }
+        let trigger = format!("/sys/fs/ext4/{}/trigger_fs_error", disk.device_name());
+        load::run(node.address, &mut workers, || {
+            std::fs::write(&trigger, "1").unwrap();
+            std::thread::sleep(Duration::from_millis(500));
+        });
+        report.faults += 1;
+        let seen = load::take_seen(&mut workers);
+        report.note(format!("answers: {:?}", seen.statuses));
+        report.saw(seen);
+        if !setup.control {
+            while_read_only(&node, &mut report);
+        }
+        report.violations.extend(node.panics());
+        node.kill();
+        drop(node);
+        disk.unmount().unwrap();
+        if let Err(why) = disk.check() {
+            report.wrong(why);
+        }
+        disk.mount().unwrap();
+        let node = launch.start();
+        node.ready();
+        let verdict = load::compare(node.address, &mut workers, |_| false);
+        report.violations.extend(verdict.violations);
+        if let Err(why) = node.stop() {
+            report.wrong(why);
+        }
+        report.violations.extend(check::files(&data, |_| false));
+        if !report.violations.is_empty() {
+            break;
+        }
+    }
+    report
+}
+
+fn while_read_only(node: &Node, report: &mut Report) {
+    let mut http = node.http();
+    let reply = http.get("/readyz");
+    report.expect(reply.status() == 503, || format!("READY: {reply:?}"));
+    // More than may be open: those that were and those that were not.
+    for number in 0..20 {
+        let path = format!("/{}", load::tenant(number));
+        let reply = http.get(&format!("{path}?limit=1"));
+        report.expect(reply.status() == 200, || format!("READ: {path}: {reply:?}"));
+        let reply = http.post(&path, &json!({"text": "x"}));
+        report.expect(reply.status() == 503, || format!("WRITE: {path}: {reply:?}"));
+        let reply = http.get(&format!("{path}?limit=1"));
+        report.expect(reply.status() == 200, || format!("READ after a write: {path}: {reply:?}"));
+    }
+}
+
+/// One user's file cannot be opened for writing: reads go on, and writes as soon as it can.
+fn one_file(node: &Node, data: &std::path::Path, report: &mut Report) {
+    let tenant = load::tenant(7);
+    let file = file_of(data, &tenant);
+    let path = format!("/{tenant}");
+    let mut http = node.http();
+    http.post(&path, &json!({"text": "mine"}));
+    // Until it was closed, a descriptor for writing is there.
+    std::thread::sleep(Duration::from_secs(5));
+    mount::run("chattr", &["+i", file.to_str().unwrap()]).unwrap();
+    for _ in 0..2 {
+        let reply = http.get(&format!("{path}?limit=1"));
+        report.expect(reply.status() == 200, || format!("READ of a read-only file: {reply:?}"));
+        let reply = http.post(&path, &json!({"text": "x"}));
+        report.expect(reply.status() == 503, || format!("WRITE to a read-only file: {reply:?}"));
+    }
+    mount::run("chattr", &["-i", file.to_str().unwrap()]).unwrap();
+    let until = Instant::now() + Duration::from_secs(5);
+    while http.post(&path, &json!({"text": "mine"})).status() != 201 {
+        if Instant::now() > until {
+            report.wrong("NOT HEALED: the file can be written again");
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for (id, text) in load::read_all(&mut http, &tenant).unwrap() {
+        if text == "mine" {
+            http.send("DELETE", &format!("{path}/{id}"), &[], None);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Churn over many more users than may be open: descriptors, memory, threads and write-ahead logs
+//! stay flat.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use super::{Report, Setup, folder};
+use crate::{
+    check,
+    load::{self, Plan},
+    server::{Launch, Node},
+};
+
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Sample {
+    descriptors: f64,
+    resident_kib: f64,
+    threads: f64,
+    wal_kib: f64,
+}
+
+/// Of the time, before anything is compared: pools fill, allocators grow.
+const WARM_UP: f64 = 0.4;
+
+pub fn run(setup: &Setup) -> Report {
+    let mut report = Report::default();
+    let (_folder, data) = folder();
+    let flags = ["--max-open", "30", "--idle", "1s"];
+    let launch = match setup.control {
+        true => Launch::broken("leak", &data, &flags),
+        false => Launch::real(&setup.program, &data, &flags),
+    };
+    let mut node = launch.start();
+    let mut workers = load::workers(&Plan { pause: Duration::from_millis(1), ..Plan::new(setup.seed, 400) });
+    let time = Duration::from_secs(setup.seconds.unwrap_or(if setup.control { 20 } else { 300 }));
+    let started = Instant::now();
+    let mut samples = Vec::new();
+    load::run(node.address, &mut workers, || {
+        while started.elapsed() < time {
+            std::thread::sleep(Duration::from_secs(1).min(time / 20));
+            samples.push((started.elapsed().as_secs_f64(), sample(&node, &data)));
+        }
+    });
+    report.saw(load::take_seen(&mut workers));
+    report.faults = samples.len() as u64;
+    let from = time.as_secs_f64() * WARM_UP;
+    samples.retain(|(at, _)| *at > from);
+    let middle = samples.len() / 2;
+    for (name, of, slack) in [
+        ("descriptors", (|s: &Sample| s.descriptors) as fn(&Sample) -> f64, 4.0),
+        ("memory in KiB", |s| s.resident_kib, 2048.0),
+        ("threads", |s| s.threads, 2.0),
+        ("logs in KiB", |s| s.wal_kib, 1024.0),
+    ] {
+        let mean = |part: &[(f64, Sample)]| part.iter().map(|(_, s)| of(s)).sum::<f64>() / part.len() as f64;
+        let (first, second) = (mean(&samples[..middle]), mean(&samples[middle..]));
+        let hours = time.as_secs_f64() * (1.0 - WARM_UP) / 2.0 / 3600.0;
+        // What comes and goes with the load by chance, and one per cent an hour.
+        let most = first * (1.0 + 0.01 * hours) + slack;
+        report.note(format!("{name}: {first:.1}, then {second:.1}"));
+        report.expect(second <= most, || format!("GROWS: {name}: {first:.1}, then {second:.1}, at most {most:.1}"));
+    }
+    report.expect(node.is_running(), || "ENDED".into());
+    report.violations.extend(node.panics());
+    if !setup.control {
+        report.violations.extend(load::compare(node.address, &mut workers, |_| false).violations);
+        if let Err(why) = node.stop() {
+            report.wrong(why);
+        }
+        report.violations.extend(check::checkpointed(&data));
+        report.violations.extend(check::files(&data, |_| false));
+    }
+    report
+}
+
+fn sample(node: &Node, data: &Path) -> Sample {
+    let process = Path::new("/proc").join(node.id().to_string());
+    let status = std::fs::read_to_string(process.join("status")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0.0)
+    };
+    let mut wal = 0;
+    for folder in std::fs::read_dir(data.join("tenants")).into_iter().flatten().flatten() {
+        for file in std::fs::read_dir(folder.path()).into_iter().flatten().flatten() {
+            if file.file_name().to_string_lossy().ends_with("-wal") {
+                wal += file.metadata().map_or(0, |meta| meta.len());
+            }
+        }
+    }
+    Sample {
+        descriptors: std::fs::read_dir(process.join("fd")).map_or(0, Iterator::count) as f64,
+        resident_kib: field("VmRSS:"),
+        threads: field("Threads:"),
+        wal_kib: wal as f64 / 1024.0,
+    }
+}
