@@ -24,7 +24,8 @@ pub fn router(app: App) -> Result<Router> {
         .route("/metrics", get(watch::page))
         .route("/api/health/user-sync", get(watch::user_sync))
         .merge(webhooks::routes::routes(&app)?)
-        .merge(admin::routes(&app));
+        .merge(admin::routes(&app))
+        .merge(admin::guard::protect(&app, webhooks::routes::log::routes()));
     if app.store().has_table(NOTES_TABLE) {
         routes = routes.merge(notes::routes::routes());
     }

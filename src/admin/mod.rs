@@ -1,9 +1,10 @@
 //! What an operator does, over HTTP or from the command line.
 //!
 //! [`guard`] lets only the operator in and writes every change to the audit trail; [`tenants`],
-//! [`keys`], [`sync`] and [`audit`] are the routes.
+//! [`erasure`], [`keys`], [`sync`] and [`audit`] are the routes.
 
 pub mod audit;
+pub mod erasure;
 pub mod guard;
 pub mod keys;
 pub mod sync;
@@ -18,7 +19,11 @@ const MAX_BODY: usize = 64 << 10;
 
 /// Every route of the operator's, behind the operator's key.
 pub fn routes(app: &App) -> Router<App> {
-    let routes =
-        Router::new().merge(tenants::routes()).merge(keys::routes()).merge(audit::routes()).merge(sync::routes());
+    let routes = Router::new()
+        .merge(tenants::routes())
+        .merge(keys::routes())
+        .merge(audit::routes())
+        .merge(sync::routes())
+        .merge(erasure::routes());
     guard::protect(app, routes)
 }

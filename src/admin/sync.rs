@@ -40,7 +40,7 @@ async fn run(State(app): State<App>, headers: HeaderMap, RawQuery(query): RawQue
     let limit = app.config().request_timeout;
     let patience = limit.saturating_sub(Duration::from_secs(1)).max(limit / 2);
     match tokio::time::timeout(patience, running).await {
-        Ok(Ok(report)) => Ok((status(&report), Json(report)).into_response()),
+        Ok(Ok(report)) => Ok(answer(&report)),
         Ok(Err(error)) => Err(Error::internal("a reconcile did not finish").with_source(error).into()),
         Err(_) => {
             let mut response = (StatusCode::ACCEPTED, Json(json!({"status": "running"}))).into_response();
@@ -62,10 +62,16 @@ async fn look(State(app): State<App>, headers: HeaderMap) -> Result<Json<Value>,
     Ok(Json(json!({"running": running, "last": last})))
 }
 
-fn status(report: &Report) -> StatusCode {
+/// A run that stopped is answered like a problem too, with what it did all the same.
+fn answer(report: &Report) -> Response {
     match report.outcome {
-        Outcome::Done | Outcome::Held => StatusCode::OK,
-        Outcome::Failed => StatusCode::BAD_GATEWAY,
+        Outcome::Done | Outcome::Held => Json(report).into_response(),
+        Outcome::Failed => {
+            let mut body = json!(report);
+            body["code"] = json!("sync_failed");
+            body["detail"] = json!(report.error);
+            (StatusCode::BAD_GATEWAY, Json(body)).into_response()
+        }
     }
 }
 

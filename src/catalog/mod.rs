@@ -114,6 +114,14 @@ impl Catalog {
         self.writer.write_blocking(move |tx| Ok(work(tx)?))
     }
 
+    /// What SQLite finds wrong with the file; nothing if it is in order. May block for a while.
+    pub fn check(&self) -> Result<Vec<String>> {
+        let complaints: Vec<String> = self.read(|conn| {
+            conn.prepare("PRAGMA quick_check(20)")?.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()
+        })?;
+        Ok(complaints.into_iter().filter(|text| text != "ok").collect())
+    }
+
     /// Checkpoints and closes the writer. May block.
     pub fn close(&self) -> Result<()> {
         let result = self.writer.with(open::checkpoint);

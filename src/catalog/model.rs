@@ -179,7 +179,7 @@ pub struct Sighting {
 }
 
 /// What became of a webhook message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// It made a tenant.
@@ -258,7 +258,7 @@ pub struct Delivery {
 }
 
 /// A webhook message as it was recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recorded {
     /// The sender's id of the message.
     pub svix_id: String,

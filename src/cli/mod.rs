@@ -12,6 +12,9 @@ use crate::{
     tenants::store::Store,
 };
 
+mod deliveries;
+mod doctor;
+mod erasure;
 mod keys;
 mod migrate;
 mod place;
@@ -69,6 +72,12 @@ enum Command {
     /// Make the catalog like Clerk's list of users
     #[command(after_help = sync::EXAMPLES)]
     Sync(sync::Command),
+    /// List, show and replay webhook deliveries
+    #[command(after_help = deliveries::EXAMPLES)]
+    Deliveries(deliveries::Deliveries),
+    /// Compare the catalog with the files, and mend what can be
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::Command),
 }
 
 /// Parses the command line and runs it. Errors go to standard error, with what to do about them.
@@ -99,6 +108,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Keys(keys) => runtime()?.block_on(keys::run(&cli.common.data, keys)),
         Command::Migrate(command) => runtime()?.block_on(migrate::run(&cli.common.data, command)),
         Command::Sync(command) => runtime()?.block_on(sync::run(&cli.common.data, command)),
+        Command::Deliveries(command) => runtime()?.block_on(deliveries::run(&cli.common.data, command)),
+        Command::Doctor(command) => runtime()?.block_on(doctor::run(&cli.common.data, command)),
     }
 }
 

@@ -180,6 +180,6 @@ async fn recorded<T>(store: &Store, action: &str, target: Option<String>, result
     Ok(value)
 }
 
-fn tenant_path(id: &TenantId) -> String {
+pub(super) fn tenant_path(id: &TenantId) -> String {
     format!("/api/admin/tenants/{}", segment(id.as_str()))
 }

@@ -1,14 +1,16 @@
 //! `cubby sync`: the reconcile, from the command line.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::Method;
+use serde_json::Value;
 
-use super::{close, open, print_json};
+use super::{place::Place, print_json, remote::Remote};
 use crate::{
-    config::{DataConfig, provider::ProviderConfig},
-    error::{Error, Result},
+    config::{DataConfig, door::RemoteConfig, provider::ProviderConfig},
+    error::{Error, ErrorKind, Result},
     identity::{clerk::Clerk, provider::Provider},
     sync::{
         report::{Outcome, Report, Tally},
@@ -22,8 +24,7 @@ pub const EXAMPLES: &str = "Examples:
   cubby sync               create, update, restore and delete so that the catalog is like Clerk's list
   cubby sync --force       the same, however many have to be deleted
 
-It works on the data folder itself, so no server may hold it; of a running server ask
-  curl -X POST -H \"Authorization: Bearer $ADMIN_API_KEY\" 'localhost:8080/api/admin/sync-users?dry_run=true'
+While a server holds the data folder, the server does it, with its own settings and ADMIN_API_KEY.
 
 Exit code: 0 if all is done, 1 if deletions were held back or the run stopped.";
 
@@ -31,6 +32,9 @@ Exit code: 0 if all is done, 1 if deletions were held back or the run stopped.";
 pub struct Command {
     #[command(flatten)]
     provider: ProviderConfig,
+
+    #[command(flatten)]
+    remote: RemoteConfig,
 
     /// Only say what would be done
     #[arg(long)]
@@ -47,16 +51,37 @@ pub struct Command {
 
 pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
     command.provider.validate()?;
-    let store = open(data)?;
     let options = Options { dry_run: command.dry_run, force: command.force };
-    let result = reconcile(&store, &command.provider, options).await;
-    close(store).await;
+    let place = Place::reach(data, &command.remote)?;
+    let result = match &place {
+        Place::Folder(store) => reconcile(store, &command.provider, options).await,
+        Place::Server(server) => ask(server, options).await,
+    };
+    place.leave().await;
     let report = result?;
     match command.json {
         true => print_json(&report)?,
         false => print(&report),
     }
     Ok(ExitCode::from(u8::from(report.outcome != Outcome::Done)))
+}
+
+/// A run of the server's. One that takes longer than a request may is waited for.
+async fn ask(server: &Remote, options: Options) -> Result<Report> {
+    let path = format!("/api/admin/sync-users?dry_run={}&force={}", options.dry_run, options.force);
+    let mut answer: Value = server.call(Method::POST, &path, None).await?;
+    while answer.get("outcome").is_none() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now: Value = server.call(Method::GET, "/api/admin/sync-users", None).await?;
+        if now["running"].is_null() {
+            answer = now["last"].clone();
+            if answer.is_null() || options.dry_run {
+                let why = "the dry run took longer than a request may, and its report is in the server's log alone";
+                return Err(Error::new(ErrorKind::Timeout, why));
+            }
+        }
+    }
+    serde_json::from_value(answer).map_err(|e| Error::internal("the server's report").with_source(e))
 }
 
 /// One run, with a bar on a terminal.

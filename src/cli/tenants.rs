@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::{
+    erasure,
     place::{Action, Place},
     print_json,
 };
@@ -25,6 +26,8 @@ pub const EXAMPLES: &str = "Examples:
   cubby tenants create user_2abc
   cubby tenants suspend user_2abc --reason \"payment overdue\"
   cubby tenants delete user_2abc && cubby tenants restore user_2abc
+  cubby tenants purge user_2abc --yes
+  cubby tenants adopt user_2new --from user_2old
 
 While a server holds the data folder, these commands ask it, with ADMIN_API_KEY.";
 
@@ -86,6 +89,8 @@ enum Command {
     Delete { id: TenantId },
     /// Bring a deleted one back
     Restore { id: TenantId },
+    #[command(flatten)]
+    Erasure(erasure::Command),
 }
 
 pub async fn run(data: &DataConfig, tenants: Tenants) -> Result<ExitCode> {
@@ -94,6 +99,9 @@ pub async fn run(data: &DataConfig, tenants: Tenants) -> Result<ExitCode> {
         let root = std::path::absolute(&data.data).map_err(|e| Error::io(data.data.display(), e))?;
         println!("{}", Layout::at(root).tenant(id).display());
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::Erasure(command) = tenants.command {
+        return erasure::run(data, &tenants.remote, command).await;
     }
     let place = Place::reach(data, &tenants.remote)?;
     let result = execute(&place, tenants.command).await;
@@ -105,7 +113,7 @@ async fn execute(place: &Place, command: Command) -> Result<()> {
     let (id, action) = match command {
         Command::List { state, after, limit, json } => return list(place, state, after, limit, json).await,
         Command::Show { id, json } => return show(&place.show(&id).await.map_err(|e| name(e, &id))?, json),
-        Command::Path { .. } => return Ok(()),
+        Command::Path { .. } | Command::Erasure(_) => return Ok(()),
         Command::Create { id, email, json } => {
             let made = place.create(TenantDraft { id: id.to_string(), email }).await?;
             if json {

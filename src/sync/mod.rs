@@ -8,6 +8,7 @@
 //! | [`carry`] | one step of it |
 //! | [`on_demand`] | the first request that beats the webhook |
 //! | [`health`] | whether both sides agree, for a page |
+//! | [`doctor`] | whether catalog and files agree |
 //! | [`report`] | what a run says of itself |
 //!
 //! # Invariants
@@ -19,6 +20,7 @@
 //! 3. **A dry run changes nothing at all.**
 
 pub mod carry;
+pub mod doctor;
 pub mod health;
 pub mod on_demand;
 pub mod plan;

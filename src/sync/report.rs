@@ -1,6 +1,6 @@
 //! What a run says of itself.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{catalog::model::Millis, clock, error::Error};
 
@@ -8,7 +8,7 @@ use crate::{catalog::model::Millis, clock, error::Error};
 pub const NAMED: usize = 100;
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// All is done.
@@ -32,7 +32,7 @@ impl Outcome {
 }
 
 /// How many, and some of them by name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// How many.
     pub count: u64,
@@ -51,7 +51,7 @@ impl Tally {
 }
 
 /// What a run found and did; in a dry run, what it would do.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Report {
     /// How it ended.
     pub outcome: Outcome,
@@ -92,7 +92,7 @@ pub struct Report {
     /// What went wrong with single users; the rest went on.
     pub errors: Tally,
     /// Why the run stopped.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 

@@ -450,11 +450,11 @@ impl Merge {
     fn orphans(&self, known: &[u64]) -> Result<Tally> {
         let since = UNIX_EPOCH + Duration::from_millis(u64::try_from(self.since).unwrap_or(0));
         let mut orphans = Tally::default();
-        self.store.layout().each_live(|name, file| {
-            let unknown = path::fingerprint_of_name(name).is_none_or(|print| known.binary_search(&print).is_err());
+        self.store.layout().each_live(|file| {
+            let unknown = path::fingerprint_of(&file).is_none_or(|print| known.binary_search(&print).is_err());
             // One made since then is of a user who came meanwhile.
             if unknown && file.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| at < since) {
-                orphans.add(name);
+                orphans.add(&file.file_name().unwrap_or_default().to_string_lossy());
             }
         })?;
         Ok(orphans)

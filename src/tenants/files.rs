@@ -114,7 +114,8 @@ pub fn sweep_tmp(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-fn remove(path: &Path) -> Result<()> {
+/// Removes one file, if it is there.
+pub(super) fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != Io::NotFound => Err(Error::io(path.display(), e)),
         _ => Ok(()),

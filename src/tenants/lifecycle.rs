@@ -88,7 +88,10 @@ impl Store {
                 if row.purged.is_some() || !trashed.exists() {
                     return Err(Error::new(
                         ErrorKind::Conflict,
-                        format!("the file of {id} was purged; nothing is left to restore"),
+                        format!(
+                            "the file of {id} was purged; nothing is left to restore. `cubby tenants revive {id}` brings \
+                             them back with an empty database"
+                        ),
                     ));
                 }
                 files::relocate(&trashed, &live)?;

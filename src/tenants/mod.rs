@@ -13,6 +13,8 @@
 //! | [`lifecycle`] | suspend, delete, restore, migrate |
 //! | [`joint`] | creation and deletion that share their commit with a caller's rows |
 //! | [`retention`] | the end: purging |
+//! | [`adopt`] | old data under a new id |
+//! | [`inspect`] | what a file says of itself |
 //! | [`files`] | placing and moving files |
 //! | [`faults`] | what went wrong with whose file, for operators |
 //! | [`template`] | what a new file holds |
@@ -30,10 +32,12 @@
 //!    catalog promises a file that is not there, or a deleted user's data is served again.
 //! 5. **Reads never create.** Only [`Store::create`](store::Store::create) does, and it says so.
 
+pub mod adopt;
 pub mod database;
 pub mod faults;
 pub mod files;
 pub mod id;
+pub mod inspect;
 pub mod joint;
 pub mod lifecycle;
 pub mod lock;

@@ -96,21 +96,32 @@ impl Layout {
 }
 
 impl Layout {
-    /// Every live tenant's file by its name, in no order.
-    pub fn each_live(&self, mut see: impl FnMut(&str, &std::fs::DirEntry)) -> Result<()> {
-        for shard in 0..=u8::MAX {
-            let folder = self.tenants().join(hex::encode([shard]));
-            let failed = |e| Error::io(folder.display(), e);
-            for entry in std::fs::read_dir(&folder).map_err(failed)? {
-                let entry = entry.map_err(failed)?;
-                // Not the write-ahead logs beside them.
-                if let Some(name) = entry.file_name().to_str().filter(|name| name.len() == FILE_NAME) {
-                    see(name, &entry);
-                }
-            }
-        }
-        Ok(())
+    /// Every live tenant's file, in no order.
+    pub fn each_live(&self, mut see: impl FnMut(PathBuf)) -> Result<()> {
+        (0..=u8::MAX).try_for_each(|shard| self.live_in(shard, &mut see))
     }
+
+    /// Those in one of the 256 folders.
+    pub fn live_in(&self, shard: u8, see: impl FnMut(PathBuf)) -> Result<()> {
+        databases(&self.tenants().join(hex::encode([shard])), see)
+    }
+
+    /// Every deleted tenant's file, in no order.
+    pub fn each_trashed(&self, see: impl FnMut(PathBuf)) -> Result<()> {
+        databases(&self.trash(), see)
+    }
+}
+
+/// The files in a folder that are called as tenants' are; not the write-ahead logs beside them.
+fn databases(folder: &Path, mut see: impl FnMut(PathBuf)) -> Result<()> {
+    let failed = |e| Error::io(folder.display(), e);
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().len() == FILE_NAME {
+            see(entry.path());
+        }
+    }
+    Ok(())
 }
 
 /// The first eight bytes of an id's digest: enough to tell a hundred million apart.
@@ -120,8 +131,8 @@ pub fn fingerprint(id: &TenantId) -> u64 {
 }
 
 /// The same, from the name of a file.
-pub fn fingerprint_of_name(name: &str) -> Option<u64> {
-    u64::from_str_radix(name.get(..16)?, 16).ok()
+pub fn fingerprint_of(file: &Path) -> Option<u64> {
+    u64::from_str_radix(file.file_name()?.to_str()?.get(..16)?, 16).ok()
 }
 
 /// Characters of a file's name.

@@ -6,7 +6,7 @@ use crate::{
         model::{Row, State},
         queries::{self, departed},
     },
-    error::Result,
+    error::{Error, ErrorKind, Result},
 };
 
 /// Tenants looked up at once.
@@ -33,12 +33,33 @@ impl Store {
             let forgotten = id.clone();
             store.catalog().write_blocking(move |tx| {
                 departed::forget(tx, &forgotten, now)?;
-                queries::audit(tx, now, actor, "purge", Some(forgotten.as_str()), origin.as_deref(), "done")
+                queries::audit(tx, now, actor, "tenants purge", Some(forgotten.as_str()), origin.as_deref(), "done")
             })?;
             tracing::info!(tenant = %id, actor, "purged");
             Ok(())
         })
         .await
+    }
+
+    /// Brings back a deleted tenant of whom nothing is left, with an empty database.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if it is not deleted, or has a file that could be restored.
+    pub async fn revive(&self, id: &TenantId, actor: &'static str) -> Result<Row> {
+        let row = self.find(id).await?.ok_or_else(Error::unknown_tenant)?;
+        if row.state != State::Deleted || self.layout().trashed(id).exists() {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("{id} has a file or is not deleted; `cubby tenants restore {id}` brings a deleted one back"),
+            ));
+        }
+        let (back, now) = (id.clone(), self.now());
+        self.bring_back(id, move |tx| {
+            departed::reinstate(tx, &back, now)?;
+            queries::audit(tx, now, actor, "tenants revive", Some(back.as_str()), None, "done")
+        })
+        .await?;
+        self.find(id).await?.ok_or_else(Error::unknown_tenant)
     }
 
     /// Purges every deleted tenant whose retention has ended; says how many. One that cannot be

@@ -87,3 +87,30 @@ pub fn meta(conn: &Connection) -> Result<Meta> {
         Ok(Meta { tenant: row.get(0)?, created: row.get(1)?, schema_digest: row.get(2)? })
     })?)
 }
+
+/// Makes an open file another tenant's.
+pub fn rename(conn: &Connection, id: &TenantId) -> Result<()> {
+    match conn.execute("UPDATE cubby_meta SET tenant = ?1", [id.as_str()])? {
+        1 => Ok(()),
+        _ => Err(Error::internal("the file does not say whose it is")),
+    }
+}
+
+/// Whether nothing was ever kept in an open file: no table but the bookkeeping has a row. A schema
+/// whose migrations fill tables makes every file look used.
+pub fn is_untouched(conn: &Connection) -> Result<bool> {
+    let tables: Vec<String> = conn
+        .prepare(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT IN ('cubby_meta', \
+             'refinery_schema_history') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for table in tables {
+        let quoted = table.replace('"', "\"\"");
+        if conn.query_row(&format!("SELECT EXISTS (SELECT 1 FROM \"{quoted}\")"), [], |row| row.get(0))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

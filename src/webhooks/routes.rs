@@ -1,5 +1,7 @@
 //! Where deliveries arrive.
 
+pub mod log;
+
 use std::sync::Arc;
 
 use axum::{

@@ -6,7 +6,9 @@
 mod harness;
 mod source;
 
+mod doctor;
 mod documents;
+mod erasure;
 mod events;
 mod faults;
 mod hostile;

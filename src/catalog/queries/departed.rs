@@ -52,3 +52,9 @@ pub fn reinstate(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<bool> {
         tx.prepare_cached("UPDATE tenants SET restored = ?2 WHERE id = ?1")?.execute(params![id.as_str(), now])?;
     Ok(changed == 1)
 }
+
+/// Forgets when a tenant was last seen: of one that was found by its file alone, nobody knows.
+pub fn unseen(tx: &Transaction, id: &TenantId) -> Sql<()> {
+    tx.prepare_cached("UPDATE tenants SET last_seen = NULL WHERE id = ?1")?.execute([id.as_str()])?;
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! `cubby doctor`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::{close, open, print_json, sync};
+use crate::{
+    config::{DataConfig, provider::ProviderConfig},
+    error::{Error, Result},
+    sync::{
+        doctor::{self, Findings},
+        report::{Outcome, Report, Tally},
+        run::Options,
+    },
+    tenants::path::Layout,
+};
+
+pub const EXAMPLES: &str = "Examples:
+  cubby doctor                      compare the catalog with the files; changes nothing
+  cubby doctor --fix                adopt files that say whose they are, complete what was interrupted
+  cubby doctor --provider           compare with Clerk's list too, as `cubby sync --dry-run` does
+  cubby doctor --rebuild-catalog    after catalog.db was lost or damaged: make it anew from the files
+
+Exit code: 0 if all is in order, 1 if something wants a hand.";
+
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub struct Command {
+    #[command(flatten)]
+    clerk: ProviderConfig,
+
+    /// Mend what can be mended without losing anything
+    #[arg(long)]
+    fix: bool,
+
+    /// Make a lost or damaged catalog anew from the users' files; implies --fix
+    #[arg(long)]
+    rebuild_catalog: bool,
+
+    /// Compare with the provider too
+    #[arg(long)]
+    provider: bool,
+
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
+    command.clerk.validate()?;
+    let root = std::path::absolute(&data.data).map_err(|e| Error::io(data.data.display(), e))?;
+    if !root.join("tenants").is_dir() {
+        return Err(Error::config(format!("{} is no data folder; name one with --data", root.display())));
+    }
+    // Before the store opens and sweeps them away.
+    let unfinished = std::fs::read_dir(root.join("tmp")).map(Iterator::count).unwrap_or(0);
+    if command.rebuild_catalog {
+        let aside = doctor::set_catalog_aside(&Layout::at(root), async || open(data)).await?;
+        if let Some(aside) = aside {
+            tracing::warn!(kept = %aside.display(), "the old catalog was moved aside");
+        }
+    }
+    let store = open(data)?;
+    let bar = ProgressBar::no_length().with_style(
+        ProgressStyle::with_template("{pos} files {per_sec}")
+            .map_err(|e| Error::internal("progress bar").with_source(e))?,
+    );
+    let (examined, ticks, fix) = (store.clone(), bar.clone(), command.fix || command.rebuild_catalog);
+    let findings = tokio::task::spawn_blocking(move || doctor::examine(&examined, fix, || ticks.inc(1)))
+        .await
+        .map_err(|e| Error::internal("the examination did not finish").with_source(e))?;
+    bar.finish_and_clear();
+    let provider = match command.provider {
+        true => Some(sync::reconcile(&store, &command.clerk, Options { dry_run: true, force: false }).await),
+        false => None,
+    };
+    close(store).await;
+    let (findings, provider) = (findings?, provider.transpose()?);
+    match command.json {
+        true => print_json(&json!({"findings": findings, "unfinished": unfinished, "provider": provider}))?,
+        false => print(&findings, unfinished, provider.as_ref()),
+    }
+    if command.rebuild_catalog {
+        tracing::info!("the catalog was rebuilt from the files; `cubby sync` brings names and addresses back");
+    }
+    let agreed = provider.is_none_or(|report| report.outcome == Outcome::Done && report.differences() == 0);
+    Ok(ExitCode::from(u8::from(findings.problems() > 0 || !agreed)))
+}
+
+fn print(found: &Findings, unfinished: usize, provider: Option<&Report>) {
+    println!("{} files, {} users in the catalog", found.files, found.rows);
+    if unfinished > 0 {
+        println!("{unfinished} half-made files in tmp/ were removed");
+    }
+    if found.older > 0 {
+        println!("{} files have an older schema; `cubby migrate --all` brings them up to date now", found.older);
+    }
+    list(&found.catalog, "complaints about the catalog", "restore it from a backup, or --rebuild-catalog");
+    list(&found.orphans, "files of users the catalog does not know", "--fix makes them known");
+    list(&found.missing, "users without a file", "restore it from a backup, or `cubby tenants purge ID --yes`");
+    list(&found.interrupted, "moves that were interrupted", "--fix completes them");
+    list(&found.damaged, "files that are no user's", "look at them; nothing here touches them");
+    list(&found.misplaced, "files in another user's place", "look at them; nothing here touches them");
+    list(&found.leftover, "files beside others", "look at them; nothing here touches them");
+    list(&found.quarantined, "users out of service", "`cubby tenants show ID` says why");
+    list(&found.newer, "files of a newer version of Cubby", "use that version; they are not touched");
+    list(&found.fixed, "mended", "");
+    if found.problems() == 0 {
+        println!("catalog and files agree");
+    }
+    if let Some(report) = provider {
+        sync::print(report);
+    }
+}
+
+fn list(tally: &Tally, what: &str, hint: &str) {
+    if tally.count == 0 {
+        return;
+    }
+    println!("{} {what}{}{hint}", tally.count, if hint.is_empty() { "" } else { ": " });
+    for name in &tally.named {
+        println!("    {name}");
+    }
+    if tally.count > tally.named.len() as u64 {
+        println!("    …");
+    }
+}

@@ -1,0 +1,222 @@
+//! Catalog and files compared: what a crash, a hand or a lost catalog left behind.
+//!
+//! For a store that serves nobody. Files are looked at one after another and rows page by page, so
+//! memory does not grow with tenants.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{report::Tally, spool::chunks};
+use crate::{
+    catalog::{
+        model::{Row, State},
+        queries::{self, departed},
+    },
+    clock::millis,
+    error::{Error, ErrorKind, Result},
+    tenants::{
+        files,
+        id::TenantId,
+        inspect::{Card, inspect},
+        lock::FolderLock,
+        path::Layout,
+        store::Store,
+    },
+};
+
+/// What was found; with `fix`, what is left after mending what can be.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Findings {
+    /// Files looked at.
+    pub files: u64,
+    /// Rows looked at.
+    pub rows: u64,
+    /// What is wrong with the catalog itself.
+    pub catalog: Tally,
+    /// Files that the catalog does not know, and that say whose they are.
+    pub orphans: Tally,
+    /// Live tenants without a file.
+    pub missing: Tally,
+    /// Deletions and restorations that were interrupted between row and file.
+    pub interrupted: Tally,
+    /// Files that are no tenant's: empty, of another program, damaged.
+    pub damaged: Tally,
+    /// Files whose place is another tenant's.
+    pub misplaced: Tally,
+    /// A deleted tenant's file beside the live one.
+    pub leftover: Tally,
+    /// Tenants out of service for their files.
+    pub quarantined: Tally,
+    /// Files with a schema newer than this program's.
+    pub newer: Tally,
+    /// Files with an older schema: they are migrated when next opened.
+    pub older: u64,
+    /// What was mended.
+    pub fixed: Tally,
+}
+
+impl Findings {
+    /// How many things want a person's hand.
+    pub fn problems(&self) -> u64 {
+        let all = [
+            &self.catalog,
+            &self.orphans,
+            &self.missing,
+            &self.interrupted,
+            &self.damaged,
+            &self.misplaced,
+            &self.leftover,
+            &self.quarantined,
+            &self.newer,
+        ];
+        all.iter().map(|tally| tally.count).sum()
+    }
+}
+
+/// Compares; with `fix` adopts files whose inner id proves whose they are, and completes what was
+/// interrupted. May block for long; `seen` is told of each file.
+pub fn examine(store: &Store, fix: bool, mut seen: impl FnMut()) -> Result<Findings> {
+    let mut found = Findings::default();
+    for complaint in store.catalog().check()? {
+        found.catalog.add(&complaint);
+    }
+    let mut files: Vec<PathBuf> = Vec::new();
+    for shard in 0..=u8::MAX {
+        files.clear();
+        store.layout().live_in(shard, |path| files.push(path))?;
+        for path in &files {
+            seen();
+            file(store, path, false, fix, &mut found)?;
+        }
+    }
+    files.clear();
+    store.layout().each_trashed(|path| files.push(path))?;
+    for path in &files {
+        seen();
+        file(store, path, true, fix, &mut found)?;
+    }
+    for row in rows(store) {
+        let row = row?;
+        found.rows += 1;
+        match row.state {
+            State::Deleted => {}
+            _ if !store.layout().tenant(&row.id).exists() => found.missing.add(&row.id),
+            State::Quarantined => {
+                found.quarantined.add(&format!("{}: {}", row.id, row.reason.as_deref().unwrap_or("no reason")));
+            }
+            State::Active | State::Suspended => {}
+        }
+    }
+    Ok(found)
+}
+
+fn rows(store: &Store) -> impl Iterator<Item = Result<Row>> + use<> {
+    let store = store.clone();
+    chunks(move |after: Option<&Row>| {
+        let after = after.map(|row| row.id.as_str());
+        store.catalog().read(|conn| queries::list(conn, None, after, 1000))
+    })
+}
+
+/// What one file's place and the catalog's word come to.
+fn file(store: &Store, path: &Path, in_trash: bool, fix: bool, found: &mut Findings) -> Result<()> {
+    found.files += 1;
+    let name = path.strip_prefix(store.layout().root()).unwrap_or(path).display().to_string();
+    let card = match inspect(path) {
+        Ok(card) => card,
+        Err(error) => {
+            found.damaged.add(&format!("{name}: {}", error.detail()));
+            return Ok(());
+        }
+    };
+    let id = card.tenant.clone();
+    let (live, trashed) = (store.layout().tenant(&id), store.layout().trashed(&id));
+    if path != if in_trash { &trashed } else { &live } {
+        found.misplaced.add(&format!("{name} says that it is {id}'s, whose place is elsewhere"));
+        return Ok(());
+    }
+    match card.schema.cmp(&store.schema().version()) {
+        std::cmp::Ordering::Less => found.older += 1,
+        std::cmp::Ordering::Equal => {}
+        std::cmp::Ordering::Greater => found.newer.add(&format!("{id}: schema {}", card.schema)),
+    }
+    let row = store.catalog().read(|conn| queries::find(conn, &id))?;
+    match (row.map(|row| row.state), in_trash) {
+        (None, _) if fix => {
+            adopt(store, &card, in_trash)?;
+            found.fixed.add(&format!("{id}: known again{}", if in_trash { ", as deleted" } else { "" }));
+        }
+        (None, _) => found.orphans.add(&format!("{id} ({name})")),
+        (Some(State::Deleted), false) => move_file(&id, &live, &trashed, "to the trash", fix, found)?,
+        (Some(State::Deleted), true) | (Some(_), false) => {}
+        (Some(_), true) if live.exists() => found.leftover.add(&format!("{id} lives, and {name} is there too")),
+        (Some(_), true) => move_file(&id, &trashed, &live, "back from the trash", fix, found)?,
+    }
+    Ok(())
+}
+
+fn move_file(id: &TenantId, from: &Path, to: &Path, what: &str, fix: bool, found: &mut Findings) -> Result<()> {
+    if to.exists() {
+        found.leftover.add(&format!("{id} has two files; the newer one is a person's to choose"));
+    } else if fix {
+        files::relocate(from, to)?;
+        found.fixed.add(&format!("{id}: file moved {what}"));
+    } else {
+        found.interrupted.add(&format!("{id}: its file is to go {what}"));
+    }
+    Ok(())
+}
+
+fn adopt(store: &Store, card: &Card, in_trash: bool) -> Result<()> {
+    let (id, created, schema) = (card.tenant.clone(), card.created, card.schema);
+    let now = store.clock().now();
+    let until = now.saturating_add(millis(store.retention()));
+    store.catalog().write_blocking(move |tx| {
+        queries::insert(tx, &id, created, schema, &crate::catalog::model::Profile::default())?;
+        if in_trash {
+            queries::mark_deleted(tx, &id, now, until)?;
+        }
+        // Who it is remains to be told, by a webhook or a reconcile.
+        departed::unseen(tx, &id)
+    })
+}
+
+/// Moves a catalog that is lost or cannot be read aside, so that an empty one is made in its place.
+/// Says where it went; none if there was none.
+///
+/// # Errors
+/// [`ErrorKind::Conflict`] if the folder is in use, or the catalog is in order and knows users: with
+/// it, states, tombstones and keys would be lost.
+pub async fn set_catalog_aside(layout: &Layout, open: impl AsyncFnOnce() -> Result<Store>) -> Result<Option<PathBuf>> {
+    let path = layout.catalog();
+    if !path.exists() {
+        return Ok(None);
+    }
+    match open().await {
+        Ok(store) => {
+            let users = super::run::live(store.counts().await?);
+            let sound = store.catalog().check()?.is_empty();
+            store.close(tokio::time::Instant::now() + std::time::Duration::from_secs(10)).await;
+            if sound && users > 0 {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "the catalog is in order and knows {users} users; rebuilt from their files it would have no \
+                         states, tombstones and keys. `cubby doctor --fix` mends single users; to rebuild all the \
+                         same, move {} away first",
+                        path.display()
+                    ),
+                ));
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::Conflict => return Err(error),
+        // What cannot be opened is what this is for.
+        Err(error) => tracing::warn!(error = %error, "the catalog cannot be opened"),
+    }
+    let _lock = FolderLock::take(&layout.lock())?;
+    let stamp = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string().replace(':', "");
+    let aside = layout.root().join(format!("catalog-{stamp}.lost"));
+    files::relocate(&path, &aside)?;
+    Ok(Some(aside))
+}
