@@ -17,6 +17,7 @@ use crate::{
     clock::Clock,
     config::{DataConfig, Provisioning, ServeConfig},
     error::Result,
+    http::limits::Bounds,
     identity::{
         Identity,
         clerk::Clerk,
@@ -43,6 +44,7 @@ struct Inner {
     config: ServeConfig,
     store: Store,
     identity: Identity,
+    limits: Bounds,
     syncer: Arc<Syncer>,
     on_demand: Arc<OnDemand>,
     health: Health,
@@ -62,6 +64,7 @@ impl App {
     /// If the settings of who is let in cannot be used.
     pub fn over(store: Store, config: ServeConfig) -> Result<Self> {
         let identity = Identity::new(&config.door, store.clock())?;
+        let limits = Bounds::new(&config)?;
         if identity.takes_keys() {
             let now = store.clock().now();
             for (row, hash) in store.catalog().read(|conn| keys::queries::good(conn, now))? {
@@ -80,6 +83,7 @@ impl App {
                 config,
                 store,
                 identity,
+                limits,
                 syncer,
                 on_demand,
                 health,
@@ -115,6 +119,11 @@ impl App {
     /// Who callers are, by what they show.
     pub fn identity(&self) -> &Identity {
         &self.inner.identity
+    }
+
+    /// How much one may ask.
+    pub fn limits(&self) -> &Bounds {
+        &self.inner.limits
     }
 
     /// What compares the catalog with the provider.

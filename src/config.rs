@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use crate::error::{Error, Result};
 
 pub mod door;
+pub mod limits;
 pub mod provider;
 
 /// Where the data is and what is in it: for every command.
@@ -153,6 +154,10 @@ pub struct ServeConfig {
     #[expect(missing_docs, reason = "a doc comment would replace the heading in --help")]
     pub door: door::DoorConfig,
 
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would replace the heading in --help")]
+    pub limits: limits::LimitsConfig,
+
     /// How it keeps in step with the provider.
     #[command(flatten)]
     pub sync: provider::SyncConfig,
@@ -220,6 +225,7 @@ impl ServeConfig {
     /// Refuses what no server should run with, and says which setting would allow it.
     pub fn validate(&self) -> Result<()> {
         self.door.validate()?;
+        self.limits.validate()?;
         self.sync.validate()?;
         if self.provisioning == Provisioning::OnDemand && self.sync.provider.clerk_secret_key.is_none() {
             return Err(Error::config(

@@ -37,6 +37,8 @@ pub enum ErrorKind {
     DiskFull,
     /// Too much is asked at once. Retry after a moment.
     Busy,
+    /// More was asked than one may ask. Retry after a while.
+    TooMany,
     /// The operation ran past its time limit and was interrupted.
     Timeout,
     /// Storage failed. The outcome of a write is unknown; retry.

@@ -6,7 +6,13 @@ use crate::{
     admin,
     app::App,
     error::Result,
-    http::{health, middleware::envelope, problem::Problem, watch},
+    http::{
+        cors::{Origins, cors},
+        health,
+        middleware::envelope,
+        problem::Problem,
+        watch,
+    },
     notes, webhooks,
 };
 
@@ -17,22 +23,45 @@ pub const NOTES_TABLE: &str = "notes";
 ///
 /// # Errors
 /// If a setting that a route needs cannot be used.
-pub fn router(app: App) -> Result<Router> {
+pub fn router(app: &App) -> Result<Router> {
     let mut routes = Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
-        .route("/metrics", get(watch::page))
         .route("/api/health/user-sync", get(watch::user_sync))
-        .merge(webhooks::routes::routes(&app)?)
-        .merge(admin::routes(&app))
-        .merge(admin::guard::protect(&app, webhooks::routes::log::routes()));
+        .merge(webhooks::routes::routes(app)?);
+    if app.config().limits.admin_listen.is_none() {
+        routes = routes.merge(operators_only(app));
+    }
     if app.store().has_table(NOTES_TABLE) {
         routes = routes.merge(notes::routes::routes());
     }
-    Ok(routes
+    let routes = finish(app, routes);
+    // Outside even of that, so that a page may read what went wrong.
+    Ok(match Origins::new(&app.config().limits.cors_origins.0) {
+        Some(origins) => routes.layer(middleware::from_fn_with_state(origins, cors)),
+        None => routes,
+    })
+}
+
+/// The routes of the operators' own listener.
+pub fn operators(app: &App) -> Router {
+    let routes = Router::new().route("/healthz", get(health::alive)).route("/readyz", get(health::ready));
+    let routes = routes.merge(operators_only(app));
+    finish(app, routes)
+}
+
+fn operators_only(app: &App) -> Router<App> {
+    Router::new()
+        .route("/metrics", get(watch::page))
+        .merge(admin::routes(app))
+        .merge(admin::guard::protect(app, webhooks::routes::log::routes()))
+}
+
+fn finish(app: &App, routes: Router<App>) -> Router {
+    routes
         .fallback(|| async { Problem::no_route() })
         .method_not_allowed_fallback(|| async { Problem::wrong_method() })
         // Outermost: everything inside has an id, a time limit and one shape of errors.
         .layer(middleware::from_fn_with_state(app.clone(), envelope))
-        .with_state(app))
+        .with_state(app.clone())
 }

@@ -31,7 +31,7 @@ async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
-    let origin = origin(&app, &request).to_string();
+    let origin = origin(app.limits(), &request).to_string();
     if let Err(problem) = admin_key::check(app.config().admin_api_key.as_ref(), request.headers()) {
         tracing::warn!(origin, path = path.as_str(), "the operator's routes were tried without the operator's key");
         return problem.into_response();

@@ -129,7 +129,7 @@ async fn index(State(app): State<App>) -> Result<Json<Keys>> {
 }
 
 async fn make(State(app): State<App>, body: Body) -> Result<Response, Problem> {
-    let draft: KeyDraft = body::parse(&body::read(body, super::MAX_BODY).await?)?;
+    let draft: KeyDraft = body::parse(&super::read(&app, body).await?)?;
     let (made, key) = create(app.store().catalog(), draft, app.clock().now()).await?;
     app.identity().keys().add(key);
     let target = Target(made.key.id.clone());

@@ -10,12 +10,20 @@ pub mod keys;
 pub mod sync;
 pub mod tenants;
 
-use axum::Router;
+use axum::{Router, body::Body};
+use bytes::Bytes;
 
-use crate::app::App;
+use crate::{
+    app::App,
+    http::{body, problem::Problem},
+};
 
 /// The largest body an operator sends, in bytes.
 const MAX_BODY: usize = 64 << 10;
+
+async fn read(app: &App, body: Body) -> Result<Bytes, Problem> {
+    body::read(body, MAX_BODY, app.config().limits.body_timeout).await
+}
 
 /// Every route of the operator's, behind the operator's key.
 pub fn routes(app: &App) -> Router<App> {

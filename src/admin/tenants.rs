@@ -134,7 +134,7 @@ async fn index(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json
 }
 
 async fn make(State(app): State<App>, body: Body) -> Result<Response, Problem> {
-    let draft: TenantDraft = body::parse(&body::read(body, super::MAX_BODY).await?)?;
+    let draft: TenantDraft = body::parse(&super::read(&app, body).await?)?;
     let target = Target(draft.id.clone());
     let mut response = match create(app.store(), draft).await {
         Ok(made) => {
@@ -153,7 +153,7 @@ async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<One
 
 async fn suspend(State(app): State<App>, Path(id): Path<String>, body: Body) -> Result<Json<Row>, Problem> {
     let id = parse(&id)?;
-    let Reason { reason } = body::parse(&body::read(body, super::MAX_BODY).await?)?;
+    let Reason { reason } = body::parse(&super::read(&app, body).await?)?;
     Ok(Json(app.store().suspend(&id, &reason).await?))
 }
 

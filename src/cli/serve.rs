@@ -45,7 +45,17 @@ async fn serve(data: &DataConfig, config: ServeConfig) -> Result<()> {
         .await
         .map_err(|e| Error::config(format!("cannot listen on {listen}: {e}; choose another port with --listen")))?;
     let address = listener.local_addr().map_err(|e| Error::io("the listening address", e))?;
+    let operators = match config.limits.admin_listen {
+        Some(listen) => Some(TcpListener::bind(listen).await.map_err(|e| {
+            Error::config(format!("cannot listen on {listen}: {e}; choose another port with --admin-listen"))
+        })?),
+        None => None,
+    };
     let app = App::start(data, config)?;
+    if let Some(operators) = &operators {
+        let address = operators.local_addr().map_err(|e| Error::io("the operators' address", e))?;
+        tracing::info!("listening to operators on http://{address}");
+    }
     announce(&app, data, address);
 
     let shutdown = async move {
@@ -62,7 +72,7 @@ async fn serve(data: &DataConfig, config: ServeConfig) -> Result<()> {
             std::process::exit(130);
         });
     };
-    server::serve(app, listener, shutdown).await
+    server::serve_both(app, listener, operators, shutdown).await
 }
 
 /// One line that says what was started and how open it is.

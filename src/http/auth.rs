@@ -129,7 +129,8 @@ fn is_foreign_page(headers: &HeaderMap, app: &App) -> bool {
     let own = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let same = origin.split_once("://").is_some_and(|(_, host)| Some(host) == own);
     let parties = &app.config().door.authorized_parties.0;
-    !same && !parties.iter().any(|party| party == origin)
+    let pages = &app.config().limits.cors_origins.0;
+    !same && !parties.iter().chain(pages).any(|known| known == origin)
 }
 
 fn refused(refusal: Refusal) -> Problem {

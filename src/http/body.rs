@@ -1,8 +1,10 @@
 //! Reading a JSON body: how large it may be, what it must call itself, and which field is wrong.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -11,9 +13,18 @@ use serde::de::DeserializeOwned;
 use super::problem::Problem;
 use crate::error::{Error, ErrorKind};
 
-/// Reads a body of at most `limit` bytes.
-pub async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
-    match Limited::new(body, limit).collect().await {
+/// Reads a body of at most `limit` bytes, which must be there `within` a time: a client that sends a
+/// byte a second must not keep a connection.
+pub async fn read(body: Body, limit: usize, within: Duration) -> Result<Bytes, Problem> {
+    let Ok(read) = tokio::time::timeout(within, Limited::new(body, limit).collect()).await else {
+        return Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "body_timeout",
+            format!("the body did not arrive within {}", humantime::format_duration(within)),
+        )
+        .with_header(header::CONNECTION, HeaderValue::from_static("close")));
+    };
+    match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
             Err(Error::new(ErrorKind::TooLarge, format!("the body is larger than {limit} bytes")).into())

@@ -59,13 +59,16 @@ async fn admit(parts: &Parts, app: &App) -> Result<Admitted, Problem> {
     let provisioning = app.provisioning();
     let write_creates = provisioning == Provisioning::Open;
     if app.identity().is_open() {
-        return Ok(Admitted { id: tenant_id(parts)?, write_creates, read_creates: false });
+        let id = tenant_id(parts)?;
+        app.limits().of_tenant(&id)?;
+        return Ok(Admitted { id, write_creates, read_creates: false });
     }
     let caller = auth::authenticate(app, &parts.headers).await?;
     let id = tenant_id(parts)?;
     if !caller.reaches(&id) {
         return Err(Error::unknown_tenant().into());
     }
+    app.limits().of_tenant(&id)?;
     if !caller.may_write() && !parts.method.is_safe() {
         return Err(Problem::new(StatusCode::FORBIDDEN, "read_only", "this API key may read and not write"));
     }
@@ -111,6 +114,12 @@ impl Admitted {
     }
 
     async fn create(&self, app: &App) -> Result<store::Tenant, Error> {
+        if app.limits().count_creations() {
+            match app.store().lease(&self.id).await {
+                Err(error) if error.kind() == ErrorKind::UnknownTenant => app.limits().creation()?,
+                leased => return leased,
+            }
+        }
         Ok(app.store().lease_or_create(&self.id).await?.0)
     }
 }
@@ -167,7 +176,7 @@ async fn receive<T: Payload>(request: Request, app: &App) -> Result<(Admitted, T
     let (parts, body) = request.into_parts();
     let admitted = admit(&parts, app).await?;
     body::require_json(&parts.headers)?;
-    let bytes = body::read(body, T::limit(app)).await?;
+    let bytes = body::read(body, T::limit(app), app.config().limits.body_timeout).await?;
     let payload: T = body::parse(&bytes)?;
     payload.check(app)?;
     Ok((admitted, payload))

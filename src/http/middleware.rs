@@ -32,7 +32,13 @@ pub async fn envelope(State(app): State<App>, request: Request, next: Next) -> R
     let text: Arc<str> = id.to_str().unwrap_or("").into();
     telemetry::in_request(text.clone(), async {
         let started = tokio::time::Instant::now();
-        let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
+        let handled = async {
+            match app.limits().enter(&request) {
+                Ok(_turn) => next.run(request).await,
+                Err(problem) => problem.into_response(),
+            }
+        };
+        let handled = AssertUnwindSafe(handled).catch_unwind();
         let response = match tokio::time::timeout(app.config().request_timeout, handled).await {
             Ok(Ok(response)) => response,
             Ok(Err(panic)) => {

@@ -3,8 +3,10 @@
 pub mod admin_key;
 pub mod auth;
 pub mod body;
+pub mod cors;
 pub mod extract;
 pub mod health;
+pub mod limits;
 pub mod middleware;
 pub mod peer;
 pub mod problem;

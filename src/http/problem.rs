@@ -105,6 +105,7 @@ impl From<Error> for Problem {
             ErrorKind::QuotaExceeded => (StatusCode::INSUFFICIENT_STORAGE, "quota_exceeded"),
             ErrorKind::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
             ErrorKind::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            ErrorKind::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too_many_creations"),
             ErrorKind::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "query_timeout"),
             ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable"),
             ErrorKind::Damaged => (StatusCode::SERVICE_UNAVAILABLE, "database_damaged"),
@@ -126,6 +127,7 @@ impl From<Error> for Problem {
                 problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
             }
             ErrorKind::Provider => problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("5")),
+            ErrorKind::TooMany => problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("60")),
             ErrorKind::Quarantined => problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("30")),
             _ => problem,
         }

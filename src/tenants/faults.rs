@@ -66,6 +66,7 @@ fn kind(error: &Error) -> Option<&'static str> {
         | ErrorKind::TooLarge
         | ErrorKind::QuotaExceeded
         | ErrorKind::Busy
+        | ErrorKind::TooMany
         | ErrorKind::Provider
         | ErrorKind::Config => None,
     }

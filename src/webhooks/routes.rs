@@ -54,7 +54,7 @@ async fn receive(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bod
         ));
     };
     // The raw bytes: the signature is over them, not over what they mean.
-    let body = body::read(body, MAX_BODY).await?;
+    let body = body::read(body, MAX_BODY, endpoint.app.config().limits.body_timeout).await?;
     let verified = match &endpoint.hookdeck {
         None => verifier.verify(&headers, &body),
         // Hookdeck holds deliveries back and retries them for days: it vouches for when it got them.

@@ -15,6 +15,7 @@ mod hostile;
 mod input;
 mod isolation;
 mod layers;
+mod limits;
 mod notes;
 mod on_demand;
 mod operator;

@@ -46,7 +46,7 @@ pub fn run(broken: Broken) {
         let listener = tokio::net::TcpListener::bind(broken.serve.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = App::start(&broken.data, broken.serve).unwrap();
-        let routes = cubby::router::router(app.clone()).unwrap();
+        let routes = cubby::router::router(&app).unwrap();
         let routes = routes.layer(middleware::from_fn_with_state((app.clone(), broken.mode), sabotage));
         eprintln!("serving on http://{address} (deliberately broken: {:?})", broken.mode);
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();

@@ -1,0 +1,184 @@
+//! Settings of how much one may ask, and from where.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
+
+use clap::Args;
+
+use super::{door::List, duration};
+use crate::error::{Error, Result};
+
+/// So many in a time, and how many at once: `100/s`, `600/m`, `20/s:200`; or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rate {
+    /// No bound.
+    Off,
+    /// `count` every `per`, and `burst` at once.
+    Of {
+        /// How many.
+        count: u32,
+        /// In what time.
+        per: Duration,
+        /// How many at once.
+        burst: u32,
+    },
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "write it as 100/s, 600/m or 1000/h, with a burst as in 100/s:400; or off".to_owned();
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let (rate, burst) = text.split_once(':').map_or((text, None), |(rate, burst)| (rate, Some(burst)));
+        let (count, per) = rate.split_once('/').ok_or_else(wrong)?;
+        let per = match per {
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_secs(60),
+            "h" => Duration::from_secs(3600),
+            _ => return Err(wrong()),
+        };
+        let number = |text: &str| text.parse().ok().filter(|n: &u32| (1..=1_000_000).contains(n)).ok_or_else(wrong);
+        let count = number(count)?;
+        let burst = burst.map_or(Ok(count.saturating_mul(2)), number)?;
+        Ok(Self::Of { count, per, burst })
+    }
+}
+
+/// A range of addresses: `10.0.0.0/8`, `192.168.1.7`, `fd00::/8`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: u128,
+    mask: u128,
+    v4: bool,
+}
+
+fn bits(address: IpAddr) -> (u128, bool) {
+    match address.to_canonical() {
+        IpAddr::V4(address) => (u128::from(address.to_bits()) << 96, true),
+        IpAddr::V6(address) => (address.to_bits(), false),
+    }
+}
+
+impl Network {
+    /// Whether an address is in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let (address, v4) = bits(address);
+        v4 == self.v4 && address & self.mask == self.address
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is neither an address nor a network such as 10.0.0.0/8");
+        let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+        let (address, v4) = bits(address.parse().map_err(|_| wrong())?);
+        let most = if v4 { 32 } else { 128 };
+        let length: u32 = length.map_or(Ok(most), |length| length.parse().map_err(|_| wrong()))?;
+        if length > most {
+            return Err(wrong());
+        }
+        let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+        Ok(Self { address: address & mask, mask, v4 })
+    }
+}
+
+/// How much one may ask.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitsConfig {
+    /// Requests of one user [default: 100/s:400; off on loopback without a trusted proxy]
+    #[arg(long, env = "CUBBY_TENANT_RATE", value_name = "RATE")]
+    pub tenant_rate: Option<Rate>,
+
+    /// Requests from one address [default: 200/s:800; off on loopback without a trusted proxy]
+    #[arg(long, env = "CUBBY_ADDRESS_RATE", value_name = "RATE")]
+    pub address_rate: Option<Rate>,
+
+    /// Users created by requests, all together [default: 600/m; off on loopback without a trusted proxy]
+    #[arg(long, env = "CUBBY_CREATION_RATE", value_name = "RATE")]
+    pub creation_rate: Option<Rate>,
+
+    /// Connections from one address [default: 256; unbounded on loopback]
+    #[arg(long, env = "CUBBY_ADDRESS_CONNECTIONS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub address_connections: Option<u32>,
+
+    /// Proxies in front, addresses or networks: their X-Forwarded-For is believed
+    #[arg(long, env = "CUBBY_TRUSTED_PROXIES", value_name = "NETWORKS", default_value = "", hide_default_value = true)]
+    pub trusted_proxies: List,
+
+    /// Requests being answered at once; more are answered 503
+    #[arg(long, env = "CUBBY_MAX_IN_FLIGHT", default_value_t = 2048, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_in_flight: u32,
+
+    /// How long a client may take to send a request's body
+    #[arg(long, env = "CUBBY_BODY_TIMEOUT", default_value = "10s", value_name = "TIME", value_parser = duration)]
+    pub body_timeout: Duration,
+
+    /// Origins whose pages may call from a browser, such as <https://app.example.com>; none if not set
+    #[arg(long, env = "CUBBY_CORS_ORIGINS", value_name = "ORIGINS", default_value = "", hide_default_value = true)]
+    pub cors_origins: List,
+
+    /// Where operators are listened to: then /api/admin and /metrics are there and nowhere else
+    #[arg(long, env = "CUBBY_ADMIN_LISTEN", value_name = "ADDR:PORT")]
+    pub admin_listen: Option<SocketAddr>,
+}
+
+impl LimitsConfig {
+    /// The networks whose word on a caller's address is believed.
+    pub fn proxies(&self) -> Result<Vec<Network>> {
+        let parse = |text: &String| text.parse().map_err(|e| Error::config(format!("--trusted-proxies: {e}")));
+        self.trusted_proxies.0.iter().map(parse).collect()
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        self.proxies()?;
+        for origin in &self.cors_origins.0 {
+            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            if host.is_none_or(|host| host.is_empty() || host.contains(['/', '*', '?', '#', '@'])) {
+                return Err(Error::config(format!(
+                    "--cors-origins: {origin:?} is not an origin; write each as https://app.example.com, without a \
+                     path and without *"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_read() {
+        let of = |count, secs, burst| Ok(Rate::Of { count, per: Duration::from_secs(secs), burst });
+        assert_eq!("100/s".parse(), of(100, 1, 200));
+        assert_eq!("600/m:5".parse(), of(600, 60, 5));
+        assert_eq!("off".parse(), Ok(Rate::Off));
+        for text in ["", "100", "0/s", "1/d", "1/s:0", "-1/s", "1/s:"] {
+            assert!(text.parse::<Rate>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn networks_hold_their_addresses_and_no_others() {
+        let holds =
+            |network: &str, address: &str| network.parse::<Network>().unwrap().contains(address.parse().unwrap());
+        assert!(holds("10.0.0.0/8", "10.255.0.1") && !holds("10.0.0.0/8", "11.0.0.1"));
+        assert!(holds("127.0.0.1", "127.0.0.1") && !holds("127.0.0.1", "127.0.0.2"));
+        assert!(holds("127.0.0.1", "::ffff:127.0.0.1"));
+        assert!(holds("fd00::/8", "fd12::1") && !holds("fd00::/8", "fe80::1"));
+        assert!(holds("0.0.0.0/0", "8.8.8.8") && !holds("0.0.0.0/0", "::1"));
+        for text in ["", "10.0.0.0/33", "x", "10.0.0/8", "::/129", "1.2.3.4/-1"] {
+            assert!(text.parse::<Network>().is_err(), "{text}");
+        }
+    }
+}
