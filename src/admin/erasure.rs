@@ -43,7 +43,7 @@ struct Adoption {
 }
 
 async fn purge(State(app): State<App>, Path(id): Path<String>, body: Body) -> Result<Json<Row>, Problem> {
-    let Consent { yes } = body::parse(&body::read(body, super::MAX_BODY).await?)?;
+    let Consent { yes } = body::parse(&super::read(&app, body).await?)?;
     if !yes {
         return Err(Error::invalid("yes", "true: this erases the user's data for good").into());
     }
@@ -55,7 +55,7 @@ async fn revive(State(app): State<App>, Path(id): Path<String>) -> Result<Json<R
 }
 
 async fn adopt(State(app): State<App>, Path(id): Path<String>, body: Body) -> Result<Json<Row>, Problem> {
-    let Adoption { from, replace } = body::parse(&body::read(body, super::MAX_BODY).await?)?;
+    let Adoption { from, replace } = body::parse(&super::read(&app, body).await?)?;
     let from = TenantId::parse(from.as_bytes()).map_err(|e| Error::invalid("from", e.to_string()))?;
     Ok(Json(app.store().adopt(&parse(&id)?, &from, replace, ACTOR).await?))
 }
