@@ -82,6 +82,8 @@ enum Command {
 
 /// Parses the command line and runs it. Errors go to standard error, with what to do about them.
 pub fn main() -> ExitCode {
+    // Whatever this process makes is its user's alone: also what SQLite makes beside a database.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // A missing file is the usual case; a broken one must not be silently ignored.
     match dotenvy::dotenv() {
         Err(error) if !error.not_found() => {

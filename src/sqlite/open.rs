@@ -100,6 +100,7 @@ pub fn init() -> Result<()> {
 ///
 /// `deadline` is looked at while statements run; see [`Deadline`].
 pub fn open(path: &Path, options: &Options, deadline: &Deadline) -> Result<Connection> {
+    refuse_links(path)?;
     // NOFOLLOW also refuses symbolic links in parent folders, hence canonical paths in `Layout`.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -426,12 +427,39 @@ fn is_io_error(found: &str) -> bool {
     code.and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xff == ffi::SQLITE_IOERR)
 }
 
+/// Refuses a database or a write-ahead log that is a link, or that has another name: through it,
+/// whoever made it would have one user's requests read and change another's file, or one of the
+/// system's.
+fn refuse_links(path: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    for file in [path, Path::new(&log)] {
+        match std::fs::symlink_metadata(file) {
+            Ok(found) if found.is_symlink() || (found.is_file() && found.nlink() > 1) => {
+                return Err(Error::new(
+                    ErrorKind::Damaged,
+                    "the database file is a link or has a second name; it must be a file of its own",
+                ));
+            }
+            // What is missing or cannot be looked at, SQLite reports better.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Writes a file of its own, readable by this user alone, and makes its content durable. An older
 /// file of that name, left by a crash, is replaced.
 pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
     use std::{io::Write, os::unix::fs::OpenOptionsExt};
     let write = || {
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        // Made anew, never written through: what has the name may be a link to another's file.
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(content)?;
         file.sync_all()
     };

@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use rustix::fs::OFlags;
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// Holds `cubby.lock`. The kernel lets go of it when the process ends, however it ends, so a crash
@@ -29,6 +31,8 @@ impl FolderLock {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            // Never through a link: what it leads to would be truncated.
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(path)
             .map_err(failed)?;
         match file.try_lock() {

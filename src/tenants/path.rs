@@ -40,7 +40,10 @@ impl Layout {
     }
 
     fn existing_or_new(root: &Path) -> Result<Self> {
-        make_folder(root)?;
+        // The data folder itself may be a link: the operator who made it chose the place.
+        if !root.is_dir() {
+            make_folder(root)?;
+        }
         let root = root.canonicalize().map_err(|e| Error::io(root.display(), e))?;
         Ok(Self { root })
     }
@@ -163,18 +166,31 @@ fn suffixed(database: &Path, suffix: &str) -> PathBuf {
 /// Makes a folder that only this user can enter. Refuses a symbolic link in its place: it would
 /// let whoever made it choose where tenants' data goes.
 fn make_folder(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
+    use std::{
+        fs::Permissions,
+        os::unix::fs::{DirBuilderExt, PermissionsExt},
+    };
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            let found = std::fs::metadata(path).map_err(|e| Error::io(path.display(), e))?;
-            match found.is_dir() {
-                true => Ok(()),
-                false => Err(Error::config(format!("{} is not a folder", path.display()))),
+            let found = std::fs::symlink_metadata(path).map_err(|e| Error::io(path.display(), e))?;
+            if !found.is_dir() {
+                let what = if found.is_symlink() { "a link" } else { "no folder" };
+                return Err(Error::config(format!(
+                    "{} is {what}; users' data goes only into folders of the data folder's own",
+                    path.display()
+                )));
             }
+            if found.permissions().mode() & 0o077 != 0 {
+                std::fs::set_permissions(path, Permissions::from_mode(0o700))
+                    .map_err(|e| Error::io(path.display(), e))?;
+                tracing::warn!(folder = %path.display(), "others could enter this folder; now they cannot");
+            }
+            Ok(())
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::create_dir_all(path).map_err(|e| Error::io(path.display(), e))
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+            made.map_err(|e| Error::io(path.display(), e))
         }
         Err(error) => Err(Error::io(path.display(), error)),
     }

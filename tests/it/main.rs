@@ -11,6 +11,7 @@ mod documents;
 mod erasure;
 mod events;
 mod faults;
+mod files;
 mod hostile;
 mod input;
 mod isolation;
