@@ -132,6 +132,11 @@ where
 {
     fn run(mut self: Box<Self>, conn: &Connection) -> Option<Error> {
         let work = self.work.take()?;
+        if self.reply.is_closed() {
+            // Nobody waits for it. Reads that were given up would keep the rest waiting, and a thread
+            // that others may need, for as long as all of them take.
+            return None;
+        }
         let result = guarded(|| work(conn));
         let broken = result.as_ref().err().filter(|e| breaks(e)).cloned();
         // A receiver that is gone is a client that is gone.
@@ -434,7 +439,12 @@ impl Combiner {
         let mut gone: Option<Error> = None;
         for (index, write) in writes.iter_mut().enumerate() {
             self.deadline.set(Some(self.limits.statement));
-            let result = if alone { write.run(&tx) } else { in_savepoint(&tx, write.as_mut()) };
+            let result = match alone {
+                true => Ok(write.run(&tx)),
+                false => self.in_savepoint(&tx, write.as_mut()),
+            };
+            // Without its savepoint, one write cannot be taken back alone.
+            let Ok(result) = result.map_err(|error| gone = Some(failed_commit(error))) else { break };
             if let Err(error) = result {
                 failed.push((index, error.clone()));
                 // SQLite rolls the whole transaction back by itself after some failures (a full
@@ -471,6 +481,22 @@ impl Combiner {
         // The transaction is rolled back when dropped; the connection is not used again.
         answer(writes, failed, Some(&broken));
         Outcome::Broken(broken)
+    }
+
+    /// Runs one write of several. The outer error is the savepoint's own: what of the write is in the
+    /// transaction is then unknown.
+    fn in_savepoint(&self, tx: &Transaction, write: &mut dyn WriteJob) -> rusqlite::Result<Result<()>> {
+        tx.prepare_cached("SAVEPOINT cubby_write")?.execute([])?;
+        let result = write.run(tx);
+        if !tx.is_autocommit() {
+            // Or it could be interrupted for the time that the write took.
+            self.deadline.set(None);
+            if result.is_err() {
+                tx.prepare_cached("ROLLBACK TO cubby_write")?.execute([])?;
+            }
+            tx.prepare_cached("RELEASE cubby_write")?.execute([])?;
+        }
+        Ok(result)
     }
 
     /// Work that nobody waits for: the answers are out.
@@ -599,24 +625,6 @@ fn failed_commit(error: rusqlite::Error) -> Error {
     match error.kind() {
         ErrorKind::Internal => Error::new(ErrorKind::Unavailable, "the commit failed").with_source(error),
         _ => error,
-    }
-}
-
-fn in_savepoint(tx: &Transaction, write: &mut dyn WriteJob) -> Result<()> {
-    tx.prepare_cached("SAVEPOINT job")?.execute([])?;
-    match write.run(tx) {
-        Ok(()) if !tx.is_autocommit() => {
-            tx.prepare_cached("RELEASE job")?.execute([])?;
-            Ok(())
-        }
-        Ok(()) => Ok(()),
-        Err(error) => {
-            if !tx.is_autocommit() {
-                tx.prepare_cached("ROLLBACK TO job")?.execute([])?;
-                tx.prepare_cached("RELEASE job")?.execute([])?;
-            }
-            Err(error)
-        }
     }
 }
 

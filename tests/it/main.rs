@@ -6,10 +6,12 @@
 mod harness;
 mod source;
 
+mod batches;
 mod doctor;
 mod documents;
 mod erasure;
 mod events;
+mod fairness;
 mod faults;
 mod files;
 mod hostile;

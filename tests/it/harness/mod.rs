@@ -3,6 +3,7 @@
 
 #![allow(dead_code)]
 
+pub mod blocked;
 pub mod clerk;
 pub mod sender;
 pub mod tokens;

@@ -1,0 +1,185 @@
+//! One tenant's storm or slow query costs the others nothing.
+
+use std::{sync::mpsc, time::Duration};
+
+use cubby::{ErrorKind, Store, StoreOptions, Tenant, TenantId};
+use futures_util::FutureExt;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::{
+    sync::oneshot,
+    task::{JoinHandle, JoinSet},
+};
+
+use crate::harness::{Server, blocked::Blocked, eventually};
+
+fn id(text: &str) -> TenantId {
+    text.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_tenant_with_a_full_queue_is_refused_and_the_others_are_served() {
+    const QUEUE: usize = 8;
+    const SENT: usize = 20;
+    let server = Server::with(&["--tenant-queue", &QUEUE.to_string()]).await;
+    let client = &server.client;
+    client.note("quiet", "before").await;
+    client.note("flooded", "before").await;
+    let blocked = Blocked::start(server.app.store().lease(&id("flooded")).await.unwrap()).await;
+
+    let mut flood = JoinSet::new();
+    for number in 0..SENT {
+        let client = client.clone();
+        flood.spawn(async move { client.post("/flooded", json!({"text": number.to_string()})).await });
+    }
+    let mut refused = 0;
+    while refused < SENT - QUEUE {
+        let reply = flood.join_next().await.unwrap().unwrap().expect(503);
+        assert_eq!(reply.code(), "busy");
+        assert!(reply.header("retry-after").parse::<u32>().unwrap() > 0);
+        refused += 1;
+    }
+    // What waits is bounded: reads beyond it are refused too, and at once.
+    client.get("/flooded").await.expect(503);
+
+    client.note("quiet", "meanwhile").await;
+    assert_eq!(client.texts("quiet").await, ["before", "meanwhile"]);
+    client.note("newcomer", "first").await;
+
+    blocked.end().await;
+    let mut accepted = 0;
+    while let Some(reply) = flood.join_next().await {
+        reply.unwrap().expect(201);
+        accepted += 1;
+    }
+    assert_eq!(accepted, QUEUE);
+    assert_eq!(client.texts("flooded").await.len(), 1 + QUEUE);
+    server.stop().await;
+}
+
+/// A store on a runtime with so many threads that may block, and tenants that exist.
+fn store_of(threads: usize, tenants: &[&str], test: impl AsyncFnOnce(Store)) {
+    let folder = TempDir::new().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(threads)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let store = Store::open(StoreOptions::new(folder.path())).unwrap();
+        for tenant in tenants {
+            store.lease_or_create(&id(tenant)).await.unwrap();
+        }
+        test(store).await;
+    });
+}
+
+/// A read on a connection apart that takes as long as this lives.
+struct LongRead {
+    _gate: mpsc::Sender<()>,
+    read: JoinHandle<cubby::Result<()>>,
+}
+
+impl LongRead {
+    async fn start(tenant: Tenant) -> Self {
+        let (gate, opened) = mpsc::channel::<()>();
+        let (begun, has_begun) = oneshot::channel();
+        let read = tokio::spawn(async move {
+            let wait = move |_: &rusqlite::Connection| {
+                let _ = begun.send(());
+                let _ = opened.recv();
+                Ok(())
+            };
+            tenant.read_long(Duration::from_secs(600), wait).await
+        });
+        has_begun.await.unwrap();
+        Self { _gate: gate, read }
+    }
+
+    async fn end(self) {
+        let Self { _gate: gate, read } = self;
+        drop(gate);
+        read.await.unwrap().unwrap();
+    }
+}
+
+fn count(conn: &rusqlite::Connection) -> cubby::Result<i64> {
+    Ok(conn.query_row("SELECT count(*) FROM notes", [], |row| row.get(0))?)
+}
+
+fn add(tx: &rusqlite::Transaction) -> cubby::Result<usize> {
+    Ok(tx.execute("INSERT INTO notes VALUES (hex(randomblob(16)), 'x', 0, 0)", [])?)
+}
+
+#[test]
+fn a_short_read_of_an_open_tenant_needs_no_thread_that_may_block() {
+    store_of(4, &["a", "b", "c", "d", "quiet"], async |store| {
+        let quiet = store.lease(&id("quiet")).await.unwrap();
+        let mut slow = Vec::new();
+        for tenant in ["a", "b", "c", "d"] {
+            slow.push(LongRead::start(store.lease(&id(tenant)).await.unwrap()).await);
+        }
+        let taken = tokio::task::spawn_blocking(|| ());
+        tokio::pin!(taken);
+        assert!(taken.as_mut().now_or_never().is_none(), "all four threads are taken");
+        for _ in 0..100 {
+            let lease = store.lease(&id("quiet")).now_or_never().expect("at once").unwrap();
+            assert_eq!(lease.read(count).now_or_never().expect("at once").unwrap(), 0);
+        }
+        drop(quiet);
+        for read in slow {
+            read.end().await;
+        }
+        taken.await.unwrap();
+    });
+}
+
+#[test]
+fn as_many_long_reads_as_may_run_leave_threads_for_everyone_else() {
+    // Sixteen readers apart and one combiner, open or close at a time.
+    store_of(18, &["a", "b", "c", "d", "quiet", "closed"], async |store| {
+        store.suspend(&id("closed"), "to close it").await.unwrap();
+        store.resume(&id("closed")).await.unwrap();
+        let mut slow = Vec::new();
+        for tenant in ["a", "b", "c", "d"] {
+            let tenant = store.lease(&id(tenant)).await.unwrap();
+            for _ in 0..4 {
+                slow.push(LongRead::start(tenant.clone()).await);
+            }
+            // Its own writes and short reads go on beside them.
+            tenant.write(add).await.unwrap();
+            assert_eq!(tenant.read(count).await.unwrap(), 1);
+        }
+        let quiet = store.lease(&id("quiet")).await.unwrap();
+        quiet.write(add).await.unwrap();
+        assert_eq!(quiet.read(count).await.unwrap(), 1);
+        let (newcomer, _) = store.lease_or_create(&id("newcomer")).await.unwrap();
+        newcomer.write(add).await.unwrap();
+        assert_eq!(store.lease(&id("closed")).await.unwrap().read(count).await.unwrap(), 0);
+        for read in slow {
+            read.end().await;
+        }
+    });
+}
+
+#[tokio::test]
+async fn long_reads_beyond_their_bound_are_told_to_come_later() {
+    let folder = TempDir::new().unwrap();
+    let options = StoreOptions { wait: Duration::from_millis(50), ..StoreOptions::new(folder.path()) };
+    let store = Store::open(options).unwrap();
+    let mut slow = Vec::new();
+    for tenant in ["a", "b", "c", "d"] {
+        let (tenant, _) = store.lease_or_create(&id(tenant)).await.unwrap();
+        for _ in 0..4 {
+            slow.push(LongRead::start(tenant.clone()).await);
+        }
+    }
+    let (tenant, _) = store.lease_or_create(&id("e")).await.unwrap();
+    let error = tenant.read_long(Duration::from_secs(1), count).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    for read in slow {
+        read.end().await;
+    }
+    eventually("room again", async || tenant.read_long(Duration::from_secs(1), count).await.is_ok()).await;
+}
