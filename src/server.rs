@@ -52,13 +52,25 @@ pub async fn serve_both(
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     let routes = router::router(&app)?;
+    let operators = operators.map(|listener| (listener, router::operators(&app)));
+    run(app, (listener, routes), operators, shutdown).await;
+    Ok(())
+}
+
+/// As [`serve`], for routes of one's own, or more than Cubby's.
+pub async fn serve_routes(app: App, routes: Router, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    run(app, (listener, routes), None, shutdown).await;
+}
+
+type Door = (TcpListener, Router);
+
+async fn run(app: App, (listener, routes): Door, operators: Option<Door>, shutdown: impl Future<Output = ()>) {
     let most = app.config().max_connections as usize;
     let slots = Arc::new(Semaphore::new(most));
     let (drain, draining) = watch::channel(false);
     let public = accept(app.clone(), listener, routes, slots.clone(), draining.clone());
     let operators = async {
-        if let Some(listener) = operators {
-            let routes = router::operators(&app);
+        if let Some((listener, routes)) = operators {
             accept(app.clone(), listener, routes, Arc::new(Semaphore::new(OPERATORS)), draining.clone()).await;
         }
     };
@@ -82,7 +94,6 @@ pub async fn serve_both(
     // A little longer than the deadline, so that a client that dawdles does not cost a checkpoint.
     let left = app.close(until.max(Instant::now() + std::time::Duration::from_secs(2))).await;
     tracing::info!(left_open = left, "closed");
-    Ok(())
 }
 
 /// Accepts until told to drain, then waits for the connections it has. Dropped, it cuts them.

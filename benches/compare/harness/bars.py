@@ -10,8 +10,10 @@ class Missing(Exception):
 class Bar:
     """`figure(get)` is what is held against `bound`; `get(row, server, name)` is a median."""
 
-    def __init__(self, text, figure, bound, least=False, stretch=None, unit="×"):
+    def __init__(self, text, figure, bound, least=False, stretch=None, unit="×", limit=None):
         self.text, self.figure, self.bound = text, figure, bound
+        # The row and the name of the limit server's own figure, to be shown beside.
+        self.limit = limit
         self.least, self.stretch, self.unit = least, stretch, unit
 
     def meets(self, figure, bound):
@@ -51,8 +53,12 @@ BARS = [
     Bar("1,000 open after hot work: threads", lambda get: get("memory", "cubby", "threads"), 100, unit=""),
     Bar("9,000 open, one read each: memory", lambda get: get("memory-9000", "cubby", "rss_mb"), 900,
         unit=" MB"),
-    Bar("quiet tenant: p99 beside a flood, by p99 alone",
-        lambda get: get("fairness", "cubby", "p99_ratio"), 3),
+    *(
+        Bar(f"quiet tenant: p99 beside {flood}, by p99 alone",
+            lambda get, row=row: get(row, "cubby", "p99_ratio"), 3, limit=(row, "p99_ratio"))
+        for row, flood in (("fairness", "a flood of writes"), ("fairness-slow", "slow reads"),
+                           ("fairness-inline", "slow reads passed off as short"))
+    ),
 ]
 
 
@@ -73,10 +79,11 @@ def evaluate(results):
         try:
             figure = bar.figure(get)
         except Missing:
-            yield {"bar": bar, "figure": None, "passes": None, "errors": 0}
+            yield {"bar": bar, "figure": None, "passes": None, "errors": 0, "limit": None}
         else:
             passes = bar.meets(figure, bar.bound) and not errors
-            yield {"bar": bar, "figure": figure, "passes": passes, "errors": errors}
+            limit = value(results, bar.limit[0], "limit", bar.limit[1]) if bar.limit else None
+            yield {"bar": bar, "figure": figure, "passes": passes, "errors": errors, "limit": limit}
 
 
 def markdown(judged):
@@ -92,7 +99,10 @@ def markdown(judged):
         bound = f"{sign} {number(bar.bound)}{bar.unit}"
         if bar.stretch:
             bound += f" (stretch {number(bar.stretch)}{bar.unit})"
-        lines.append([bar.text, word, "–" if figure is None else number(figure) + bar.unit, bound])
+        cell = "–" if figure is None else number(figure) + bar.unit
+        if entry["limit"]:
+            cell += f" (the limit server itself: {number(entry['limit'])}{bar.unit})"
+        lines.append([bar.text, word, cell, bound])
     yield from table(("bar", "result", "figure", "bound"), lines)
 
 
@@ -100,6 +110,6 @@ def plain(judged):
     """For the results file."""
     return [
         {"bar": entry["bar"].text, "bound": entry["bar"].bound, "figure": entry["figure"],
-         "passes": entry["passes"], "errors": entry["errors"]}
+         "passes": entry["passes"], "errors": entry["errors"], "limit": entry["limit"]}
         for entry in judged
     ]

@@ -19,13 +19,15 @@ BODY = json.dumps({"text": TEXT}).encode()
 class Client:
     """One connection. http.client spends longer on a response than most servers here do."""
 
-    def __init__(self, port):
+    def __init__(self, port, headers=""):
+        # Lines that every request has besides, each with its end.
+        self.headers = headers
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.rest = b""
 
     def request(self, method, path, body=b""):
-        head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\n{self.headers}"
         if body:
             head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
         self.socket.sendall(head.encode() + b"\r\n" + body)
@@ -55,9 +57,9 @@ class Client:
         self.socket.close()
 
 
-def seed(server, tenants, notes, connections=64):
+def seed(server, tenants, notes, connections=64, first=0):
     """Creates `notes` notes for each tenant over HTTP; returns the path of every note."""
-    users = [f"user_{number:06}" for number in range(tenants)]
+    users = [f"user_{number:06}" for number in range(first, first + tenants)]
     if not server.stores:
         return [f"/{user}/note_abcdefghijklmnop" for user in users for _ in range(notes)]
     left, paths, failures = iter(users), [], []
@@ -234,16 +236,16 @@ def raw(ready, what, folder, *arguments):
 
 
 class Flood:
-    """Writes to one tenant from many connections, and whatever the hook adds, until left."""
+    """Load on one tenant from many connections, and whatever the hook adds, until left."""
 
     hooks = set()
 
-    def __init__(self, server, options, writes, seconds):
-        self.wrk = Wrk(server, options, seconds, writes=writes, threads=1)
+    def __init__(self, server, options, tenant, seconds, **load):
+        self.wrk = Wrk(server, options, seconds, threads=1, **load)
         self.hook = None
         if options.flood_hook:
             environment = {**os.environ, "BASE_URL": f"http://127.0.0.1:{server.port}",
-                           "FLOOD_TENANT": writes[0].strip("/")}
+                           "FLOOD_TENANT": tenant.strip("/")}
             self.hook = subprocess.Popen(["sh", "-c", options.flood_hook], env=environment,
                                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                          stderr=subprocess.DEVNULL, start_new_session=True)

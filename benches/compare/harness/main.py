@@ -33,8 +33,8 @@ class Run:
             "rows": {},
         }
 
-    def server(self, name, room, folder):
-        return Server(name, self.ready, self.options, folder, room, self.replay)
+    def server(self, name, room, folder, slow=False):
+        return Server(name, self.ready, self.options, folder, room, self.replay, slow)
 
     def probe(self):
         """Starts each server once. One that fails is reported, and left out of the rows."""
@@ -94,7 +94,7 @@ class Run:
                 return load.raw(self.ready, what, folder, self.options.seconds, *sizes)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-        server = self.server(name, row.room, folder)
+        server = self.server(name, row.room, folder, row.slow)
         try:
             server.start()
             return row.work(server, self.options, self.scale, kept)

@@ -63,6 +63,7 @@ def parse(arguments=None):
     add("--from", dest="source", type=Path, metavar="FILE", help="measure nothing, report these results")
     add("--bars", action="store_true", help="check the bars; exit code 1 if one is missed")
     add("--cubby", type=Path, metavar="BINARY", help="measure this binary instead of building one")
+    add("--slow", type=Path, metavar="BINARY", help="use this build of slow/ instead of making one")
     add("--solo-env", action="append", default=[], metavar="NAME=VALUE",
         help="add the server cubby-solo: Cubby with this setting, meant to commit every write alone")
     add("--flood-hook", metavar="COMMAND",

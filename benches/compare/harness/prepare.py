@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 from .problem import Problem
+from .rows import ROWS
 
 HERE = Path(__file__).resolve().parent.parent
 ROOT = HERE.parent.parent
@@ -18,7 +19,7 @@ class Prepared:
     """Where each thing is."""
 
     def __init__(self):
-        self.cubby = self.limit = self.naive = self.raw = self.node = self.workerd = None
+        self.cubby = self.slow = self.limit = self.naive = self.raw = self.node = self.workerd = None
         self.versions = {}
 
 
@@ -86,6 +87,10 @@ def rust(options, ready):
                 check(["cargo", "build", "--release", "--locked", "--bin", "cubby"], ROOT,
                       "mend the build above, or leave Cubby out with --servers limit,naive,node,workerd")
             ready.cubby = binary(target(ROOT) / "cubby")
+        if any(ROWS[row].slow for row in options.rows):
+            if not (options.slow or options.no_build):
+                check(["cargo", "build", "--release", "--locked", "--example", "slow"], ROOT, "mend the build above")
+            ready.slow = binary(options.slow or target(ROOT) / "examples" / "slow")
         ready.versions["cubby"] = output(ready.cubby, "--version").removeprefix("cubby ")
     ready.versions["rustc"] = output("rustc", "--version").removeprefix("rustc ")
 

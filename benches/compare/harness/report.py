@@ -76,11 +76,12 @@ def ratios(results):
 
 
 def fairness(results):
-    for server, entry in results["rows"].get("fairness", {}).items():
+    for row, server, entry in ((row, *pair) for row in results["rows"] if row.startswith("fairness")
+                               for pair in results["rows"][row].items()):
         got = entry.get("median")
         if got:
             yield [
-                "quiet tenant", server, milliseconds(got["p99_alone_us"]), milliseconds(got["p99_us"]),
+                title(results, row), server, milliseconds(got["p99_alone_us"]), milliseconds(got["p99_us"]),
                 f"{number(got['p99_ratio'])}×", number(got["flood_rate"]), number(got["flood_refused"]),
             ]
 
@@ -120,8 +121,9 @@ def markdown(results):
         yield from table(("work", "of", *PEERS), lines)
     lines = list(fairness(results))
     if lines:
-        yield "\nA quiet tenant's reads, one connection at a steady pace:\n"
-        yield from table(("who", "server", "p99 alone", "p99 beside the flood", "ratio", "flood, requests/s",
+        yield ("\nA quiet tenant's reads, one connection at a steady pace. The limit server has no database: its "
+               "ratio is the scheduler's doing alone.\n")
+        yield from table(("work", "server", "p99 alone", "p99 beside the flood", "ratio", "flood, requests/s",
                           "of them refused"), lines)
     lines = list(failures(results))
     if lines:

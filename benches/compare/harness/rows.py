@@ -9,22 +9,24 @@ PACE = 400
 
 
 class Row:
-    def __init__(self, title, work, room=1000, raw=None, only=None, keeps_data=False):
+    def __init__(self, title, work, room=1000, raw=None, only=(), keeps_data=False, slow=False):
         self.title = title
         self.work = work
         # How many tenants a server may have open.
         self.room = room
         # What `compare-raw` measures for this row, as its command and arguments.
         self.raw = raw
-        # The one server the row is about, when it is about one.
+        # The servers the row is about, when it is not about all.
         self.only = only
         # A row that only reads seeds a server once and starts it anew on the same folder.
         self.keeps_data = keeps_data
+        # Cubby is started with the routes of `slow/`.
+        self.slow = slow
 
     def runs_on(self, name):
         if name == "raw":
             return self.raw is not None
-        return self.only is None or name == self.only
+        return not self.only or name in self.only
 
 
 class Scale:
@@ -115,15 +117,39 @@ def memory_open(server, options, scale, _):
     return {"errors": errors, "open": scale.open, **usage}
 
 
+def two_tenants(server):
+    """The notes of a quiet tenant, and the path of one to be flooded."""
+    paths = load.seed(server, 2, 20)
+    quiet, flooded = users(paths)
+    return [path for path in paths if path.startswith(quiet + "/")], flooded
+
+
 def fairness(server, options, scale, _):
-    """A quiet tenant's paced reads alone, then beside a neighbour flooded with writes."""
-    paths = load.seed(server, 1, 20)
-    flooded = [path.replace("user_000000", "user_flooded") for path in users(paths)]
-    load.wrk(server, options, options.warmup, writes=flooded)
+    quiet, flooded = two_tenants(server)
+    load.wrk(server, options, options.warmup, writes=[flooded])
+    sample, flood = beside(server, options, quiet, flooded, writes=[flooded])
+    sample["errors"] += flood["socket_errors"]
+    return sample
+
+
+def slow_reads(route):
+    def work(server, options, scale, _):
+        quiet, flooded = two_tenants(server)
+        sample, flood = beside(server, options, quiet, flooded, reads=[flooded + route])
+        # Most of such a flood is refused, or waits until the client gives up. Some must have run.
+        if flood["requests"] <= flood["bad_status"]:
+            raise Problem(f"none of {flood['requests']} slow reads succeeded: that is no flood of slow reads")
+        return sample
+
+    return work
+
+
+def beside(server, options, paths, flooded, **flood):
+    """A quiet tenant's paced reads alone, then while another is flooded."""
     load.wrk(server, options, options.warmup, reads=paths, connections=1)
     alone, errors = load.paced(server.port, paths, PACE, options.seconds)
     # The flood outlasts the paced reads at both ends.
-    with load.Flood(server, options, flooded, options.seconds + 3) as flood:
+    with load.Flood(server, options, flooded, options.seconds + 3, **flood) as flood:
         beside, more = load.paced(server.port, paths, PACE, options.seconds)
         result = flood.result()
     p99 = [samples[int(len(samples) * 0.99)] for samples in (alone, beside)]
@@ -136,9 +162,9 @@ def fairness(server, options, scale, _):
         "flood_rate": result["requests"] / result["seconds"],
         # A server may refuse part of a flood (503): that is no error of the quiet tenant's.
         "flood_refused": result["bad_status"],
-        "errors": errors + more + result["socket_errors"],
+        "errors": errors + more,
         **server.usage(),
-    }
+    }, result
 
 
 ROWS = {
@@ -151,8 +177,12 @@ ROWS = {
                 raw=("open", "cold_tenants")),
     "new": Row("new tenant and first note", new, raw=("create", "connections", "room")),
     "memory": Row("memory, 1,000 open after hot work", memory),
-    "memory-9000": Row("memory, 9,000 open, one read each", memory_open, room=9000, only="cubby"),
-    "fairness": Row("a quiet tenant beside a flooded one", fairness),
+    "memory-9000": Row("memory, 9,000 open, one read each", memory_open, room=9000, only=("cubby",)),
+    "fairness": Row("a quiet tenant beside one flooded with writes", fairness),
+    "fairness-slow": Row("a quiet tenant beside one flooded with slow reads", slow_reads("/slow"),
+                         only=("cubby", "limit"), slow=True),
+    "fairness-inline": Row("the same, slow reads passed off as short ones", slow_reads("/slow-inline"),
+                           only=("cubby", "limit"), slow=True),
 }
 
 

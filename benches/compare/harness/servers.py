@@ -31,6 +31,12 @@ def cubby(ready, port, folder, room, _):
     return [ready.cubby, "serve", "--listen", f"127.0.0.1:{port}", "--data", folder, "--max-open", room]
 
 
+def cubby_slow(ready, port, folder, room, _):
+    # Clients that gave up leave reads behind that would take minutes.
+    return [ready.slow, "--listen", f"127.0.0.1:{port}", "--data", folder, "--max-open", room,
+            "--drain-timeout", "1s"]
+
+
 def limit(ready, port, folder, room, replay):
     return [ready.limit, f"127.0.0.1:{port}", *([replay] if replay else [])]
 
@@ -72,10 +78,11 @@ class Server:
 
     running = set()
 
-    def __init__(self, name, ready, options, folder, room, replay=None):
+    def __init__(self, name, ready, options, folder, room, replay=None, slow=False):
         self.name, self.ready, self.options = name, ready, options
         self.folder, self.room, self.replay = folder, room, replay
         self.stores = KINDS[name].stores
+        self.command = cubby_slow if slow and name == "cubby" else KINDS[name].command
         self.process = None
 
     def start(self):
@@ -83,7 +90,7 @@ class Server:
         data = self.folder / "data"
         data.mkdir(parents=True, exist_ok=True)
         self.log = self.folder / f"{self.name}.log"
-        command = KINDS[self.name].command(self.ready, self.port, data, self.room, self.replay)
+        command = self.command(self.ready, self.port, data, self.room, self.replay)
         environment = {k: v for k, v in os.environ.items() if not k.startswith(SETTINGS)}
         environment["NODE_ENV"] = "production"
         if self.name == "cubby-solo":

@@ -1,6 +1,9 @@
 //! The limit: what HTTP alone costs.
 //!
 //! Routes and responses are the notes API's, byte for byte, and nothing is stored or looked up.
+//! Two routes more stand for Cubby's slow reads (`../slow`): they take two seconds of a core on a thread
+//! of their own, as many at once as Cubby lets one tenant have, which is four, and one.
+//!
 //! With a second argument the responses are the ones captured from a running Cubby (`create.http`,
 //! `list.http`, `read.http` in that folder), so a header added there is paid for here too.
 
@@ -13,7 +16,12 @@ use axum::{
     routing::get,
     serve::ListenerExt,
 };
-use std::{env, fs, path, sync::Arc};
+use std::{
+    env, fs, path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::Semaphore;
 
 const NOTE: &str = r#"{"id":"note_abcdefghijklmnop","text":"Bring the blue notebook and two pens to the meeting on Thursday.","created":"2026-01-01T00:00:00.000Z","updated":"2026-01-01T00:00:00.000Z"}"#;
 
@@ -85,6 +93,22 @@ async fn read(State(answers): State<Arc<Answers>>, Path(_): Path<(String, String
     answers.read.into_response()
 }
 
+/// Two seconds of computing. Who gave up before their turn costs nothing.
+async fn slow(State(turns): State<Arc<Semaphore>>) -> StatusCode {
+    let turn = turns.acquire_owned().await;
+    let spin = move || {
+        let until = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        drop(turn);
+    };
+    match tokio::task::spawn_blocking(spin).await {
+        Ok(()) => StatusCode::OK,
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
 #[tokio::main]
 async fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -104,6 +128,8 @@ async fn main() {
         .route("/readyz", get(async || StatusCode::OK))
         .route("/{user}", get(list).post(create))
         .route("/{user}/{note}", get(read))
+        .route("/{user}/slow", get(slow).with_state(Arc::new(Semaphore::new(4))))
+        .route("/{user}/slow-inline", get(slow).with_state(Arc::new(Semaphore::new(1))))
         .with_state(Arc::new(answers));
     let listener = tokio::net::TcpListener::bind(listen)
         .await
