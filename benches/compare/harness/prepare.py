@@ -77,7 +77,7 @@ def rust(options, ready):
         if not options.no_build:
             check(["cargo", "build", "--release", "--locked"], HERE, "mend the build above")
         built = target(HERE)
-        for name in ("limit", "naive", "raw"):
+        for name in names & {"limit", "naive", "raw"}:
             setattr(ready, name, binary(built / f"compare-{name}"))
     if names & {"cubby", "cubby-solo"}:
         if options.cubby:
