@@ -1,0 +1,161 @@
+use std::{sync::Arc, time::Instant};
+
+use cubby::{
+    Result, Store, TenantId,
+    catalog::{model::Profile, queries},
+    identity::{
+        provider::{Page, Provider},
+        user::{User, WireUser},
+    },
+    sync::{
+        report::Report,
+        run::{Options, Syncer},
+    },
+};
+use futures_util::future::BoxFuture;
+
+use crate::user;
+
+const PAGE: u64 = 500;
+
+/// A provider in this process. Its pages are written as JSON and read as the client reads them;
+/// only the network is missing.
+struct Clerk {
+    /// Users of these numbers exist.
+    users: std::ops::Range<u64>,
+}
+
+impl Clerk {
+    fn has(&self, id: &str) -> bool {
+        id.strip_prefix("user_").and_then(|n| n.parse().ok()).is_some_and(|n| self.users.contains(&n))
+    }
+}
+
+fn id(n: u64) -> String {
+    format!("user_{n:024}")
+}
+
+fn parsed(n: u64) -> User {
+    serde_json::from_value::<WireUser>(user(&id(n), "name", 1_700_000_000_000)).unwrap().into_user(None).unwrap()
+}
+
+impl Provider for Clerk {
+    fn get<'a>(&'a self, id: &'a TenantId) -> BoxFuture<'a, Result<Option<User>>> {
+        Box::pin(async move { Ok(self.has(id.as_str()).then(|| parsed(id.as_str()[5..].parse().unwrap()))) })
+    }
+
+    fn count(&self) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(async move { Ok(self.users.end - self.users.start) })
+    }
+
+    fn page<'a>(&'a self, cursor: Option<&'a str>) -> BoxFuture<'a, Result<Page>> {
+        let first = cursor.map_or(self.users.start, |id| id[5..].parse::<u64>().unwrap() + 1);
+        let last = (first + PAGE).min(self.users.end);
+        Box::pin(async move {
+            let body: Vec<_> = (first..last).map(|n| user(&id(n), "name", 1_700_000_000_000)).collect();
+            let text = serde_json::to_vec(&body).unwrap();
+            let users: Vec<WireUser> = serde_json::from_slice(&text).unwrap();
+            let users = users.into_iter().map(|user| user.into_user(None)).collect::<Result<_>>()?;
+            Ok(Page { users, unusable: Vec::new(), next: (last - first == PAGE).then(|| id(last - 1)) })
+        })
+    }
+
+    fn among<'a>(&'a self, ids: &'a [TenantId]) -> BoxFuture<'a, Result<Vec<User>>> {
+        let found =
+            ids.iter().filter(|id| self.has(id.as_str())).map(|id| parsed(id.as_str()[5..].parse().unwrap())).collect();
+        Box::pin(async move { Ok(found) })
+    }
+}
+
+/// Rows of users as the provider has them, without files: a reconcile does not open them.
+async fn fill(store: &Store, users: std::ops::Range<u64>, change: fn(u64, &mut Profile)) {
+    let mut first = users.start;
+    while first < users.end {
+        let last = (first + 5000).min(users.end);
+        let write = store.catalog().write(move |tx| {
+            for n in first..last {
+                let User { id, mut profile } = parsed(n);
+                change(n, &mut profile);
+                queries::insert(tx, &id, 1, 1, &profile)?;
+            }
+            Ok(())
+        });
+        write.await.unwrap();
+        first = last;
+    }
+}
+
+async fn reconcile(store: &Store, users: std::ops::Range<u64>, options: Options) -> Report {
+    let syncer = Syncer::new(store.clone(), Some(Arc::new(Clerk { users })), "10%,10".parse().unwrap());
+    syncer.start(options).unwrap().await.unwrap()
+}
+
+/// A million users who need nothing.
+pub async fn in_step(store: &Store, users: u64) {
+    fill(store, 0..users, |_, _| {}).await;
+    // From here on the kernel's high-water mark is this run's.
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    let (before, started) = (memory("VmRSS:"), Instant::now());
+    let report = reconcile(store, 0..users, Options::default()).await;
+    let took = started.elapsed().as_secs_f64();
+    println!(
+        "{users} users, {} unchanged, {:?}, in {took:.1} s: {:.0} users/s",
+        report.unchanged,
+        report.outcome,
+        users as f64 / took
+    );
+    println!("memory: {} MB before, {} MB at most", before / 1024, memory("VmHWM:") / 1024);
+    assert_eq!(report.unchanged, users);
+}
+
+/// In kB.
+fn memory(what: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(what)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Of a hundred, five are missing here, five have an old name, five a damaged row, two are deleted
+/// here, and three more are here who are not there.
+pub async fn broken(store: &Store, users: u64) {
+    let missing = users / 20;
+    let extra = users * 3 / 100;
+    fill(store, missing..users + extra, |n, profile| match n % 20 {
+        7 => {
+            profile.first_name = Some("old".into());
+            profile.provider_updated_at = Some(1);
+        }
+        13 => profile.email = Some("damaged".into()),
+        _ => {}
+    })
+    .await;
+    let deleted = store.catalog().write(move |tx| {
+        for n in (missing..users).step_by(50) {
+            queries::mark_deleted(tx, &id(n).parse().unwrap(), 2, i64::MAX)?;
+        }
+        Ok(())
+    });
+    deleted.await.unwrap();
+
+    let dry = Options { dry_run: true, force: false };
+    show("before (dry run)", &reconcile(store, 0..users, dry).await);
+    show("the run", &reconcile(store, 0..users, Options::default()).await);
+    let after = reconcile(store, 0..users, dry).await;
+    show("after (dry run)", &after);
+    assert_eq!(after.differences(), 0);
+    assert_eq!(store.counts().await.unwrap().active, users);
+}
+
+fn show(what: &str, report: &Report) {
+    println!(
+        "{what:<18} {:?}: {} to create or created, {} updated, {} restored, {} deleted, {} unchanged, {} errors, {:.1} s",
+        report.outcome,
+        report.created.count,
+        report.updated.count,
+        report.restored.count,
+        report.deleted.count,
+        report.unchanged,
+        report.errors.count,
+        report.duration_ms as f64 / 1000.0
+    );
+}
