@@ -57,6 +57,32 @@ fn the_readme_lists_every_setting_as_help_does() {
     assert!(readme == wanted, "the README's settings are not those of --help: run this with CUBBY_WRITE_DOCS=1");
 }
 
+/// The words under "Commands:" in a help text.
+fn commands(help: &str) -> Vec<String> {
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    lines.filter_map(|line| line.split_whitespace().next()).filter(|word| *word != "help").map(str::to_owned).collect()
+}
+
+#[test]
+fn every_command_is_documented() {
+    let help = |command: &[&str]| {
+        let output = cubby().args(command).arg("--help").output().unwrap();
+        commands(&String::from_utf8(output.stdout).unwrap())
+    };
+    let mut all = Vec::new();
+    for command in help(&[]) {
+        let below = help(&[&command]);
+        match below.is_empty() {
+            true => all.push(format!("`cubby {command}")),
+            false => all.extend(below.iter().map(|name| format!("`cubby {command} {name}"))),
+        }
+    }
+    assert!(all.contains(&"`cubby tenants list".to_owned()), "{all:?}");
+    let manual = page("docs/OPERATIONS.md");
+    let missing: Vec<_> = all.iter().filter(|command| !manual.contains(*command)).collect();
+    assert!(missing.is_empty(), "docs/OPERATIONS.md does not have {missing:?}");
+}
+
 /// `METHOD path` of every route in the source: `.route("…", get(…).post(…))`, and what
 /// `#[utoipa::path(get, path = "…")]` says.
 fn routes(files: &[(String, String)]) -> BTreeSet<String> {
