@@ -49,7 +49,7 @@ fn targets() -> Vec<Vec<u8>> {
         "/api",
         "/admin",
         "/webhooks",
-        "/metrics",
+        "/%6detrics",
         "/docs",
         "/openapi.json",
         "/favicon.ico",
