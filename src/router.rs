@@ -1,6 +1,7 @@
 //! Every route and the order of the middleware, on one screen.
 
-use axum::{Router, middleware, routing::get};
+use axum::{Router, middleware};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     admin,
@@ -10,6 +11,7 @@ use crate::{
         cors::{Origins, cors},
         health,
         middleware::envelope,
+        openapi,
         problem::Problem,
         watch,
     },
@@ -24,10 +26,10 @@ pub const NOTES_TABLE: &str = "notes";
 /// # Errors
 /// If a setting that a route needs cannot be used.
 pub fn router(app: &App) -> Result<Router> {
-    let mut routes = Router::new()
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/api/health/user-sync", get(watch::user_sync))
+    let mut routes = OpenApiRouter::new()
+        .routes(routes!(health::alive))
+        .routes(routes!(health::ready))
+        .routes(routes!(watch::user_sync))
         .merge(webhooks::routes::routes(app)?);
     if app.config().limits.admin_listen.is_none() {
         routes = routes.merge(operators_only(app));
@@ -45,20 +47,22 @@ pub fn router(app: &App) -> Result<Router> {
 
 /// The routes of the operators' own listener.
 pub fn operators(app: &App) -> Router {
-    let routes = Router::new().route("/healthz", get(health::alive)).route("/readyz", get(health::ready));
-    let routes = routes.merge(operators_only(app));
-    finish(app, routes)
+    let routes = OpenApiRouter::new().routes(routes!(health::alive)).routes(routes!(health::ready));
+    finish(app, routes.merge(operators_only(app)))
 }
 
-fn operators_only(app: &App) -> Router<App> {
-    Router::new()
-        .route("/metrics", get(watch::page))
+fn operators_only(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(watch::page))
         .merge(admin::routes(app))
         .merge(admin::guard::protect(app, webhooks::routes::log::routes()))
 }
 
-fn finish(app: &App, routes: Router<App>) -> Router {
+fn finish(app: &App, routes: OpenApiRouter<App>) -> Router {
+    // The document is made of the same routes: what is mounted is in it, and nothing else.
+    let (routes, document) = routes.split_for_parts();
     routes
+        .merge(openapi::routes(&openapi::complete(document, app)))
         .fallback(|| async { Problem::no_route() })
         .method_not_allowed_fallback(|| async { Problem::wrong_method() })
         // Outermost: everything inside has an id, a time limit and one shape of errors.

@@ -1,11 +1,12 @@
 //! The audit trail: who did what to whom, from where, and what came of it.
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{RawQuery, State},
-    routing::get,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::App,
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// A page of the trail.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Trail {
     /// Newest first.
     pub audit: Vec<AuditRow>,
@@ -22,10 +23,11 @@ pub struct Trail {
 
 const PAGE: u32 = 500;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/api/admin/audit", get(index))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(index))
 }
 
+#[utoipa::path(get, path = "/api/admin/audit", tag = "operators", description = "Who did what, newest first", params(("before" = Option<i64>, Query, description = "Lines before this one"), ("limit" = Option<u32>, Query, description = "Lines on the page", minimum = 1, maximum = 500)), responses((status = 200, description = "A page", body = Trail)))]
 async fn index(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json<Trail>> {
     let (mut before, mut limit) = (i64::MAX, PAGE);
     for pair in query.as_deref().unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {

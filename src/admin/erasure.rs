@@ -1,12 +1,13 @@
 //! The end of a user's data, and its second life, for an operator of a running server.
 
 use axum::{
-    Json, Router,
+    Json,
     body::Body,
     extract::{Path, State},
-    routing::post,
 };
 use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::App,
@@ -19,22 +20,19 @@ use crate::{
 /// Who the audit trail says it was; the guard adds from where.
 const ACTOR: &str = "operator";
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/api/admin/tenants/{user_id}/purge", post(purge))
-        .route("/api/admin/tenants/{user_id}/revive", post(revive))
-        .route("/api/admin/tenants/{user_id}/adopt", post(adopt))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(purge)).routes(routes!(revive)).routes(routes!(adopt))
 }
 
 /// That it is meant.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Consent {
     yes: bool,
 }
 
 /// Whose data is to be adopted.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Adoption {
     from: String,
@@ -42,6 +40,7 @@ struct Adoption {
     replace: bool,
 }
 
+#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/purge", tag = "operators", description = "Removes the file of a deleted user, for good", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), request_body = Consent, responses((status = 200, description = "The user", body = Row)))]
 async fn purge(State(app): State<App>, Path(id): Path<String>, body: Body) -> Result<Json<Row>, Problem> {
     let Consent { yes } = body::parse(&super::read(&app, body).await?)?;
     if !yes {
@@ -50,10 +49,12 @@ async fn purge(State(app): State<App>, Path(id): Path<String>, body: Body) -> Re
     Ok(Json(app.store().purge(&parse(&id)?, ACTOR, None).await?))
 }
 
+#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/revive", tag = "operators", description = "Lets a purged user's id be used again, empty", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "The user", body = Row)))]
 async fn revive(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Row>> {
     Ok(Json(app.store().revive(&parse(&id)?, ACTOR).await?))
 }
 
+#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/adopt", tag = "operators", description = "Gives a user the data of another id", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), request_body = Adoption, responses((status = 200, description = "The user", body = Row)))]
 async fn adopt(State(app): State<App>, Path(id): Path<String>, body: Body) -> Result<Json<Row>, Problem> {
     let Adoption { from, replace } = body::parse(&super::read(&app, body).await?)?;
     let from = TenantId::parse(from.as_bytes()).map_err(|e| Error::invalid("from", e.to_string()))?;

@@ -1,12 +1,13 @@
 //! The one way into the operator's routes: the key is checked, and what was done is written down.
 
 use axum::{
-    Router,
     extract::{MatchedPath, RawPathParams, Request, State},
     http::Method,
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
+
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     app::App,
@@ -19,7 +20,7 @@ use crate::{
 pub struct Target(pub String);
 
 /// Puts routes behind the operator's key.
-pub fn protect(app: &App, routes: Router<App>) -> Router<App> {
+pub fn protect(app: &App, routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
     // A route layer: a path that is none of them is 404 with the key and without.
     routes.route_layer(middleware::from_fn_with_state(app.clone(), guard))
 }

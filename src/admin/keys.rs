@@ -1,14 +1,15 @@
 //! API keys: made, listed, revoked.
 
 use axum::{
-    Json, Router,
+    Json,
     body::Body,
     extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::guard::Target;
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
 const MOST: u32 = 10_000;
 
 /// What a key is to be.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyDraft {
     /// What it is for.
@@ -45,7 +46,7 @@ pub struct KeyDraft {
 }
 
 /// A key that was just made.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct NewKey {
     /// What is known of it.
     pub key: KeyRow,
@@ -54,14 +55,14 @@ pub struct NewKey {
 }
 
 /// All keys.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Keys {
     /// Good, expired and revoked ones, newest last.
     pub keys: Vec<KeyRow>,
 }
 
 /// A key.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct OneKey {
     /// What is known of it.
     pub key: KeyRow,
@@ -118,16 +119,16 @@ pub async fn revoke(catalog: &Catalog, id: &str, now: Millis) -> Result<OneKey> 
     Ok(OneKey { key })
 }
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/api/admin/keys", get(index).post(make))
-        .route("/api/admin/keys/{key_id}/revoke", post(withdraw))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(index, make)).routes(routes!(withdraw))
 }
 
+#[utoipa::path(get, path = "/api/admin/keys", tag = "operators", description = "API keys", responses((status = 200, description = "All of them", body = Keys)))]
 async fn index(State(app): State<App>) -> Result<Json<Keys>> {
     Ok(Json(list(app.store().catalog()).await?))
 }
 
+#[utoipa::path(post, path = "/api/admin/keys", tag = "operators", description = "Makes an API key", request_body = KeyDraft, responses((status = 201, description = "The key, this once", body = NewKey)))]
 async fn make(State(app): State<App>, body: Body) -> Result<Response, Problem> {
     let draft: KeyDraft = body::parse(&super::read(&app, body).await?)?;
     let (made, key) = create(app.store().catalog(), draft, app.clock().now()).await?;
@@ -138,6 +139,7 @@ async fn make(State(app): State<App>, body: Body) -> Result<Response, Problem> {
     Ok(response)
 }
 
+#[utoipa::path(post, path = "/api/admin/keys/{key_id}/revoke", tag = "operators", description = "Revokes an API key, at once", params(("key_id" = String, Path, description = "The id of the key")), responses((status = 200, description = "The key", body = OneKey)))]
 async fn withdraw(State(app): State<App>, Path(id): Path<String>) -> Result<Json<OneKey>> {
     let revoked = revoke(app.store().catalog(), &id, app.clock().now()).await?;
     app.identity().keys().revoke(&revoked.key.id);

@@ -10,8 +10,9 @@ pub mod keys;
 pub mod sync;
 pub mod tenants;
 
-use axum::{Router, body::Body};
+use axum::body::Body;
 use bytes::Bytes;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     app::App,
@@ -26,8 +27,8 @@ async fn read(app: &App, body: Body) -> Result<Bytes, Problem> {
 }
 
 /// Every route of the operator's, behind the operator's key.
-pub fn routes(app: &App) -> Router<App> {
-    let routes = Router::new()
+pub fn routes(app: &App) -> OpenApiRouter<App> {
+    let routes = OpenApiRouter::new()
         .merge(tenants::routes())
         .merge(keys::routes())
         .merge(audit::routes())

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{RawQuery, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::post,
 };
 use serde_json::{Value, json};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::App,
@@ -23,12 +23,13 @@ use crate::{
 };
 
 /// The routes.
-pub fn routes() -> Router<App> {
-    Router::new().route("/api/admin/sync-users", post(run).get(look))
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(run, look))
 }
 
 /// Runs one and answers with its report: 200 when it is done or held deletions back, 502 when it
 /// stopped. One that takes longer than a request may goes on by itself, and the answer is 202.
+#[utoipa::path(post, path = "/api/admin/sync-users", tag = "operators", description = "Compares the catalog with the provider and mends the difference", params(("dry_run" = Option<bool>, Query, description = "Change nothing"), ("force" = Option<bool>, Query, description = "Delete however many there are")), responses((status = 200, description = "The report", body = Object), (status = 202, description = "It goes on", body = Object), (status = 502, description = "The provider did not answer as it should", body = Object)))]
 async fn run(State(app): State<App>, headers: HeaderMap, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     admin_key::check(app.config().admin_api_key.as_ref(), &headers)?;
     let options = options(query.as_deref().unwrap_or(""))?;
@@ -51,6 +52,7 @@ async fn run(State(app): State<App>, headers: HeaderMap, RawQuery(query): RawQue
 }
 
 /// Whether one is running, how far it is, and the report of the last.
+#[utoipa::path(get, path = "/api/admin/sync-users", tag = "operators", description = "The comparison that runs, and the last", responses((status = 200, description = "Both", body = Object)))]
 async fn look(State(app): State<App>, headers: HeaderMap) -> Result<Json<Value>, Problem> {
     admin_key::check(app.config().admin_api_key.as_ref(), &headers)?;
     let last = app.store().catalog().query(runs::last).await?;

@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 
 use axum::{
-    Json, Router,
+    Json,
     body::Body,
     extract::{Path, RawQuery, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::guard::Target;
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
 };
 
 /// A page of tenants.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Tenants {
     /// In the order of ids.
     pub tenants: Vec<Row>,
@@ -31,12 +32,13 @@ pub struct Tenants {
 }
 
 /// A tenant and its file.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct OneTenant {
     /// What is known of it.
     #[serde(flatten)]
     pub row: Row,
     /// Where its file is.
+    #[schema(value_type = String)]
     pub path: PathBuf,
     /// How large the file is; none if it is missing.
     pub file_bytes: Option<u64>,
@@ -45,7 +47,7 @@ pub struct OneTenant {
 }
 
 /// A tenant to be.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TenantDraft {
     /// Its id.
@@ -56,16 +58,17 @@ pub struct TenantDraft {
 }
 
 /// A tenant that is there now.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Created {
     /// Its id.
+    #[schema(value_type = String)]
     pub id: TenantId,
     /// Whether it was not there before.
     pub created: bool,
 }
 
 /// Why a tenant is suspended.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reason {
     /// What its user is told.
@@ -102,15 +105,16 @@ pub async fn create(store: &Store, draft: TenantDraft) -> Result<Created> {
     }
 }
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/api/admin/tenants", get(index).post(make))
-        .route("/api/admin/tenants/{user_id}", get(show).delete(remove))
-        .route("/api/admin/tenants/{user_id}/suspend", post(suspend))
-        .route("/api/admin/tenants/{user_id}/resume", post(resume))
-        .route("/api/admin/tenants/{user_id}/restore", post(restore))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(index, make))
+        .routes(routes!(show, remove))
+        .routes(routes!(suspend))
+        .routes(routes!(resume))
+        .routes(routes!(restore))
 }
 
+#[utoipa::path(get, path = "/api/admin/tenants", tag = "operators", description = "Users' databases, in the order of ids", params(("state" = Option<TenantState>, Query, description = "Only those in this state"), ("after" = Option<String>, Query, description = "After this id", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$"), ("limit" = Option<u32>, Query, description = "Users on the page", minimum = 1, maximum = 1000)), responses((status = 200, description = "A page", body = Tenants)))]
 async fn index(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json<Tenants>> {
     let (mut state, mut after, mut limit) = (None, None, PAGE);
     for pair in query.as_deref().unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
@@ -133,6 +137,7 @@ async fn index(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json
     Ok(Json(Tenants { tenants, counts: app.store().counts().await? }))
 }
 
+#[utoipa::path(post, path = "/api/admin/tenants", tag = "operators", description = "Creates a user's database", request_body = TenantDraft, responses((status = 201, description = "It is there now", body = Created), (status = 200, description = "It was there", body = Created)))]
 async fn make(State(app): State<App>, body: Body) -> Result<Response, Problem> {
     let draft: TenantDraft = body::parse(&super::read(&app, body).await?)?;
     let target = Target(draft.id.clone());
@@ -147,24 +152,29 @@ async fn make(State(app): State<App>, body: Body) -> Result<Response, Problem> {
     Ok(response)
 }
 
+#[utoipa::path(get, path = "/api/admin/tenants/{user_id}", tag = "operators", description = "All that is known of a user", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "It", body = OneTenant)))]
 async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<OneTenant>> {
     Ok(Json(describe(app.store(), &parse(&id)?).await?))
 }
 
+#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/suspend", tag = "operators", description = "Refuses a user's reads and writes", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), request_body = Reason, responses((status = 200, description = "The user as it is then", body = Row)))]
 async fn suspend(State(app): State<App>, Path(id): Path<String>, body: Body) -> Result<Json<Row>, Problem> {
     let id = parse(&id)?;
     let Reason { reason } = body::parse(&super::read(&app, body).await?)?;
     Ok(Json(app.store().suspend(&id, &reason).await?))
 }
 
+#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/resume", tag = "operators", description = "Lets a user be served again", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "The user as it is then", body = Row)))]
 async fn resume(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Row>> {
     Ok(Json(app.store().resume(&parse(&id)?).await?))
 }
 
+#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/restore", tag = "operators", description = "Brings a deleted user back", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "The user as it is then", body = Row)))]
 async fn restore(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Row>> {
     Ok(Json(app.store().restore(&parse(&id)?).await?))
 }
 
+#[utoipa::path(delete, path = "/api/admin/tenants/{user_id}", tag = "operators", description = "Deletes a user; the file is kept until its retention ends", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "The user as it is then", body = Row)))]
 async fn remove(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Row>> {
     Ok(Json(app.store().delete(&parse(&id)?).await?))
 }

@@ -9,7 +9,7 @@ pub use crate::clock::Millis;
 use crate::tenants::id::TenantId;
 
 /// Whether and how a tenant may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// In use.
@@ -55,7 +55,7 @@ impl std::str::FromStr for State {
 }
 
 /// Who a tenant is, as the provider tells it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Profile {
     /// The primary email address. Data, never a key: two users may have one address.
     pub email: Option<String>,
@@ -111,9 +111,10 @@ impl Profile {
 }
 
 /// A tenant's row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Row {
     /// The id.
+    #[schema(value_type = String)]
     pub id: TenantId,
     /// The state.
     pub state: State,
@@ -153,7 +154,7 @@ pub struct Row {
 }
 
 /// How many tenants are in each state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Counts {
     /// In use.
     pub active: u64,
@@ -281,7 +282,7 @@ pub struct Recorded {
 }
 
 /// A line of the audit trail.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct AuditRow {
     /// Its number.
     pub id: i64,

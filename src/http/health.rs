@@ -14,11 +14,13 @@ use crate::{app::App, catalog::queries};
 const LOW_DISK: u64 = 16 << 20;
 
 /// The process is alive.
+#[utoipa::path(get, path = "/healthz", tag = "health", description = "The process answers", responses((status = 200, description = "It does", body = Object)))]
 pub async fn alive() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
 /// The catalog can be written, the disk has room, and nobody is shutting down.
+#[utoipa::path(get, path = "/readyz", tag = "health", description = "The server can do its work", responses((status = 200, description = "It can", body = Object)))]
 pub async fn ready(State(app): State<App>) -> Result<Json<Value>, Problem> {
     let red = |why: String| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", why)

@@ -8,6 +8,7 @@ pub mod extract;
 pub mod health;
 pub mod limits;
 pub mod middleware;
+pub mod openapi;
 pub mod peer;
 pub mod problem;
 pub mod watch;

@@ -126,7 +126,7 @@ impl Note<'_> {
 }
 
 /// What a client sends to make or change a note.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoteDraft {
     /// The text. May be empty; any Unicode.

@@ -1,17 +1,17 @@
 //! The notes REST API.
 
 use axum::{
-    Router,
     extract::{FromRequestParts, RawQuery, State},
     http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
-    routing::get,
 };
 use sha2::{Digest, Sha256};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     model::{Note, NoteDraft, NoteId, Page},
     queries,
+    schema::{NotePage, OneNote, Order},
 };
 use crate::{
     app::App,
@@ -23,10 +23,8 @@ use crate::{
 };
 
 /// The routes, to be mounted where a user's id is the first segment.
-pub fn routes() -> Router<App> {
-    Router::new()
-        .route("/{user_id}", get(list).post(create))
-        .route("/{user_id}/{note_id}", get(read).patch(update).delete(remove))
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read, update, remove))
 }
 
 impl Payload for NoteDraft {
@@ -44,6 +42,7 @@ impl Payload for NoteDraft {
     }
 }
 
+#[utoipa::path(get, path = "/{user_id}", tag = "notes", description = "A user's notes, a page at a time", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$"), ("limit" = Option<u32>, Query, description = "Notes on the page", minimum = 1, maximum = 500), ("cursor" = Option<String>, Query, description = "The next_cursor of the page before", pattern = "^note_[a-z]{16}$"), ("order" = inline(Option<Order>), Query, description = "Oldest first or newest first")), responses((status = 200, description = "A page", body = NotePage)))]
 async fn list(MaybeTenant(tenant): MaybeTenant, RawQuery(query): RawQuery) -> Result<Response> {
     let page = Page::parse(query.as_deref().unwrap_or(""))?;
     let body = match tenant {
@@ -53,6 +52,7 @@ async fn list(MaybeTenant(tenant): MaybeTenant, RawQuery(query): RawQuery) -> Re
     Ok(json(StatusCode::OK, body))
 }
 
+#[utoipa::path(post, path = "/{user_id}", tag = "notes", description = "Adds a note", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$"), ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again", max_length = 255)), request_body = NoteDraft, responses((status = 201, description = "The note", body = OneNote, headers(("location" = String, description = "Where it is")))))]
 async fn create(
     State(app): State<App>,
     key: IdempotencyKey,
@@ -91,12 +91,14 @@ async fn create(
     Ok(response)
 }
 
+#[utoipa::path(get, path = "/{user_id}/{note_id}", tag = "notes", description = "One note", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$"), ("note_id" = String, Path, description = "The note", pattern = "^note_[a-z]{16}$")), responses((status = 200, description = "The note", body = OneNote)))]
 async fn read(Tenant(tenant): Tenant, Item(note): Item) -> Result<Response> {
     let id = NoteId::parse(&note).ok_or_else(no_such_note)?;
     let body = tenant.read(move |conn| Ok(queries::find(conn, &id)?)).await?;
     found(body)
 }
 
+#[utoipa::path(patch, path = "/{user_id}/{note_id}", tag = "notes", description = "Changes a note", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$"), ("note_id" = String, Path, description = "The note", pattern = "^note_[a-z]{16}$")), request_body = NoteDraft, responses((status = 200, description = "The note as it is now", body = OneNote)))]
 async fn update(
     State(app): State<App>,
     Item(note): Item,
@@ -108,6 +110,7 @@ async fn update(
     found(body)
 }
 
+#[utoipa::path(delete, path = "/{user_id}/{note_id}", tag = "notes", description = "Removes a note", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$"), ("note_id" = String, Path, description = "The note", pattern = "^note_[a-z]{16}$")), responses((status = 200, description = "The note as it was", body = OneNote)))]
 async fn remove(Tenant(tenant): Tenant, Item(note): Item) -> Result<Response> {
     let id = NoteId::parse(&note).ok_or_else(no_such_note)?;
     let body = tenant.write(move |tx| Ok(queries::delete(tx, &id)?)).await?;

@@ -5,13 +5,14 @@ pub mod log;
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Json,
     body::Body,
     extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
     routing::post,
 };
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     apply::{self, Answer, Repeats},
@@ -28,12 +29,13 @@ use crate::{
 const MAX_BODY: usize = 256 << 10;
 
 /// The two paths at which endpoints have been set up in the wild.
-pub fn routes(app: &App) -> Result<Router<App>> {
+pub fn routes(app: &App) -> Result<OpenApiRouter<App>> {
     let verifier = app.config().clerk_webhook_secret.as_ref().map(Verifier::new).transpose()?;
     let hookdeck = app.config().hookdeck_signing_secret.as_ref().map(Hookdeck::new).transpose()?;
     let endpoint = Endpoint { app: app.clone(), verifier: verifier.map(Arc::new), hookdeck: hookdeck.map(Arc::new) };
-    Ok(Router::new()
-        .route("/webhooks/clerk", post(receive))
+    Ok(OpenApiRouter::new()
+        .routes(routes!(receive))
+        // The other path at which endpoints have been set up in the wild.
         .route("/api/webhooks/clerk", post(receive))
         .with_state(endpoint))
 }
@@ -45,6 +47,7 @@ struct Endpoint {
     hookdeck: Option<Arc<Hookdeck>>,
 }
 
+#[utoipa::path(post, path = "/webhooks/clerk", tag = "webhooks", description = "A signed delivery of the identity provider", params(("svix-id" = Option<String>, Header, description = "The id of the message"), ("svix-timestamp" = Option<String>, Header, description = "When it was signed"), ("svix-signature" = Option<String>, Header, description = "The signature")), request_body = Object, responses((status = 200, description = "What became of it", body = Object)))]
 async fn receive(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let Some(verifier) = &endpoint.verifier else {
         return Err(Problem::new(

@@ -7,6 +7,7 @@ mod harness;
 mod source;
 
 mod batches;
+mod contract;
 mod doctor;
 mod documents;
 mod erasure;

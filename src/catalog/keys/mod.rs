@@ -8,7 +8,7 @@ use crate::tenants::id::TenantId;
 pub mod queries;
 
 /// What is known of a key. Enough to recognise it, not to use it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct KeyRow {
     /// What it is revoked by.
     pub id: String,
@@ -17,6 +17,7 @@ pub struct KeyRow {
     /// Its last characters, to tell which key was found somewhere.
     pub hint: String,
     /// The only tenant it reaches; all if none.
+    #[schema(value_type = Option<String>)]
     pub tenant: Option<TenantId>,
     /// Whether it may not write.
     pub read_only: bool,

@@ -1,13 +1,13 @@
 //! The log of deliveries, for operators. The router puts these behind the operator's key.
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, RawQuery, State},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::App,
@@ -44,11 +44,8 @@ pub struct OneDelivery {
 const PAGE: u32 = 1000;
 
 /// The routes.
-pub fn routes() -> Router<App> {
-    Router::new()
-        .route("/api/admin/deliveries", get(index))
-        .route("/api/admin/deliveries/{delivery_id}", get(show))
-        .route("/api/admin/deliveries/{delivery_id}/replay", post(again))
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(index)).routes(routes!(show)).routes(routes!(again))
 }
 
 /// One delivery, if it is kept.
@@ -75,6 +72,7 @@ pub async fn replay(store: &Store, id: String) -> Result<Answer> {
     apply::apply(store, &recorded.svix_id, event::parse(body.as_bytes()), body.into(), Repeats::Apply).await
 }
 
+#[utoipa::path(get, path = "/api/admin/deliveries", tag = "operators", description = "Deliveries that are kept, newest first", responses((status = 200, description = "Some of them", body = Object)))]
 async fn index(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json<Deliveries>> {
     let (mut filter, mut limit) = (Filter::default(), 50);
     for pair in query.as_deref().unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
@@ -97,10 +95,12 @@ async fn index(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json
     Ok(Json(Deliveries { deliveries }))
 }
 
+#[utoipa::path(get, path = "/api/admin/deliveries/{delivery_id}", tag = "operators", description = "One delivery and its body", params(("delivery_id" = String, Path, description = "The message's svix-id")), responses((status = 200, description = "It", body = Object)))]
 async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<OneDelivery>> {
     Ok(Json(find(app.store(), id).await?))
 }
 
+#[utoipa::path(post, path = "/api/admin/deliveries/{delivery_id}/replay", tag = "operators", description = "Applies a delivery once more", params(("delivery_id" = String, Path, description = "The message's svix-id")), responses((status = 200, description = "What became of it", body = Object)))]
 async fn again(State(app): State<App>, Path(id): Path<String>) -> Result<Response> {
     Ok(match replay(app.store(), id).await? {
         Answer::Done(answer) => Json(answer).into_response(),

@@ -1,0 +1,49 @@
+//! The shapes of the notes API for its OpenAPI document. What is sent is written straight from the
+//! rows, see [`Note::write_json`](super::model::Note::write_json); a test compares the two.
+
+use utoipa::ToSchema;
+
+/// A note.
+#[derive(Debug, ToSchema)]
+#[schema(as = Note)]
+pub struct NoteShape {
+    /// Its id; ids sort by when notes were made.
+    #[schema(pattern = "^note_[a-z]{16}$")]
+    pub id: String,
+    /// Its text, as given.
+    pub text: String,
+    /// When it was made.
+    #[schema(format = DateTime)]
+    pub created: String,
+    /// When it was last changed.
+    #[schema(format = DateTime)]
+    pub updated: String,
+}
+
+/// One note.
+#[derive(Debug, ToSchema)]
+pub struct OneNote {
+    /// The note.
+    #[schema(inline = false)]
+    pub note: NoteShape,
+}
+
+/// A page of notes.
+#[derive(Debug, ToSchema)]
+pub struct NotePage {
+    /// The notes, in the order asked for.
+    pub notes: Vec<NoteShape>,
+    /// There only when there is more: the cursor of the next page.
+    #[schema(pattern = "^note_[a-z]{16}$", nullable = false)]
+    pub next_cursor: Option<String>,
+}
+
+/// The order of a page.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum Order {
+    /// Oldest first.
+    Asc,
+    /// Newest first.
+    Desc,
+}
