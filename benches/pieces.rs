@@ -225,7 +225,7 @@ mod cold {
         bencher.bench_local(|| {
             let no_thread: Spawn = Box::new(|_| unreachable!("the connection is free"));
             let opened = database::open_file(&recipe).unwrap();
-            let database = opened.into_database(&recipe, no_thread, budget.take(2).unwrap());
+            let database = opened.into_database(&recipe, no_thread, budget.take(2).unwrap(), None);
             let note = note.clone();
             let body = at_once(database.combiner().read(|| (), move |conn| read(conn, &note)));
             database.close().unwrap();

@@ -44,6 +44,17 @@ pub fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     }
 }
 
+/// The same for a future that runs as a task of its own.
+pub fn carried_along<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    let id = REQUEST.try_with(Clone::clone).ok();
+    async move {
+        match id {
+            Some(id) => REQUEST.scope(id, work).await,
+            None => work.await,
+        }
+    }
+}
+
 /// Starts logging to standard error. Standard output belongs to commands' results.
 pub fn start(config: &LogConfig) -> Result<()> {
     let filter = EnvFilter::try_new(&config.log).map_err(|e| Error::config(format!("--log {:?}: {e}", config.log)))?;

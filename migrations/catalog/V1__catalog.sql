@@ -13,6 +13,7 @@ CREATE TABLE tenants (
     purged              INTEGER,          -- when it was
     restored            INTEGER,          -- when it was last brought back; deletions from before are history
     schema_version      INTEGER,
+    schema_digest       INTEGER,          -- of the migrations last seen on it: an edited one shows
     bytes               INTEGER,          -- size of the file when it was last closed
     last_seen           INTEGER,
     last_backup         INTEGER,
@@ -28,6 +29,12 @@ CREATE TABLE tenants (
     provider_event_at   INTEGER,          -- the time of the newest event applied
     provider_metadata   TEXT              -- public metadata, JSON
 ) STRICT, WITHOUT ROWID;
+
+-- One row: the tenants' schema of the program that has the folder.
+CREATE TABLE current_schema (
+    one    INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
+    digest INTEGER NOT NULL
+) STRICT;
 
 CREATE INDEX tenants_by_state ON tenants (state, id) WHERE state <> 'active';
 CREATE INDEX tenants_by_purge ON tenants (purge_after) WHERE purge_after IS NOT NULL AND purged IS NULL;

@@ -10,7 +10,7 @@ pub mod queries;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::{
     error::{Error, Result},
@@ -120,6 +120,16 @@ impl Catalog {
             conn.prepare("PRAGMA quick_check(20)")?.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()
         })?;
         Ok(complaints.into_iter().filter(|text| text != "ok").collect())
+    }
+
+    /// Notes which migrations the tenants are to have; see [`queries::set_current_schema`]. On this
+    /// thread, which may be an async worker's: a start-up may block for a moment.
+    pub fn set_current_schema(&self, digest: i64) -> Result<()> {
+        self.writer.with(|conn| {
+            let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+            queries::set_current_schema(&tx, digest)?;
+            Ok(tx.commit()?)
+        })
     }
 
     /// Checkpoints and closes the writer. May block.

@@ -35,11 +35,13 @@ pub struct Gate {
     pub retry_at: Option<Millis>,
     /// When it was last seen.
     pub last_seen: Option<Millis>,
+    /// The size of its file, then.
+    pub bytes: Option<u64>,
 }
 
 /// The few columns that decide whether a tenant may be opened.
 pub fn gate(conn: &Connection, id: &TenantId) -> Sql<Option<Gate>> {
-    conn.prepare_cached("SELECT state, reason, faults, retry_at, last_seen FROM tenants WHERE id = ?1")?
+    conn.prepare_cached("SELECT state, reason, faults, retry_at, last_seen, bytes FROM tenants WHERE id = ?1")?
         .query_row([id.as_str()], |row| {
             Ok(Gate {
                 state: state(row, 0)?,
@@ -47,6 +49,7 @@ pub fn gate(conn: &Connection, id: &TenantId) -> Sql<Option<Gate>> {
                 faults: row.get(2)?,
                 retry_at: row.get(3)?,
                 last_seen: row.get(4)?,
+                bytes: row.get::<_, Option<i64>>(5)?.and_then(|n| u64::try_from(n).ok()),
             })
         })
         .optional()
@@ -64,27 +67,26 @@ pub fn list(conn: &Connection, state: Option<State>, after: Option<&str>, limit:
         .collect()
 }
 
-/// Up to `limit` tenants after `after` whose file is not known to be at `version`, deleted ones
-/// left out: what an eager migration has to do.
+/// What an eager migration has to do: files that are not known to be at the version, or were there
+/// with other migrations than [`set_current_schema`] told of; and the quarantined.
+const BEHIND: &str = "state <> 'deleted' AND (schema_version IS NOT ?1 OR state = 'quarantined' OR schema_digest IS \
+                      NOT (SELECT digest FROM current_schema))";
+
+/// Up to `limit` tenants after `after` that are behind `version`; see [`BEHIND`].
 pub fn behind(conn: &Connection, version: i32, after: Option<&str>, limit: u32) -> Sql<Vec<TenantId>> {
-    conn.prepare_cached(
-        "SELECT id FROM tenants WHERE id > ?2 AND state <> 'deleted' AND (schema_version IS NOT ?1 OR state = \
-         'quarantined') ORDER BY id LIMIT ?3",
-    )?
-    .query_map(params![version, after.unwrap_or(""), limit], |row| {
-        let id: String = row.get(0)?;
-        id.parse().map_err(|_| unknown(0, &id))
-    })?
-    .collect()
+    conn.prepare_cached(&format!("SELECT id FROM tenants WHERE id > ?2 AND {BEHIND} ORDER BY id LIMIT ?3"))?
+        .query_map(params![version, after.unwrap_or(""), limit], |row| {
+            let id: String = row.get(0)?;
+            id.parse().map_err(|_| unknown(0, &id))
+        })?
+        .collect()
 }
 
 /// How many there are for [`behind`].
 pub fn count_behind(conn: &Connection, version: i32) -> Sql<u64> {
-    conn.query_row(
-        "SELECT count(*) FROM tenants WHERE state <> 'deleted' AND (schema_version IS NOT ?1 OR state = 'quarantined')",
-        [version],
-        |row| row.get::<_, i64>(0).map(|n| u64::try_from(n).unwrap_or(0)),
-    )
+    conn.query_row(&format!("SELECT count(*) FROM tenants WHERE {BEHIND}"), [version], |row| {
+        row.get::<_, i64>(0).map(|n| u64::try_from(n).unwrap_or(0))
+    })
 }
 
 /// How many tenants are in each state: four rows, whatever their number.
@@ -109,10 +111,10 @@ pub fn counts(conn: &Connection) -> Sql<Counts> {
 pub fn insert(tx: &Transaction, id: &TenantId, now: Millis, schema_version: i32, profile: &Profile) -> Sql<bool> {
     let inserted = tx
         .prepare_cached(
-            "INSERT INTO tenants (id, state, created, schema_version, last_seen, email, first_name, last_name, \
-             username, image_url, role, provider_updated_at, provider_event_at, provider_metadata) VALUES (:id, \
-             'active', :now, :schema, :now, :email, :first, :last, :username, :image, coalesce(:role, 'client'), \
-             :updated, :event, :metadata) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO tenants (id, state, created, schema_version, schema_digest, last_seen, email, first_name, \
+             last_name, username, image_url, role, provider_updated_at, provider_event_at, provider_metadata) VALUES \
+             (:id, 'active', :now, :schema, (SELECT digest FROM current_schema), :now, :email, :first, :last, \
+             :username, :image, coalesce(:role, 'client'), :updated, :event, :metadata) ON CONFLICT (id) DO NOTHING",
         )?
         .execute(named_params! {
             ":id": id.as_str(), ":now": now, ":schema": schema_version, ":email": profile.email,
@@ -183,8 +185,20 @@ pub fn mark_deleted(tx: &Transaction, id: &TenantId, now: Millis, purge_after: M
 
 /// Notes the schema a tenant's file was brought to.
 pub fn set_schema(tx: &Transaction, id: &TenantId, version: i32) -> Sql<()> {
-    tx.prepare_cached("UPDATE tenants SET schema_version = ?2 WHERE id = ?1")?
-        .execute(params![id.as_str(), version])?;
+    tx.prepare_cached(
+        "UPDATE tenants SET schema_version = ?2, schema_digest = (SELECT digest FROM current_schema) WHERE id = ?1",
+    )?
+    .execute(params![id.as_str(), version])?;
+    Ok(())
+}
+
+/// Notes which migrations the program that has the folder runs.
+pub fn set_current_schema(tx: &Transaction, digest: i64) -> Sql<()> {
+    tx.prepare_cached(
+        "INSERT INTO current_schema (one, digest) VALUES (1, ?1) ON CONFLICT (one) DO UPDATE SET digest = \
+             excluded.digest WHERE digest <> excluded.digest",
+    )?
+    .execute([digest])?;
     Ok(())
 }
 
@@ -200,8 +214,10 @@ pub fn record_fault(tx: &Transaction, id: &TenantId, at: Millis, what: &str) -> 
 
 /// Writes a batch of what was noticed when files were closed.
 pub fn record_sightings(tx: &Transaction, sightings: &[Sighting]) -> Sql<()> {
-    let mut statement =
-        tx.prepare_cached("UPDATE tenants SET last_seen = ?2, bytes = ?3, schema_version = ?4 WHERE id = ?1")?;
+    let mut statement = tx.prepare_cached(
+        "UPDATE tenants SET last_seen = ?2, bytes = ?3, schema_version = ?4, schema_digest = (SELECT digest FROM \
+             current_schema) WHERE id = ?1",
+    )?;
     for seen in sightings {
         let bytes = i64::try_from(seen.bytes).unwrap_or(i64::MAX);
         statement.execute(params![seen.id.as_str(), seen.at, bytes, seen.schema_version])?;

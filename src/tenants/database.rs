@@ -52,6 +52,8 @@ pub struct Database {
     shared: Mutex<Shared>,
     permit: Mutex<Option<Permit>>,
     schema_version: i32,
+    /// The size of the file as the catalog has it, if it does.
+    known_bytes: Option<u64>,
 }
 
 #[derive(Default)]
@@ -150,8 +152,8 @@ impl Opened {
         self.conn.close().map_err(|(_, error)| error.into())
     }
 
-    /// Puts it to use.
-    pub fn into_database(self, recipe: &Recipe, spawn: Spawn, permit: Permit) -> Database {
+    /// Puts it to use. `known_bytes` is the size that the catalog has.
+    pub fn into_database(self, recipe: &Recipe, spawn: Spawn, permit: Permit, known_bytes: Option<u64>) -> Database {
         let options = Options { application_id: APPLICATION_ID, ..recipe.options.clone() };
         let (path, settings) = (recipe.path.to_owned(), options.clone());
         let combiner = Combiner::over(
@@ -169,6 +171,7 @@ impl Opened {
             shared: Mutex::default(),
             permit: Mutex::new(Some(permit)),
             schema_version: recipe.schema.version(),
+            known_bytes,
         }
     }
 }
@@ -182,6 +185,11 @@ impl Database {
     /// The schema it is at.
     pub fn schema_version(&self) -> i32 {
         self.schema_version
+    }
+
+    /// Whether the file's size is another than the catalog had it at the open.
+    pub fn has_grown(&self) -> bool {
+        self.known_bytes != Some(self.bytes())
     }
 
     /// The size of the file, without its WAL.

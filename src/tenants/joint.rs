@@ -11,6 +11,7 @@ use super::{files, id::TenantId, slots::Acquired, store::Store};
 use crate::{
     catalog::{model::State, queries},
     error::{Error, ErrorKind, Result},
+    telemetry::{carried, carried_along},
     tenants::files::Placed,
 };
 
@@ -35,19 +36,22 @@ impl Store {
                 Acquired::Absent(ticket) => ticket,
             };
             let store = self.clone();
-            let done = self.inner.runtime.spawn(async move {
+            let done = self.inner.runtime.spawn(carried_along(async move {
                 let (id, of) = (ticket.id().clone(), ticket.id().clone());
                 let placed = store.blocking(move |store| store.place(&id)).await?;
                 // After a failed commit the row may be there all the same: a file too many is found
                 // by the next creation, a file too few is a loss.
                 let (value, state) = store.catalog().write(move |tx| and_state(tx, &of, commit)).await?;
+                if placed == Placed::New && state == Some(State::Active) {
+                    tracing::info!(tenant = %ticket.id(), schema = store.schema().version(), "created");
+                }
                 if placed == Placed::New && state.is_none_or(|state| state == State::Deleted) {
                     let path = store.layout().tenant(ticket.id());
                     store.blocking(move |_| files::erase(&path)).await?;
                 }
                 drop(ticket);
                 Ok(value)
-            });
+            }));
             return done.await.map_err(|e| Error::internal("a creation did not finish").with_source(e))?;
         }
     }
@@ -61,7 +65,7 @@ impl Store {
     {
         let hold = self.inner.slots.hold(id).await;
         let store = self.clone();
-        let done = self.inner.runtime.spawn(async move {
+        let done = self.inner.runtime.spawn(carried_along(async move {
             let of = hold.id().clone();
             let committed = store.catalog().write(move |tx| and_state(tx, &of, commit)).await;
             store
@@ -82,7 +86,7 @@ impl Store {
                     Ok(value)
                 })
                 .await
-        });
+        }));
         done.await.map_err(|e| Error::internal("a deletion did not finish").with_source(e))?
     }
 
@@ -95,7 +99,7 @@ impl Store {
     {
         let hold = self.inner.slots.hold(id).await;
         let store = self.clone();
-        let done = self.inner.runtime.spawn(async move {
+        let done = self.inner.runtime.spawn(carried_along(async move {
             store
                 .blocking(move |store| {
                     // Of a tenant that lives after all something may be open.
@@ -118,7 +122,7 @@ impl Store {
                     Ok(value)
                 })
                 .await
-        });
+        }));
         done.await.map_err(|e| Error::internal("a restoration did not finish").with_source(e))?
     }
 
@@ -128,7 +132,7 @@ impl Store {
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let store = self.clone();
-        let done = self.inner.runtime.spawn_blocking(move || work(&store)).await;
+        let done = self.inner.runtime.spawn_blocking(carried(move || work(&store))).await;
         done.map_err(|e| Error::internal("work on a tenant's files did not finish").with_source(e))?
     }
 }

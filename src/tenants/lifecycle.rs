@@ -21,6 +21,7 @@ use crate::{
     clock::millis,
     error::{Error, ErrorKind, Result},
     sqlite::migrate::Applied,
+    telemetry::carried,
 };
 
 impl Store {
@@ -114,7 +115,7 @@ impl Store {
         let store = self.clone();
         self.inner
             .runtime
-            .spawn_blocking(move || store.migrate_held(&hold))
+            .spawn_blocking(carried(move || store.migrate_held(&hold)))
             .await
             .map_err(|e| Error::internal("a migration did not finish").with_source(e))?
     }
@@ -143,6 +144,7 @@ impl Store {
             Err(error) => {
                 if matches!(error.kind(), ErrorKind::Quarantined | ErrorKind::Damaged) {
                     let (target, reason) = (id.clone(), error.detail());
+                    tracing::error!(tenant = %id, file = %path.display(), reason, "quarantined");
                     self.catalog().write_blocking(move |tx| queries::quarantine(tx, &target, &reason, None))?;
                 }
                 return Err(error);
@@ -151,15 +153,13 @@ impl Store {
         let applied = opened.applied;
         opened.close()?;
         let version = schema.version();
-        if applied != Applied::Nothing || row.schema_version != Some(version) || row.state == State::Quarantined {
-            let mended = row.state == State::Quarantined;
-            self.catalog().write_blocking(move |tx| {
-                if mended {
-                    queries::activate(tx, &id)?;
-                }
-                queries::set_schema(tx, &id, version)
-            })?;
-        }
+        let mended = row.state == State::Quarantined;
+        self.catalog().write_blocking(move |tx| {
+            if mended {
+                queries::activate(tx, &id)?;
+            }
+            queries::set_schema(tx, &id, version)
+        })?;
         Ok(match applied {
             Applied::From(version) => Some(version),
             Applied::Nothing => None,
@@ -176,7 +176,7 @@ impl Store {
         let store = self.clone();
         self.inner
             .runtime
-            .spawn_blocking(move || {
+            .spawn_blocking(carried(move || {
                 let row = |hold: &Hold<Database>| {
                     store.catalog().read(|conn| queries::find(conn, hold.id()))?.ok_or_else(Error::unknown_tenant)
                 };
@@ -185,7 +185,7 @@ impl Store {
                 // Whatever became of it, nothing may stay open behind a tenant that is absent.
                 Self::close_held(&hold);
                 result.and_then(|()| row(&hold))
-            })
+            }))
             .await
             .map_err(|e| Error::internal("an operation on a tenant did not finish").with_source(e))?
     }

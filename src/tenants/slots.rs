@@ -349,6 +349,16 @@ impl<T> Opening<T> {
     }
 }
 
+impl<T> Opening<T> {
+    /// Gives the task up before anything was set aside for it: wakes those who wait for this
+    /// tenant, and not those who wait for room. A starved caller that woke the starved would wake
+    /// itself, and never wait.
+    pub fn withdraw(mut self) {
+        self.done = true;
+        self.slots.remove(&self.id, &self.gate);
+    }
+}
+
 impl<T> Drop for Opening<T> {
     fn drop(&mut self) {
         if !self.done {

@@ -30,7 +30,7 @@ use crate::{
     clock::{Clock, Millis, millis},
     error::{Error, ErrorKind, Result},
     sqlite::{combine::Limits, migrate::Applied, migrate::Schema, open, open::Options},
-    telemetry::carried,
+    telemetry::{carried, carried_along},
 };
 
 /// How a [`Store`] is to be.
@@ -169,10 +169,8 @@ impl Store {
         let lock = FolderLock::take(&layout.lock())?;
         files::sweep_tmp(&layout)?;
         let catalog = Catalog::open(&layout.catalog())?;
-        let descriptors = match options.max_open {
-            Some(tenants) => tenants.max(1) * DESCRIPTORS,
-            None => default_descriptors(),
-        };
+        catalog.set_current_schema(schema.digest())?;
+        let descriptors = descriptors_for(options.max_open)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 layout,
@@ -279,11 +277,11 @@ impl Store {
         create: Option<Profile>,
     ) -> Result<(Tenant, bool)> {
         let until = Instant::now() + self.inner.options.wait;
-        let busy = |_| Error::new(ErrorKind::Busy, "all databases that may be open are in use; try again in a moment");
+        let busy = |()| Error::new(ErrorKind::Busy, "all databases that may be open are in use; try again in a moment");
         loop {
             match acquired {
                 Acquired::Leased(lease) => return Ok((Tenant { lease, store: self.clone() }, false)),
-                Acquired::Wait(changed) => tokio::time::timeout_at(until, changed).await.map_err(busy)?,
+                Acquired::Wait(changed) => tokio::time::timeout_at(until, changed).await.map_err(|_| busy(()))?,
                 Acquired::Absent(ticket) => {
                     let (store, create) = (self.clone(), create.clone());
                     // Not cancelled with this future: whoever else waits gets what it opens.
@@ -295,7 +293,11 @@ impl Store {
                         .map_err(|e| Error::internal("opening a tenant did not finish").with_source(e))??;
                     match tried {
                         Tried::Open(lease, created) => return Ok((Tenant { lease, store: self.clone() }, created)),
-                        Tried::NoRoom(starved) => tokio::time::timeout_at(until, starved.wait()).await.map_err(busy)?,
+                        // Looked at first: one that is woken again and again must not wait for ever.
+                        Tried::NoRoom(_) if Instant::now() >= until => return Err(busy(())),
+                        Tried::NoRoom(starved) => {
+                            tokio::time::timeout_at(until, starved.wait()).await.map_err(|_| busy(()))?;
+                        }
                     }
                 }
             }
@@ -323,7 +325,10 @@ impl Store {
         }
         let permit = match self.room() {
             Ok(permit) => permit,
-            Err(starved) => return Ok(Tried::NoRoom(starved)),
+            Err(starved) => {
+                ticket.withdraw();
+                return Ok(Tried::NoRoom(starved));
+            }
         };
         let path = inner.layout.tenant(&id);
         let created = match (row.is_none(), create) {
@@ -349,11 +354,13 @@ impl Store {
             inner.catalog.write_blocking(move |tx| queries::activate(tx, &healed))?;
             tracing::info!(tenant = %id, "out of quarantine");
         }
+        let migrated = opened.applied != Applied::Nothing;
+        let known_bytes = row.as_ref().and_then(|row| row.bytes);
         let runtime = inner.runtime.clone();
         let spawn = Box::new(move |run: Box<dyn FnOnce() + Send>| drop(runtime.spawn_blocking(run)));
-        let lease = ticket.complete(opened.into_database(&recipe, spawn, permit), self.tick());
+        let lease = ticket.complete(opened.into_database(&recipe, spawn, permit, known_bytes), self.tick());
         let stale = |at: Option<Millis>| at.is_none_or(|at| self.now() - at > millis(SIGHTING));
-        if row.is_some_and(|row| stale(row.last_seen)) {
+        if row.is_some_and(|row| migrated || stale(row.last_seen)) {
             self.sighted(&id, &lease);
         }
         Ok(Tried::Open(lease, created))
@@ -409,7 +416,8 @@ impl Store {
         let wait = RETRY.saturating_mul(2u32.saturating_pow(faults)).min(RETRY_AT_MOST);
         let retry_at = self.now().saturating_add(millis(wait));
         let (target, reason) = (id.clone(), error.detail());
-        tracing::error!(tenant = %id, reason, retry_in = ?wait, "quarantined");
+        let file = self.inner.layout.tenant(id);
+        tracing::error!(tenant = %id, file = %file.display(), reason, retry_in = ?wait, "quarantined");
         let written = self
             .inner
             .catalog
@@ -427,7 +435,7 @@ impl Store {
                 return Ok(permit);
             }
             if let Some(eviction) = inner.slots.evict(self.tick(), Tick::MAX) {
-                Self::close_evicted(&eviction);
+                self.close_evicted(&eviction);
                 continue;
             }
             // Registered before the last try, or a close in between would go unnoticed.
@@ -436,15 +444,24 @@ impl Store {
                 return Ok(permit);
             }
             match inner.slots.evict(self.tick(), Tick::MAX) {
-                Some(eviction) => Self::close_evicted(&eviction),
+                Some(eviction) => self.close_evicted(&eviction),
                 None => return Err(starved),
             }
         }
     }
 
-    fn close_evicted(eviction: &Eviction<Database>) {
+    fn close_evicted(&self, eviction: &Eviction<Database>) {
         tracing::debug!(tenant = %eviction.id(), "evicted");
-        Self::close_held(eviction);
+        self.close_noting(eviction);
+    }
+
+    /// Closes what a hold took out of use, and remembers its size for the catalog if that changed.
+    /// May block.
+    fn close_noting(&self, hold: &Hold<Database>) {
+        Self::close_held(hold);
+        if let Some(database) = hold.open().filter(|database| database.has_grown()) {
+            self.sighted(hold.id(), database);
+        }
     }
 
     /// Closes what a hold took out of use. May block.
@@ -475,7 +492,7 @@ impl Store {
         let idle = u64::try_from(self.inner.options.idle.as_nanos()).unwrap_or(Tick::MAX);
         if let Some(until) = now.checked_sub(idle) {
             while let Some(eviction) = self.inner.slots.evict(now, until) {
-                Self::close_evicted(&eviction);
+                self.close_evicted(&eviction);
             }
         }
         let sightings: Vec<Sighting> = self.inner.sightings.lock().drain(..).collect();
@@ -524,7 +541,7 @@ impl Store {
                     return 1;
                 };
                 let runtime = store.inner.runtime.clone();
-                let closed = runtime.spawn_blocking(move || Self::close_held(&hold)).await;
+                let closed = runtime.spawn_blocking(move || store.close_noting(&hold)).await;
                 usize::from(closed.is_err())
             });
         }
@@ -557,21 +574,36 @@ pub(super) fn quarantined() -> Error {
     Error::new(ErrorKind::Quarantined, "this user's database is out of service until an operator has looked at it")
 }
 
-/// Raises the soft limit on descriptors to the hard one and takes the tenants' share of it.
-fn default_descriptors() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+/// The tenants' descriptors: what was asked for, or else their share of what there is.
+fn descriptors_for(max_open: Option<usize>) -> Result<usize> {
     /// Beyond this, more open tenants win nothing and cost memory.
-    const ENOUGH: u64 = 20_000;
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.unwrap_or(ENOUGH * 2).min(ENOUGH * 2);
-    let soft = limit.current.unwrap_or(wanted);
-    let soft = match soft < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).is_ok() {
-        true => wanted,
-        false => soft,
-    };
-    let soft = usize::try_from(soft.min(ENOUGH * 2)).unwrap_or(1024);
+    const ENOUGH: usize = 40_000;
     let reserved = RESERVED + APART * DESCRIPTORS_APART;
-    (soft.saturating_sub(reserved) * SHARE.0 / SHARE.1).max(DESCRIPTORS)
+    let Some(tenants) = max_open else {
+        let limit = raise_limit(ENOUGH).min(ENOUGH);
+        return Ok((limit.saturating_sub(reserved) * SHARE.0 / SHARE.1).max(DESCRIPTORS));
+    };
+    let tenants = tenants.max(1);
+    let (wanted, needed) = (tenants * DESCRIPTORS, tenants * DESCRIPTORS + reserved);
+    match raise_limit(needed.max(ENOUGH)) {
+        limit if limit >= needed => Ok(wanted),
+        // Started all the same, it would fail under load, and not say why.
+        limit => Err(Error::config(format!(
+            "{tenants} open databases need {needed} descriptors, and this process may have {limit}: raise the limit \
+             (ulimit -n {needed}, LimitNOFILE={needed}), or lower --max-open",
+        ))),
+    }
+}
+
+/// Raises the soft limit on descriptors towards `wanted`, as far as the hard one lets it; tells
+/// what it is then.
+fn raise_limit(wanted: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let Some(soft) = limit.current else { return usize::MAX };
+    let target = (wanted as u64).min(limit.maximum.unwrap_or(u64::MAX));
+    let raised = soft < target && setrlimit(Resource::Nofile, Rlimit { current: Some(target), ..limit }).is_ok();
+    usize::try_from(if raised { target } else { soft }).unwrap_or(usize::MAX)
 }
 
 /// A tenant in use: parsed, allowed and open. It stays open as long as this lives.
@@ -662,7 +694,7 @@ impl Tenant {
         self.store.inner.faults.note(self.id(), self.store.now(), &error);
         if error.kind() == ErrorKind::Damaged && self.lease.combiner().faults() >= FAULTS {
             let (store, id, cause) = (self.store.clone(), self.id().clone(), error.clone());
-            self.store.inner.runtime.spawn(async move { store.quarantine(&id, cause).await });
+            self.store.inner.runtime.spawn(carried_along(async move { store.quarantine(&id, cause).await }));
         }
         Err(error)
     }
@@ -685,13 +717,13 @@ impl Store {
             return self.put_back(hold).await;
         }
         let store = self.clone();
-        let task = self.inner.runtime.spawn_blocking(move || {
+        let task = self.inner.runtime.spawn_blocking(carried(move || {
             // Closed first, and not checkpointed: a damaged file is kept as found.
             if let Some(database) = hold.open() {
                 database.abandon();
             }
             store.record_quarantine(hold.id(), 0, &cause);
-        });
+        }));
         if let Err(error) = task.await {
             tracing::error!(tenant = %id, error = %error, "quarantine did not finish");
         }
