@@ -6,7 +6,11 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{place::Place, print_json, remote::segment};
+use super::{
+    place::{Folder, Place},
+    print_json,
+    remote::segment,
+};
 use crate::{
     catalog::{
         model::Outcome,
@@ -74,7 +78,7 @@ enum Command {
 }
 
 pub async fn run(data: &DataConfig, deliveries: Deliveries) -> Result<ExitCode> {
-    let place = Place::reach(data, &deliveries.remote)?;
+    let place = Place::reach(data, &deliveries.remote, Folder::MustExist)?;
     let result = match deliveries.command {
         Command::List { outcome, user, limit, json } => list(&place, outcome, user, limit, json).await,
         Command::Show { id, json } => show(&place, id, json).await,

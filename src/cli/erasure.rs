@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{
-    place::{Place, tenant_path},
+    place::{Folder, Place, tenant_path},
     remote::Remote,
 };
 use crate::{
@@ -51,7 +51,7 @@ pub async fn run(data: &DataConfig, remote: &RemoteConfig, command: Command) -> 
             "this erases the data of {id} for good; to do that: cubby tenants purge {id} --yes"
         )));
     }
-    let place = Place::reach(data, remote)?;
+    let place = Place::reach(data, remote, Folder::MustExist)?;
     let result = match &place {
         Place::Folder(store) => on_folder(store, command).await,
         Place::Server(server) => through(server, command).await,

@@ -4,7 +4,10 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::{Args, Subcommand};
 
-use super::{place::Place, print_json};
+use super::{
+    place::{Folder, Place},
+    print_json,
+};
 use crate::{
     admin::keys::KeyDraft,
     catalog::keys::KeyRow,
@@ -67,7 +70,11 @@ enum Command {
 }
 
 pub async fn run(data: &DataConfig, keys: Keys) -> Result<ExitCode> {
-    let place = Place::reach(data, &keys.remote)?;
+    let folder = match &keys.command {
+        Command::Create { .. } => Folder::MayBeNew,
+        _ => Folder::MustExist,
+    };
+    let place = Place::reach(data, &keys.remote, folder)?;
     let result = execute(&place, keys.command).await;
     place.leave().await;
     result.map(|()| ExitCode::SUCCESS)

@@ -24,13 +24,14 @@ Exit code: 0 if all are at the newest schema, 1 if some failed. A file that fail
 and its user is quarantined; `cubby tenants show ID` has the reason.";
 
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("which").required(true)))]
 pub struct Command {
     /// Just these
-    #[arg(value_name = "ID", conflicts_with = "all", required_unless_present = "all")]
+    #[arg(value_name = "ID", group = "which")]
     ids: Vec<TenantId>,
 
     /// All that are behind, and all that are quarantined
-    #[arg(long)]
+    #[arg(long, group = "which")]
     all: bool,
 
     /// Only say what would be done
@@ -111,12 +112,15 @@ async fn execute(store: &Store, command: &Command) -> Result<ExitCode> {
         }
     }
     bar.finish_and_clear();
-    report(&tally, version, command.json)
+    report(store, &tally, command.json)
 }
 
-fn report(tally: &Tally, version: i32, json: bool) -> Result<ExitCode> {
+fn report(store: &Store, tally: &Tally, json: bool) -> Result<ExitCode> {
+    let version = store.schema().version();
+    let file = |id| store.layout().tenant(id);
     if json {
-        let failed: Vec<_> = tally.failed.iter().map(|(id, why)| json!({"id": id, "error": why})).collect();
+        let failed: Vec<_> =
+            tally.failed.iter().map(|(id, why)| json!({"id": id, "file": file(id), "error": why})).collect();
         print_json(&json!({
             "schema": version, "migrated": tally.migrated, "already_current": tally.current, "failed": failed,
             "interrupted": tally.interrupted,
@@ -129,7 +133,7 @@ fn report(tally: &Tally, version: i32, json: bool) -> Result<ExitCode> {
             tally.failed.len()
         );
         for (id, why) in &tally.failed {
-            println!("  {id}: {why}");
+            println!("  {id} ({}): {why}", file(id).display());
         }
         if tally.interrupted {
             println!("interrupted; run it again to go on");

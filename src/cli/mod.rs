@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
 
 use crate::{
     app,
     config::{DataConfig, LogConfig, ServeConfig},
-    error::{ErrorKind, Result},
+    error::{Error, ErrorKind, Result},
     telemetry,
-    tenants::store::Store,
+    tenants::{path::Layout, store::Store},
 };
 
 mod deliveries;
@@ -28,7 +28,7 @@ mod tenants;
 /// Without a command, cubby serves. Every setting is a flag and an environment variable; a file
 /// named .env in the current folder is read too.
 #[derive(Debug, Parser)]
-#[command(name = "cubby", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(name = "cubby", version, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -86,20 +86,48 @@ pub fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // A missing file is the usual case; a broken one must not be silently ignored.
     match dotenvy::dotenv() {
+        // The error shows part of the line, and there may be a secret in it.
+        Err(dotenvy::Error::LineParse(..)) => {
+            let good = dotenvy::dotenv_iter().into_iter().flatten().map_while(std::result::Result::ok).last();
+            let place = good.map_or("its first line".to_owned(), |(name, _)| format!("the line after {name}"));
+            eprintln!("error: .env cannot be read: {place} is not NAME=value; a value with spaces needs quotes");
+            return ExitCode::from(2);
+        }
         Err(error) if !error.not_found() => {
             eprintln!("error: .env cannot be read: {error}");
             return ExitCode::from(2);
         }
         _ => {}
     }
-    let cli = Cli::parse();
-    match run(cli) {
+    match run(parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(if error.kind() == ErrorKind::Config { 2 } else { 1 })
         }
     }
+}
+
+/// The command line. A setting of the server before another command would be ignored, so it is
+/// refused; those of every command may stand on either side.
+fn parse() -> Cli {
+    let mut command = Cli::command();
+    let matches = command.get_matches_mut();
+    if let Some(name) = matches.subcommand_name() {
+        let server = ServeConfig::augment_args(clap::Command::new(""));
+        let given = |arg: &&clap::Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+        // What the command takes as well is its own.
+        let taken = |arg: &clap::Arg| {
+            let takes = |sub: &clap::Command| sub.get_arguments().any(|other| other.get_id() == arg.get_id());
+            command.find_subcommand(name).is_some_and(takes)
+        };
+        let misplaced = server.get_arguments().find(|arg| given(arg) && !taken(arg));
+        if let Some(flag) = misplaced.and_then(clap::Arg::get_long) {
+            let why = format!("--{flag} is a setting of the server: write `cubby serve --{flag} …`, not before {name}");
+            command.error(clap::error::ErrorKind::ArgumentConflict, why).exit();
+        }
+    }
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
@@ -116,14 +144,25 @@ fn run(cli: Cli) -> Result<ExitCode> {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| crate::Error::io("starting the runtime", e))
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| Error::io("starting the runtime", e))
 }
 
-/// The store, for a command that works on the data folder itself.
+/// The store, for a command that works on the data folder itself. A folder that holds nothing is
+/// refused: a slip in its name must not make a second, empty one.
 fn open(data: &DataConfig) -> Result<Store> {
+    let layout = Layout::at(data.data.clone());
+    // Without a catalog, users' files are still a folder of ours.
+    if !layout.catalog().exists() && !layout.tenants().exists() {
+        return Err(Error::config(format!(
+            "{} is no data folder: point --data (CUBBY_DATA) at the one that the server uses",
+            data.data.display()
+        )));
+    }
+    open_or_make(data)
+}
+
+/// The same for what may be the first command on a folder.
+fn open_or_make(data: &DataConfig) -> Result<Store> {
     Store::open(app::store_options(data)?)
 }
 
@@ -134,7 +173,7 @@ async fn close(store: Store) {
 
 /// Prints a result that a script may read.
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| crate::Error::internal("JSON").with_source(e))?;
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::internal("JSON").with_source(e))?;
     println!("{text}");
     Ok(())
 }

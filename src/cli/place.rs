@@ -10,7 +10,6 @@ use crate::{
         keys::{self, KeyDraft, Keys, NewKey, OneKey},
         tenants::{self, Created, OneTenant, TenantDraft, Tenants},
     },
-    app::store_options,
     catalog::{
         model::{Row, State},
         queries,
@@ -26,6 +25,15 @@ pub enum Place {
     Folder(Store),
     /// The server that holds it.
     Server(Remote),
+}
+
+/// Whether a command may be the first on a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Folder {
+    /// It makes something, and so perhaps the folder too.
+    MayBeNew,
+    /// It looks for something that would not be in a new one.
+    MustExist,
 }
 
 /// What may be done to a tenant.
@@ -50,13 +58,17 @@ impl Action {
 
 impl Place {
     /// The folder if nobody holds it, else the server that does.
-    pub fn reach(data: &DataConfig, remote: &RemoteConfig) -> Result<Self> {
+    pub fn reach(data: &DataConfig, remote: &RemoteConfig, folder: Folder) -> Result<Self> {
         // A folder that is not there is not made where a server was named.
         if remote.url.is_some() && !data.data.join("catalog.db").exists() {
             let why = format!("there is no data folder {}", data.data.display());
             return Ok(Self::Server(Remote::new(remote, &why)?));
         }
-        match Store::open(store_options(data)?) {
+        let opened = match folder {
+            Folder::MustExist => super::open(data),
+            Folder::MayBeNew => super::open_or_make(data),
+        };
+        match opened {
             Ok(store) => Ok(Self::Folder(store)),
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 Ok(Self::Server(Remote::new(remote, error.message())?))

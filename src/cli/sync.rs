@@ -7,7 +7,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::{place::Place, print_json, remote::Remote};
+use super::{
+    place::{Folder, Place},
+    print_json,
+    remote::Remote,
+};
 use crate::{
     config::{DataConfig, door::RemoteConfig, provider::ProviderConfig},
     error::{Error, ErrorKind, Result},
@@ -52,7 +56,8 @@ pub struct Command {
 pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
     command.provider.validate()?;
     let options = Options { dry_run: command.dry_run, force: command.force };
-    let place = Place::reach(data, &command.remote)?;
+    // May be the first command on a folder: it can fill an empty catalog.
+    let place = Place::reach(data, &command.remote, Folder::MayBeNew)?;
     let result = match &place {
         Place::Folder(store) => reconcile(store, &command.provider, options).await,
         Place::Server(server) => ask(server, options).await,

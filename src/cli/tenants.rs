@@ -1,12 +1,12 @@
 //! `cubby tenants …`.
 
-use std::process::ExitCode;
+use std::{io::Write, ops::ControlFlow, process::ExitCode};
 
 use clap::{Args, Subcommand};
 
 use super::{
     erasure,
-    place::{Action, Place},
+    place::{Action, Folder, Place},
     print_json,
 };
 use crate::{
@@ -103,7 +103,11 @@ pub async fn run(data: &DataConfig, tenants: Tenants) -> Result<ExitCode> {
     if let Command::Erasure(command) = tenants.command {
         return erasure::run(data, &tenants.remote, command).await;
     }
-    let place = Place::reach(data, &tenants.remote)?;
+    let folder = match &tenants.command {
+        Command::Create { .. } => Folder::MayBeNew,
+        _ => Folder::MustExist,
+    };
+    let place = Place::reach(data, &tenants.remote, folder)?;
     let result = execute(&place, tenants.command).await;
     place.leave().await;
     result.map(|()| ExitCode::SUCCESS)
@@ -140,28 +144,22 @@ async fn list(
     limit: Option<u32>,
     json: bool,
 ) -> Result<()> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut left = limit.unwrap_or(u32::MAX);
     let mut counts = Counts::default();
-    if !json {
-        println!("{:<36} {:<12} {:>6} {:>12}  {:<24} reason", "id", "state", "schema", "bytes", "last seen");
+    if !json && written(print_heading(&mut out))?.is_break() {
+        return Ok(());
     }
     while left > 0 {
         let page = place.list(state, after.as_ref(), left.min(PAGE)).await?;
         counts = page.counts;
         let rows = page.tenants;
-        for row in &rows {
-            match json {
-                true => println!("{}", serde_json::to_string(row).map_err(|e| Error::internal("JSON").with_source(e))?),
-                false => println!(
-                    "{:<36} {:<12} {:>6} {:>12}  {:<24} {}",
-                    row.id.as_str(),
-                    row.state,
-                    optional(row.schema_version),
-                    optional(row.bytes),
-                    row.last_seen.map_or("never".into(), |at| rfc3339(at).to_string()),
-                    row.reason.as_deref().unwrap_or("")
-                ),
-            }
+        let printed = rows.iter().try_for_each(|row| match json {
+            true => writeln!(out, "{}", serde_json::to_string(row)?),
+            false => print_row(&mut out, row),
+        });
+        if written(printed)?.is_break() {
+            return Ok(());
         }
         left = left.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
         match rows.last() {
@@ -169,13 +167,41 @@ async fn list(
             _ => break,
         }
     }
-    if !json {
-        println!(
+    let end = match json {
+        true => Ok(()),
+        false => writeln!(
+            out,
             "\n{} active, {} suspended, {} deleted, {} quarantined",
             counts.active, counts.suspended, counts.deleted, counts.quarantined
-        );
+        ),
+    };
+    written(end.and_then(|()| out.flush())).map(drop)
+}
+
+fn print_heading(out: &mut impl Write) -> std::io::Result<()> {
+    writeln!(out, "{:<36} {:<12} {:>6} {:>12}  {:<24} reason", "id", "state", "schema", "bytes", "last seen")
+}
+
+fn print_row(out: &mut impl Write, row: &Row) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "{:<36} {:<12} {:>6} {:>12}  {:<24} {}",
+        row.id.as_str(),
+        row.state,
+        optional(row.schema_version),
+        optional(row.bytes),
+        row.last_seen.map_or("never".into(), |at| rfc3339(at).to_string()),
+        row.reason.as_deref().unwrap_or("")
+    )
+}
+
+/// A reader that has seen enough (`| head`) ends the list, and is no error.
+fn written(result: std::io::Result<()>) -> Result<ControlFlow<()>> {
+    match result {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(Error::io("standard output", error)),
     }
-    Ok(())
 }
 
 fn show(one: &OneTenant, json: bool) -> Result<()> {

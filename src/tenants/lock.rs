@@ -51,13 +51,22 @@ impl FolderLock {
             }
             Err(TryLockError::Error(e)) => return Err(failed(e)),
         }
-        let command: Vec<String> = std::env::args().take(3).collect();
         let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now());
         file.set_len(0)
             .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "process {} ({}) since {now}", std::process::id(), command.join(" ")))
+            .and_then(|()| writeln!(file, "process {} ({}) since {now}", std::process::id(), command()))
             .map_err(failed)?;
         Ok(Self { _file: file })
+    }
+}
+
+/// The program and its subcommand. No more of the command line: there may be secrets in it.
+fn command() -> String {
+    let mut arguments = std::env::args();
+    let program = arguments.next().unwrap_or_default();
+    match arguments.next().filter(|word| word.bytes().all(|b| b.is_ascii_lowercase())) {
+        Some(subcommand) => format!("{program} {subcommand}"),
+        None => program,
     }
 }
 
