@@ -45,4 +45,5 @@ pub mod path;
 pub mod retention;
 pub mod slots;
 pub mod store;
+mod sync;
 pub mod template;

@@ -33,16 +33,13 @@
 use std::{
     collections::{BinaryHeap, HashMap, hash_map::Entry as MapEntry},
     hash::{BuildHasher, RandomState},
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Weak, atomic::Ordering},
 };
 
-use parking_lot::Mutex;
-use tokio::sync::{Notify, futures::OwnedNotified};
-
-use super::id::TenantId;
+use super::{
+    id::TenantId,
+    sync::{AtomicU64, AtomicUsize, Mutex, Notify, OwnedNotified},
+};
 
 /// A moment on the caller's own monotonic clock. Only its order matters here.
 pub type Tick = u64;

@@ -26,6 +26,7 @@ mod layers;
 mod limits;
 mod lock;
 mod migrations;
+mod model;
 mod notes;
 mod on_demand;
 mod operator;
