@@ -195,3 +195,40 @@ fn make_folder(path: &Path) -> Result<()> {
         Err(error) => Err(Error::io(path.display(), error)),
     }
 }
+
+/// More cases: `PROPTEST_CASES=1000000 cargo test --release --lib tenants::path`.
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bytes that have a meaning in paths, URLs and URIs, more often than others.
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let special = prop::sample::select(b"./\\%:?=&#~\0\r\n-_@|+ file..".to_vec());
+        let legal = prop::sample::select(b"./..:@|+-_azAZ09".to_vec());
+        prop_oneof![
+            prop::collection::vec(prop_oneof![special, any::<u8>()], 0..300),
+            prop::collection::vec(legal, 0..140),
+            prop::collection::vec(prop::sample::select(b".:@|+-_azAZ09".to_vec()), 1..8),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_id_leads_out_of_the_folder(bytes in bytes(), other in bytes()) {
+            let layout = Layout::at("/data".into());
+            let Ok(id) = TenantId::parse(&bytes) else { return Ok(()) };
+            for (path, folder) in [(layout.tenant(&id), layout.tenants()), (layout.trashed(&id), layout.trash())] {
+                prop_assert!(path.starts_with(&folder));
+                prop_assert!(path.components().all(|part| !matches!(part, std::path::Component::ParentDir)));
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap();
+                prop_assert_eq!(name.len(), 67);
+                prop_assert!(name.bytes().all(|b| b.is_ascii_hexdigit() || b == b'.' || b == b'd' || b == b'b'));
+            }
+            if let Ok(other) = TenantId::parse(&other) {
+                prop_assert_eq!(layout.tenant(&id) == layout.tenant(&other), id == other);
+            }
+        }
+    }
+}

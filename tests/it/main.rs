@@ -6,6 +6,7 @@
 mod harness;
 mod source;
 
+mod attacks;
 mod batches;
 mod cli;
 mod contract;
