@@ -72,7 +72,7 @@ pub fn list(conn: &Connection, state: Option<State>, after: Option<&str>, limit:
 const BEHIND: &str = "state <> 'deleted' AND (schema_version IS NOT ?1 OR state = 'quarantined' OR schema_digest IS \
                       NOT (SELECT digest FROM current_schema))";
 
-/// Up to `limit` tenants after `after` that are behind `version`; see [`BEHIND`].
+/// Up to `limit` tenants after `after` that are behind `version`; see `BEHIND`.
 pub fn behind(conn: &Connection, version: i32, after: Option<&str>, limit: u32) -> Sql<Vec<TenantId>> {
     conn.prepare_cached(&format!("SELECT id FROM tenants WHERE id > ?2 AND {BEHIND} ORDER BY id LIMIT ?3"))?
         .query_map(params![version, after.unwrap_or(""), limit], |row| {
