@@ -12,6 +12,9 @@ use crate::{
     server::Launch,
 };
 
+/// A server that accepts no more may leave a client waiting for as long as the client likes.
+const BRIEFLY: Duration = Duration::from_millis(20);
+
 pub fn run(setup: &Setup) -> Report {
     if let Some(why) = lacks(&["prlimit"], false) {
         return Report::skipped(why);
@@ -32,7 +35,7 @@ pub fn run(setup: &Setup) -> Report {
         report.note(format!("busy: {busy:?}"));
         // And now clients take what is left.
         load::run(node.address, &mut workers, || {
-            let idle: Vec<_> = (0..250).map(|_| TcpStream::connect(node.address)).collect();
+            let idle: Vec<_> = (0..250).map(|_| TcpStream::connect_timeout(&node.address, BRIEFLY)).collect();
             std::thread::sleep(Duration::from_secs(3));
             drop(idle);
         });
