@@ -2,7 +2,8 @@
 //!
 //! `src/tenants/slots.rs` is compiled here once more, over locks and counters whose every step the
 //! scheduler (shuttle) may interrupt. A wake-up that is lost shows as a deadlock, which shuttle
-//! reports. Two variants that are broken on purpose must be caught, or the model proves nothing.
+//! reports. Variants that are broken on purpose must be caught, or the model proves nothing: two crude
+//! ones, and two that fail only in one order of steps.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -19,11 +20,16 @@ pub mod id {
 }
 
 pub mod sync {
-    use std::{cell::Cell, sync::Arc};
+    use std::{
+        cell::Cell,
+        pin::Pin,
+        sync::Arc,
+        task::{Context, Poll},
+    };
 
     pub use shuttle::sync::atomic::AtomicU64;
     use shuttle::sync::atomic::Ordering;
-    pub use tokio::sync::futures::OwnedNotified;
+    use tokio::sync::futures::OwnedNotified as Inner;
 
     /// What is broken on purpose.
     #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,6 +39,10 @@ pub mod sync {
         LeaseCount,
         /// Nobody who waits is woken.
         WakeUps,
+        /// Two who take a lease at once are counted as one.
+        TornCount,
+        /// Who is to wait is noted when it begins to, and not while the lock is still held.
+        LateToWait,
     }
 
     thread_local! {
@@ -62,11 +72,30 @@ pub mod sync {
         }
 
         pub fn fetch_add(&self, value: usize, order: Ordering) -> usize {
+            if BROKEN.get() == Broken::TornCount {
+                let before = self.0.load(Ordering::SeqCst);
+                self.0.store(before + value, Ordering::SeqCst);
+                return before;
+            }
             self.0.fetch_add(value, order)
         }
 
         pub fn fetch_sub(&self, value: usize, order: Ordering) -> usize {
             self.0.fetch_sub(value, order)
+        }
+    }
+
+    pub struct OwnedNotified {
+        notify: Arc<tokio::sync::Notify>,
+        noted: Option<Pin<Box<Inner>>>,
+    }
+
+    impl Future for OwnedNotified {
+        type Output = ();
+
+        fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+            let notify = self.notify.clone();
+            self.noted.get_or_insert_with(|| Box::pin(notify.notified_owned())).as_mut().poll(context)
         }
     }
 
@@ -83,7 +112,8 @@ pub mod sync {
         }
 
         pub fn notified_owned(self: Arc<Self>) -> OwnedNotified {
-            self.0.clone().notified_owned()
+            let noted = (BROKEN.get() != Broken::LateToWait).then(|| Box::pin(self.0.clone().notified_owned()));
+            OwnedNotified { notify: self.0.clone(), noted }
         }
 
         pub fn notify_waiters(&self) {
@@ -203,7 +233,8 @@ fn one_tenant_is_used_evicted_and_deleted() {
     });
 }
 
-/// Room for one, wanted for two: each must get its turn.
+/// Room for one, wanted for two, while a third takes it and cannot open its file: each must get its
+/// turn.
 fn two_tenants_share_room_for_one() {
     let slots = Slots::<Database>::new();
     let room = Arc::new(AtomicUsize::new(1));
@@ -231,12 +262,24 @@ fn two_tenants_share_room_for_one() {
                     yield_now().await;
                     break ticket.complete(Database::open(&Arc::new(File::default())), 1);
                 }
-                drop(ticket);
+                ticket.withdraw();
                 starved.wait().await;
             };
             make_use(&lease).await;
         }));
     }
+    tasks.push(spawn({
+        let (slots, room) = (slots.clone(), room.clone());
+        async move {
+            if let Acquired::Absent(ticket) = slots.acquire(&tenant("damaged"), 1)
+                && take(&room)
+            {
+                yield_now().await;
+                room.fetch_add(1, SeqCst);
+                drop(ticket);
+            }
+        }
+    }));
     block_on(async move {
         for task in tasks {
             task.await.unwrap();
@@ -314,4 +357,14 @@ fn the_model_catches_a_lease_count_that_is_not_looked_at() {
 fn the_model_catches_a_wake_up_that_is_lost() {
     assert!(caught(Broken::WakeUps, one_tenant_is_used_evicted_and_deleted));
     assert!(caught(Broken::WakeUps, two_tenants_share_room_for_one));
+}
+
+#[test]
+fn the_model_catches_a_lease_that_is_not_counted() {
+    assert!(caught(Broken::TornCount, one_tenant_is_used_evicted_and_deleted));
+}
+
+#[test]
+fn the_model_catches_a_waiter_that_is_noted_too_late() {
+    assert!(caught(Broken::LateToWait, one_tenant_is_used_evicted_and_deleted));
 }

@@ -102,6 +102,7 @@ fn damage(kind: &str, path: &Path, other: &Path, rng: &mut Rng) {
         "newer" => {
             let conn = check::connect(path).unwrap();
             conn.pragma_update(None, "user_version", 99).unwrap();
+            conn.execute("UPDATE cubby_meta SET schema_digest = schema_digest + 1", []).unwrap();
         }
         _ => std::fs::remove_file(path).unwrap(),
     }

@@ -22,7 +22,7 @@ pub fn run(setup: &Setup) -> Report {
     let mut report = Report::default();
     let (_folder, data) = folder();
     let launch = match setup.control {
-        true => Launch::broken("swallow", &data, &["--max-open", "400"]),
+        true => Launch::broken("swallow", &data, &[]),
         false => Launch::real(&setup.program, &data, &[]),
     };
     let launch = launch.under(&["prlimit", "--nofile=256:256", "--"]);

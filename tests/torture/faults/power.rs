@@ -52,7 +52,7 @@ pub fn run(setup: &Setup) -> Report {
         disk.mount().unwrap();
         report.faults += 1;
 
-        let node = match launch.try_start() {
+        let mut node = match launch.try_start() {
             Ok(node) => node,
             Err((status, said)) => {
                 report.wrong(format!("START: {status}: {said}"));
@@ -64,6 +64,7 @@ pub fn run(setup: &Setup) -> Report {
         in_flight += verdict.unanswered_done;
         report.violations.extend(verdict.violations);
         report.saw(load::take_seen(&mut workers));
+        report.expect(node.is_running(), || format!("ENDED by itself: {:?}", node.log().last()));
         if let Err(why) = node.stop() {
             report.wrong(why);
         }

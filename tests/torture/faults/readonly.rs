@@ -93,8 +93,14 @@ fn one_file(node: &Node, data: &std::path::Path, report: &mut Report) {
     let path = format!("/{tenant}");
     let mut http = node.http();
     http.post(&path, &json!({"text": "mine"}));
-    // Until it was closed, a descriptor for writing is there.
-    std::thread::sleep(Duration::from_secs(5));
+    // Until it is closed, a descriptor for writing is there.
+    let until = Instant::now() + Duration::from_secs(30);
+    while http.get("/readyz").answer().map(|answer| answer.json()["open"].clone()) != Some(json!(0)) {
+        if Instant::now() > until {
+            return report.wrong("IDLE: a file that nobody uses stays open");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
     mount::run("chattr", &["+i", file.to_str().unwrap()]).unwrap();
     for _ in 0..2 {
         let reply = http.get(&format!("{path}?limit=1"));

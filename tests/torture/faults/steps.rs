@@ -30,7 +30,7 @@ pub fn run(setup: &Setup) -> Report {
     std::fs::copy(&first, old.join(first.file_name().unwrap())).unwrap();
     crate::mount::run("sync", &[]).unwrap();
 
-    let stride = u64::from(setup.count.unwrap_or(7).max(1));
+    let stride = u64::from(setup.count.unwrap_or(1).max(1));
     for step in ["create", "migrate", "delete", "restore"] {
         let mut cuts = 0;
         for nth in (1 + setup.seed % stride..).step_by(stride as usize) {
@@ -50,7 +50,7 @@ pub fn run(setup: &Setup) -> Report {
             }
             inspect(setup, &data, step, nth, &before, &mut report);
             if report.violations.len() > 10 || (setup.control && cuts > 2) {
-                return report;
+                break;
             }
         }
         report.faults += cuts;
