@@ -95,6 +95,9 @@ pub mod sync {
 
         fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
             let notify = self.notify.clone();
+            if self.noted.is_none() {
+                shuttle::thread::yield_now();
+            }
             self.noted.get_or_insert_with(|| Box::pin(notify.notified_owned())).as_mut().poll(context)
         }
     }

@@ -1,6 +1,6 @@
 //! Power cuts under load: the file system is shut down without a flush, at full speed and paced.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use super::{Report, Setup, lacks};
 use crate::{
@@ -27,25 +27,23 @@ pub fn run(setup: &Setup) -> Report {
         false => Launch::real(&setup.program, &data, &flags),
     };
     let mut rng = Rng::new(setup.seed, 0);
-    let plan = |paced| Plan {
-        pause: if paced { Duration::from_millis(5) } else { Duration::ZERO },
-        ..Plan::new(setup.seed, 40)
-    };
-    let mut workers = load::workers(&plan(false));
-    let mut in_flight = 0;
+    let plan = Plan::new(setup.seed, 40);
+    let mut workers = load::workers(&plan);
+    let (mut in_flight, mut too_late) = (0, 0);
     let count = setup.count.unwrap_or(if setup.control { 4 } else { 10 });
     for round in 0..count {
         let mut node = launch.start();
         let life = Duration::from_millis(rng.range(50, 800));
         for worker in &mut workers {
-            worker.pace(plan(round % 2 == 1).pause);
+            worker.pace(if round % 2 == 1 { Duration::from_millis(5) } else { Duration::ZERO });
         }
         load::run(node.address, &mut workers, || {
             std::thread::sleep(life);
+            plan.off.store(true, Ordering::SeqCst);
             disk.cut_power();
-            // What is answered from here on is answered by a machine without power.
             node.kill();
         });
+        plan.off.store(false, Ordering::SeqCst);
         report.violations.extend(node.panics());
         drop(node);
         disk.unmount().unwrap();
@@ -63,7 +61,9 @@ pub fn run(setup: &Setup) -> Report {
         let verdict = load::compare(node.address, &mut workers, |_| false);
         in_flight += verdict.unanswered_done;
         report.violations.extend(verdict.violations);
-        report.saw(load::take_seen(&mut workers));
+        let seen = load::take_seen(&mut workers);
+        too_late += seen.too_late;
+        report.saw(seen);
         report.expect(node.is_running(), || format!("ENDED by itself: {:?}", node.log().last()));
         if let Err(why) = node.stop() {
             report.wrong(why);
@@ -74,6 +74,6 @@ pub fn run(setup: &Setup) -> Report {
             break;
         }
     }
-    report.note(format!("{in_flight} unanswered writes were done all the same"));
+    report.note(format!("{in_flight} unanswered writes were done all the same, {too_late} answers came without power"));
     report
 }
