@@ -27,7 +27,8 @@ use cubby::{
         open::Options,
     },
     tenants::{
-        database::{self, Budget, Recipe},
+        database::{self, Recipe},
+        descriptors::Budget,
         store::shipped_schema,
     },
 };

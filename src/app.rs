@@ -204,6 +204,8 @@ fn serving(data: &DataConfig, config: &ServeConfig) -> Result<StoreOptions> {
         quota: config.quota.0,
         cache_kib: u32::try_from(config.cache.0 >> 10).unwrap_or(u32::MAX).max(16),
         wait: config.open_timeout,
+        // The other half is for what everyone needs: commits and opening files.
+        long_reads: config.blocking_threads as usize / 2,
         limits: Limits {
             queue: config.tenant_queue as usize,
             statement: config.statement_timeout,

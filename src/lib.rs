@@ -53,5 +53,6 @@ pub use rusqlite;
 pub use error::{Error, ErrorKind, Result};
 pub use tenants::{
     id::TenantId,
-    store::{Store, StoreOptions, Tenant},
+    store::{Store, StoreOptions},
+    tenant::Tenant,
 };

@@ -75,8 +75,8 @@ async fn run(app: App, (listener, routes): Door, operators: Option<Door>, shutdo
         }
     };
     // Ends when all connections have, which is not before the drain.
-    let served = futures_util::future::join(public, operators);
-    tokio::pin!(served, shutdown);
+    let mut served = Box::pin(futures_util::future::join(public, operators));
+    tokio::pin!(shutdown);
     tokio::select! {
         biased;
         () = &mut shutdown => {}
@@ -91,6 +91,8 @@ async fn run(app: App, (listener, routes): Door, operators: Option<Door>, shutdo
     if tokio::time::timeout_at(until, served.as_mut()).await.is_err() {
         tracing::warn!(connections = most - slots.available_permits(), "deadline reached: cutting connections");
     }
+    // Cut before the tenants are closed: what a connection still does would hold one open.
+    drop(served);
     // A little longer than the deadline, so that a client that dawdles does not cost a checkpoint.
     let left = app.close(until.max(Instant::now() + std::time::Duration::from_secs(2))).await;
     tracing::info!(left_open = left, "closed");

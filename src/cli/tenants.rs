@@ -82,13 +82,31 @@ enum Command {
         /// What its user is told
         #[arg(long)]
         reason: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Let a suspended or quarantined one be used again
-    Resume { id: TenantId },
+    Resume {
+        id: TenantId,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Delete one; its file is kept until its retention ends
-    Delete { id: TenantId },
+    Delete {
+        id: TenantId,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Bring a deleted one back
-    Restore { id: TenantId },
+    Restore {
+        id: TenantId,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     #[command(flatten)]
     Erasure(erasure::Command),
 }
@@ -114,7 +132,7 @@ pub async fn run(data: &DataConfig, tenants: Tenants) -> Result<ExitCode> {
 }
 
 async fn execute(place: &Place, command: Command) -> Result<()> {
-    let (id, action) = match command {
+    let (id, action, json) = match command {
         Command::List { state, after, limit, json } => return list(place, state, after, limit, json).await,
         Command::Show { id, json } => return show(&place.show(&id).await.map_err(|e| name(e, &id))?, json),
         Command::Path { .. } | Command::Erasure(_) => return Ok(()),
@@ -126,12 +144,16 @@ async fn execute(place: &Place, command: Command) -> Result<()> {
             println!("{id} {}", if made.created { "created" } else { "exists already" });
             return Ok(());
         }
-        Command::Suspend { id, reason } => (id, Action::Suspend(reason)),
-        Command::Resume { id } => (id, Action::Resume),
-        Command::Delete { id } => (id, Action::Delete),
-        Command::Restore { id } => (id, Action::Restore),
+        Command::Suspend { id, reason, json } => (id, Action::Suspend(reason), json),
+        Command::Resume { id, json } => (id, Action::Resume, json),
+        Command::Delete { id, json } => (id, Action::Delete, json),
+        Command::Restore { id, json } => (id, Action::Restore, json),
     };
-    report(&place.act(&id, action).await.map_err(|e| name(e, &id))?);
+    let row = place.act(&id, action).await.map_err(|e| name(e, &id))?;
+    if json {
+        return print_json(&row);
+    }
+    report(&row);
     Ok(())
 }
 

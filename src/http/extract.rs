@@ -16,20 +16,20 @@ use crate::{
     app::App,
     config::Provisioning,
     error::{Error, ErrorKind},
-    tenants::{id::TenantId, store},
+    tenants::{id::TenantId, tenant},
 };
 
 /// A tenant that exists, of `/{user_id}…`.
-pub struct Tenant(pub store::Tenant);
+pub struct Tenant(pub tenant::Tenant);
 
 /// A tenant that may not exist yet. `None` only where a first write would create it.
-pub struct MaybeTenant(pub Option<store::Tenant>);
+pub struct MaybeTenant(pub Option<tenant::Tenant>);
 
 /// A tenant that exists, and the request's JSON.
-pub struct TenantWith<T>(pub store::Tenant, pub T);
+pub struct TenantWith<T>(pub tenant::Tenant, pub T);
 
 /// A tenant, created by this request if that is allowed, and the request's JSON.
-pub struct NewTenantWith<T>(pub store::Tenant, pub T);
+pub struct NewTenantWith<T>(pub tenant::Tenant, pub T);
 
 /// JSON that knows how large it may be.
 pub trait Payload: DeserializeOwned + Send {
@@ -86,14 +86,14 @@ impl Admitted {
         self.write_creates && !self.read_creates
     }
 
-    async fn read(&self, app: &App) -> Result<store::Tenant, Error> {
+    async fn read(&self, app: &App) -> Result<tenant::Tenant, Error> {
         match self.read_creates {
             true => self.create(app).await,
             false => self.lease(app).await,
         }
     }
 
-    async fn write(&self, app: &App) -> Result<store::Tenant, Error> {
+    async fn write(&self, app: &App) -> Result<tenant::Tenant, Error> {
         match self.write_creates {
             true => self.create(app).await,
             false => self.lease(app).await,
@@ -101,7 +101,7 @@ impl Admitted {
     }
 
     /// A tenant that is there, or of whom the provider knows when it may be asked.
-    async fn lease(&self, app: &App) -> Result<store::Tenant, Error> {
+    async fn lease(&self, app: &App) -> Result<tenant::Tenant, Error> {
         match app.store().lease(&self.id).await {
             Err(error) if error.kind() == ErrorKind::UnknownTenant && app.provisioning() == Provisioning::OnDemand => {
                 match app.on_demand().ensure(&self.id).await? {
@@ -113,7 +113,7 @@ impl Admitted {
         }
     }
 
-    async fn create(&self, app: &App) -> Result<store::Tenant, Error> {
+    async fn create(&self, app: &App) -> Result<tenant::Tenant, Error> {
         if app.limits().count_creations() {
             match app.store().lease(&self.id).await {
                 Err(error) if error.kind() == ErrorKind::UnknownTenant => app.limits().creation()?,

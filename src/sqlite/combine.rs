@@ -4,7 +4,10 @@
 //! queue, and whoever finds nobody combining starts a *combiner* on another thread: it takes what
 //! has queued up to a bound, runs the reads, then all the writes in **one** `BEGIN IMMEDIATE …
 //! COMMIT` with a savepoint each, then answers everyone. So one fsync acknowledges a whole batch,
-//! one failing write harms no other, and no database needs a thread of its own.
+//! one failing write harms no other, and no database needs a thread of its own. The exception is
+//! SQLite's: a statement that is interrupted at its deadline, or finds no space, takes the whole
+//! transaction with it. Writes that ran before it are then told that nothing was done and that they
+//! may try again; those after it never notice.
 //!
 //! # Invariants
 //! - **No answer before the commit.** A write's reply is sent after `COMMIT` returned. If it broke,
@@ -437,6 +440,8 @@ impl Combiner {
         let alone = writes.len() == 1;
         let mut failed: Vec<(usize, Error)> = Vec::new();
         let mut gone: Option<Error> = None;
+        // The one write that SQLite answered by taking the whole transaction back.
+        let mut culprit: Option<(usize, ErrorKind)> = None;
         for (index, write) in writes.iter_mut().enumerate() {
             self.deadline.set(Some(self.limits.statement));
             let result = match alone {
@@ -450,6 +455,9 @@ impl Combiner {
                 // SQLite rolls the whole transaction back by itself after some failures (a full
                 // disk, an I/O error): then nothing of this batch is left to commit.
                 if tx.is_autocommit() || breaks(&error) {
+                    if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::DiskFull) {
+                        culprit = Some((index, error.kind()));
+                    }
                     gone = Some(error);
                     break;
                 }
@@ -459,14 +467,20 @@ impl Combiner {
             }
         }
 
-        let broken = match gone {
-            Some(error) => error,
-            None if failed.len() == writes.len() => {
+        let broken = match (gone, culprit) {
+            (Some(error), Some((index, kind))) => {
+                drop(tx);
+                self.take_back(writes, failed, index);
+                // An interrupted statement says nothing of the file; a full disk may have.
+                return if kind == ErrorKind::Timeout { Outcome::Nothing } else { Outcome::Broken(error) };
+            }
+            (Some(error), None) => error,
+            (None, _) if failed.len() == writes.len() => {
                 drop(tx);
                 answer(writes, failed, None);
                 return Outcome::Nothing;
             }
-            None => {
+            (None, _) => {
                 self.deadline.set(None);
                 match tx.commit() {
                     Ok(()) => {
@@ -481,6 +495,16 @@ impl Combiner {
         // The transaction is rolled back when dropped; the connection is not used again.
         answer(writes, failed, Some(&broken));
         Outcome::Broken(broken)
+    }
+
+    /// Answers a batch that was rolled back because of one write: it and those that failed hear their
+    /// own errors, those that had run are told that nothing was done, and the rest run in the next batch.
+    fn take_back(&self, mut writes: Vec<Box<dyn WriteJob>>, failed: Vec<(usize, Error)>, culprit: usize) {
+        let rest = writes.split_off(culprit + 1);
+        let mut queue = self.queue.lock();
+        rest.into_iter().rev().for_each(|write| queue.jobs.push_front(Job::Write(write)));
+        drop(queue);
+        answer(writes, failed, Some(&taken_back()));
     }
 
     /// Runs one write of several. The outer error is the savepoint's own: what of the write is in the
@@ -639,6 +663,10 @@ fn answer(writes: Vec<Box<dyn WriteJob>>, failed: Vec<(usize, Error)>, broken: O
             (None, None) => write.committed(),
         }
     }
+}
+
+fn taken_back() -> Error {
+    Error::new(ErrorKind::Busy, "nothing was written: another write to this database failed and took this one with it")
 }
 
 fn lost() -> Error {

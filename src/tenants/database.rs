@@ -7,17 +7,16 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
+use tokio::sync::Semaphore;
 
 use super::{
+    descriptors::Permit,
     id::TenantId,
     slots::Lease,
     template::{self, APPLICATION_ID},
@@ -50,6 +49,9 @@ pub struct Database {
     options: Options,
     combiner: Arc<Combiner>,
     shared: Mutex<Shared>,
+    /// Turns at this tenant's readers: waited for before those that all tenants share, so that one
+    /// tenant's many long reads cannot keep all of these.
+    turns: Arc<Semaphore>,
     permit: Mutex<Option<Permit>>,
     schema_version: i32,
     /// The size of the file as the catalog has it, if it does.
@@ -169,6 +171,7 @@ impl Opened {
             options: Options { locking: Locking::Shared, ..options },
             combiner: Arc::new(combiner),
             shared: Mutex::default(),
+            turns: Arc::new(Semaphore::new(READERS as usize)),
             permit: Mutex::new(Some(permit)),
             schema_version: recipe.schema.version(),
             known_bytes,
@@ -212,6 +215,11 @@ impl Database {
         *self.shared.lock() = Shared::default();
         self.combiner.abandon();
         drop(self.permit.lock().take());
+    }
+
+    /// Turns at this tenant's readers.
+    pub(super) fn turns(&self) -> Arc<Semaphore> {
+        self.turns.clone()
     }
 
     fn reader(&self) -> Result<pool::Pooled> {
@@ -276,52 +284,5 @@ impl Drop for Apart {
         // First back into the pool, then perhaps the pool away: exclusive mode needs it gone.
         self.conn = None;
         self.lease.reader_gone();
-    }
-}
-
-/// How many descriptors all open tenants may have together.
-#[derive(Debug)]
-pub struct Budget {
-    limit: usize,
-    used: AtomicUsize,
-}
-
-/// Descriptors taken from a [`Budget`]; given back when dropped.
-#[derive(Debug)]
-pub struct Permit {
-    budget: Arc<Budget>,
-    count: usize,
-}
-
-impl Budget {
-    /// A budget of `limit` descriptors, all free.
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicUsize::new(0) })
-    }
-
-    /// Takes `count`, or none at all.
-    pub fn take(self: &Arc<Self>, count: usize) -> Option<Permit> {
-        self.used
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-                used.checked_add(count).filter(|used| *used <= self.limit)
-            })
-            .ok()
-            .map(|_| Permit { budget: self.clone(), count })
-    }
-
-    /// How many are taken.
-    pub fn used(&self) -> usize {
-        self.used.load(Ordering::Acquire)
-    }
-
-    /// How many there are.
-    pub fn limit(&self) -> usize {
-        self.limit
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.count, Ordering::AcqRel);
     }
 }

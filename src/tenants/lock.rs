@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// purge, migrate and evict by their own catalogs' word would lose data.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    file: File,
 }
 
 impl FolderLock {
@@ -56,7 +56,17 @@ impl FolderLock {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "process {} ({}) since {now}", std::process::id(), command()))
             .map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child process that was just forked has the descriptor too, until it
+        // runs its own program, and with it the lock.
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(error = %error, "the data folder's lock is let go of only when this process ends");
+        }
     }
 }
 
@@ -91,4 +101,20 @@ fn holder(file: &mut File) -> Option<String> {
 fn is_running(process: u32) -> bool {
     // Without /proc there is nothing to tell by, and the line is likely right.
     !Path::new("/proc/self").exists() || Path::new("/proc").join(process.to_string()).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_let_go_of_even_if_a_child_has_its_descriptor() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("cubby.lock");
+        let lock = FolderLock::take(&path).unwrap();
+        let _childs = lock.file.try_clone().unwrap();
+        assert_eq!(FolderLock::take(&path).unwrap_err().kind(), ErrorKind::Conflict);
+        drop(lock);
+        FolderLock::take(&path).unwrap();
+    }
 }

@@ -1,7 +1,7 @@
 //! Tenants: a user id with a database file of its own.
 //!
 //! Only this folder opens, closes, moves or deletes a tenant's files. Everyone else holds a
-//! [`Tenant`](store::Tenant), which is parsed, allowed and open.
+//! [`Tenant`](tenant::Tenant), which is parsed, allowed and open.
 //!
 //! | file | decides |
 //! |---|---|
@@ -10,6 +10,8 @@
 //! | [`slots`] | the state machine: absent, opening, open, draining, held; leases; the LRU |
 //! | [`database`] | one open tenant and its connections; opening a file |
 //! | [`store`] | leases, creation, eviction, shutdown |
+//! | [`tenant`] | the handle on an open one: read and write |
+//! | [`descriptors`] | how many descriptors tenants may have |
 //! | [`lifecycle`] | suspend, delete, restore, migrate |
 //! | [`joint`] | creation and deletion that share their commit with a caller's rows |
 //! | [`retention`] | the end: purging |
@@ -34,6 +36,7 @@
 
 pub mod adopt;
 pub mod database;
+pub mod descriptors;
 pub mod faults;
 pub mod files;
 pub mod id;
@@ -47,3 +50,4 @@ pub mod slots;
 pub mod store;
 mod sync;
 pub mod template;
+pub mod tenant;

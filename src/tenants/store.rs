@@ -8,11 +8,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, Transaction};
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
-    database::{self, Apart, Budget, DESCRIPTORS, DESCRIPTORS_APART, Database, Permit, Recipe},
+    database::{self, DESCRIPTORS, Database, Recipe},
+    descriptors::{APART, Budget, Permit, descriptors_for},
     faults::Faults,
     files,
     id::TenantId,
@@ -20,6 +20,7 @@ use super::{
     path::Layout,
     slots::{Acquired, Eviction, Hold, Lease, Opening, Slots, Starved, Tick},
     template::Template,
+    tenant::Tenant,
 };
 use crate::{
     catalog::{
@@ -30,7 +31,7 @@ use crate::{
     clock::{Clock, Millis, millis},
     error::{Error, ErrorKind, Result},
     sqlite::{combine::Limits, migrate::Applied, migrate::Schema, open, open::Options},
-    telemetry::{carried, carried_along},
+    telemetry::carried,
 };
 
 /// How a [`Store`] is to be.
@@ -54,6 +55,8 @@ pub struct StoreOptions {
     pub wait: Duration,
     /// How long a deleted tenant's file is kept.
     pub retention: Duration,
+    /// Long reads at once, all tenants together; 16 at most. Each takes a thread that may block.
+    pub long_reads: usize,
     /// Bounds of one tenant's queue.
     pub limits: Limits,
     /// The time of day.
@@ -73,6 +76,7 @@ impl StoreOptions {
             cache_kib: 1024,
             wait: Duration::from_secs(5),
             retention: Duration::from_secs(30 * 86_400),
+            long_reads: APART,
             limits: Limits::default(),
             clock: Clock::system(),
         }
@@ -103,9 +107,9 @@ pub(super) struct Inner {
     template: Template,
     budget: Arc<Budget>,
     /// Readers apart from their tenants' own connection, all tenants together.
-    apart: Arc<tokio::sync::Semaphore>,
+    pub(super) apart: Arc<tokio::sync::Semaphore>,
     sightings: Mutex<VecDeque<Sighting>>,
-    faults: Faults,
+    pub(super) faults: Faults,
     closing: AtomicBool,
     epoch: Instant,
     pub(super) runtime: Handle,
@@ -120,18 +124,6 @@ mod embedded {
 pub fn shipped_schema() -> Result<Schema> {
     Schema::new(embedded::migrations::runner().get_migrations().clone())
 }
-
-/// Readers apart at once, all tenants together: an export or a long read each.
-const APART: usize = 16;
-
-/// Descriptors left for sockets, logs, the catalog, and files open for a moment.
-const RESERVED: usize = 64;
-
-/// Of the limit on descriptors, the share that tenants may have; the rest is for connections.
-const SHARE: (usize, usize) = (3, 4);
-
-/// How often a file may be found damaged before its tenant is quarantined.
-const FAULTS: u32 = 3;
 
 /// A quarantined tenant is tried again after this, then after twice as long each time…
 const RETRY: Duration = Duration::from_secs(2);
@@ -179,7 +171,7 @@ impl Store {
                 schema,
                 template,
                 budget: Budget::new(descriptors),
-                apart: Arc::new(tokio::sync::Semaphore::new(APART)),
+                apart: Arc::new(tokio::sync::Semaphore::new(options.long_reads.clamp(1, APART))),
                 sightings: Mutex::default(),
                 faults: Faults::default(),
                 closing: AtomicBool::new(false),
@@ -412,7 +404,7 @@ impl Store {
         }
     }
 
-    fn record_quarantine(&self, id: &TenantId, faults: u32, error: &Error) {
+    pub(super) fn record_quarantine(&self, id: &TenantId, faults: u32, error: &Error) {
         let wait = RETRY.saturating_mul(2u32.saturating_pow(faults)).min(RETRY_AT_MOST);
         let retry_at = self.now().saturating_add(millis(wait));
         let (target, reason) = (id.clone(), error.detail());
@@ -572,167 +564,4 @@ pub(super) fn suspended(reason: Option<&str>) -> Error {
 
 pub(super) fn quarantined() -> Error {
     Error::new(ErrorKind::Quarantined, "this user's database is out of service until an operator has looked at it")
-}
-
-/// The tenants' descriptors: what was asked for, or else their share of what there is.
-fn descriptors_for(max_open: Option<usize>) -> Result<usize> {
-    /// Beyond this, more open tenants win nothing and cost memory.
-    const ENOUGH: usize = 40_000;
-    let reserved = RESERVED + APART * DESCRIPTORS_APART;
-    let Some(tenants) = max_open else {
-        let limit = raise_limit(ENOUGH).min(ENOUGH);
-        return Ok((limit.saturating_sub(reserved) * SHARE.0 / SHARE.1).max(DESCRIPTORS));
-    };
-    let tenants = tenants.max(1);
-    let (wanted, needed) = (tenants * DESCRIPTORS, tenants * DESCRIPTORS + reserved);
-    match raise_limit(needed.max(ENOUGH)) {
-        limit if limit >= needed => Ok(wanted),
-        // Started all the same, it would fail under load, and not say why.
-        limit => Err(Error::config(format!(
-            "{tenants} open databases need {needed} descriptors, and this process may have {limit}: raise the limit \
-             (ulimit -n {needed}, LimitNOFILE={needed}), or lower --max-open",
-        ))),
-    }
-}
-
-/// Raises the soft limit on descriptors towards `wanted`, as far as the hard one lets it; tells
-/// what it is then.
-fn raise_limit(wanted: usize) -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let Some(soft) = limit.current else { return usize::MAX };
-    let target = (wanted as u64).min(limit.maximum.unwrap_or(u64::MAX));
-    let raised = soft < target && setrlimit(Resource::Nofile, Rlimit { current: Some(target), ..limit }).is_ok();
-    usize::try_from(if raised { target } else { soft }).unwrap_or(usize::MAX)
-}
-
-/// A tenant in use: parsed, allowed and open. It stays open as long as this lives.
-#[derive(Clone)]
-pub struct Tenant {
-    lease: Lease<Database>,
-    store: Store,
-}
-
-impl Tenant {
-    /// Whose it is.
-    pub fn id(&self) -> &TenantId {
-        self.lease.id()
-    }
-
-    /// Runs a short read: on the calling thread when the database is free at once. `work` should
-    /// take microseconds; what may take longer goes to [`read_long`](Self::read_long).
-    pub async fn read<T, F>(&self, work: F) -> Result<T>
-    where
-        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
-        T: Send + 'static,
-    {
-        let result = self.lease.combiner().read(|| self.lease.clone(), work).await;
-        self.noticed(result)
-    }
-
-    /// Runs a read that may take long, up to `limit`, on a connection apart: writes and short reads
-    /// of the same tenant go on meanwhile.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Timeout`] after `limit`; [`ErrorKind::Busy`] if too many such reads run.
-    pub async fn read_long<T, F>(&self, limit: Duration, work: F) -> Result<T>
-    where
-        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
-        T: Send + 'static,
-    {
-        let inner = &self.store.inner;
-        let turn = tokio::time::timeout(inner.options.wait, inner.apart.clone().acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else {
-            return Err(Error::new(ErrorKind::Busy, "too many long reads are running; try again later"));
-        };
-        let lease = self.lease.clone();
-        let done = inner.runtime.spawn_blocking(move || {
-            let apart = Apart::take(lease)?;
-            apart.limit(limit);
-            let result = work(apart.conn()?);
-            let cut = apart.was_cut();
-            drop((apart, turn));
-            match result {
-                Err(error) if cut && error.kind() == ErrorKind::Timeout => Err(Error::new(
-                    ErrorKind::Timeout,
-                    "the read was stopped: writes had to wait because of it; read less at a time",
-                )),
-                result => result,
-            }
-        });
-        let result = done.await.map_err(|e| Error::internal("a long read did not finish").with_source(e))?;
-        self.noticed(result)
-    }
-
-    /// Runs a write in a transaction and returns after its commit: when this is `Ok`, the write
-    /// survives a power cut. It may share the commit with other writes to this tenant; if `work`
-    /// fails, nothing of it remains and the others are untouched.
-    ///
-    /// # Errors
-    /// What `work` returned; or [`ErrorKind::Unavailable`], after which the outcome is unknown.
-    pub async fn write<T, F>(&self, work: F) -> Result<T>
-    where
-        F: FnOnce(&Transaction) -> Result<T> + Send + 'static,
-        T: Send + 'static,
-    {
-        let result = self.lease.combiner().write(|| self.lease.clone(), work).await;
-        self.noticed(result)
-    }
-
-    /// A file that is found damaged again and again takes its tenant out of service.
-    fn noticed<T>(&self, result: Result<T>) -> Result<T> {
-        let error = match result {
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
-        if error.kind() == ErrorKind::DiskFull && self.over_quota() {
-            return Err(Error::new(
-                ErrorKind::QuotaExceeded,
-                format!("this user's database has reached its quota of {} bytes", self.store.inner.options.quota),
-            ));
-        }
-        self.store.inner.faults.note(self.id(), self.store.now(), &error);
-        if error.kind() == ErrorKind::Damaged && self.lease.combiner().faults() >= FAULTS {
-            let (store, id, cause) = (self.store.clone(), self.id().clone(), error.clone());
-            self.store.inner.runtime.spawn(carried_along(async move { store.quarantine(&id, cause).await }));
-        }
-        Err(error)
-    }
-
-    /// SQLite says "full" for the disk and for `max_page_count` alike. The file is as large as the
-    /// quota only in one of the cases.
-    fn over_quota(&self) -> bool {
-        let quota = self.store.inner.options.quota;
-        let wal = super::path::wal_of(&self.store.inner.layout.tenant(self.id()));
-        let wal = std::fs::metadata(wal).map(|found| found.len()).unwrap_or(0);
-        quota > 0 && self.lease.bytes() + wal + open::PAGE_SIZE >= quota
-    }
-}
-
-impl Store {
-    async fn quarantine(&self, id: &TenantId, cause: Error) {
-        let hold = self.inner.slots.hold(id).await;
-        if hold.open().is_none_or(|database| database.combiner().faults() < FAULTS) {
-            // Another request that met the damage was here first.
-            return self.put_back(hold).await;
-        }
-        let store = self.clone();
-        let task = self.inner.runtime.spawn_blocking(carried(move || {
-            // Closed first, and not checkpointed: a damaged file is kept as found.
-            if let Some(database) = hold.open() {
-                database.abandon();
-            }
-            store.record_quarantine(hold.id(), 0, &cause);
-        }));
-        if let Err(error) = task.await {
-            tracing::error!(tenant = %id, error = %error, "quarantine did not finish");
-        }
-    }
-
-    async fn put_back(&self, hold: Hold<Database>) {
-        let id = hold.id().clone();
-        if let Err(error) = self.inner.runtime.spawn_blocking(move || Self::close_held(&hold)).await {
-            tracing::error!(tenant = %id, error = %error, "closing did not finish");
-        }
-    }
 }

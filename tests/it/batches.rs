@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use cubby::{Error, ErrorKind, Result, Store, StoreOptions, Tenant, TenantId, rusqlite::Transaction};
+use cubby::{
+    Error, ErrorKind, Result, Store, StoreOptions, Tenant, TenantId, rusqlite::Transaction, sqlite::combine::Limits,
+};
 use futures_util::{FutureExt, future::join_all};
 use serde_json::json;
 use tempfile::TempDir;
@@ -104,6 +106,38 @@ async fn a_write_that_fails_in_a_batch_leaves_nothing_and_harms_nobody() {
     .await;
     assert_eq!(kinds(&results), [None, Some(ErrorKind::Conflict), None, Some(ErrorKind::Internal), None]);
     assert_eq!(texts(&tenant).await, ["fifth", "first", "third"]);
+}
+
+#[tokio::test]
+async fn a_write_that_takes_the_batch_with_it_is_told_so_and_the_writes_behind_it_never_notice() {
+    const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
+                           INSERT INTO notes SELECT 'endless' || i, '', 0, 0 FROM n";
+    let folder = TempDir::new().unwrap();
+    let limits = Limits { statement: Duration::from_millis(50), ..Limits::default() };
+    let quota = 64 * 4096;
+    const LARGE: &str = "INSERT INTO notes VALUES ('large', hex(zeroblob(150000)), 0, 0)";
+    for (kind, sql, options) in [
+        (ErrorKind::Timeout, ENDLESS, StoreOptions { limits, ..StoreOptions::new(folder.path().join("slow")) }),
+        (ErrorKind::QuotaExceeded, LARGE, StoreOptions { quota, ..StoreOptions::new(folder.path().join("large")) }),
+    ] {
+        let store = Store::open(options).unwrap();
+        let (tenant, _) = store.lease_or_create(&id("ada")).await.unwrap();
+        let blocked = Blocked::start(tenant.clone()).await;
+        let mut writes = vec![
+            tenant.write(|tx| add(tx, "before")).boxed(),
+            tenant.write(|tx| Ok(tx.execute(sql, []).map(drop)?)).boxed(),
+            tenant.write(|tx| add(tx, "behind")).boxed(),
+            tenant.write(|tx| add(tx, "last")).boxed(),
+        ];
+        for write in &mut writes {
+            assert!(write.now_or_never().is_none(), "it waits");
+        }
+        let (results, ()) = tokio::join!(join_all(writes), blocked.end());
+        assert_eq!(kinds(&results), [Some(ErrorKind::Busy), Some(kind), None, None]);
+        assert_eq!(texts(&tenant).await, ["behind", "last"]);
+        tenant.write(|tx| add(tx, "again")).await.unwrap();
+        assert_eq!(texts(&tenant).await, ["again", "behind", "last"]);
+    }
 }
 
 #[tokio::test]

@@ -42,14 +42,18 @@ async fn a_users_life_from_the_command_line() {
 
     assert!(stdout(&run(data, &["tenants", "suspend", "ada", "--reason", "overdue"])).contains("suspended: overdue"));
     assert_eq!(state("ada"), "suspended");
-    stdout(&run(data, &["tenants", "resume", "ada"]));
+    let answered = |arguments: &[&str]| -> Value {
+        serde_json::from_str(&stdout(&run(data, &[arguments, &["--json"]].concat()))).unwrap()
+    };
+    assert_eq!(answered(&["tenants", "suspend", "ada", "--reason", "again"])["reason"], "again");
+    assert_eq!(answered(&["tenants", "resume", "ada"])["state"], "active");
     assert_eq!(state("ada"), "active");
-    stdout(&run(data, &["tenants", "delete", "ada"]));
+    assert_eq!(answered(&["tenants", "delete", "ada"])["state"], "deleted");
     assert_eq!(state("ada"), "deleted");
     let refused = run(data, &["tenants", "create", "ada"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("cubby tenants restore ada"), "{}", stderr(&refused));
-    stdout(&run(data, &["tenants", "restore", "ada"]));
+    assert_eq!(answered(&["tenants", "restore", "ada"])["state"], "active");
 
     let server = Server::on(data, &["--provisioning", "webhook"]).await;
     assert_eq!(server.client.texts("ada").await, ["x"]);

@@ -53,7 +53,7 @@ async fn every_acknowledged_note_is_there_after_kill_9_in_the_middle_of_a_hundre
     assert!(server.wait().success());
     let logs: Vec<_> = tree(folder.path())
         .into_iter()
-        .filter(|(path, size)| *size > 0 && path.to_string_lossy().ends_with(".db-wal"))
+        .filter(|(path, _, size)| *size > 0 && path.to_string_lossy().ends_with(".db-wal"))
         .collect();
     assert!(logs.is_empty(), "a shutdown empties every log: {logs:?}");
 }

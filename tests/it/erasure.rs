@@ -28,7 +28,7 @@ fn id(text: &str) -> TenantId {
 
 /// Whether a text is anywhere in a folder's files.
 fn holds(folder: &Path, text: &str) -> bool {
-    harness::tree(folder).into_iter().any(|(path, _)| {
+    harness::tree(folder).into_iter().any(|(path, ..)| {
         path.is_file() && std::fs::read(&path).unwrap().windows(text.len()).any(|window| window == text.as_bytes())
     })
 }

@@ -164,6 +164,30 @@ fn as_many_long_reads_as_may_run_leave_threads_for_everyone_else() {
 }
 
 #[tokio::test]
+async fn one_tenants_long_reads_leave_turns_for_the_others() {
+    let folder = TempDir::new().unwrap();
+    let store = Store::open(StoreOptions::new(folder.path())).unwrap();
+    let (greedy, _) = store.lease_or_create(&id("greedy")).await.unwrap();
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        slow.push(LongRead::start(greedy.clone()).await);
+    }
+    // As many as all tenants have turns, and more: they wait for their own tenant's.
+    let mut more: Vec<_> = (0..40).map(|_| Box::pin(greedy.read_long(Duration::from_secs(1), count))).collect();
+    for read in &mut more {
+        assert!(read.as_mut().now_or_never().is_none(), "it waits");
+    }
+    let (other, _) = store.lease_or_create(&id("other")).await.unwrap();
+    assert_eq!(other.read_long(Duration::from_secs(60), count).await.unwrap(), 0);
+    for read in slow {
+        read.end().await;
+    }
+    for read in more {
+        assert_eq!(read.await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
 async fn long_reads_beyond_their_bound_are_told_to_come_later() {
     let folder = TempDir::new().unwrap();
     let options = StoreOptions { wait: Duration::from_millis(50), ..StoreOptions::new(folder.path()) };

@@ -19,7 +19,7 @@ async fn folders_are_0700_and_files_0600() {
     let data = folder.path().join("made/by/cubby");
     let server = Process::start(&data, &[]);
     server.client.note("ada", "x").await;
-    for (path, _) in tree(&data) {
+    for (path, ..) in tree(&data) {
         let mode = path.metadata().unwrap().mode() & 0o777;
         let wanted = if path.is_dir() { 0o700 } else { 0o600 };
         assert_eq!(mode, wanted, "{}: {mode:o}", path.display());

@@ -189,3 +189,34 @@ async fn a_refused_body_makes_no_user() {
     assert_eq!(server.app.store().counts().await.unwrap().active, 0);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_user_whose_quota_is_used_up_hears_507_with_the_figure_and_can_make_room() {
+    let server = Server::with(&["--quota", "200KB"]).await;
+    let client = &server.client;
+    let text = "x".repeat(10_000);
+    let mut notes = Vec::new();
+    let refused = loop {
+        let reply = client.post("/ada", json!({"text": text})).await;
+        if reply.status != 201 {
+            break reply.expect(507);
+        }
+        notes.push(reply.json()["note"]["id"].as_str().unwrap().to_owned());
+        assert!(notes.len() < 20, "it is bounded");
+    };
+    assert_eq!(refused.code(), "quota_exceeded");
+    assert!(refused.json()["detail"].as_str().unwrap().contains("200000 bytes"), "{}", refused.json());
+    assert!(notes.len() > 10, "and not by much less than the figure: {}", notes.len());
+
+    // A single note that is larger than what is left is told the same.
+    let large = client.post("/ada", json!({"text": "x".repeat(500_000)})).await.expect(507);
+    assert_eq!(large.code(), "quota_exceeded");
+
+    // It is one user's, everything can still be read, and what is deleted makes room.
+    client.note("grace", &text).await;
+    assert_eq!(client.texts("ada").await.len(), notes.len());
+    client.delete(&format!("/ada/{}", notes[0])).await.expect(200);
+    client.delete(&format!("/ada/{}", notes[1])).await.expect(200);
+    client.post("/ada", json!({"text": text})).await.expect(201);
+    server.stop().await;
+}

@@ -90,7 +90,7 @@ async fn the_key_itself_is_nowhere_in_the_data_folder() {
     server.client.bearing(&secret).note("ada", "x").await;
     let listed = operator.get("/api/admin/keys").await.expect(200);
     assert!(!String::from_utf8_lossy(&listed.body).contains(&secret));
-    for (path, _) in crate::harness::tree(&server.data()) {
+    for (path, ..) in crate::harness::tree(&server.data()) {
         if path.is_file() {
             let content = std::fs::read(&path).unwrap();
             // Not even the part that is random.

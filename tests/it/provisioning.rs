@@ -22,7 +22,7 @@ async fn sixty_four_first_writes_at_once_make_one_user_and_sixty_four_notes() {
     assert_eq!(texts, (0..64).collect::<Vec<_>>());
     assert_eq!(server.app.store().counts().await.unwrap().active, 1);
     let files = tree(&server.data().join("tenants"));
-    assert_eq!(files.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "db")).count(), 1);
+    assert_eq!(files.iter().filter(|(path, ..)| path.extension().is_some_and(|end| end == "db")).count(), 1);
     server.stop().await;
 }
 

@@ -54,7 +54,8 @@ async fn a_request_in_flight_is_finished_and_kept_and_nothing_new_is_accepted() 
         assert!(server.wait().success());
 
         let logs = tree(folder.path());
-        let full: Vec<_> = logs.iter().filter(|(path, n)| *n > 0 && path.to_string_lossy().ends_with("-wal")).collect();
+        let full: Vec<_> =
+            logs.iter().filter(|(path, _, n)| *n > 0 && path.to_string_lossy().ends_with("-wal")).collect();
         assert!(full.is_empty(), "{full:?}");
         let server = Process::start(folder.path(), &[]);
         assert_eq!(server.client.texts("ada").await, ["before", "in flight"]);

@@ -253,7 +253,7 @@ async fn sixty_four_identical_deliveries_at_once_make_one_user() {
         assert_eq!(count("exists") + count("duplicate"), 63, "{statuses:?}");
         assert_eq!(server.app.store().counts().await.unwrap().active, 1);
         let files = tree(&server.data().join("tenants"));
-        assert_eq!(files.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "db")).count(), 1);
+        assert_eq!(files.iter().filter(|(path, ..)| path.extension().is_some_and(|end| end == "db")).count(), 1);
         server.stop().await;
     }
 }

@@ -12,6 +12,7 @@ pub mod wire;
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
@@ -357,7 +358,7 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// Every file and folder below `root` with its size: what a read must not change.
-pub fn tree(root: &Path) -> Vec<(PathBuf, u64)> {
+pub fn tree(root: &Path) -> Vec<(PathBuf, u64, u64)> {
     let mut found = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -366,9 +367,9 @@ pub fn tree(root: &Path) -> Vec<(PathBuf, u64)> {
             let meta = entry.metadata().unwrap();
             if meta.is_dir() {
                 folders.push(entry.path());
-                found.push((entry.path(), 0));
+                found.push((entry.path(), meta.ino(), 0));
             } else {
-                found.push((entry.path(), meta.len()));
+                found.push((entry.path(), meta.ino(), meta.len()));
             }
         }
     }

@@ -1,0 +1,161 @@
+//! The handle on an open tenant: what routes read and write through.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction};
+
+use super::{
+    database::{Apart, Database},
+    id::TenantId,
+    path::wal_of,
+    slots::{Hold, Lease},
+    store::Store,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    sqlite::open,
+    telemetry::{carried, carried_along},
+};
+
+/// How often a file may be found damaged before its tenant is quarantined.
+const FAULTS: u32 = 3;
+
+/// A tenant in use: parsed, allowed and open. It stays open as long as this lives.
+#[derive(Clone)]
+pub struct Tenant {
+    pub(super) lease: Lease<Database>,
+    pub(super) store: Store,
+}
+
+impl Tenant {
+    /// Whose it is.
+    pub fn id(&self) -> &TenantId {
+        self.lease.id()
+    }
+
+    /// Runs a short read: on the calling thread when the database is free at once. `work` should
+    /// take microseconds; what may take longer goes to [`read_long`](Self::read_long).
+    pub async fn read<T, F>(&self, work: F) -> Result<T>
+    where
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let result = self.lease.combiner().read(|| self.lease.clone(), work).await;
+        self.noticed(result)
+    }
+
+    /// Runs a read that may take long, up to `limit`, on a connection apart: writes and short reads
+    /// of the same tenant go on meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] after `limit`; [`ErrorKind::Busy`] if too many such reads run.
+    pub async fn read_long<T, F>(&self, limit: Duration, work: F) -> Result<T>
+    where
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let inner = &self.store.inner;
+        let turns = async {
+            let own = self.lease.turns().acquire_owned().await.ok()?;
+            Some((own, inner.apart.clone().acquire_owned().await.ok()?))
+        };
+        let Ok(Some(turn)) = tokio::time::timeout(inner.options.wait, turns).await else {
+            return Err(Error::new(ErrorKind::Busy, "too many long reads are running; try again later"));
+        };
+        let lease = self.lease.clone();
+        let done = inner.runtime.spawn_blocking(move || {
+            let apart = Apart::take(lease)?;
+            apart.limit(limit);
+            let result = work(apart.conn()?);
+            let cut = apart.was_cut();
+            drop((apart, turn));
+            match result {
+                Err(error) if cut && error.kind() == ErrorKind::Timeout => Err(Error::new(
+                    ErrorKind::Timeout,
+                    "the read was stopped: writes had to wait because of it; read less at a time",
+                )),
+                result => result,
+            }
+        });
+        let result = done.await.map_err(|e| Error::internal("a long read did not finish").with_source(e))?;
+        self.noticed(result)
+    }
+
+    /// Runs a write in a transaction and returns after its commit: when this is `Ok`, the write
+    /// survives a power cut. It may share the commit with other writes to this tenant; if `work`
+    /// fails, nothing of it remains and the others are untouched.
+    ///
+    /// # Errors
+    /// What `work` returned; or [`ErrorKind::Unavailable`], after which the outcome is unknown.
+    pub async fn write<T, F>(&self, work: F) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let result = self.lease.combiner().write(|| self.lease.clone(), work).await;
+        self.noticed(result)
+    }
+
+    /// A file that is found damaged again and again takes its tenant out of service.
+    fn noticed<T>(&self, result: Result<T>) -> Result<T> {
+        let error = match result {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        if error.kind() == ErrorKind::DiskFull && self.over_quota() {
+            return Err(Error::new(
+                ErrorKind::QuotaExceeded,
+                format!("this user's database has reached its quota of {} bytes", self.store.inner.options.quota),
+            ));
+        }
+        self.store.inner.faults.note(self.id(), self.store.now(), &error);
+        if error.kind() == ErrorKind::Damaged && self.lease.combiner().faults() >= FAULTS {
+            let (store, id, cause) = (self.store.clone(), self.id().clone(), error.clone());
+            self.store.inner.runtime.spawn(carried_along(async move { store.quarantine(&id, cause).await }));
+        }
+        Err(error)
+    }
+
+    /// SQLite says "full" for the disk and for `max_page_count` alike. It is not the disk if that has
+    /// room for all that the user may have; on a smaller one, it is the quota if the file has come to it.
+    fn over_quota(&self) -> bool {
+        let quota = self.store.inner.options.quota;
+        if quota == 0 {
+            return false;
+        }
+        let layout = &self.store.inner.layout;
+        if rustix::fs::statvfs(layout.root()).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) > quota) {
+            return true;
+        }
+        let wal = std::fs::metadata(wal_of(&layout.tenant(self.id()))).map(|found| found.len()).unwrap_or(0);
+        self.lease.bytes() + wal + open::PAGE_SIZE >= quota
+    }
+}
+
+impl Store {
+    async fn quarantine(&self, id: &TenantId, cause: Error) {
+        let hold = self.inner.slots.hold(id).await;
+        if hold.open().is_none_or(|database| database.combiner().faults() < FAULTS) {
+            // Another request that met the damage was here first.
+            return self.put_back(hold).await;
+        }
+        let store = self.clone();
+        let task = self.inner.runtime.spawn_blocking(carried(move || {
+            // Closed first, and not checkpointed: a damaged file is kept as found.
+            if let Some(database) = hold.open() {
+                database.abandon();
+            }
+            store.record_quarantine(hold.id(), 0, &cause);
+        }));
+        if let Err(error) = task.await {
+            tracing::error!(tenant = %id, error = %error, "quarantine did not finish");
+        }
+    }
+
+    async fn put_back(&self, hold: Hold<Database>) {
+        let id = hold.id().clone();
+        if let Err(error) = self.inner.runtime.spawn_blocking(move || Self::close_held(&hold)).await {
+            tracing::error!(tenant = %id, error = %error, "closing did not finish");
+        }
+    }
+}
