@@ -48,15 +48,19 @@ impl Provider for Clerk {
         Box::pin(async move { Ok(self.users.end - self.users.start) })
     }
 
-    fn page<'a>(&'a self, cursor: Option<&'a str>) -> BoxFuture<'a, Result<Page>> {
-        let first = cursor.map_or(self.users.start, |id| id[5..].parse::<u64>().unwrap() + 1);
+    fn page<'a>(&'a self, after: &'a [String]) -> BoxFuture<'a, Result<Page>> {
+        let first = after.first().map_or(self.users.start, |id| id[5..].parse::<u64>().unwrap() + 1);
         let last = (first + PAGE).min(self.users.end);
         Box::pin(async move {
             let body: Vec<_> = (first..last).map(|n| user(&id(n), "name", 1_700_000_000_000)).collect();
             let text = serde_json::to_vec(&body).unwrap();
             let users: Vec<WireUser> = serde_json::from_slice(&text).unwrap();
             let users = users.into_iter().map(|user| user.into_user(None)).collect::<Result<_>>()?;
-            Ok(Page { users, unusable: Vec::new(), next: (last - first == PAGE).then(|| id(last - 1)) })
+            Ok(Page {
+                users,
+                unusable: Vec::new(),
+                next: (last - first == PAGE).then(|| id(last - 1)).into_iter().collect(),
+            })
         })
     }
 
@@ -87,7 +91,7 @@ async fn fill(store: &Store, users: std::ops::Range<u64>, change: fn(u64, &mut P
 
 async fn reconcile(store: &Store, users: std::ops::Range<u64>, options: Options) -> Report {
     let syncer = Syncer::new(store.clone(), Some(Arc::new(Clerk { users })), "10%,10".parse().unwrap());
-    syncer.start(options).unwrap().await.unwrap()
+    syncer.start(options).unwrap().report.await.unwrap()
 }
 
 /// A million users who need nothing.

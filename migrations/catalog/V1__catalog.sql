@@ -75,12 +75,14 @@ CREATE TABLE deliveries (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX deliveries_by_received ON deliveries (received);
+CREATE INDEX deliveries_by_outcome ON deliveries (outcome, received);
 CREATE INDEX deliveries_by_failure ON deliveries (updated) WHERE outcome = 'failed';
 CREATE INDEX deliveries_by_tenant ON deliveries (tenant, received) WHERE tenant IS NOT NULL;
 
 -- Runs of the comparison with the provider.
 CREATE TABLE sync_runs (
     id       INTEGER PRIMARY KEY,
+    name     TEXT    NOT NULL UNIQUE,
     started  INTEGER NOT NULL,
     finished INTEGER,
     outcome  TEXT,                         -- NULL: it runs, or the server died

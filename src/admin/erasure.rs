@@ -1,7 +1,7 @@
 //! The end of a user's data, and its second life, for an operator of a running server.
 
 use axum::{
-    Json,
+    Extension,
     body::Body,
     extract::{Path, State},
 };
@@ -9,16 +9,14 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::guard::{OPERATOR, Origin, Signed};
 use crate::{
     app::App,
     catalog::model::Row,
     error::{Error, Result},
     http::{body, problem::Problem},
-    tenants::id::TenantId,
+    tenants::{id::TenantId, retention::Author},
 };
-
-/// Who the audit trail says it was; the guard adds from where.
-const ACTOR: &str = "operator";
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(purge)).routes(routes!(revive)).routes(routes!(adopt))
@@ -41,24 +39,44 @@ struct Adoption {
 }
 
 #[utoipa::path(post, path = "/api/admin/tenants/{user_id}/purge", tag = "operators", description = "Removes the file of a deleted user, for good", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), request_body = Consent, responses((status = 200, description = "The user", body = Row)))]
-async fn purge(State(app): State<App>, Path(id): Path<String>, body: Body) -> Result<Json<Row>, Problem> {
+async fn purge(
+    State(app): State<App>,
+    Extension(origin): Extension<Origin>,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<Signed<Row>, Problem> {
     let Consent { yes } = body::parse(&super::read(&app, body).await?)?;
     if !yes {
         return Err(Error::invalid("yes", "true: this erases the user's data for good").into());
     }
-    Ok(Json(app.store().purge(&parse(&id)?, ACTOR, None).await?))
+    Ok(Signed(app.store().purge(&parse(&id)?, &author(origin)).await?))
 }
 
 #[utoipa::path(post, path = "/api/admin/tenants/{user_id}/revive", tag = "operators", description = "Lets a purged user's id be used again, empty", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "The user", body = Row)))]
-async fn revive(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Row>> {
-    Ok(Json(app.store().revive(&parse(&id)?, ACTOR).await?))
+async fn revive(
+    State(app): State<App>,
+    Extension(origin): Extension<Origin>,
+    Path(id): Path<String>,
+) -> Result<Signed<Row>> {
+    Ok(Signed(app.store().revive(&parse(&id)?, &author(origin)).await?))
 }
 
 #[utoipa::path(post, path = "/api/admin/tenants/{user_id}/adopt", tag = "operators", description = "Gives a user the data of another id", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), request_body = Adoption, responses((status = 200, description = "The user", body = Row)))]
-async fn adopt(State(app): State<App>, Path(id): Path<String>, body: Body) -> Result<Json<Row>, Problem> {
+async fn adopt(
+    State(app): State<App>,
+    Extension(origin): Extension<Origin>,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<Signed<Row>, Problem> {
     let Adoption { from, replace } = body::parse(&super::read(&app, body).await?)?;
     let from = TenantId::parse(from.as_bytes()).map_err(|e| Error::invalid("from", e.to_string()))?;
-    Ok(Json(app.store().adopt(&parse(&id)?, &from, replace, ACTOR).await?))
+    Ok(Signed(app.store().adopt(&parse(&id)?, &from, replace, &author(origin)).await?))
+}
+
+/// Whoever the guard let in. What they did is in the audit trail with the deed itself, in one commit:
+/// the guard need not write it down again.
+fn author(Origin(origin): Origin) -> Author {
+    Author { actor: OPERATOR.to_owned(), origin: Some(origin) }
 }
 
 fn parse(id: &str) -> Result<TenantId> {

@@ -1,12 +1,14 @@
 //! The one way into the operator's routes: the key is checked, and what was done is written down.
 
 use axum::{
+    Json,
     extract::{MatchedPath, RawPathParams, Request, State},
     http::Method,
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 
+use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
@@ -19,6 +21,27 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Target(pub String);
 
+/// The actor of every line of the audit trail that comes from here.
+pub const OPERATOR: &str = "operator";
+
+/// Where a request comes from: put into the request's extensions.
+#[derive(Debug, Clone)]
+pub struct Origin(pub String);
+
+/// The answer to an action that is in the audit trail already, in the commit that did it.
+pub struct Signed<T>(pub T);
+
+#[derive(Clone)]
+struct IsSigned;
+
+impl<T: Serialize> IntoResponse for Signed<T> {
+    fn into_response(self) -> Response {
+        let mut response = Json(self.0).into_response();
+        response.extensions_mut().insert(IsSigned);
+        response
+    }
+}
+
 /// Puts routes behind the operator's key.
 pub fn protect(app: &App, routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
     // A route layer: a path that is none of them is 404 with the key and without.
@@ -29,7 +52,7 @@ async fn guard(
     State(app): State<App>,
     path: MatchedPath,
     params: RawPathParams,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let origin = origin(app.limits(), &request).to_string();
@@ -41,8 +64,9 @@ async fn guard(
     // What changes nothing leaves no trace, or it would have changed something after all.
     let action = action(request.method(), path.as_str()).filter(|_| !dry);
     let mut target = params.iter().next().map(|(_, value)| value.to_owned());
+    request.extensions_mut().insert(Origin(origin.clone()));
     let response = next.run(request).await;
-    if let Some(action) = action {
+    if let Some(action) = action.filter(|_| response.extensions().get::<IsSigned>().is_none()) {
         let result = match response.extensions().get::<Problem>() {
             Some(problem) => format!("{} {}", problem.status.as_u16(), problem.code),
             None => response.status().as_u16().to_string(),
@@ -54,7 +78,7 @@ async fn guard(
         let written = app
             .store()
             .catalog()
-            .write(move |tx| queries::audit(tx, now, "operator", &action, target.as_deref(), Some(&origin), &result));
+            .write(move |tx| queries::audit(tx, now, OPERATOR, &action, target.as_deref(), Some(&origin), &result));
         if let Err(error) = written.await {
             // It is done and cannot be undone by an error; the log has it, and that it is missing.
             tracing::error!(error = %error, path = path.as_str(), "an operator's action could not be recorded");
@@ -74,6 +98,9 @@ fn action(method: &Method, path: &str) -> Option<String> {
     let path = path.strip_prefix("/api/admin/").unwrap_or(path);
     let mut words = path.split('/').filter(|segment| !segment.starts_with('{'));
     let noun = words.next().unwrap_or_default();
+    if noun == "sync-users" {
+        return Some("sync".to_owned());
+    }
     Some(format!("{noun} {}", words.next().unwrap_or(verb)))
 }
 
@@ -93,6 +120,7 @@ mod tests {
             (Method::POST, "/api/admin/tenants/{id}/suspend", Some("tenants suspend")),
             (Method::DELETE, "/api/admin/tenants/{id}", Some("tenants delete")),
             (Method::POST, "/api/admin/keys/{id}/revoke", Some("keys revoke")),
+            (Method::POST, "/api/admin/sync-users", Some("sync")),
             (Method::GET, "/api/admin/tenants", None),
         ] {
             assert_eq!(action(&method, path).as_deref(), name, "{method} {path}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     Json,
-    extract::{RawQuery, State},
+    extract::{Path, RawQuery, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -19,34 +19,37 @@ use crate::{
     sync::{
         report::{Outcome, Report},
         run::Options,
+        runs::Fate,
     },
 };
 
 /// The routes.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(run, look))
+    OpenApiRouter::new().routes(routes!(run, look)).routes(routes!(look_at))
 }
 
 /// Runs one and answers with its report: 200 when it is done or held deletions back, 502 when it
-/// stopped. One that takes longer than a request may goes on by itself, and the answer is 202.
-#[utoipa::path(post, path = "/api/admin/sync-users", tag = "operators", description = "Compares the catalog with the provider and mends the difference", params(("dry_run" = Option<bool>, Query, description = "Change nothing"), ("force" = Option<bool>, Query, description = "Delete however many there are")), responses((status = 200, description = "The report", body = Object), (status = 202, description = "It goes on", body = Object), (status = 502, description = "The provider did not answer as it should", body = Object)))]
+/// stopped. One that takes longer than a request may, or that nobody wants to wait for, goes on by
+/// itself: the answer is 202 and says where to look for it.
+#[utoipa::path(post, path = "/api/admin/sync-users", tag = "operators", description = "Compares the catalog with the provider and mends the difference", params(("dry_run" = Option<bool>, Query, description = "Change nothing"), ("force" = Option<bool>, Query, description = "Delete however many there are"), ("wait" = Option<bool>, Query, description = "False: answer 202 at once")), responses((status = 200, description = "The report", body = Object), (status = 202, description = "It goes on", body = Object), (status = 502, description = "The provider did not answer as it should", body = Object)))]
 async fn run(State(app): State<App>, headers: HeaderMap, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     admin_key::check(app.config().admin_api_key.as_ref(), &headers)?;
-    let options = options(query.as_deref().unwrap_or(""))?;
-    let running = app.syncer().start(options).map_err(|error| match error.kind() {
+    let Asked { options, wait } = Asked::parse(query.as_deref().unwrap_or(""))?;
+    let started = app.syncer().start(options).map_err(|error| match error.kind() {
         ErrorKind::Config => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider_not_configured", error.message()),
         ErrorKind::Conflict => Problem::new(StatusCode::CONFLICT, "sync_running", error.message()),
         _ => error.into(),
     })?;
     let limit = app.config().request_timeout;
-    let patience = limit.saturating_sub(Duration::from_secs(1)).max(limit / 2);
-    match tokio::time::timeout(patience, running).await {
+    let patience = if wait { limit.saturating_sub(Duration::from_secs(1)).max(limit / 2) } else { Duration::ZERO };
+    match tokio::time::timeout(patience, started.report).await {
         Ok(Ok(report)) => Ok(answer(&report)),
         Ok(Err(error)) => Err(Error::internal("a reconcile did not finish").with_source(error).into()),
         Err(_) => {
-            let mut response = (StatusCode::ACCEPTED, Json(json!({"status": "running"}))).into_response();
-            response.headers_mut().insert(header::LOCATION, HeaderValue::from_static("/api/admin/sync-users"));
-            Ok(response)
+            let body = json!({"run": started.run, "status": "running"});
+            let place = HeaderValue::from_str(&format!("/api/admin/sync-users/{}", started.run));
+            let place = place.map_err(|e| Error::internal("the name of a run").with_source(e))?;
+            Ok((StatusCode::ACCEPTED, [(header::LOCATION, place)], Json(body)).into_response())
         }
     }
 }
@@ -57,11 +60,21 @@ async fn look(State(app): State<App>, headers: HeaderMap) -> Result<Json<Value>,
     admin_key::check(app.config().admin_api_key.as_ref(), &headers)?;
     let last = app.store().catalog().query(runs::last).await?;
     let last: Value = last.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Value::Null);
-    let running = app.syncer().is_running().then(|| {
-        let progress = *app.syncer().progress().borrow();
-        json!({"phase": progress.phase, "done": progress.done, "total": progress.total})
+    let running = app.syncer().running().map(|(run, progress)| {
+        let mut running = json!(progress);
+        running["run"] = json!(run);
+        running
     });
     Ok(Json(json!({"running": running, "last": last})))
+}
+
+/// What became of one run: it is under way, it ended with this report, or the server ended first.
+#[utoipa::path(get, path = "/api/admin/sync-users/{run}", tag = "operators", description = "One comparison: how far it is, or what came of it", params(("run" = String, Path, description = "What it is called")), responses((status = 200, description = "It", body = Object)))]
+async fn look_at(State(app): State<App>, headers: HeaderMap, Path(run): Path<String>) -> Result<Json<Fate>, Problem> {
+    admin_key::check(app.config().admin_api_key.as_ref(), &headers)?;
+    let fate = app.syncer().fate(&run).await?;
+    let unknown = || Error::new(ErrorKind::NotFound, "there is no such run, or it is not remembered any more");
+    Ok(Json(fate.ok_or_else(unknown)?))
 }
 
 /// A run that stopped is answered like a problem too, with what it did all the same.
@@ -77,21 +90,29 @@ fn answer(report: &Report) -> Response {
     }
 }
 
-fn options(query: &str) -> Result<Options, Error> {
-    let mut options = Options::default();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
-        let value = match value {
-            "true" | "1" => true,
-            "false" | "0" => false,
-            _ => return Err(Error::invalid(name.to_owned(), "true or false")),
-        };
-        match name {
-            "dry_run" => options.dry_run = value,
-            "force" => options.force = value,
-            // One that is misspelt must not delete anybody.
-            _ => return Err(Error::invalid(name.to_owned(), "there are dry_run and force")),
+struct Asked {
+    options: Options,
+    wait: bool,
+}
+
+impl Asked {
+    fn parse(query: &str) -> Result<Self, Error> {
+        let mut asked = Self { options: Options::default(), wait: true };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
+            let value = match value {
+                "true" | "1" => true,
+                "false" | "0" => false,
+                _ => return Err(Error::invalid(name.to_owned(), "true or false")),
+            };
+            match name {
+                "dry_run" => asked.options.dry_run = value,
+                "force" => asked.options.force = value,
+                "wait" => asked.wait = value,
+                // One that is misspelt must not delete anybody.
+                _ => return Err(Error::invalid(name.to_owned(), "there are dry_run, force and wait")),
+            }
         }
+        Ok(asked)
     }
-    Ok(options)
 }

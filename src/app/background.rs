@@ -50,10 +50,10 @@ pub(super) async fn reconcile(app: Weak<Inner>, every: Duration) {
         tokio::time::sleep(wait).await;
         let Some(app) = app.upgrade().filter(|app| !app.draining.load(Ordering::Acquire)) else { return };
         match app.syncer.start(Options::default()) {
-            Ok(running) => {
+            Ok(started) => {
                 drop(app);
                 // It reports itself, to the log and to the catalog.
-                let _ = running.await;
+                let _ = started.report.await;
             }
             Err(error) => tracing::info!(error = %error, "the scheduled reconcile did not start"),
         }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{close, open, print_json, sync};
 use crate::{
     config::{DataConfig, provider::ProviderConfig},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     sync::{
         doctor::{self, Findings},
         report::{Outcome, Report, Tally},
@@ -23,6 +23,8 @@ pub const EXAMPLES: &str = "Examples:
   cubby doctor --fix                adopt files that say whose they are, complete what was interrupted
   cubby doctor --provider           compare with Clerk's list too, as `cubby sync --dry-run` does
   cubby doctor --rebuild-catalog    after catalog.db was lost or damaged: make it anew from the files
+
+It needs the data folder for itself: stop the server first.
 
 Exit code: 0 if all is in order, 1 if something wants a hand.";
 
@@ -58,12 +60,12 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
     // Before the store opens and sweeps them away.
     let unfinished = std::fs::read_dir(root.join("tmp")).map(Iterator::count).unwrap_or(0);
     if command.rebuild_catalog {
-        let aside = doctor::set_catalog_aside(&Layout::at(root), async || open(data)).await?;
+        let aside = doctor::set_catalog_aside(&Layout::at(root), async || open(data).map_err(in_use)).await?;
         if let Some(aside) = aside {
             tracing::warn!(kept = %aside.display(), "the old catalog was moved aside");
         }
     }
-    let store = open(data)?;
+    let store = open(data).map_err(in_use)?;
     let bar = ProgressBar::no_length().with_style(
         ProgressStyle::with_template("{pos} files {per_sec}")
             .map_err(|e| Error::internal("progress bar").with_source(e))?,
@@ -88,6 +90,21 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
     }
     let agreed = provider.is_none_or(|report| report.outcome == Outcome::Done && report.differences() == 0);
     Ok(ExitCode::from(u8::from(findings.problems() > 0 || !agreed)))
+}
+
+/// A file that is being served is locked for its server, and one that looks at files beside it would
+/// see them half-moved.
+fn in_use(error: Error) -> Error {
+    if error.kind() != ErrorKind::Conflict {
+        return error;
+    }
+    let why = format!(
+        "{}. The doctor looks into every file, so it needs the folder for itself: stop the server (`systemctl stop \
+         cubby`), run this again, start it. Of a running server `cubby sync --dry-run` compares the catalog with Clerk's \
+         list and names files of nobody, and `cubby tenants list --state quarantined` says who is out of service",
+        error.message()
+    );
+    Error::new(ErrorKind::Conflict, why)
 }
 
 fn print(found: &Findings, unfinished: usize, provider: Option<&Report>) {

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{
-    place::{Folder, Place, tenant_path},
+    place::{Folder, Place, author, recorded, tenant_path},
     remote::Remote,
 };
 use crate::{
@@ -17,9 +17,6 @@ use crate::{
     error::{Error, ErrorKind, Result},
     tenants::{id::TenantId, store::Store},
 };
-
-/// Who the audit trail says it was.
-const ACTOR: &str = "command line";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -62,11 +59,26 @@ pub async fn run(data: &DataConfig, remote: &RemoteConfig, command: Command) -> 
     Ok(ExitCode::SUCCESS)
 }
 
+/// A success is in the audit trail with the deed itself; a failure is written down here.
 async fn on_folder(store: &Store, command: Command) -> Result<Row> {
-    match command {
-        Command::Purge { id, .. } => store.purge(&id, ACTOR, None).await.map_err(|e| name(e, &id)),
-        Command::Revive { id } => store.revive(&id, ACTOR).await.map_err(|e| name(e, &id)),
-        Command::Adopt { new, from, replace } => store.adopt(&new, &from, replace, ACTOR).await,
+    let author = author();
+    let (action, target, result) = match command {
+        Command::Purge { id, .. } => {
+            let result = store.purge(&id, &author).await.map_err(|e| name(e, &id));
+            ("tenants purge", id, result)
+        }
+        Command::Revive { id } => {
+            let result = store.revive(&id, &author).await.map_err(|e| name(e, &id));
+            ("tenants revive", id, result)
+        }
+        Command::Adopt { new, from, replace } => {
+            let result = store.adopt(&new, &from, replace, &author).await;
+            ("tenants adopt", new, result)
+        }
+    };
+    match result {
+        Ok(row) => Ok(row),
+        failed => recorded(store, action, Some(target.to_string()), failed).await,
     }
 }
 

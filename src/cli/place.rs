@@ -16,7 +16,7 @@ use crate::{
     },
     config::{DataConfig, door::RemoteConfig},
     error::{Error, ErrorKind, Result},
-    tenants::{id::TenantId, store::Store},
+    tenants::{id::TenantId, retention::Author, store::Store},
 };
 
 /// One of the two.
@@ -175,17 +175,21 @@ impl Place {
     }
 }
 
+/// Who the audit trail says it was, of what is done on the folder itself.
+pub(super) fn author() -> Author {
+    Author { actor: format!("uid {}", rustix::process::getuid().as_raw()), origin: Some("command line".to_owned()) }
+}
+
 /// Writes an action into the audit trail, as the server does for those that come through it.
-async fn recorded<T>(store: &Store, action: &str, target: Option<String>, result: Result<T>) -> Result<T> {
+pub(super) async fn recorded<T>(store: &Store, action: &str, target: Option<String>, result: Result<T>) -> Result<T> {
     let said = match &result {
         Ok(_) => "done".to_owned(),
         Err(error) => format!("failed: {}", error.message()),
     };
-    let actor = format!("uid {}", rustix::process::getuid().as_raw());
-    let (now, action) = (store.clock().now(), action.to_owned());
-    let written = store
-        .catalog()
-        .write(move |tx| queries::audit(tx, now, &actor, &action, target.as_deref(), Some("command line"), &said));
+    let (author, now, action) = (author(), store.clock().now(), action.to_owned());
+    let written = store.catalog().write(move |tx| {
+        queries::audit(tx, now, &author.actor, &action, target.as_deref(), author.origin.as_deref(), &said)
+    });
     let written = written.await;
     let value = result?;
     written.map_err(|e| Error::new(e.kind(), "done, but it could not be written to the audit trail").with_source(e))?;

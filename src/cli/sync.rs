@@ -1,24 +1,29 @@
 //! `cubby sync`: the reconcile, from the command line.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::{
     place::{Folder, Place},
     print_json,
-    remote::Remote,
+    remote::{Remote, segment},
 };
 use crate::{
     config::{DataConfig, door::RemoteConfig, provider::ProviderConfig},
     error::{Error, ErrorKind, Result},
     identity::{clerk::Clerk, provider::Provider},
     sync::{
-        report::{Outcome, Report, Tally},
+        report::{Outcome, Phase, Report, Tally},
         run::{Options, Syncer},
+        runs::{Fate, Progress},
     },
     tenants::store::Store,
 };
@@ -30,7 +35,8 @@ pub const EXAMPLES: &str = "Examples:
 
 While a server holds the data folder, the server does it, with its own settings and ADMIN_API_KEY.
 
-Exit code: 0 if all is done, 1 if deletions were held back or the run stopped.";
+Exit code: 0 if all is done, 1 if deletions were held back, something failed for a user, or the run
+stopped. A run that stopped because Clerk answered badly has deleted nobody.";
 
 #[derive(Debug, Args)]
 pub struct Command {
@@ -68,25 +74,49 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
         true => print_json(&report)?,
         false => print(&report),
     }
-    Ok(ExitCode::from(u8::from(report.outcome != Outcome::Done)))
+    Ok(ExitCode::from(u8::from(report.outcome != Outcome::Done || report.errors.count > 0)))
 }
 
-/// A run of the server's. One that takes longer than a request may is waited for.
+/// What the server answers to a run that it is not to wait for.
+#[derive(Deserialize)]
+struct Accepted {
+    run: String,
+}
+
+/// How often the server is asked how far it is.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How long a server that does not answer is asked again: a run goes on whoever looks.
+const ABSENCE: Duration = Duration::from_secs(30);
+
+/// A run of the server's: started, and then watched until there is a report, however long it takes.
 async fn ask(server: &Remote, options: Options) -> Result<Report> {
-    let path = format!("/api/admin/sync-users?dry_run={}&force={}", options.dry_run, options.force);
-    let mut answer: Value = server.call(Method::POST, &path, None).await?;
-    while answer.get("outcome").is_none() {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let now: Value = server.call(Method::GET, "/api/admin/sync-users", None).await?;
-        if now["running"].is_null() {
-            answer = now["last"].clone();
-            if answer.is_null() || options.dry_run {
-                let why = "the dry run took longer than a request may, and its report is in the server's log alone";
-                return Err(Error::new(ErrorKind::Timeout, why));
+    let path = format!("/api/admin/sync-users?dry_run={}&force={}&wait=false", options.dry_run, options.force);
+    let Accepted { run } = server.call(Method::POST, &path, None).await?;
+    let path = format!("/api/admin/sync-users/{}", segment(&run));
+    let (bar, mut answered) = (bar()?, Instant::now());
+    loop {
+        match server.call::<Fate>(Method::GET, &path, None).await {
+            Ok(Fate::Ended { report }) => {
+                bar.finish_and_clear();
+                return Ok(*report);
             }
+            Ok(Fate::Lost) => {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    "the server ended before the run did; what it did stays, and `cubby sync` does the rest",
+                ));
+            }
+            Ok(Fate::Running { progress }) => {
+                answered = Instant::now();
+                show(&bar, progress);
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable && answered.elapsed() < ABSENCE => {}
+            // A server that was restarted meanwhile knows nothing of a dry run.
+            Err(error) => return Err(error),
         }
+        tokio::time::sleep(LOOK).await;
     }
-    serde_json::from_value(answer).map_err(|e| Error::internal("the server's report").with_source(e))
 }
 
 /// One run, with a bar on a terminal.
@@ -94,25 +124,28 @@ pub async fn reconcile(store: &Store, config: &ProviderConfig, options: Options)
     let provider = Clerk::new(config)?.map(|clerk| Arc::new(clerk) as Arc<dyn Provider>);
     let syncer = Syncer::new(store.clone(), provider, config.sync_max_delete);
     let mut progress = syncer.progress();
-    let running = syncer.start(options)?;
-    let bar = ProgressBar::new(0).with_style(
-        ProgressStyle::with_template("{msg:>9} {pos}/{len} {wide_bar} {per_sec} {eta}")
-            .map_err(|e| Error::internal("progress bar").with_source(e))?,
-    );
+    let running = syncer.start(options)?.report;
+    let bar = bar()?;
     tokio::pin!(running);
     let report = loop {
         tokio::select! {
             report = &mut running => break report,
-            Ok(()) = progress.changed() => {
-                let now = *progress.borrow_and_update();
-                bar.set_message(now.phase);
-                bar.set_length(now.total.max(now.done));
-                bar.set_position(now.done);
-            }
+            Ok(()) = progress.changed() => show(&bar, *progress.borrow_and_update()),
         }
     };
     bar.finish_and_clear();
     report.map_err(|e| Error::internal("a reconcile did not finish").with_source(e))
+}
+
+fn bar() -> Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{msg:>9} {pos}/{len} {wide_bar} {per_sec} {eta}");
+    Ok(ProgressBar::new(0).with_style(style.map_err(|e| Error::internal("progress bar").with_source(e))?))
+}
+
+fn show(bar: &ProgressBar, now: Progress) {
+    bar.set_message(now.phase.as_str());
+    bar.set_length(now.total.max(now.done));
+    bar.set_position(now.done);
 }
 
 /// A report for people.
@@ -134,13 +167,15 @@ pub fn print(report: &Report) {
     list(&report.restored, restore, "");
     list(&report.deleted, delete, "");
     list(&report.held, "to delete, held back", "more than CUBBY_SYNC_MAX_DELETE allows; --force deletes them");
+    list(&report.undone, "to delete, not done", "the run stopped before Clerk was asked for all of them");
     list(&report.unlisted, "not listed by Clerk, but known to it", "left alone");
-    list(&report.shared_emails, "addresses of more than one user", "legal; worth a look");
+    list(&report.shared_emails, "email addresses of more than one user", "legal; worth a look");
     list(&report.orphan_files, "files of no known user", "`cubby doctor` says whose");
     list(&report.unusable_ids, "ids at Clerk that cannot be used", "");
     list(&report.errors, "errors", "");
     if let Some(error) = &report.error {
-        println!("stopped: {error}");
+        let at = report.stopped.map_or("starting", Phase::as_str);
+        println!("stopped: {error} (while {at}; what comes after that was not begun)");
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! - A page has at most 500 users: a larger limit silently gives 10.
 //! - Pages go by `starting_after` and creation time: a large offset times out. A page that is not
-//!   full is the last.
+//!   full is the last. What Clerk answers when the user it is to start after was deleted is not
+//!   documented: any refusal of the question counts as that.
 //! - 1000 requests in 10 s in production, 100 in development; beyond, 429 with `Retry-After` in
 //!   seconds.
 //! - Errors are `{"errors":[{"message","long_message","code"}],"clerk_trace_id"}`.
@@ -112,10 +113,43 @@ impl Clerk {
         Err(Failure { retry_after: retry_after.map(Duration::from_secs), ..Failure::refused(status, &body) })
     }
 
-    async fn users(&self, query: &[(&str, &str)], retries: usize) -> Result<Vec<WireUser>> {
-        Ok(self.ask("/users", query, retries).await?)
+    async fn users(&self, query: &[(&str, &str)], retries: usize) -> Result<Vec<WireUser>, Failure> {
+        self.ask("/users", query, retries).await
+    }
+
+    /// The users after the first cursor that Clerk knows, and which one that was. A cursor is a user,
+    /// and a user may be deleted between one page and the next.
+    async fn first_page_after(&self, cursors: &[String]) -> Result<(Option<usize>, Vec<WireUser>)> {
+        let limit = PAGE.to_string();
+        let query = [("limit", limit.as_str()), ("order_by", "+created_at")];
+        for (at, cursor) in cursors.iter().enumerate() {
+            let query = [query[0], query[1], ("starting_after", cursor.as_str())];
+            match self.users(&query, self.retries).await {
+                // Nobody after the last one, or a cursor that is gone: the one before tells.
+                Ok(users) if users.is_empty() && at == 0 && cursors.len() > 1 => {}
+                Ok(users) => return Ok((Some(at), users)),
+                Err(failure) if failure.cursor_refused => {
+                    tracing::debug!(cursor, error = %failure.error, "a cursor is gone; an earlier one is tried");
+                }
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+        // Who was listed before is listed again, which the caller has to bear.
+        Ok((None, self.users(&query, self.retries).await?))
     }
 }
+
+/// Where the page after one with these users may begin: after its last user; should they be deleted
+/// by then, after one before them, in growing steps; and at last where the page itself began.
+fn cursors(ids: &[String], before: &[String]) -> Vec<String> {
+    let steps =
+        std::iter::successors(Some(1), |back: &usize| back.checked_mul(2)).take_while(|back| *back <= ids.len());
+    let of_this = steps.filter_map(|back| ids.get(ids.len() - back).cloned());
+    of_this.chain(before.iter().take(CURSORS_BEFORE).cloned()).collect()
+}
+
+/// How many cursors of the page before are kept.
+const CURSORS_BEFORE: usize = 4;
 
 /// Retries while somebody waits for the answer.
 const HURRIED: usize = 2;
@@ -146,28 +180,27 @@ impl Provider for Clerk {
         })
     }
 
-    fn page<'a>(&'a self, cursor: Option<&'a str>) -> BoxFuture<'a, Result<Page>> {
+    fn page<'a>(&'a self, after: &'a [String]) -> BoxFuture<'a, Result<Page>> {
         Box::pin(async move {
-            let limit = PAGE.to_string();
-            let mut query = vec![("limit", limit.as_str()), ("order_by", "+created_at")];
-            query.extend(cursor.map(|cursor| ("starting_after", cursor)));
-            let users = self.users(&query, self.retries).await?;
+            let (at, users) = self.first_page_after(after).await?;
             let full = users.len() >= PAGE;
             let mut page = Page::default();
-            let mut last = None;
+            let mut ids = Vec::with_capacity(users.len());
             for user in users {
-                last = user.raw_id().map(str::to_owned);
-                let Some(raw) = last.clone() else { return Err(provider("Clerk listed a user without an id")) };
+                let Some(raw) = user.raw_id().map(str::to_owned) else {
+                    return Err(provider("Clerk listed a user without an id"));
+                };
+                ids.push(raw.clone());
                 match user.into_user(None) {
                     Ok(user) => page.users.push(user),
                     Err(_) => page.unusable.push(raw),
                 }
             }
-            page.next = last.filter(|_| full);
-            match (&page.next, cursor) {
-                (Some(next), Some(cursor)) if next == cursor => Err(provider("Clerk's list does not advance")),
-                _ => Ok(page),
+            if !full {
+                return Ok(page);
             }
+            page.next = cursors(&ids, at.map_or(&[], |at| &after[at..]));
+            Ok(page)
         })
     }
 
@@ -200,6 +233,9 @@ struct Failure {
     /// The thing asked for does not exist, in Clerk's own words: a 404 from something else on the
     /// way is not one.
     missing: bool,
+    /// Clerk cannot make anything of the question, again in its own words. Of a page after some user
+    /// it means that there is no such user any more: nothing else in that question ever changes.
+    cursor_refused: bool,
     retry_after: Option<Duration>,
 }
 
@@ -223,7 +259,7 @@ impl Failure {
     }
 
     fn lasting(message: impl Into<std::borrow::Cow<'static, str>>) -> Self {
-        Self { error: provider(message), transient: false, missing: false, retry_after: None }
+        Self { error: provider(message), transient: false, missing: false, cursor_refused: false, retry_after: None }
     }
 
     fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
@@ -247,7 +283,8 @@ impl Failure {
         };
         let message = format!("Clerk answered {status}: {said} ({}{trace}){hint}", first.code);
         let missing = status == 404 && first.code == "resource_not_found";
-        Self { transient, missing, ..Self::lasting(message) }
+        let cursor_refused = missing || status == 400 || status == 422;
+        Self { transient, missing, cursor_refused, ..Self::lasting(message) }
     }
 }
 

@@ -9,8 +9,10 @@
 //! | [`claims`] | which tokens are session tokens of ours, by what is in them |
 //! | [`provider`] | what is asked of the identity provider |
 //! | [`clerk`] | how Clerk is asked |
+//! | [`circuit`] | when to stop asking |
 //! | [`user`] | what is read of a user as the provider writes it |
 
+pub mod circuit;
 pub mod claims;
 pub mod clerk;
 pub mod jwks;

@@ -16,8 +16,9 @@ pub trait Provider: Send + Sync {
     /// How many users there are.
     fn count(&self) -> BoxFuture<'_, Result<u64>>;
 
-    /// Users in the order of their creation, those after `cursor`. The first page has none.
-    fn page<'a>(&'a self, cursor: Option<&'a str>) -> BoxFuture<'a, Result<Page>>;
+    /// Users in the order of their creation: those after the first of `after` who still exists, or
+    /// from the beginning. The first page has none; for the others it is what the page before said.
+    fn page<'a>(&'a self, after: &'a [String]) -> BoxFuture<'a, Result<Page>>;
 
     /// Those of up to [`AMONG`] ids who exist.
     fn among<'a>(&'a self, ids: &'a [TenantId]) -> BoxFuture<'a, Result<Vec<User>>>;
@@ -31,8 +32,9 @@ pub const AMONG: usize = 100;
 pub struct Page {
     /// Users.
     pub users: Vec<User>,
-    /// How many more there were whose ids cannot be tenants'.
+    /// The ids of those who cannot be tenants.
     pub unusable: Vec<String>,
-    /// Where the next page begins; none: this was the last.
-    pub next: Option<String>,
+    /// Where the next page begins: after the first of these who still exists by then. None: this was
+    /// the last.
+    pub next: Vec<String>,
 }

@@ -3,6 +3,10 @@
 //! Asked once however many requests come for one id, not again for a while once the answer was no,
 //! and only so often a minute for all ids together: a scan over made-up ids must not use up what
 //! Clerk allows.
+//!
+//! When the provider is down, nobody queues for it. A look-up has a few seconds; so many are under
+//! way at once and no more; and after a few failures in a row a circuit opens, behind which requests
+//! for the unknown are refused at once. Known tenants never come here.
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -18,7 +22,7 @@ use super::carry;
 use crate::{
     catalog::model::State,
     error::{Error, ErrorKind, Result},
-    identity::provider::Provider,
+    identity::{circuit::Circuit, provider::Provider},
     telemetry::metrics,
     tenants::{id::TenantId, store::Store},
 };
@@ -29,6 +33,17 @@ const NO_FOR: Duration = Duration::from_secs(60);
 /// Ids of which the no is remembered; the least used are forgotten first.
 const NOES: u64 = 100_000;
 
+/// How long a look-up may take, its retries included: somebody waits for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Look-ups under way at once, of different ids.
+const AT_ONCE: usize = 64;
+
+/// Failures in a row after which the provider is left alone, and for how long. What is refused
+/// meanwhile is told to come back after as long (`Retry-After` in `http/problem.rs`).
+const FAILURES: u32 = 3;
+const REST: Duration = Duration::from_secs(5);
+
 type Flight = Shared<BoxFuture<'static, Result<bool>>>;
 
 /// Asks the provider for users who are not known here.
@@ -38,6 +53,7 @@ pub struct OnDemand {
     absent: Cache<TenantId, ()>,
     flights: Mutex<HashMap<TenantId, Flight>>,
     limit: DefaultDirectRateLimiter,
+    circuit: Circuit,
 }
 
 impl OnDemand {
@@ -50,6 +66,7 @@ impl OnDemand {
             absent: Cache::builder().max_capacity(NOES).time_to_live(NO_FOR).build(),
             flights: Mutex::default(),
             limit: RateLimiter::direct(quota),
+            circuit: Circuit::resting(FAILURES, REST),
         })
     }
 
@@ -57,7 +74,7 @@ impl OnDemand {
     ///
     /// # Errors
     /// [`ErrorKind::Provider`] if the provider does not answer as it should, [`ErrorKind::Busy`] if
-    /// it was asked too often; both say nothing of the user.
+    /// it is asked too much; both say nothing of the user.
     pub async fn ensure(self: &Arc<Self>, id: &TenantId) -> Result<bool> {
         if self.absent.contains_key(id) {
             return Ok(false);
@@ -66,6 +83,7 @@ impl OnDemand {
             let mut flights = self.flights.lock();
             match flights.get(id) {
                 Some(flight) => flight.clone(),
+                None if flights.len() >= AT_ONCE => return Err(busy()),
                 None => {
                     let flight = self.clone().look(id.clone()).boxed().shared();
                     flights.insert(id.clone(), flight.clone());
@@ -88,14 +106,17 @@ impl OnDemand {
             return Ok(row.state != State::Deleted);
         }
         let Some(provider) = &self.provider else { return Ok(false) };
-        if self.limit.check().is_err() {
-            metrics::on_demand("limited");
-            return Err(Error::new(
-                ErrorKind::Busy,
-                "too many unknown users are being looked up; try again in a moment",
-            ));
-        }
-        match provider.get(&id).await {
+        let mut asked = false;
+        let question = async {
+            if self.limit.check().is_err() {
+                return Err(busy());
+            }
+            asked = true;
+            let late = || Error::new(ErrorKind::Provider, "Clerk did not answer in time");
+            tokio::time::timeout(PATIENCE, provider.get(&id)).await.unwrap_or_else(|_| Err(late()))
+        };
+        let answer = self.circuit.ask(question).await;
+        match answer {
             Ok(Some(user)) => {
                 let made = carry::create(&self.store, user, self.store.clock().now()).await?;
                 tracing::info!(tenant = %id, "created on its first request: the provider knows the user");
@@ -108,6 +129,13 @@ impl OnDemand {
                 self.absent.insert(id, ());
                 Ok(false)
             }
+            // The circuit is open, and it was logged when it opened.
+            Err(error) if !asked => {
+                if error.kind() == ErrorKind::Provider {
+                    metrics::on_demand("refused");
+                }
+                Err(error)
+            }
             Err(error) => {
                 tracing::warn!(tenant = %id, error = %error, "an unknown user could not be looked up");
                 metrics::on_demand("failed");
@@ -115,4 +143,9 @@ impl OnDemand {
             }
         }
     }
+}
+
+fn busy() -> Error {
+    metrics::on_demand("limited");
+    Error::new(ErrorKind::Busy, "too many unknown users are being looked up; try again in a moment")
 }

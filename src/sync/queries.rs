@@ -9,8 +9,9 @@ type Sql<T> = rusqlite::Result<T>;
 pub(super) fn create(conn: &Connection) -> Sql<()> {
     conn.execute_batch(
         "CREATE TABLE users (id TEXT NOT NULL PRIMARY KEY, email TEXT, first TEXT, last TEXT, username TEXT, image \
-         TEXT, role TEXT, updated INTEGER, metadata TEXT) STRICT, WITHOUT ROWID; CREATE TABLE absent (id TEXT NOT NULL \
-         PRIMARY KEY) STRICT, WITHOUT ROWID",
+         TEXT, role TEXT, updated INTEGER, metadata TEXT) STRICT, WITHOUT ROWID; CREATE TABLE unusable (id TEXT NOT \
+         NULL PRIMARY KEY) STRICT, WITHOUT ROWID; CREATE TABLE absent (id TEXT NOT NULL PRIMARY KEY) STRICT, WITHOUT \
+         ROWID",
     )
 }
 
@@ -28,8 +29,31 @@ pub(super) fn add(conn: &Connection, user: &User) -> Sql<()> {
     Ok(())
 }
 
+pub(super) fn add_unusable(conn: &Connection, id: &String) -> Sql<()> {
+    conn.prepare_cached("INSERT OR IGNORE INTO unusable VALUES (?1)")?.execute([id])?;
+    Ok(())
+}
+
 pub(super) fn count(conn: &Connection) -> Sql<u64> {
-    conn.query_row("SELECT count(*) FROM users", [], |row| row.get::<_, i64>(0).map(i64::unsigned_abs))
+    conn.query_row("SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM unusable)", [], |row| {
+        row.get::<_, i64>(0).map(i64::unsigned_abs)
+    })
+}
+
+pub(super) fn holds(conn: &Connection, id: &str) -> Sql<bool> {
+    conn.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM users WHERE id = ?1) OR EXISTS (SELECT 1 FROM unusable WHERE id = ?1)",
+    )?
+    .query_row([id], |row| row.get(0))
+}
+
+pub(super) fn unusable(conn: &Connection, mut each: impl FnMut(&str)) -> Sql<()> {
+    let mut statement = conn.prepare("SELECT id FROM unusable ORDER BY id")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        each(row.get_ref(0)?.as_str()?);
+    }
+    Ok(())
 }
 
 pub(super) fn users(conn: &Connection, after: &str, limit: u32) -> Sql<Vec<User>> {
@@ -53,6 +77,11 @@ pub(super) fn users(conn: &Connection, after: &str, limit: u32) -> Sql<Vec<User>
 
 pub(super) fn set_absent(conn: &Connection, id: &TenantId) -> Sql<()> {
     conn.prepare_cached("INSERT OR IGNORE INTO absent VALUES (?1)")?.execute([id.as_str()])?;
+    Ok(())
+}
+
+pub(super) fn unset_absent(conn: &Connection, id: &TenantId) -> Sql<()> {
+    conn.prepare_cached("DELETE FROM absent WHERE id = ?1")?.execute([id.as_str()])?;
     Ok(())
 }
 

@@ -31,6 +31,36 @@ impl Outcome {
     }
 }
 
+/// What a run does, in this order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Brings the provider's list here. Nothing is changed.
+    #[default]
+    Listing,
+    /// Creates, updates and restores.
+    Mending,
+    /// Asks for those who are absent by name. Nobody is deleted before all of them were.
+    Asking,
+    /// Deletes; the provider has no part in it.
+    Deleting,
+    /// Looks for what is to be reported.
+    Reporting,
+}
+
+impl Phase {
+    /// The word for people and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Listing => "listing",
+            Self::Mending => "mending",
+            Self::Asking => "asking",
+            Self::Deleting => "deleting",
+            Self::Reporting => "reporting",
+        }
+    }
+}
+
 /// How many, and some of them by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
@@ -53,6 +83,9 @@ impl Tally {
 /// What a run found and did; in a dry run, what it would do.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Report {
+    /// What the run is called.
+    #[serde(default)]
+    pub run: String,
     /// How it ended.
     pub outcome: Outcome,
     /// Whether nothing was changed.
@@ -91,6 +124,12 @@ pub struct Report {
     pub unusable_ids: Tally,
     /// What went wrong with single users; the rest went on.
     pub errors: Tally,
+    /// Found to be absent there, and not deleted because the run stopped before it was sure of all.
+    #[serde(default)]
+    pub undone: Tally,
+    /// What the run was at when it stopped; what comes after it was not begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Phase>,
     /// Why the run stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -98,13 +137,14 @@ pub struct Report {
 
 impl Report {
     /// Of a run that begins now.
-    pub fn begin(now: Millis, dry_run: bool, forced: bool) -> Self {
-        Self { dry_run, forced, started: clock::rfc3339(now).to_string(), ..Self::default() }
+    pub fn begin(run: &str, now: Millis, dry_run: bool, forced: bool) -> Self {
+        Self { run: run.to_owned(), dry_run, forced, started: clock::rfc3339(now).to_string(), ..Self::default() }
     }
 
-    /// It stopped because of `error`.
-    pub fn stop(&mut self, error: &Error) {
+    /// It stopped in `phase` because of `error`.
+    pub fn stop(&mut self, phase: Phase, error: &Error) {
         self.outcome = Outcome::Failed;
+        self.stopped = Some(phase);
         self.error = Some(error.detail());
     }
 

@@ -1,12 +1,6 @@
 //! One reconcile: list, compare, mend, report.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Instant};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -15,23 +9,26 @@ use tokio::{
 
 use super::{
     carry,
-    plan::{Diff, Step},
-    report::{Outcome, Report, Tally},
-    spool::{Spool, chunks},
+    mend::{AT_ONCE, Mending},
+    merge::Merge,
+    plan::Step,
+    report::{Outcome, Phase, Report},
+    runs::{Fate, Progress, Runs, Turn},
+    spool::Spool,
 };
 use crate::{
     catalog::{
-        model::{Counts, Millis, Row},
-        queries::{self, runs},
+        model::{Counts, Millis},
+        queries::runs,
     },
     config::provider::Part,
     error::{Error, ErrorKind, Result},
     identity::{
+        circuit::{Circuit, Guarded},
         provider::{AMONG, Provider},
-        user::User,
     },
     telemetry::metrics,
-    tenants::{id::TenantId, path, store::Store},
+    tenants::{id::TenantId, store::Store},
 };
 
 /// What a run may do.
@@ -43,51 +40,63 @@ pub struct Options {
     pub force: bool,
 }
 
-/// How far a run is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// What it does now.
-    pub phase: &'static str,
-    /// How many users it has gone through in this phase.
-    pub done: u64,
-    /// Of how many, as far as is known.
-    pub total: u64,
-}
-
 /// Compares and mends; one run at a time.
 pub struct Syncer {
     store: Store,
     provider: Option<Arc<dyn Provider>>,
     max_delete: Part,
-    running: AtomicBool,
-    progress: watch::Sender<Progress>,
+    runs: Arc<Runs>,
 }
 
-/// Files made, moved or updated at once.
-const AT_ONCE: usize = 16;
+/// A run that was started.
+pub struct Started {
+    /// What it is called.
+    pub run: String,
+    /// Its report, in the end. It goes on when nobody waits for it any more.
+    pub report: JoinHandle<Report>,
+}
 
 /// Rows and updates handled together.
-const CHUNK: usize = 500;
+pub(super) const CHUNK: usize = 500;
 
 /// The share of users that may be missing from a list for it to count as whole: some are deleted
 /// while it is read.
 const SHORTFALL: u64 = 100;
 
+/// Addresses of more than one user that are looked up at once.
+const SHARED: u32 = 1000;
+
 impl Syncer {
     /// Over a store and a provider, if one is configured.
     pub fn new(store: Store, provider: Option<Arc<dyn Provider>>, max_delete: Part) -> Arc<Self> {
-        let progress = watch::Sender::new(Progress::default());
-        Arc::new(Self { store, provider, max_delete, running: AtomicBool::new(false), progress })
+        Arc::new(Self { store, provider, max_delete, runs: Runs::new() })
     }
 
-    /// Whether a run is under way.
-    pub fn is_running(&self) -> bool {
-        self.running.load(Ordering::Acquire)
+    /// The run that is under way, and how far it is.
+    pub fn running(&self) -> Option<(String, Progress)> {
+        self.runs.running()
     }
 
     /// How far it is.
     pub fn progress(&self) -> watch::Receiver<Progress> {
-        self.progress.subscribe()
+        self.runs.progress()
+    }
+
+    /// What became of one run; none if there was none of this name.
+    pub async fn fate(&self, run: &str) -> Result<Option<Fate>> {
+        if let Some(fate) = self.runs.find(run) {
+            return Ok(Some(fate));
+        }
+        let name = run.to_owned();
+        let kept = self.store.catalog().query(move |conn| runs::find(conn, &name)).await?;
+        Ok(match kept {
+            None => None,
+            Some(None) => Some(Fate::Lost),
+            Some(Some(text)) => {
+                let report = serde_json::from_str(&text);
+                Some(Fate::Ended { report: report.map_err(|e| Error::internal("a kept report").with_source(e))? })
+            }
+        })
     }
 
     /// The provider, if one is configured.
@@ -97,40 +106,41 @@ impl Syncer {
             .ok_or_else(|| Error::config("set CLERK_SECRET_KEY: without it Clerk cannot be asked who exists"))
     }
 
-    /// Starts a run. It goes on when nobody waits for it any more.
+    /// Starts a run.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] without a provider, [`ErrorKind::Conflict`] while another run is under
     /// way.
-    pub fn start(self: &Arc<Self>, options: Options) -> Result<JoinHandle<Report>> {
+    pub fn start(self: &Arc<Self>, options: Options) -> Result<Started> {
         let provider = self.provider()?.clone();
-        let turn = Turn::take(self)?;
-        let this = self.clone();
-        Ok(tokio::spawn(async move {
-            let report = this.run(&*provider, options).await;
-            drop(turn);
-            report
-        }))
+        let turn = self.runs.begin()?;
+        let (this, run) = (self.clone(), turn.run().to_owned());
+        Ok(Started { run, report: tokio::spawn(async move { this.run(turn, &*provider, options).await }) })
     }
 
-    async fn run(&self, provider: &dyn Provider, options: Options) -> Report {
+    async fn run(&self, turn: Turn, provider: &dyn Provider, options: Options) -> Report {
         let (clock, started) = (Instant::now(), self.store.clock().now());
-        let mut report = Report::begin(started, options.dry_run, options.force);
+        let mut report = Report::begin(turn.run(), started, options.dry_run, options.force);
+        let name = turn.run().to_owned();
         let id = match options.dry_run {
             true => Ok(None),
-            false => self.store.catalog().write(move |tx| runs::begin(tx, started)).await.map(Some),
+            false => self.store.catalog().write(move |tx| runs::begin(tx, &name, started)).await.map(Some),
         };
+        let circuit = Circuit::stopping();
+        let guarded = Guarded { provider, circuit: &circuit };
+        let one = One { syncer: self, turn: &turn, provider: &guarded, circuit: &circuit, options, since: started };
         let result = match &id {
-            Ok(_) => self.reconcile(provider, options, started, &mut report).await,
+            Ok(_) => one.reconcile(&mut report).await,
             Err(error) => Err(error.clone()),
         };
         if let Err(error) = result {
-            tracing::error!(error = %error, "a reconcile stopped");
-            report.stop(&error);
+            tracing::error!(run = turn.run(), phase = turn.phase().as_str(), error = %error, "a reconcile stopped");
+            report.stop(turn.phase(), &error);
         }
         report.duration_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
         metrics::sync_run(report.outcome.as_str(), clock.elapsed());
         tracing::info!(
+            run = turn.run(),
             outcome = report.outcome.as_str(),
             dry_run = options.dry_run,
             created = report.created.count,
@@ -138,6 +148,7 @@ impl Syncer {
             restored = report.restored.count,
             deleted = report.deleted.count,
             held = report.held.count,
+            undone = report.undone.count,
             took_ms = report.duration_ms,
             "reconciled"
         );
@@ -149,81 +160,97 @@ impl Syncer {
                 tracing::error!(error = %error, "the report of a reconcile could not be kept");
             }
         }
+        turn.end(&report);
         report
     }
+}
 
-    async fn reconcile(
-        &self,
-        provider: &dyn Provider,
-        options: Options,
-        since: Millis,
-        report: &mut Report,
-    ) -> Result<()> {
-        report.local_count = live(self.store.counts().await?);
-        let spool = self.list(provider, report).await?;
-        self.compare(&spool, options, since, report).await?;
-        self.remove(provider, &spool, options, since, report).await?;
-        for (email, users) in self.store.catalog().query(|conn| runs::shared_emails(conn, u32::MAX)).await? {
-            report.shared_emails.add(&format!("{email} ({users} users)"));
+/// One run.
+struct One<'a> {
+    syncer: &'a Syncer,
+    turn: &'a Turn,
+    provider: &'a dyn Provider,
+    circuit: &'a Circuit,
+    options: Options,
+    since: Millis,
+}
+
+impl One<'_> {
+    async fn reconcile(&self, report: &mut Report) -> Result<()> {
+        report.local_count = live(self.syncer.store.counts().await?);
+        let spool = self.list(report).await?;
+        let absent = self.compare(&spool, report).await?;
+        if self.may_delete(&spool, absent, report).await? {
+            self.delete(&spool, absent, report).await?;
         }
-        Ok(())
+        self.look_around(report).await
     }
 
     /// Brings the provider's whole list here.
-    async fn list(&self, provider: &dyn Provider, report: &mut Report) -> Result<Spool> {
-        report.provider_count = provider.count().await?;
-        let folder = self.store.layout().tmp();
+    async fn list(&self, report: &mut Report) -> Result<Spool> {
+        report.provider_count = self.provider.count().await?;
+        let folder = self.syncer.store.layout().tmp();
         let spool = blocking(move || Spool::new(&folder)).await?;
-        let mut cursor: Option<String> = None;
+        let mut next: Vec<String> = Vec::new();
         let mut seen = 0;
         loop {
-            let page = provider.page(cursor.as_deref()).await?;
-            seen += page.users.len() as u64;
-            page.unusable.iter().for_each(|id| report.unusable_ids.add(id));
-            let (into, users) = (spool.clone(), page.users);
-            blocking(move || into.add(&users)).await?;
-            self.progress.send_replace(Progress { phase: "listing", done: seen, total: report.provider_count });
-            cursor = page.next;
-            if cursor.is_none() {
+            let page = self.provider.page(&next).await?;
+            let (into, users, unusable) = (spool.clone(), page.users, page.unusable);
+            let new = blocking(move || into.add(&users, &unusable)).await?;
+            seen += new;
+            self.turn.at(Phase::Listing, seen, report.provider_count);
+            next = page.next;
+            if next.is_empty() {
                 break;
+            }
+            if new == 0 {
+                return Err(self.distrust("Clerk's list goes round in a circle; nothing was changed".to_owned()));
             }
         }
         let of = spool.clone();
-        report.provider_listed = blocking(move || of.count()).await? + report.unusable_ids.count;
+        let mut unusable = std::mem::take(&mut report.unusable_ids);
+        let listed = blocking(move || {
+            of.unusable(|id| unusable.add(id))?;
+            Ok((of.count()?, unusable))
+        });
+        (report.provider_listed, report.unusable_ids) = listed.await?;
         let (listed, counted) = (report.provider_listed, report.provider_count);
         if listed + (counted / SHORTFALL).max(10) < counted || (listed == 0 && counted > 0) {
-            return Err(Error::new(
-                ErrorKind::Provider,
-                format!("Clerk listed {listed} of the {counted} users it says there are; nothing was changed"),
-            ));
+            let why = format!("Clerk listed {listed} of the {counted} users it says there are; nothing was changed");
+            return Err(self.distrust(why));
         }
-        if listed == 0 && report.local_count > 0 && !report.forced {
-            return Err(Error::new(
-                ErrorKind::Provider,
-                format!(
-                    "Clerk has no users and {} live here: most likely CLERK_SECRET_KEY is another instance's. Nothing \
-                     was changed; use force if it is right",
-                    report.local_count
-                ),
-            ));
+        if listed == 0 && report.local_count > 0 && !self.options.force {
+            return Err(self.distrust(format!(
+                "Clerk has no users and {} live here: most likely CLERK_SECRET_KEY is another instance's. Nothing was \
+                 changed; use force if it is right",
+                report.local_count
+            )));
         }
         Ok(spool)
     }
 
+    /// An answer that cannot be true is as bad as none.
+    fn distrust(&self, why: String) -> Error {
+        self.circuit.distrust(Error::new(ErrorKind::Provider, why))
+    }
+
     /// Merges both lists and mends all but those who are absent there, who are noted in the spool.
-    async fn compare(&self, spool: &Spool, options: Options, since: Millis, report: &mut Report) -> Result<()> {
+    /// Says how many those are.
+    async fn compare(&self, spool: &Spool, report: &mut Report) -> Result<u64> {
         let total = report.local_count.max(report.provider_listed);
+        self.turn.at(Phase::Mending, 0, total);
         let (steps, mut found) = mpsc::channel(CHUNK);
-        let merge = Merge { store: self.store.clone(), spool: spool.clone(), since };
+        let store = &self.syncer.store;
+        let merge = Merge { store: store.clone(), spool: spool.clone(), since: self.since };
         let merged = tokio::task::spawn_blocking(move || merge.run(&steps));
-        let mut mending = Mending { store: &self.store, options, since, running: JoinSet::new(), updates: Vec::new() };
+        let mut mending = Mending::new(store, self.options, self.since);
         let mut absent = Vec::new();
-        let mut done = 0;
+        let (mut done, mut count) = (0, 0);
         while let Some(step) = found.recv().await {
             done += 1;
             match step {
                 Step::Delete(id) => {
-                    report.deleted.add(&id);
+                    count += 1;
                     absent.push(id);
                     if absent.len() >= CHUNK {
                         note_absent(spool, std::mem::take(&mut absent)).await?;
@@ -232,55 +259,75 @@ impl Syncer {
                 step => mending.take(step, report).await,
             }
             if done % CHUNK as u64 == 0 {
-                self.progress.send_replace(Progress { phase: "mending", done, total });
+                self.turn.at(Phase::Mending, done, total);
             }
         }
         mending.finish(report).await;
         note_absent(spool, absent).await?;
         let merged = merged.await.map_err(|e| Error::internal("a comparison did not finish").with_source(e))??;
-        report.unchanged = merged.unchanged;
+        report.unchanged += merged.unchanged;
         report.orphan_files = merged.orphans;
-        Ok(())
+        Ok(count)
     }
 
-    /// Deletes those who are absent there, if they are not too many and are absent by name too.
-    async fn remove(
-        &self,
-        provider: &dyn Provider,
-        spool: &Spool,
-        options: Options,
-        since: Millis,
-        report: &mut Report,
-    ) -> Result<()> {
-        let absent = std::mem::take(&mut report.deleted);
-        let limit = self.max_delete.of(report.local_count);
-        if absent.count > limit && !options.force {
-            tracing::warn!(absent = absent.count, limit, "more users are absent at the provider than may be deleted");
-            report.held = absent;
+    /// Whether those who are absent may be deleted: they are not too many, and the provider, asked for
+    /// each by name, does not have them either. All are asked for before the first is deleted, so that
+    /// a run that stops has deleted nobody.
+    async fn may_delete(&self, spool: &Spool, absent: u64, report: &mut Report) -> Result<bool> {
+        self.turn.at(Phase::Asking, 0, absent);
+        let limit = self.syncer.max_delete.of(report.local_count);
+        if absent > limit && !self.options.force {
+            tracing::warn!(absent, limit, "more users are absent at the provider than may be deleted");
+            each_absent(spool, CHUNK, |ids| ids.iter().for_each(|id| report.held.add(id))).await?;
             report.outcome = Outcome::Held;
-            return Ok(());
+            return Ok(false);
         }
+        let mut asked = 0;
+        let mut after: Option<TenantId> = None;
+        loop {
+            let ids = absent_after(spool, after.take(), AMONG).await?;
+            let Some(last) = ids.last() else { break };
+            after = Some(last.clone());
+            let there = match self.provider.among(&ids).await {
+                Ok(there) => there,
+                Err(error) => {
+                    each_absent(spool, CHUNK, |ids| ids.iter().for_each(|id| report.undone.add(id))).await?;
+                    return Err(error);
+                }
+            };
+            asked += ids.len() as u64;
+            let known: Vec<TenantId> = ids.into_iter().filter(|id| there.iter().any(|user| user.id == *id)).collect();
+            known.iter().for_each(|id| report.unlisted.add(id));
+            let of = spool.clone();
+            blocking(move || of.unset_absent(&known)).await?;
+            self.turn.at(Phase::Asking, asked, absent);
+        }
+        // Nobody is deleted on the word of a provider that is not believed.
+        self.circuit.check()?;
+        Ok(true)
+    }
+
+    async fn delete(&self, spool: &Spool, absent: u64, report: &mut Report) -> Result<()> {
+        self.turn.at(Phase::Deleting, 0, absent);
         let mut after: Option<TenantId> = None;
         let mut done = 0;
         loop {
-            let (of, from) = (spool.clone(), after.clone());
-            let ids = blocking(move || of.absent(from.as_ref(), u32::try_from(AMONG).unwrap_or(1))).await?;
+            let ids = absent_after(spool, after.take(), CHUNK).await?;
             let Some(last) = ids.last() else { return Ok(()) };
             after = Some(last.clone());
-            let there = provider.among(&ids).await?;
+            let mut ids = ids.into_iter();
             let mut running = JoinSet::new();
-            for id in ids {
-                if there.iter().any(|user| user.id == id) {
-                    report.unlisted.add(&id);
-                    continue;
+            loop {
+                while running.len() < AT_ONCE
+                    && let Some(id) = ids.next()
+                {
+                    let (store, dry_run, since) = (self.syncer.store.clone(), self.options.dry_run, self.since);
+                    running.spawn(async move {
+                        let gone = if dry_run { Ok(true) } else { carry::delete(&store, &id, since).await };
+                        (id, gone)
+                    });
                 }
-                let (store, dry_run) = (self.store.clone(), options.dry_run);
-                running.spawn(async move {
-                    let gone = if dry_run { Ok(true) } else { carry::delete(&store, &id, since).await };
-                    (id, gone)
-                });
-            }
-            while let Some(result) = running.join_next().await {
+                let Some(result) = running.join_next().await else { break };
                 let (id, gone) = result.map_err(|e| Error::internal("a deletion did not finish").with_source(e))?;
                 done += 1;
                 match gone {
@@ -289,7 +336,26 @@ impl Syncer {
                     Err(error) => report.errors.add(&format!("{id}: {error}")),
                 }
             }
-            self.progress.send_replace(Progress { phase: "deleting", done, total: absent.count });
+            self.turn.at(Phase::Deleting, done, absent);
+        }
+    }
+
+    /// What is legal and worth a look.
+    async fn look_around(&self, report: &mut Report) -> Result<()> {
+        self.turn.at(Phase::Reporting, 0, 0);
+        let mut after = String::new();
+        loop {
+            let from = after.clone();
+            let shared =
+                self.syncer.store.catalog().query(move |conn| runs::shared_emails(conn, &from, SHARED)).await?;
+            let Some(last) = shared.last() else { return Ok(()) };
+            after.clone_from(&last.email);
+            // Not the address: reports are kept for longer than the people they are about.
+            for one in &shared {
+                let more = one.users - one.some.len() as u64;
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                report.shared_emails.add(&format!("{}{more}", one.some.join(", ")));
+            }
         }
     }
 }
@@ -310,153 +376,19 @@ async fn note_absent(spool: &Spool, ids: Vec<TenantId>) -> Result<()> {
     blocking(move || spool.set_absent(&ids)).await
 }
 
-/// The one run; given back however it ends.
-struct Turn(Arc<Syncer>);
-
-impl Turn {
-    fn take(syncer: &Arc<Syncer>) -> Result<Self> {
-        match syncer.running.swap(true, Ordering::AcqRel) {
-            true => Err(Error::new(ErrorKind::Conflict, "a reconcile is running already; wait until it is done")),
-            false => {
-                syncer.progress.send_replace(Progress { phase: "listing", ..Progress::default() });
-                Ok(Self(syncer.clone()))
-            }
-        }
-    }
+async fn absent_after(spool: &Spool, after: Option<TenantId>, limit: usize) -> Result<Vec<TenantId>> {
+    let spool = spool.clone();
+    blocking(move || spool.absent(after.as_ref(), u32::try_from(limit).unwrap_or(1))).await
 }
 
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.0.running.store(false, Ordering::Release);
-    }
-}
-
-/// Carries steps out, some at once.
-struct Mending<'a> {
-    store: &'a Store,
-    options: Options,
-    since: Millis,
-    running: JoinSet<Done>,
-    updates: Vec<User>,
-}
-
-/// Which list of the report it belongs to, of whom, and whether it was still right.
-type Done = (fn(&mut Report) -> &mut Tally, Vec<TenantId>, Result<bool>);
-
-impl Mending<'_> {
-    async fn take(&mut self, step: Step, report: &mut Report) {
-        while self.running.len() >= AT_ONCE {
-            self.settle(report).await;
+async fn each_absent(spool: &Spool, chunk: usize, mut each: impl FnMut(&[TenantId])) -> Result<()> {
+    let mut after = None;
+    loop {
+        let ids = absent_after(spool, after.take(), chunk).await?;
+        each(&ids);
+        match ids.last() {
+            None => return Ok(()),
+            Some(last) => after = Some(last.clone()),
         }
-        let (store, since, dry_run) = (self.store.clone(), self.since, self.options.dry_run);
-        match step {
-            Step::Update(user) => {
-                self.updates.push(user);
-                if self.updates.len() >= CHUNK {
-                    self.write_updates();
-                }
-            }
-            Step::Create(user) => {
-                self.running.spawn(async move {
-                    let id = user.id.clone();
-                    let done = if dry_run { Ok(true) } else { carry::create(&store, user, since).await };
-                    let tally: fn(&mut Report) -> &mut Tally = |report| &mut report.created;
-                    (tally, vec![id], done)
-                });
-            }
-            Step::Restore(user) => {
-                self.running.spawn(async move {
-                    let id = user.id.clone();
-                    let done = if dry_run { Ok(true) } else { carry::restore(&store, user, since).await };
-                    let tally: fn(&mut Report) -> &mut Tally = |report| &mut report.restored;
-                    (tally, vec![id], done)
-                });
-            }
-            // Held back until all is known.
-            Step::Delete(_) => {}
-        }
-    }
-
-    fn write_updates(&mut self) {
-        let users = std::mem::take(&mut self.updates);
-        let (store, since, dry_run) = (self.store.clone(), self.since, self.options.dry_run);
-        self.running.spawn(async move {
-            let ids = users.iter().map(|user| user.id.clone()).collect();
-            let done = if dry_run { Ok(true) } else { carry::update(&store, users, since).await.map(|n| n > 0) };
-            let tally: fn(&mut Report) -> &mut Tally = |report| &mut report.updated;
-            (tally, ids, done)
-        });
-    }
-
-    async fn settle(&mut self, report: &mut Report) {
-        match self.running.join_next().await {
-            None => {}
-            Some(Ok((tally, ids, Ok(true)))) => ids.iter().for_each(|id| tally(report).add(id)),
-            Some(Ok((_, ids, Ok(false)))) => report.unchanged += ids.len() as u64,
-            Some(Ok((_, ids, Err(error)))) => ids.iter().for_each(|id| report.errors.add(&format!("{id}: {error}"))),
-            Some(Err(error)) => report.errors.add(&format!("a step did not finish: {error}")),
-        }
-    }
-
-    async fn finish(mut self, report: &mut Report) {
-        if !self.updates.is_empty() {
-            self.write_updates();
-        }
-        while !self.running.is_empty() {
-            self.settle(report).await;
-        }
-    }
-}
-
-/// The comparison, on a thread of its own.
-struct Merge {
-    store: Store,
-    spool: Spool,
-    since: Millis,
-}
-
-#[derive(Default)]
-struct Merged {
-    unchanged: u64,
-    orphans: Tally,
-}
-
-impl Merge {
-    fn run(&self, steps: &mpsc::Sender<Step>) -> Result<Merged> {
-        // Eight bytes a tenant, to know later which files are of none.
-        let mut known: Vec<u64> = Vec::new();
-        let here = self.rows().inspect(|row| known.extend(row.iter().map(|row| path::fingerprint(&row.id))));
-        let mut diff = Diff::new(here, self.spool.users(), self.since);
-        for step in diff.by_ref() {
-            // Nobody listens when the run has stopped.
-            if steps.blocking_send(step?).is_err() {
-                return Ok(Merged::default());
-            }
-        }
-        let unchanged = diff.unchanged();
-        drop(diff);
-        known.sort_unstable();
-        Ok(Merged { unchanged, orphans: self.orphans(&known)? })
-    }
-
-    fn rows(&self) -> impl Iterator<Item = Result<Row>> + use<> {
-        let store = self.store.clone();
-        chunks(move |after: Option<&Row>| {
-            let after = after.map(|row| row.id.as_str());
-            store.catalog().read(|conn| queries::list(conn, None, after, u32::try_from(CHUNK).unwrap_or(1)))
-        })
-    }
-
-    fn orphans(&self, known: &[u64]) -> Result<Tally> {
-        let since = UNIX_EPOCH + Duration::from_millis(u64::try_from(self.since).unwrap_or(0));
-        let mut orphans = Tally::default();
-        self.store.layout().each_live(|file| {
-            let unknown = path::fingerprint_of(&file).is_none_or(|print| known.binary_search(&print).is_err());
-            // One made since then is of a user who came meanwhile.
-            if unknown && file.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| at < since) {
-                orphans.add(&file.file_name().unwrap_or_default().to_string_lossy());
-            }
-        })?;
-        Ok(orphans)
     }
 }

@@ -72,9 +72,19 @@ impl Spool {
         })
     }
 
-    /// Adds users. One who is listed twice counts once.
-    pub fn add(&self, users: &[User]) -> Result<()> {
-        self.batch(users, queries::add)
+    /// Adds a page of users and of ids that cannot be used. Says how many it had not seen before: one
+    /// who is listed twice counts once.
+    pub fn add(&self, users: &[User], unusable: &[String]) -> Result<u64> {
+        let ids = users.iter().map(|user| user.id.as_str()).chain(unusable.iter().map(String::as_str));
+        let mut ids: Vec<&str> = ids.collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let known = self.with(|conn| {
+            ids.iter().try_fold(0, |known, id| queries::holds(conn, id).map(|held| known + u64::from(held)))
+        })?;
+        self.batch(users, queries::add)?;
+        self.batch(unusable, queries::add_unusable)?;
+        Ok(ids.len() as u64 - known)
     }
 
     /// How many there are.
@@ -82,9 +92,19 @@ impl Spool {
         self.with(queries::count)
     }
 
+    /// The ids that cannot be used.
+    pub fn unusable(&self, each: impl FnMut(&str)) -> Result<()> {
+        self.with(|conn| queries::unusable(conn, each))
+    }
+
     /// Notes who is here and not there.
     pub fn set_absent(&self, ids: &[TenantId]) -> Result<()> {
         self.batch(ids, queries::set_absent)
+    }
+
+    /// Takes those back who are there after all.
+    pub fn unset_absent(&self, ids: &[TenantId]) -> Result<()> {
+        self.batch(ids, queries::unset_absent)
     }
 
     /// Up to `limit` of those, by id, after `after`.

@@ -35,7 +35,7 @@ pub fn install() -> Result<()> {
     }
     describe();
     // So that a rate over it is zero and not missing before the first.
-    for outcome in ["created", "unknown", "limited", "failed"] {
+    for outcome in ["created", "unknown", "limited", "failed", "refused"] {
         counter!("cubby_on_demand_total", "result" => outcome).increment(0);
     }
     for outcome in ["done", "held", "failed"] {

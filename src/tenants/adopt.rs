@@ -5,6 +5,7 @@ use super::{
     id::TenantId,
     inspect::{self, options},
     path::{shm_of, wal_of},
+    retention::Author,
     store::Store,
     template,
 };
@@ -24,24 +25,24 @@ impl Store {
     /// The old file is copied, the copy renamed inside, and put in place by one rename; only then is
     /// the old one removed. A crash before the rename changes nothing; one after it leaves the old
     /// file in the trash until its retention ends.
-    pub async fn adopt(&self, new: &TenantId, from: &TenantId, replace: bool, actor: &'static str) -> Result<Row> {
+    pub async fn adopt(&self, new: &TenantId, from: &TenantId, replace: bool, author: &Author) -> Result<Row> {
         if new == from {
             return Err(Error::invalid("from", "a user cannot adopt their own data"));
         }
         // Both gates, always in the same order: two adoptions crosswise must not wait for each other.
         let (first, second) = if new < from { (new, from) } else { (from, new) };
         let holds = [self.inner.slots.hold(first).await, self.inner.slots.hold(second).await];
-        let (new, from) = (new.clone(), from.clone());
+        let (new, from, author) = (new.clone(), from.clone(), author.clone());
         self.blocking(move |store| {
             holds.iter().for_each(Self::close_held);
-            let row = store.exchange(&new, &from, replace, actor);
+            let row = store.exchange(&new, &from, replace, author);
             drop(holds);
             row
         })
         .await
     }
 
-    fn exchange(&self, new: &TenantId, from: &TenantId, replace: bool, actor: &'static str) -> Result<Row> {
+    fn exchange(&self, new: &TenantId, from: &TenantId, replace: bool, author: Author) -> Result<Row> {
         let conflict = |why: String| Err(Error::new(ErrorKind::Conflict, why));
         let find = |id: &TenantId| self.catalog().read(|conn| queries::find(conn, id));
         let unknown = |id: &TenantId| Error::new(ErrorKind::UnknownTenant, format!("{id} is unknown"));
@@ -89,8 +90,7 @@ impl Store {
         self.catalog().write_blocking(move |tx| {
             queries::set_schema(tx, &to, card.schema)?;
             departed::forget(tx, &gone, now)?;
-            let what = format!("done, from {gone}");
-            queries::audit(tx, now, actor, "tenants adopt", Some(to.as_str()), None, &what)
+            author.signs(tx, now, "tenants adopt", &to, &format!("done, from {gone}"))
         })?;
         for path in [live, trashed] {
             files::erase(&path)?;

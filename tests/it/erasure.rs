@@ -203,6 +203,28 @@ async fn a_running_server_does_what_the_commands_ask_of_its_folder() {
     assert_eq!(run(&["tenants", "purge", "user_new", "--yes"]), "user_new is purged\n");
     assert_eq!(run(&["tenants", "revive", "user_new"]), "user_new is active\n");
     assert!(server.client.texts("user_new").await.is_empty());
+    let trail = server.client.send(server.client.request("GET", "/api/admin/audit").bearer_auth(ADMIN)).await.json();
+    let lines = trail["audit"].as_array().unwrap();
+    for (action, result) in [("adopt", "done, from user_old"), ("purge", "done"), ("revive", "done")] {
+        let of: Vec<&Value> = lines.iter().filter(|line| line["action"] == format!("tenants {action}")).collect();
+        assert_eq!(of.len(), 1, "one deed, one line: {of:?}");
+        assert_eq!(
+            (&of[0]["actor"], &of[0]["origin"], &of[0]["target"], &of[0]["result"]),
+            (&json!("operator"), &json!("127.0.0.1"), &json!("user_new"), &json!(result))
+        );
+    }
+    let refused = harness::run(
+        folder.path(),
+        &["tenants", "adopt", "user_new", "--from", "user_new", "--url", &url, "--admin-api-key", ADMIN],
+    );
+    assert_eq!(refused.status.code(), Some(1));
+    let trail = server.client.send(server.client.request("GET", "/api/admin/audit?limit=1").bearer_auth(ADMIN)).await;
+    assert_eq!(trail.json()["audit"][0]["result"], "422 invalid_field", "a refusal is written down too");
+
+    let doctor = harness::run(folder.path(), &["doctor"]);
+    assert_eq!(doctor.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&doctor.stderr).into_owned();
+    assert!(said.contains("stop the server") && said.contains("sync --dry-run"), "{said}");
     let refused = harness::run(folder.path(), &["sync", "--url", &url, "--admin-api-key", ADMIN]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("CLERK_SECRET_KEY"), "{refused:?}");
 }

@@ -7,6 +7,7 @@ mod harness;
 mod source;
 
 mod attacks;
+mod bad_answers;
 mod batches;
 mod cli;
 mod contract;

@@ -5,10 +5,20 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::Sql;
 use crate::catalog::model::Millis;
 
-/// Notes that a run began.
-pub fn begin(tx: &Transaction, started: Millis) -> Sql<i64> {
-    tx.prepare_cached("INSERT INTO sync_runs (started) VALUES (?1)")?.execute([started])?;
-    Ok(tx.last_insert_rowid())
+/// Runs that are kept.
+const KEPT: i64 = 1000;
+
+/// Notes that a run began, and forgets those of long ago.
+pub fn begin(tx: &Transaction, name: &str, started: Millis) -> Sql<i64> {
+    tx.prepare_cached("INSERT INTO sync_runs (name, started) VALUES (?1, ?2)")?.execute(params![name, started])?;
+    let id = tx.last_insert_rowid();
+    tx.prepare_cached("DELETE FROM sync_runs WHERE id <= ?1")?.execute([id - KEPT])?;
+    Ok(id)
+}
+
+/// The report of one run, JSON; none inside: it did not end.
+pub fn find(conn: &Connection, name: &str) -> Sql<Option<Option<String>>> {
+    conn.prepare_cached("SELECT report FROM sync_runs WHERE name = ?1")?.query_row([name], |row| row.get(0)).optional()
 }
 
 /// Notes how it ended.
@@ -25,14 +35,37 @@ pub fn last(conn: &Connection) -> Sql<Option<String>> {
         .optional()
 }
 
-/// Email addresses of more than one live tenant, up to `limit`, and how many tenants have each.
-pub fn shared_emails(conn: &Connection, limit: u32) -> Sql<Vec<(String, u64)>> {
+/// An email address that more than one live tenant has.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The address.
+    pub email: String,
+    /// How many have it.
+    pub users: u64,
+    /// Some of them.
+    pub some: Vec<String>,
+}
+
+/// How many tenants of one address are named.
+const NAMED: u32 = 5;
+
+/// Up to `limit` addresses of more than one live tenant, after `after` in their order.
+pub fn shared_emails(conn: &Connection, after: &str, limit: u32) -> Sql<Vec<Shared>> {
     // First by the index alone: few addresses are shared, and only for those is the state looked up.
-    conn.prepare_cached(
-        "SELECT email, (SELECT count(*) FROM tenants t WHERE t.email = shared.email AND t.state <> 'deleted') AS live \
-         FROM (SELECT email FROM tenants WHERE email IS NOT NULL GROUP BY email HAVING count(*) > 1) AS shared WHERE \
-         live > 1 ORDER BY email LIMIT ?1",
-    )?
-    .query_map([limit], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?
-    .collect()
+    let mut shared: Vec<Shared> = conn
+        .prepare_cached(
+            "SELECT email, (SELECT count(*) FROM tenants t WHERE t.email = shared.email AND t.state <> 'deleted') AS \
+             live FROM (SELECT email FROM tenants WHERE email > ?1 GROUP BY email HAVING count(*) > 1) AS shared WHERE \
+             live > 1 ORDER BY email LIMIT ?2",
+        )?
+        .query_map(params![after, limit], |row| {
+            Ok(Shared { email: row.get(0)?, users: row.get::<_, i64>(1)?.unsigned_abs(), some: Vec::new() })
+        })?
+        .collect::<Sql<_>>()?;
+    let mut who =
+        conn.prepare_cached("SELECT id FROM tenants WHERE email = ?1 AND state <> 'deleted' ORDER BY id LIMIT ?2")?;
+    for one in &mut shared {
+        one.some = who.query_map(params![one.email, NAMED], |row| row.get(0))?.collect::<Sql<_>>()?;
+    }
+    Ok(shared)
 }

@@ -35,6 +35,8 @@ pub enum Fault {
     Silence,
     /// A 404 of something on the way, not of Clerk.
     LostOnTheWay,
+    /// The key is no longer good.
+    Forbidden,
 }
 
 #[derive(Default)]
@@ -44,8 +46,20 @@ pub struct World {
     pub faults: VecDeque<Fault>,
     /// Met by every request once `faults` is empty.
     pub always: Option<Fault>,
+    /// So many requests are answered well before `faults` and `always` are met.
+    pub well: usize,
+    /// Deleted as soon as they were listed: before somebody can go on from there.
+    pub vanish: Vec<String>,
+    /// A page after a user who is gone is empty, instead of an error.
+    pub lenient: bool,
+    /// Pages have at most so many users, whatever is asked for, and whatever comes after them.
+    pub short: Option<usize>,
+    /// Every page is the first one.
+    pub circular: bool,
     /// Every path and query asked for.
     pub asked: Vec<String>,
+    /// When each was.
+    pub asked_at: Vec<std::time::Instant>,
     /// Claims this many users more than there are.
     pub overcount: u64,
     /// Leaves these out of lists, although they exist.
@@ -114,7 +128,14 @@ async fn enter(world: &Arc<Mutex<World>>, path: String, headers: &HeaderMap) -> 
     let fault = {
         let mut world = world.lock();
         world.asked.push(path);
-        world.faults.pop_front().or(world.always)
+        world.asked_at.push(std::time::Instant::now());
+        match world.well.checked_sub(1) {
+            Some(left) => {
+                world.well = left;
+                None
+            }
+            None => world.faults.pop_front().or(world.always),
+        }
     };
     if headers.get(header::AUTHORIZATION).is_none_or(|value| value != &format!("Bearer {KEY}")) {
         return Err(error(StatusCode::UNAUTHORIZED, "authentication_invalid", "The provided Secret Key is invalid."));
@@ -134,6 +155,7 @@ async fn enter(world: &Arc<Mutex<World>>, path: String, headers: &HeaderMap) -> 
         }
         Some(Fault::Nonsense) => Err(Json(json!({"users": "many"})).into_response()),
         Some(Fault::Silence) => std::future::pending().await,
+        Some(Fault::Forbidden) => Err(error(StatusCode::FORBIDDEN, "authorization_invalid", "Unauthorized request.")),
         Some(Fault::LostOnTheWay) => Err((StatusCode::NOT_FOUND, "no such page").into_response()),
     }
 }
@@ -166,7 +188,7 @@ async fn list(State(world): Shared, RawQuery(query): RawQuery, headers: HeaderMa
             return error(StatusCode::UNPROCESSABLE_ENTITY, "form_param_value_invalid", &format!("order_by {other:?}"));
         }
     };
-    let world = world.lock();
+    let mut world = world.lock();
     let mut users: Vec<&Value> = world.users.iter().collect();
     users.retain(|user| !world.unlisted.iter().any(|id| user["id"] == **id));
     if let Some(ids) = query.get("user_id") {
@@ -178,7 +200,7 @@ async fn list(State(world): Shared, RawQuery(query): RawQuery, headers: HeaderMa
     if !ascending {
         users.reverse();
     }
-    if let Some(after) = first("starting_after") {
+    if let Some(after) = first("starting_after").filter(|_| !world.circular) {
         if offset > 0 {
             return error(
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -187,11 +209,20 @@ async fn list(State(world): Shared, RawQuery(query): RawQuery, headers: HeaderMa
             );
         }
         let Some(at) = users.iter().position(|user| user["id"] == after) else {
+            if world.lenient {
+                return Json(json!([])).into_response();
+            }
             return error(StatusCode::NOT_FOUND, "resource_not_found", "no such cursor");
         };
         users.drain(..=at);
     }
+    let limit = world.short.map_or(limit, |short| short.min(limit));
     let page: Vec<Value> = users.into_iter().skip(offset).take(limit).cloned().collect();
+    let (listed, vanish) = (page.iter().map(|user| &user["id"]).collect::<Vec<_>>(), std::mem::take(&mut world.vanish));
+    let (gone, left) = vanish.into_iter().partition(|id| listed.iter().any(|listed| *listed == id));
+    let gone: Vec<String> = gone;
+    world.vanish = left;
+    world.users.retain(|user| !gone.iter().any(|id| user["id"] == **id));
     Json(page).into_response()
 }
 
