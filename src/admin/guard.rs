@@ -14,7 +14,9 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::{
     app::App,
     catalog::queries,
+    error::Error,
     http::{admin_key, peer::origin, problem::Problem},
+    telemetry::carried_along,
 };
 
 /// What an action was done to, when the path does not say: put into the response's extensions.
@@ -42,6 +44,11 @@ impl<T: Serialize> IntoResponse for Signed<T> {
     }
 }
 
+/// Put into a response's extensions by what changed nothing and never would have: it leaves no trace,
+/// or it would have changed something after all.
+#[derive(Debug, Clone)]
+pub struct Untouched;
+
 /// Puts routes behind the operator's key.
 pub fn protect(app: &App, routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
     // A route layer: a path that is none of them is 404 with the key and without.
@@ -60,29 +67,53 @@ async fn guard(
         tracing::warn!(origin, path = path.as_str(), "the operator's routes were tried without the operator's key");
         return problem.into_response();
     }
-    let dry = request.uri().query().is_some_and(is_dry);
-    // What changes nothing leaves no trace, or it would have changed something after all.
-    let action = action(request.method(), path.as_str()).filter(|_| !dry);
-    let mut target = params.iter().next().map(|(_, value)| value.to_owned());
+    let Some(action) = action(request.method(), path.as_str()) else { return next.run(request).await };
+    let target = params.iter().next().map(|(_, value)| value.to_owned());
     request.extensions_mut().insert(Origin(origin.clone()));
+    // A task of its own: an operator who hangs up, or a request that takes too long, would otherwise
+    // cut it between the change and its line in the trail, or between a key's row and the memory of it.
+    let done = tokio::spawn(carried_along(recorded(app, action, target, origin, request, next)));
+    match done.await {
+        Ok(response) => response,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => {
+                Problem::from(Error::internal("an action was not finished").with_source(error)).into_response()
+            }
+        },
+    }
+}
+
+/// Carries a change out and writes it down, unless there is nothing to write or it is written.
+async fn recorded(
+    app: App,
+    action: String,
+    mut target: Option<String>,
+    origin: String,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path().to_owned();
     let response = next.run(request).await;
-    if let Some(action) = action.filter(|_| response.extensions().get::<IsSigned>().is_none()) {
-        let result = match response.extensions().get::<Problem>() {
-            Some(problem) => format!("{} {}", problem.status.as_u16(), problem.code),
-            None => response.status().as_u16().to_string(),
-        };
-        if let Some(Target(made)) = response.extensions().get() {
-            target = Some(made.clone());
-        }
-        let now = app.clock().now();
-        let written = app
-            .store()
-            .catalog()
-            .write(move |tx| queries::audit(tx, now, OPERATOR, &action, target.as_deref(), Some(&origin), &result));
-        if let Err(error) = written.await {
-            // It is done and cannot be undone by an error; the log has it, and that it is missing.
-            tracing::error!(error = %error, path = path.as_str(), "an operator's action could not be recorded");
-        }
+    let extensions = response.extensions();
+    if extensions.get::<Untouched>().is_some() || extensions.get::<IsSigned>().is_some() {
+        return response;
+    }
+    let result = match extensions.get::<Problem>() {
+        Some(problem) => format!("{} {}", problem.status.as_u16(), problem.code),
+        None => response.status().as_u16().to_string(),
+    };
+    if let Some(Target(made)) = extensions.get() {
+        target = Some(made.clone());
+    }
+    let now = app.clock().now();
+    let written = app
+        .store()
+        .catalog()
+        .write(move |tx| queries::audit(tx, now, OPERATOR, &action, target.as_deref(), Some(&origin), &result));
+    if let Err(error) = written.await {
+        // It is done and cannot be undone by an error; the log has it, and that it is missing.
+        tracing::error!(error = %error, path, "an operator's action could not be recorded");
     }
     response
 }
@@ -102,11 +133,6 @@ fn action(method: &Method, path: &str) -> Option<String> {
         return Some("sync".to_owned());
     }
     Some(format!("{noun} {}", words.next().unwrap_or(verb)))
-}
-
-/// Whether a query asks what would be done.
-fn is_dry(query: &str) -> bool {
-    query.split('&').any(|pair| matches!(pair, "dry_run" | "dry_run=true" | "dry_run=1"))
 }
 
 #[cfg(test)]

@@ -131,6 +131,7 @@ async fn index(State(app): State<App>) -> Result<Json<Keys>> {
 #[utoipa::path(post, path = "/api/admin/keys", tag = "operators", description = "Makes an API key", request_body = KeyDraft, responses((status = 201, description = "The key, this once", body = NewKey)))]
 async fn make(State(app): State<App>, body: Body) -> Result<Response, Problem> {
     let draft: KeyDraft = body::parse(&super::read(&app, body).await?)?;
+    let _turn = app.identity().keys().turn().await;
     let (made, key) = create(app.store().catalog(), draft, app.clock().now()).await?;
     app.identity().keys().add(key);
     let target = Target(made.key.id.clone());
@@ -141,6 +142,7 @@ async fn make(State(app): State<App>, body: Body) -> Result<Response, Problem> {
 
 #[utoipa::path(post, path = "/api/admin/keys/{key_id}/revoke", tag = "operators", description = "Revokes an API key, at once", params(("key_id" = String, Path, description = "The id of the key")), responses((status = 200, description = "The key", body = OneKey)))]
 async fn withdraw(State(app): State<App>, Path(id): Path<String>) -> Result<Json<OneKey>> {
+    let _turn = app.identity().keys().turn().await;
     let revoked = revoke(app.store().catalog(), &id, app.clock().now()).await?;
     app.identity().keys().revoke(&revoked.key.id);
     Ok(Json(revoked))

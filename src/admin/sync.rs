@@ -11,6 +11,7 @@ use axum::{
 use serde_json::{Value, json};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::guard::Untouched;
 use crate::{
     app::App,
     catalog::queries::runs,
@@ -34,7 +35,16 @@ pub fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(post, path = "/api/admin/sync-users", tag = "operators", description = "Compares the catalog with the provider and mends the difference", params(("dry_run" = Option<bool>, Query, description = "Change nothing"), ("force" = Option<bool>, Query, description = "Delete however many there are"), ("wait" = Option<bool>, Query, description = "False: answer 202 at once")), responses((status = 200, description = "The report", body = Object), (status = 202, description = "It goes on", body = Object), (status = 502, description = "The provider did not answer as it should", body = Object)))]
 async fn run(State(app): State<App>, headers: HeaderMap, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     admin_key::check(app.config().admin_api_key.as_ref(), &headers)?;
-    let Asked { options, wait } = Asked::parse(query.as_deref().unwrap_or(""))?;
+    let asked = Asked::parse(query.as_deref().unwrap_or(""))?;
+    let dry = asked.options.dry_run;
+    let mut response = reconcile(&app, asked).await.into_response();
+    if dry {
+        response.extensions_mut().insert(Untouched);
+    }
+    Ok(response)
+}
+
+async fn reconcile(app: &App, Asked { options, wait }: Asked) -> Result<Response, Problem> {
     let started = app.syncer().start(options).map_err(|error| match error.kind() {
         ErrorKind::Config => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider_not_configured", error.message()),
         ErrorKind::Conflict => Problem::new(StatusCode::CONFLICT, "sync_running", error.message()),

@@ -115,6 +115,7 @@ const SAVE_EVERY: Millis = 60_000;
 pub struct KeyRing {
     /// By the first eight bytes of the digest; the rest is compared in constant time.
     keys: RwLock<HashMap<u64, Vec<Arc<Key>>>>,
+    turn: tokio::sync::Mutex<()>,
 }
 
 fn bucket(hash: &KeyHash) -> u64 {
@@ -122,6 +123,12 @@ fn bucket(hash: &KeyHash) -> u64 {
 }
 
 impl KeyRing {
+    /// One change at a time, of the catalog and of this together: a key that is revoked between its
+    /// row and its coming here would stay good.
+    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     /// Adds a key.
     pub fn add(&self, key: Key) {
         self.keys.write().entry(bucket(&key.hash)).or_default().push(Arc::new(key));

@@ -210,6 +210,50 @@ async fn an_operator_creates_suspends_resumes_deletes_and_restores() {
     server.stop().await;
 }
 
+/// The audit trail as the catalog has it: `action target result`, oldest first.
+async fn trail(server: &Server) -> Vec<String> {
+    let rows = server.app.store().catalog().query(|conn| {
+        let mut rows =
+            conn.prepare("SELECT action || ' ' || coalesce(target, '') || ' ' || result FROM audit ORDER BY id")?;
+        rows.query_map([], |row| row.get(0))?.collect()
+    });
+    rows.await.unwrap()
+}
+
+#[tokio::test]
+async fn an_action_that_is_cut_short_is_finished_and_written_down_all_the_same() {
+    // Every request is over before it has begun: as when whoever asked hangs up.
+    let mut all = flags("keys");
+    all.extend(["--request-timeout", "0s"].map(str::to_owned));
+    let server = Server::with_flags(&all).await;
+    let operator = server.client.bearing(ADMIN);
+    let cut = operator.post("/api/admin/keys", json!({"name": "a"})).await.expect(503);
+    assert_eq!(cut.code(), "request_timeout");
+    eventually("the creation is in the trail", async || trail(&server).await.len() == 1).await;
+    let made = trail(&server).await.remove(0);
+    let id = made.strip_prefix("keys create ").and_then(|rest| rest.strip_suffix(" 201")).expect("a key's id");
+    operator.post(&format!("/api/admin/keys/{id}/revoke"), json!({})).await.expect(503);
+    eventually("the revocation is in the trail", async || trail(&server).await.len() == 2).await;
+    assert_eq!(trail(&server).await[1], format!("keys revoke {id} 200"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn asking_for_a_dry_run_where_there_is_none_does_not_hide_a_change() {
+    let server = Server::with_flags(&flags("none")).await;
+    let operator = server.client.bearing(ADMIN);
+    operator.post("/api/admin/tenants?dry_run=true", json!({"id": "ada"})).await.expect(201);
+    operator.delete("/api/admin/tenants/ada?dry_run").await.expect(200);
+    // The last one counts, and there is no provider to ask.
+    operator.post("/api/admin/sync-users?dry_run=true&dry_run=false", json!({})).await.expect(503);
+    operator.post("/api/admin/sync-users?dry_run=true", json!({})).await.expect(503);
+    assert_eq!(
+        trail(&server).await,
+        ["tenants create ada 201", "tenants delete ada 200", "sync  503 provider_not_configured"]
+    );
+    server.stop().await;
+}
+
 /// Runs a command that finds the folder locked by the server at `url`.
 fn ask(data: &Path, url: &str, arguments: &[&str]) -> std::process::Output {
     cubby().args(arguments).arg("--data").arg(data).env("CUBBY_URL", url).env("ADMIN_API_KEY", ADMIN).output().unwrap()
