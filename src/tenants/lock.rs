@@ -35,6 +35,13 @@ impl FolderLock {
             .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(path)
             .map_err(failed)?;
+        let names = std::os::unix::fs::MetadataExt::nlink(&file.metadata().map_err(failed)?);
+        if names > 1 {
+            return Err(Error::config(format!(
+                "{} has a second name, and what has it would be overwritten",
+                path.display()
+            )));
+        }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -80,6 +80,60 @@ fn links_in_the_place_of_folders_and_of_the_lock_are_refused() {
     }
 }
 
+/// Puts a link in the place of a file, which moves to `target`; something else is there if there is
+/// no file.
+fn replace_by_link(place: &Path, target: &Path, hard: bool) {
+    match place.exists() {
+        true => std::fs::rename(place, target).unwrap(),
+        false => std::fs::write(target, "precious").unwrap(),
+    }
+    match hard {
+        true => std::fs::hard_link(target, place).unwrap(),
+        false => symlink(target, place).unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn links_in_the_place_of_the_catalog_and_of_write_ahead_logs_are_refused() {
+    for (name, hard) in
+        ["catalog.db", "catalog.db-wal", "ada.db-wal"].map(|name| [(name, false), (name, true)]).concat()
+    {
+        let (folder, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let data = folder.path();
+        stdout(&run(data, &["tenants", "create", "ada"]));
+        let place = match name {
+            "ada.db-wal" => path_of(data, "ada").with_extension("db-wal"),
+            _ => data.join(name),
+        };
+        // The very file where there is one, so that its content is no reason to refuse it.
+        let target = elsewhere.path().join("target");
+        replace_by_link(&place, &target, hard);
+        let before = std::fs::read(&target).unwrap();
+        if name.starts_with("catalog") {
+            let out = run(data, &["tenants", "create", "eve"]);
+            let said = String::from_utf8_lossy(&out.stderr).into_owned();
+            assert!(!out.status.success() && said.contains("a link or has a second name"), "{name} {hard}: {said}");
+        } else {
+            let server = Server::on(data, &[]).await;
+            server.client.get("/ada").await.expect(503);
+            server.client.post("/ada", serde_json::json!({"text": "x"})).await.expect(503);
+            server.stop().await;
+        }
+        assert_eq!(std::fs::read(&target).unwrap(), before, "{name}, hard: {hard}");
+    }
+}
+
+#[test]
+fn a_lock_that_is_another_files_second_name_is_refused_and_nothing_is_written_to_it() {
+    let (folder, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let target = elsewhere.path().join("target");
+    std::fs::write(&target, "precious").unwrap();
+    std::fs::hard_link(&target, folder.path().join("cubby.lock")).unwrap();
+    let out = run(folder.path(), &["tenants", "create", "ada"]);
+    assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("second name"), "{out:?}");
+    assert_eq!(std::fs::read(&target).unwrap(), b"precious");
+}
+
 #[test]
 fn the_data_folder_itself_may_be_a_link() {
     let folder = TempDir::new().unwrap();
