@@ -121,6 +121,13 @@ impl App {
         &self.inner.identity
     }
 
+    /// Whether whoever watches is let in without the operator's key: where everybody is, and nobody
+    /// else can reach it.
+    pub fn is_watched_openly(&self) -> bool {
+        let inside = |address: std::net::SocketAddr| address.ip().is_loopback();
+        self.identity().is_open() && self.config().limits.admin_listen.is_none_or(inside)
+    }
+
     /// How much one may ask.
     pub fn limits(&self) -> &Bounds {
         &self.inner.limits

@@ -101,6 +101,10 @@ pub struct ServeConfig {
     #[arg(long, env = "CUBBY_MAX_NOTE_BYTES", default_value = "1MiB", value_name = "SIZE")]
     pub max_note_bytes: Size,
 
+    /// The most notes on a page
+    #[arg(long, env = "CUBBY_MAX_PAGE", default_value_t = 500, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max_page: u32,
+
     /// Requests of one user that may wait for their database; more are answered 503
     #[arg(long, env = "CUBBY_TENANT_QUEUE", default_value_t = 1024, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub tenant_queue: u32,
@@ -125,6 +129,10 @@ pub struct ServeConfig {
     /// How long a client may take to send a request's header
     #[arg(long, env = "CUBBY_HEADER_TIMEOUT", default_value = "10s", value_name = "TIME", value_parser = duration)]
     pub header_timeout: Duration,
+
+    /// The longest a request's header may be; it is read in pieces, so that one somewhat longer may pass
+    #[arg(long, env = "CUBBY_MAX_HEADER_BYTES", default_value = "64KiB", value_name = "SIZE")]
+    pub max_header_bytes: Size,
 
     /// How long a shutdown waits for requests in flight
     #[arg(long, env = "CUBBY_DRAIN_TIMEOUT", default_value = "20s", value_name = "TIME", value_parser = duration)]
@@ -262,6 +270,10 @@ impl ServeConfig {
                 "HOOKDECK_SIGNING_SECRET is set, but CLERK_WEBHOOK_SECRET is not: Hookdeck forwards Clerk's own \
                  signature, and both are verified",
             ));
+        }
+        // hyper's least; and what is more than a mebibyte is no header.
+        if !(8 << 10..=1 << 20).contains(&self.max_header_bytes.0) {
+            return Err(Error::config("--max-header-bytes: from 8KiB to 1MiB"));
         }
         if self.max_note_bytes.0 > 256 << 20 {
             return Err(Error::config("--max-note-bytes: at most 256MiB"));

@@ -35,7 +35,7 @@ pub fn router(app: &App) -> Result<Router> {
         routes = routes.merge(operators_only(app));
     }
     if app.store().has_table(NOTES_TABLE) {
-        routes = routes.merge(notes::routes::routes());
+        routes = routes.merge(notes::routes::routes(app));
     }
     let routes = finish(app, routes);
     // Outside even of that, so that a page may read what went wrong.

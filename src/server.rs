@@ -21,10 +21,6 @@ use crate::{
     router,
 };
 
-/// Bytes that a request's header may have. It may have a hundred fields, hyper's default; setting
-/// even that explicitly makes hyper initialise a buffer for them with each request.
-const MAX_HEADER_BYTES: usize = 64 << 10;
-
 /// Connections of operators at once, on a listener of their own.
 const OPERATORS: usize = 64;
 
@@ -197,7 +193,9 @@ async fn connection(app: App, routes: Router, stream: TcpStream, peer: Peer, mut
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(app.config().header_timeout)
-        .max_buf_size(MAX_HEADER_BYTES)
+        // A header may have a hundred fields, hyper's default: setting even that explicitly makes hyper
+        // initialise a buffer for them with each request.
+        .max_buf_size(usize::try_from(app.config().max_header_bytes.0).unwrap_or(64 << 10))
         // A client that has sent its request and closed its side still wants the answer.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);

@@ -74,20 +74,41 @@ pub fn complete(mut document: OpenApi, app: &App) -> OpenApi {
     };
     components.add_security_scheme("caller", bearer("A session token or an API key"));
     components.add_security_scheme("operator", bearer("ADMIN_API_KEY"));
-    let open = app.identity().is_open();
+    let open = Open { notes: app.identity().is_open(), watched: app.is_watched_openly() };
     for (path, item) in &mut document.paths.paths {
-        let changing = [&mut item.post, &mut item.patch, &mut item.delete, &mut item.put];
-        changing.into_iter().flatten().for_each(|operation| finish(path, operation, true, open));
-        item.get.iter_mut().for_each(|operation| finish(path, operation, false, open));
+        let methods = [
+            ("get", &mut item.get),
+            ("post", &mut item.post),
+            ("patch", &mut item.patch),
+            ("delete", &mut item.delete),
+            ("put", &mut item.put),
+        ];
+        for (method, operation) in methods {
+            if let Some(operation) = operation {
+                // Handlers of different routes have the same names; these must be unique.
+                let words = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+                let words: Vec<&str> = std::iter::once(method).chain(words).collect();
+                operation.operation_id = Some(words.join("_"));
+                finish(path, operation, method != "get", open);
+            }
+        }
     }
     document
 }
 
-fn finish(path: &str, operation: &mut Operation, changes: bool, open: bool) {
+/// What nobody has to show anything for.
+#[derive(Clone, Copy)]
+struct Open {
+    notes: bool,
+    watched: bool,
+}
+
+fn finish(path: &str, operation: &mut Operation, changes: bool, open: Open) {
     let tag = operation.tags.as_ref().and_then(|tags| tags.first()).cloned().unwrap_or_default();
     let scheme = match tag.as_str() {
+        "operators" if open.watched && !path.starts_with("/api/admin/") => None,
         "operators" => Some("operator"),
-        "notes" if !open => Some("caller"),
+        "notes" if !open.notes => Some("caller"),
         _ => None,
     };
     operation.security = scheme.map(|name| vec![SecurityRequirement::new::<_, [&str; 0], &str>(name, [])]);

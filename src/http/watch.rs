@@ -19,7 +19,7 @@ use crate::{
 };
 
 fn admit(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
-    match app.identity().is_open() {
+    match app.is_watched_openly() {
         true => Ok(()),
         false => admin_key::check(app.config().admin_api_key.as_ref(), headers),
     }

@@ -147,25 +147,23 @@ pub struct Page {
 /// Notes on a page when the client does not say.
 pub const DEFAULT_LIMIT: usize = 100;
 
-/// Notes on a page at most.
-pub const MAX_LIMIT: usize = 500;
-
 /// A page ends early when its JSON is longer than this: five hundred notes may be as many
 /// mebibytes.
 pub const PAGE_BYTES: usize = 4 << 20;
 
 impl Page {
-    /// Parses a query string: `limit`, `cursor`, `order`.
-    pub fn parse(query: &str) -> Result<Self> {
-        let mut page = Self { limit: DEFAULT_LIMIT, cursor: None, newest_first: false };
+    /// Parses a query string: `limit`, of `most` notes at most, `cursor`, `order`.
+    pub fn parse(query: &str, most: usize) -> Result<Self> {
+        let mut page = Self { limit: DEFAULT_LIMIT.min(most), cursor: None, newest_first: false };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match name {
                 "limit" => {
-                    page.limit =
-                        value.parse().ok().filter(|n| (1..=MAX_LIMIT).contains(n)).ok_or_else(|| {
-                            Error::malformed("limit", format!("limit is a number from 1 to {MAX_LIMIT}"))
-                        })?;
+                    page.limit = value
+                        .parse()
+                        .ok()
+                        .filter(|n| (1..=most).contains(n))
+                        .ok_or_else(|| Error::malformed("limit", format!("limit is a number from 1 to {most}")))?;
                 }
                 "cursor" => {
                     let cursor = NoteId::parse(value);
@@ -224,10 +222,15 @@ mod tests {
 
     #[test]
     fn pages_are_parsed_or_refused() {
-        assert_eq!(Page::parse("").unwrap(), Page { limit: 100, cursor: None, newest_first: false });
-        assert_eq!(Page::parse("limit=5&order=desc").unwrap(), Page { limit: 5, cursor: None, newest_first: true });
+        assert_eq!(Page::parse("", 500).unwrap(), Page { limit: 100, cursor: None, newest_first: false });
+        assert_eq!(
+            Page::parse("limit=5&order=desc", 500).unwrap(),
+            Page { limit: 5, cursor: None, newest_first: true }
+        );
         for query in ["limit=0", "limit=501", "limit=x", "limit=", "cursor=", "cursor=x", "order=up"] {
-            assert!(Page::parse(query).is_err(), "{query}");
+            assert!(Page::parse(query, 500).is_err(), "{query}");
         }
+        assert_eq!(Page::parse("", 7).unwrap().limit, 7, "what nobody asked for is not more than what one may");
+        assert!(Page::parse("limit=8", 7).is_err());
     }
 }

@@ -5,7 +5,9 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
+use utoipa::openapi::{RefOr, Schema, path::Parameter};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -23,8 +25,18 @@ use crate::{
 };
 
 /// The routes, to be mounted where a user's id is the first segment.
-pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read, update, remove))
+pub fn routes(app: &App) -> OpenApiRouter<App> {
+    let mut routes = OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read, update, remove));
+    // The document says what this server allows, which is a setting.
+    let list = routes.get_openapi_mut().paths.paths.get_mut("/{user_id}").and_then(|item| item.get.as_mut());
+    for parameter in list.into_iter().flat_map(|list| list.parameters.iter_mut().flatten()) {
+        if let RefOr::T(Parameter { name, schema: Some(RefOr::T(Schema::Object(schema))), .. }) = parameter
+            && name == "limit"
+        {
+            schema.maximum = Some(app.config().max_page.into());
+        }
+    }
+    routes
 }
 
 impl Payload for NoteDraft {
@@ -42,9 +54,9 @@ impl Payload for NoteDraft {
     }
 }
 
-#[utoipa::path(get, path = "/{user_id}", tag = "notes", description = "A user's notes, a page at a time", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$"), ("limit" = Option<u32>, Query, description = "Notes on the page", minimum = 1, maximum = 500), ("cursor" = Option<String>, Query, description = "The next_cursor of the page before", pattern = "^note_[a-z]{16}$"), ("order" = inline(Option<Order>), Query, description = "Oldest first or newest first")), responses((status = 200, description = "A page", body = NotePage)))]
-async fn list(MaybeTenant(tenant): MaybeTenant, RawQuery(query): RawQuery) -> Result<Response> {
-    let page = Page::parse(query.as_deref().unwrap_or(""))?;
+#[utoipa::path(get, path = "/{user_id}", tag = "notes", description = "A user's notes, a page at a time", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$"), ("limit" = Option<u32>, Query, description = "Notes on the page", minimum = 1), ("cursor" = Option<String>, Query, description = "The next_cursor of the page before", pattern = "^note_[a-z]{16}$"), ("order" = inline(Option<Order>), Query, description = "Oldest first or newest first")), responses((status = 200, description = "A page", body = NotePage)))]
+async fn list(State(app): State<App>, MaybeTenant(tenant): MaybeTenant, RawQuery(query): RawQuery) -> Result<Response> {
+    let page = Page::parse(query.as_deref().unwrap_or(""), app.config().max_page as usize)?;
     let body = match tenant {
         Some(tenant) => tenant.read(move |conn| Ok(queries::list(conn, &page)?)).await?,
         None => br#"{"notes":[]}"#.to_vec(),
@@ -81,7 +93,7 @@ async fn create(
             Ok(Made::of(&draft, id.as_str(), now, false))
         })
         .await?;
-    let location = format!("/{}/{}", tenant.id(), made.id);
+    let location = format!("/{}/{}", utf8_percent_encode(tenant.id().as_str(), SEGMENT), made.id);
     let mut response = json(StatusCode::CREATED, made.body);
     let location = HeaderValue::try_from(location).map_err(|e| Error::internal("Location").with_source(e))?;
     response.headers_mut().insert(header::LOCATION, location);
@@ -116,6 +128,10 @@ async fn remove(Tenant(tenant): Tenant, Item(note): Item) -> Result<Response> {
     let body = tenant.write(move |tx| Ok(queries::delete(tx, &id)?)).await?;
     found(body)
 }
+
+/// What of an id must be encoded in a path (RFC 3986, 3.3): all but letters, digits and these.
+const SEGMENT: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@').remove(b':').remove(b'+');
 
 /// A note just made, or made before under the same key.
 struct Made {

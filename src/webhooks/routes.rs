@@ -33,11 +33,13 @@ pub fn routes(app: &App) -> Result<OpenApiRouter<App>> {
     let verifier = app.config().clerk_webhook_secret.as_ref().map(Verifier::new).transpose()?;
     let hookdeck = app.config().hookdeck_signing_secret.as_ref().map(Hookdeck::new).transpose()?;
     let endpoint = Endpoint { app: app.clone(), verifier: verifier.map(Arc::new), hookdeck: hookdeck.map(Arc::new) };
-    Ok(OpenApiRouter::new()
-        .routes(routes!(receive))
-        // The other path at which endpoints have been set up in the wild.
-        .route("/api/webhooks/clerk", post(receive))
-        .with_state(endpoint))
+    let mut routes = OpenApiRouter::new().routes(routes!(receive)).route("/api/webhooks/clerk", post(receive));
+    // The document has both.
+    let paths = &mut routes.get_openapi_mut().paths.paths;
+    if let Some(again) = paths.get("/webhooks/clerk").cloned() {
+        paths.insert("/api/webhooks/clerk".to_owned(), again);
+    }
+    Ok(routes.with_state(endpoint))
 }
 
 #[derive(Clone)]

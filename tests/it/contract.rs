@@ -69,6 +69,23 @@ async fn each_path_has_the_methods_of_the_document_and_no_others() {
 }
 
 #[tokio::test]
+async fn every_route_of_the_source_is_in_the_document() {
+    let server = Server::with(&["--admin-api-key", ADMIN]).await;
+    let document = document(&server.client).await;
+    let documented: BTreeSet<String> =
+        operations(&document).into_iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+    // The document itself and the page to read it with.
+    let beside = ["GET /docs", "GET /docs/", "GET /docs/{*file}", "GET /openapi.json"].map(str::to_owned);
+    let in_source = crate::documents::routes(&crate::source::all());
+    assert_eq!(in_source.difference(&documented).cloned().collect::<Vec<_>>(), beside);
+    assert_eq!(documented.difference(&in_source).count(), 0);
+    let names: Vec<String> =
+        operations(&document).into_iter().map(|(.., operation)| operation["operationId"].to_string()).collect();
+    assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "an operation's id is its own: {names:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn what_the_document_refers_to_is_in_it() {
     let server = Server::start().await;
     let document = document(&server.client).await;
@@ -111,6 +128,14 @@ async fn every_route_against_every_caller() {
     let server = Server::with_flags(&all).await;
     let operator = server.client.bearing(ADMIN);
     let users = ["ada", "eve", "user_2abC", "USER_2abC"];
+    // And those whose database nobody reaches: never there, deleted, suspended, and no id at all.
+    let others = ["nobody", "deleted", "suspended", "a%2Fb"];
+    for (id, path) in [("deleted", ""), ("suspended", "/suspend")] {
+        operator.post("/api/admin/tenants", json!({"id": id})).await.expect(201);
+        let method = if path.is_empty() { "DELETE" } else { "POST" };
+        let request = operator.request(method, &format!("/api/admin/tenants/{id}{path}"));
+        operator.send(request.json(&json!({"reason": "x"}))).await.expect(200);
+    }
     let mut notes = Vec::new();
     let mut callers = Vec::new();
     for user in users {
@@ -122,21 +147,34 @@ async fn every_route_against_every_caller() {
     }
     let unknown = told(&callers[0].1.get("/nobody").await);
     let mut checked = 0;
-    for (method, path, operation) in operations(&document(&server.client).await) {
+    let mut operations = operations(&document(&server.client).await);
+    // Not in a document, and answered all the same.
+    let heads = operations.iter().filter(|(method, ..)| method == "GET");
+    let heads: Vec<_> =
+        heads.map(|(_, path, operation)| ("HEAD".to_owned(), path.clone(), operation.clone())).collect();
+    operations.extend(heads);
+    for (method, path, operation) in operations {
+        let head = method == "HEAD";
         let send = async |client: &Client, path: &str| {
             client.send(client.request(&method, path).json(&json!({"text": "changed"}))).await
         };
         let of_a_user = path.starts_with("/{user_id}");
         let secured = operation["security"].as_array().is_some_and(|schemes| !schemes.is_empty());
         assert_eq!(secured, of_a_user || operation["tags"] == json!(["operators"]), "{method} {path}");
-        for (owner, note) in users.iter().zip(&notes) {
+        let foreign = others.iter().map(|owner| (owner, "note_aaaaaaaaaaaaaaaa"));
+        let owned = users.iter().zip(notes.iter().map(String::as_str));
+        for (owner, note) in owned.chain(foreign) {
             let address = fill(&path, owner, note);
             if secured {
                 send(&server.client, &address).await.expect(401);
             }
             for (caller, client) in &callers {
                 if of_a_user && caller != owner {
-                    assert_eq!(told(&send(client, &address).await), unknown, "{caller}: {method} {address}");
+                    let reply = send(client, &address).await;
+                    match head {
+                        true => assert_eq!((reply.status, reply.body.len()), (404, 0), "{caller}: {method} {address}"),
+                        false => assert_eq!(told(&reply), unknown, "{caller}: {method} {address}"),
+                    }
                     checked += 1;
                 } else if secured && !of_a_user {
                     send(client, &address).await.expect(401);
@@ -149,7 +187,7 @@ async fn every_route_against_every_caller() {
             assert_eq!(reply.status, 401, "the operator's key opens no user's data: {method} {path}");
         }
     }
-    assert!(checked > 200, "{checked}");
+    assert!(checked > 1000, "{checked}");
     for (user, client) in &callers {
         assert_eq!(client.texts(user).await, [*user], "nothing was changed by anybody else");
     }

@@ -85,7 +85,7 @@ fn every_command_is_documented() {
 
 /// `METHOD path` of every route in the source: `.route("…", get(…).post(…))`, and what
 /// `#[utoipa::path(get, path = "…")]` says.
-fn routes(files: &[(String, String)]) -> BTreeSet<String> {
+pub fn routes(files: &[(String, String)]) -> BTreeSet<String> {
     const METHODS: &[&str] = &["get", "post", "put", "patch", "delete"];
     let mut found = BTreeSet::new();
     for (_, text) in files {

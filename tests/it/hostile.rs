@@ -27,7 +27,9 @@ fn targets() -> Vec<Vec<u8>> {
         "/%c3%a9",
         "/%ff%fe",
         "/%f0%9f%a6%86",
+        // One word to a reader, in its two Unicode forms.
         "/caf%C3%A9",
+        "/cafe%CC%81",
         "//",
         "//ada",
         "/ada//",
@@ -142,6 +144,8 @@ async fn every_byte_that_an_id_may_have_works_raw_and_encoded() {
         assert_eq!(reply.status, 200, "{shown}");
     }
     let made = client.post(&format!("/{encoded}"), serde_json::json!({"text": "y"})).await.expect(201);
+    // A bar is no character of a URL (RFC 3986, 2).
+    assert!(made.header("location").starts_with("/aZ09_-.@:%7C+/note_"), "{}", made.header("location"));
     assert_eq!(client.get(made.header("location")).await.expect(200).json()["note"]["text"], "y");
     let longest = "a".repeat(128);
     client.note(&longest, "x").await;

@@ -122,6 +122,78 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_header_that_does_not_come_is_not_waited_for() {
+    let server = Server::with(&["--header-timeout", "50ms"]).await;
+    for text in ["", "GET /ada HTTP/1.1\r\nhost: x\r\nx-slow: "] {
+        let mut slow = half(&server, text);
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut answer = String::new();
+            slow.read_to_string(&mut answer).map(|_| answer)
+        });
+        let answer = answer.await.unwrap().unwrap();
+        assert!(!answer.contains(" 200 "), "{text:?}: {answer}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_header_may_be_as_long_as_the_setting_says_and_have_a_hundred_fields() {
+    let server = Server::with(&["--max-header-bytes", "8KiB"]).await;
+    let with = |length: usize| server.client.request("GET", "/ada").header("x-long", "x".repeat(length));
+    server.client.send(with(4 << 10)).await.expect(200);
+    assert_eq!(server.client.send(with(20 << 10)).await.status, 431);
+    let many = (0..101).fold(server.client.request("GET", "/ada"), |request, n| request.header(format!("x-{n}"), "x"));
+    assert_eq!(server.client.send(many).await.status, 431);
+    server.stop().await;
+    let server = Server::start().await;
+    let long = server.client.request("GET", "/ada").header("x-long", "x".repeat(20 << 10));
+    server.client.send(long).await.expect(200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_user_at_the_quota_is_told_the_figure_and_may_read_and_delete() {
+    let server = Server::with(&["--quota", "256KiB"]).await;
+    let text = "x".repeat(20_000);
+    let mut notes = Vec::new();
+    let refused = loop {
+        let reply = server.client.post("/ada", json!({"text": text})).await;
+        match reply.status {
+            201 => notes.push(reply.json()["note"]["id"].as_str().unwrap().to_owned()),
+            _ => break reply.expect(507),
+        }
+        assert!(notes.len() < 20, "the quota is not kept");
+    };
+    assert_eq!(refused.code(), "quota_exceeded");
+    assert!(refused.json()["detail"].as_str().unwrap().contains("262144 bytes"), "{}", refused.json());
+    assert!(!notes.is_empty());
+    assert_eq!(server.client.texts("ada").await.len(), notes.len());
+    server.client.note("eve", "x").await;
+    server.client.delete(&format!("/ada/{}", notes[0])).await.expect(200);
+    server.client.post("/ada", json!({"text": text})).await.expect(201);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_has_as_many_notes_as_the_setting_says() {
+    let server = Server::with(&["--max-page", "2"]).await;
+    for n in 0..3 {
+        server.client.note("ada", &n.to_string()).await;
+    }
+    let page = server.client.get("/ada").await.expect(200).json();
+    assert_eq!(page["notes"].as_array().unwrap().len(), 2);
+    assert!(page["next_cursor"].is_string());
+    server.client.get("/ada?limit=2").await.expect(200);
+    let refused = server.client.get("/ada?limit=3").await.expect(400).json();
+    assert!(refused["detail"].as_str().unwrap().contains("from 1 to 2"), "{refused}");
+    let document = server.client.get("/openapi.json").await.expect(200).json();
+    let parameters = document["paths"]["/{user_id}"]["get"]["parameters"].as_array().unwrap();
+    let limit = parameters.iter().find(|parameter| parameter["name"] == "limit").unwrap();
+    assert_eq!(limit["schema"]["maximum"], 2);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn one_address_does_not_take_all_connections() {
     let server = Server::with(&["--address-connections", "3"]).await;
     let held: Vec<TcpStream> = (0..3).map(|_| half(&server, "GET /healthz HT")).collect();
@@ -164,13 +236,38 @@ async fn only_pages_of_named_origins_may_call() {
     server.stop().await;
 }
 
+/// Where a server says that it listens to operators.
+fn operators_of(server: &Process) -> std::net::SocketAddr {
+    let said = server.log().into_iter().find_map(|line| {
+        let message = line["message"].as_str()?.to_owned();
+        Some(message.strip_prefix("listening to operators on http://")?.parse().unwrap())
+    });
+    said.expect("a line that says where")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn measurements_want_the_operators_key_where_others_reach_them() {
+    let folder = TempDir::new().unwrap();
+    let server = Process::start(folder.path(), &["--admin-api-key", ADMIN, "--admin-listen", "0.0.0.0:0"]);
+    let port = operators_of(&server).port();
+    let operators = Client::new(([127, 0, 0, 1], port).into());
+    operators.get("/metrics").await.expect(401);
+    operators.bearing(ADMIN).get("/metrics").await.expect(200);
+    let document = operators.get("/openapi.json").await.expect(200).json();
+    assert_eq!(document["paths"]["/metrics"]["get"]["security"][0]["operator"], json!([]));
+    drop(server);
+    let server = Server::start().await;
+    server.client.get("/metrics").await.expect(200);
+    let document = server.client.get("/openapi.json").await.expect(200).json();
+    assert!(document["paths"]["/metrics"]["get"]["security"].as_array().is_none_or(Vec::is_empty));
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_listener_of_their_own_operators_are_heard_there_and_nowhere_else() {
     let folder = TempDir::new().unwrap();
-    // A port that was free a moment ago: the process tells only the other one.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let server = Process::start(folder.path(), &["--admin-api-key", ADMIN, "--admin-listen", &free.to_string()]);
-    let operators = Client::new(free).bearing(ADMIN);
+    let server = Process::start(folder.path(), &["--admin-api-key", ADMIN, "--admin-listen", "127.0.0.1:0"]);
+    let operators = Client::new(operators_of(&server)).bearing(ADMIN);
     operators.get("/api/admin/tenants").await.expect(200);
     operators.get("/ada").await.expect(404);
     for path in ["/api/admin/tenants", "/api/admin/keys", "/metrics"] {
