@@ -102,7 +102,7 @@ pub struct LimitsConfig {
     #[arg(long, env = "CUBBY_ADDRESS_RATE", value_name = "RATE")]
     pub address_rate: Option<Rate>,
 
-    /// Users created by requests, all together [default: 600/m; off on loopback without a trusted proxy]
+    /// Users created by requests, all together [default: 600/m:600; off on loopback without a trusted proxy]
     #[arg(long, env = "CUBBY_CREATION_RATE", value_name = "RATE")]
     pub creation_rate: Option<Rate>,
 

@@ -231,6 +231,50 @@ mod tests {
     }
 
     #[test]
+    fn the_defaults_are_those_that_help_tells() {
+        use clap::Args;
+        let command = crate::config::limits::LimitsConfig::augment_args(clap::Command::new("cubby"));
+        let told = |name: &str| {
+            let setting = command.get_arguments().find(|argument| argument.get_id() == name).unwrap();
+            let help = setting.get_help().unwrap().to_string();
+            help.split_once("[default: ").unwrap().1.split(';').next().unwrap().to_owned()
+        };
+        for (name, default) in
+            [("tenant_rate", PER_TENANT), ("address_rate", PER_ADDRESS), ("creation_rate", CREATIONS)]
+        {
+            assert_eq!(told(name).parse(), Ok(default), "{name}");
+        }
+        assert_eq!(told("address_connections").parse(), Ok(CONNECTIONS));
+    }
+
+    #[derive(clap::Parser)]
+    struct Serve {
+        #[command(flatten)]
+        config: ServeConfig,
+    }
+
+    #[test]
+    fn limits_are_on_where_others_may_come_from() {
+        let limited = |flags: &[&str]| {
+            let serve: Serve = clap::Parser::try_parse_from([&["cubby"], flags].concat()).unwrap();
+            let bounds = Bounds::new(&serve.config).unwrap();
+            let elsewhere = "203.0.113.1".parse().unwrap();
+            [
+                bounds.tenants.is_some(),
+                bounds.addresses.is_some(),
+                bounds.creations.is_some(),
+                bounds.connections_of(elsewhere).is_some(),
+            ]
+        };
+        assert_eq!(limited(&["--listen", "127.0.0.1:0"]), [false; 4]);
+        assert_eq!(limited(&["--listen", "0.0.0.0:0"]), [true; 4]);
+        // Connections are the proxy's then.
+        assert_eq!(limited(&["--trusted-proxies", "127.0.0.1"]), [true, true, true, false]);
+        assert_eq!(limited(&["--listen", "0.0.0.0:0", "--tenant-rate", "off"]), [false, true, true, true]);
+        assert_eq!(limited(&["--creation-rate", "5/m"]), [false, false, true, false]);
+    }
+
+    #[test]
     fn ipv6_neighbours_are_one() {
         let of = |text: &str| block(text.parse().unwrap());
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));

@@ -195,6 +195,24 @@ async fn every_route_against_every_caller() {
 }
 
 #[tokio::test]
+async fn no_answer_is_kept_by_a_cache_or_guessed_to_be_of_another_type() {
+    let server = Server::with(&["--admin-api-key", ADMIN]).await;
+    let note = server.client.note("ada", "x").await;
+    let operator = server.client.bearing(ADMIN);
+    let mut checked = 0;
+    for (method, path, _) in operations(&document(&server.client).await) {
+        for client in [&server.client, &operator] {
+            let reply = client.send(client.request(&method, &fill(&path, "ada", &note)).json(&json!({}))).await;
+            assert_eq!(reply.header("x-content-type-options"), "nosniff", "{method} {path}");
+            assert_eq!(reply.header("cache-control"), "no-store", "{method} {path}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 50, "{checked}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn the_page_with_the_document_asks_nobody_else_for_anything() {
     let server = Server::start().await;
     let page = server.client.get("/docs").await.expect(200);

@@ -216,6 +216,48 @@ fn links_between_pages_lead_somewhere() {
     assert!(dead.is_empty(), "{dead:#?}");
 }
 
+/// What a page names as a test or a step of CI and is none. A name is `subject::test`, of this binary,
+/// or `module::tests::test`, beside the code; `text` gives a file of the project, if there is one.
+fn no_tests(page: &str, text: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let named = page.split('`').skip(1).step_by(2);
+    let lost = named.filter(|name| {
+        if let Some(step) = name.strip_prefix(".ci/run ") {
+            let run = text(".ci/run").unwrap_or_default();
+            return !run.lines().any(|line| line.split_whitespace().take(2).eq(["step", step]));
+        }
+        let parts: Vec<&str> = name.split("::").collect();
+        let word = |part: &&str| {
+            !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        };
+        let [modules @ .., test] = parts.as_slice() else { return false };
+        if modules.is_empty() || !parts.iter().all(word) {
+            return false;
+        }
+        let file = match modules {
+            [subject] => text(&format!("tests/it/{subject}.rs")),
+            [path @ .., "tests"] => text(&format!("src/{}.rs", path.join("/"))),
+            _ => None,
+        };
+        // The attributes above it say that it is one.
+        let file = file.unwrap_or_default();
+        let above = file.split_once(&format!("fn {test}(")).and_then(|(before, _)| before.rsplit_once('\n'));
+        let mut attributes = above
+            .into_iter()
+            .flat_map(|(above, _)| above.lines().rev())
+            .take_while(|line| line.trim().starts_with("#["));
+        !attributes.any(|line| line.contains("test"))
+    });
+    lost.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_test_that_the_security_page_names_is_there() {
+    let security = page("docs/SECURITY.md");
+    assert!(security.matches("attacks::").count() > 5, "the page names tests");
+    let lost = no_tests(&security, |file| std::fs::read_to_string(root().join(file)).ok());
+    assert!(lost.is_empty(), "docs/SECURITY.md names what is no test: {lost:#?}");
+}
+
 #[test]
 fn the_checkers_see_what_is_missing() {
     let file = |text: &str| [("x.rs".to_owned(), text.to_owned())];
@@ -225,6 +267,17 @@ fn the_checkers_see_what_is_missing() {
         "Problem::new(\n StatusCode::BAD_REQUEST,\n \"one\", x) (StatusCode::OK, \"two\") p.code = \"three\"",
     ));
     assert_eq!(found, BTreeSet::from(["one", "two", "three"].map(str::to_owned)));
+    let project = |file: &str| match file {
+        "tests/it/a.rs" => Some("#[test]\nfn one() {}\n\nfn helper() {}\n".to_owned()),
+        "src/b/c.rs" => {
+            Some("    #[tokio::test(flavor = \"x\")]\n    #[expect(x)]\n    async fn two() {}\n".to_owned())
+        }
+        ".ci/run" => Some("step  good  x\n# step bad\n".to_owned()),
+        _ => None,
+    };
+    let named =
+        "`a::one` `b::c::tests::two` `.ci/run good` `x` `File::open` `a::none` `a::helper` `z::one` `.ci/run bad`";
+    assert_eq!(no_tests(named, project), ["a::none", "a::helper", "z::one", ".ci/run bad"]);
     let there = |target: &Path| (target == Path::new("docs/there.md")).then(|| anchors("# One two\n## `GET /x`"));
     let dead = dead_links("docs/x.md", "[a](there.md#one-two) [b](gone.md) [c](there.md#three) [d](https://x)", there);
     assert_eq!(dead, ["docs/x.md: gone.md", "docs/x.md: there.md#three"]);

@@ -97,6 +97,44 @@ fn a_setting_that_cannot_be_is_refused_by_name() {
     }
 }
 
+/// The settings that the README gives for a deployment, with ports that are free and an issuer that is
+/// not asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_settings_for_a_deployment_start_a_server_that_is_closed() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let (_, rest) = readme.split_once("<!-- cubby.env -->\n```ini\n").expect("the README has a cubby.env");
+    let file = rest.split("```").next().unwrap();
+    let file = file.replace("127.0.0.1:8080", "127.0.0.1:0").replace("127.0.0.1:8081", "127.0.0.1:0");
+    let file = file.replace("https://clerk.example.com/.well-known", "http://127.0.0.1:9");
+    assert!(file.contains("CUBBY_TRUSTED_PROXIES") && file.contains("CUBBY_AUTHORIZED_PARTIES"), "{file}");
+    let (_folder, mut command) = with_env_file(&file);
+    command.args(["serve", "--log-format", "json", "--address-rate", "1/h:2"]);
+    let server = Process::spawn(command);
+    let from = |address: &str, method: &str, path: &str| {
+        let request = server.client.request(method, path).header("x-forwarded-for", address);
+        server.client.send(request.bearer_auth("made-with-openssl-rand-hex-32").json(&json!({"text": "x"})))
+    };
+    for (index, (method, path, status)) in [
+        ("GET", "/ada", 401),
+        ("POST", "/ada", 401),
+        // Not there, and then no more than any user's id is.
+        ("GET", "/api/admin/tenants", 404),
+        ("GET", "/metrics", 401),
+        ("POST", "/webhooks/clerk", 400),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        from(&format!("198.51.100.{index}"), method, path).await.expect(status);
+    }
+    // Behind the proxy each caller counts by their own address.
+    let ask = async |from: &str| {
+        server.client.send(server.client.request("GET", "/ada").header("x-forwarded-for", from)).await.status
+    };
+    assert_eq!([ask("203.0.113.1").await, ask("203.0.113.1").await, ask("203.0.113.1").await], [401, 401, 429]);
+    assert_eq!(ask("203.0.113.2").await, 401);
+}
+
 #[test]
 fn a_port_that_is_taken_says_so() {
     let folder = TempDir::new().unwrap();

@@ -1,13 +1,25 @@
 //! Session tokens: whose database they open, and every way to forge one.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use cubby::{
+    clock::Clock,
+    config::door::{AuthMode, DoorConfig, List},
+    identity::jwt::{Verdict, Verifier},
+};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Client, Reply, Server, cubby, eventually,
+    Client, Process, Reply, Server, cubby, eventually,
     tokens::{ISSUER, Publisher, SigningKey, claims, flags, now, part},
     tree,
 };
+
+const ADMIN: &str = "an operator's key of some length";
 
 /// What everybody is told who may not know: the body without the id of the request.
 fn told(reply: &Reply) -> (u16, Value) {
@@ -206,6 +218,97 @@ async fn a_proven_user_comes_to_be_on_the_first_request_and_not_after_deletion()
     assert_eq!(gone, told(&ada.get("/eve").await));
     assert_eq!(told(&ada.post("/ada", json!({"text": "x"})).await), gone);
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_is_no_proof_that_a_user_exists() {
+    let key = SigningKey::new("a");
+    let mut all = flags(&key);
+    all[1] = "jwt+keys".to_owned();
+    all.extend(["--provisioning", "on-proof", "--admin-api-key", ADMIN].map(str::to_owned));
+    let server = Server::with_flags(&all).await;
+    let made = server.client.bearing(ADMIN).post("/api/admin/keys", json!({"name": "all"})).await.expect(201).json();
+    let program = server.client.bearing(made["secret"].as_str().unwrap());
+    program.get("/ada").await.expect(404);
+    program.post("/ada", json!({"text": "x"})).await.expect(404);
+    server.client.bearing(key.token("ada")).get("/ada").await.expect(200);
+    program.note("ada", "x").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_suspension_and_a_deletion_count_on_the_next_request_of_a_token_that_is_still_good() {
+    let key = SigningKey::new("a");
+    let server = Server::with_flags(&flags(&key)).await;
+    let (ada, eve) = (server.client.bearing(key.token("ada")), server.client.bearing(key.token("eve")));
+    ada.note("ada", "x").await;
+    let id = "ada".parse().unwrap();
+    server.app.store().suspend(&id, "unpaid").await.unwrap();
+    assert_eq!(ada.get("/ada").await.expect(403).code(), "suspended");
+    assert_eq!(told(&eve.get("/ada").await), told(&eve.get("/nobody").await), "nobody else's business");
+    server.app.store().resume(&id).await.unwrap();
+    ada.get("/ada/note_x").await.expect(404);
+    server.app.store().delete(&id).await.unwrap();
+    let gone = ada.post("/ada", json!({"text": "x"})).await.expect(404);
+    assert_eq!(told(&gone), told(&eve.get("/nobody").await));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_is_remembered_until_it_expires_and_no_longer() {
+    let key = SigningKey::new("a");
+    let config = DoorConfig {
+        auth: AuthMode::Jwt,
+        issuer: Some(ISSUER.to_owned()),
+        clerk_jwt_key: Some(key.pem().parse().unwrap()),
+        jwks_url: None,
+        authorized_parties: List::default(),
+        audience: List::default(),
+    };
+    let now = Arc::new(AtomicI64::new(now() * 1000));
+    let tells = now.clone();
+    let clock = Clock::new(move || tells.load(Ordering::Relaxed));
+    let verifier = Verifier::new(&config, &clock).unwrap();
+    let token = key.token("ada");
+    let Verdict::Session(session, true) = verifier.verify(&token).await else { panic!("a good token") };
+    assert!(matches!(verifier.verify(&token).await, Verdict::Session(_, false)), "seen before");
+    now.store(session.until - 1, Ordering::Relaxed);
+    assert!(matches!(verifier.verify(&token).await, Verdict::Session(_, false)));
+    now.store(session.until, Ordering::Relaxed);
+    assert!(matches!(verifier.verify(&token).await, Verdict::Refused(_)));
+}
+
+#[tokio::test]
+async fn no_log_has_a_token_or_a_key_at_any_level() {
+    let (key, other) = (SigningKey::new("a"), SigningKey::new("a"));
+    let mut all = flags(&key);
+    all[1] = "jwt+keys".to_owned();
+    all.extend(["--log", "trace", "--admin-api-key", ADMIN].map(str::to_owned));
+    let folder = tempfile::TempDir::new().unwrap();
+    let server = Process::start(folder.path(), &all.iter().map(String::as_str).collect::<Vec<_>>());
+    let made = server.client.bearing(ADMIN).post("/api/admin/keys", json!({"name": "all"})).await.expect(201).json();
+    let secret = made["secret"].as_str().unwrap().to_owned();
+    let (good, forged) = (key.token("ada"), other.token("ada"));
+    for shown in [&good, &secret] {
+        server.client.bearing(shown).note("ada", "x").await;
+    }
+    for shown in [forged.as_str(), &secret[..secret.len() - 1], "Bearer-without-a-meaning"] {
+        server.client.bearing(shown).get("/ada").await.expect(401);
+        server.client.bearing(shown).get("/api/admin/keys").await.expect(401);
+    }
+    server
+        .client
+        .send(server.client.request("GET", "/ada").header("cookie", format!("__session={good}")))
+        .await
+        .expect(200);
+    server.client.bearing(ADMIN).get("/api/admin/keys").await.expect(200);
+    server.logged("the operator's routes were tried without the operator's key").await;
+    let log = format!("{:?}", server.log());
+    for hidden in [&good, &forged, &secret[..43], ADMIN, "Bearer-without-a-meaning"] {
+        let signature = hidden.rsplit('.').next().unwrap();
+        assert!(!log.contains(signature), "{hidden} is in the log");
+    }
+    assert!(log.len() > 1000, "there is a log to look at");
 }
 
 #[tokio::test]
