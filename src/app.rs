@@ -75,7 +75,8 @@ impl App {
         let sync = &config.sync;
         let syncer = Syncer::new(store.clone(), provider.clone(), sync.provider.sync_max_delete);
         let on_demand = OnDemand::new(store.clone(), provider.clone(), sync.on_demand_limit);
-        let health = Health::new(store.clone(), provider, sync.sync_warn, sync.sync_silence);
+        let expects = config.clerk_webhook_secret.is_some();
+        let health = Health::new(store.clone(), provider, sync.sync_warn, sync.sync_silence, expects);
         metrics::install()?;
         let every = config.sync.sync_every;
         let app = Self {

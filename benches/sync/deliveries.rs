@@ -66,7 +66,7 @@ fn raw(store: &Store, count: u32) -> f64 {
             duration_us: 0,
             error: None,
             answer: None,
-            body: text.into(),
+            body: Some(text.into()),
         };
         deliveries::record(&tx, &row).unwrap();
         tx.commit().unwrap();

@@ -72,7 +72,12 @@ impl Catalog {
             Limits { queue: 100_000, batch: 512, ..Limits::default() },
             // The channel closes only with the combiner itself.
             Box::new(move |run| drop(threads.send(run))),
-            Box::new(move |_, deadline| open::open(&file, &settings, deadline)),
+            Box::new(move |_, deadline| {
+                let conn = open::open(&file, &settings, deadline)?;
+                // Who is to be forgotten must not be found in what the file calls free space.
+                conn.pragma_update(None, "secure_delete", true)?;
+                Ok(conn)
+            }),
         );
         writer.reopen_as(Locking::Shared);
         Ok(Self { writer: Arc::new(writer), readers: pool::readers(path.to_owned(), options, READERS, WAIT) })

@@ -254,8 +254,8 @@ pub struct Delivery {
     pub error: Option<String>,
     /// What was answered, JSON.
     pub answer: Option<String>,
-    /// The message, for replay.
-    pub body: Bytes,
+    /// The message, for replay. Of a user who was forgotten none is kept.
+    pub body: Option<Bytes>,
 }
 
 /// A webhook message as it was recorded.

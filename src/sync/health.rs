@@ -36,6 +36,9 @@ pub struct Health {
     provider: Option<Arc<dyn Provider>>,
     warn: u64,
     silence: Duration,
+    /// Whether deliveries are to come at all.
+    expects: bool,
+    since: Instant,
     /// Held while the provider is asked: whoever comes meanwhile gets the same answer.
     counted: tokio::sync::Mutex<Option<Counted>>,
 }
@@ -74,9 +77,27 @@ pub struct Seen {
 
 impl Health {
     /// Warns of a difference of more than `warn` users, and of no delivery for longer than `silence`
-    /// (zero: never).
-    pub fn new(store: Store, provider: Option<Arc<dyn Provider>>, warn: u64, silence: Duration) -> Self {
-        Self { store, provider, warn, silence, counted: tokio::sync::Mutex::default() }
+    /// (zero: never), or of none at all where they are expected.
+    pub fn new(store: Store, provider: Option<Arc<dyn Provider>>, warn: u64, silence: Duration, expects: bool) -> Self {
+        let counted = tokio::sync::Mutex::default();
+        Self { store, provider, warn, silence, expects, since: Instant::now(), counted }
+    }
+
+    /// How many users the provider had when it was last asked, and whether that is so long ago that it
+    /// should be asked again. Never waits.
+    pub fn known(&self) -> (Option<u64>, bool) {
+        if self.provider.is_none() {
+            return (None, false);
+        }
+        // Held: it is being asked now.
+        let Ok(counted) = self.counted.try_lock() else { return (None, false) };
+        let users = counted.as_ref().and_then(|counted| counted.users);
+        (users, counted.as_ref().is_none_or(|counted| counted.at.elapsed() >= FRESH))
+    }
+
+    /// Asks the provider again, if it is time.
+    pub async fn refresh(&self) {
+        self.count().await;
     }
 
     /// Looks. Asks the provider at most once a minute, whoever asks here.
@@ -113,8 +134,15 @@ impl Health {
             warnings.push(format!("Clerk could not be asked: {error}"));
         }
         let silence = self.silence.as_secs();
-        if silence > 0 && last_delivery_age.is_some_and(|age| age > silence) {
-            warnings.push("no delivery for too long; look at the endpoint in Clerk's dashboard".to_owned());
+        match last_delivery_age {
+            _ if silence == 0 => {}
+            Some(age) if age > silence => {
+                warnings.push("no delivery for too long; look at the endpoint in Clerk's dashboard".to_owned());
+            }
+            None if self.expects && self.since.elapsed() > self.silence => {
+                warnings.push("no delivery has ever come; look at the endpoint in Clerk's dashboard".to_owned());
+            }
+            _ => {}
         }
         if failing_deliveries > 0 {
             warnings.push(format!("{failing_deliveries} deliveries fail; `cubby deliveries list --outcome failed`"));

@@ -57,7 +57,7 @@ pub async fn apply(store: &Store, svix_id: &str, parsed: Parsed, body: Bytes, re
         duration_us: 0,
         error: None,
         answer: None,
-        body,
+        body: Some(body),
     };
     let result = carry_out(store, &delivery, event, started, repeats).await;
     if let Err(error) = &result {
@@ -175,6 +175,7 @@ impl Job {
             return Ok(Done::Answered(first));
         }
         let event = self.event.clone();
+        self.keep_nothing_of_the_forgotten(tx)?;
         let (outcome, answer) = match event.as_ref() {
             Err(error) => {
                 self.delivery.error = Some(error.message().to_owned());
@@ -190,6 +191,15 @@ impl Job {
         self.delivery.duration_us = microseconds(self.started);
         deliveries::record(tx, &self.delivery)?;
         Ok(Done::Applied(outcome, answer))
+    }
+
+    /// A message about a user who was purged is as personal as those that were removed then.
+    fn keep_nothing_of_the_forgotten(&mut self, tx: &Transaction) -> rusqlite::Result<()> {
+        let Some(id) = &self.delivery.tenant else { return Ok(()) };
+        if queries::find(tx, id)?.is_some_and(|row| row.purged.is_some()) {
+            self.delivery.body = None;
+        }
+        Ok(())
     }
 
     /// Decides and writes the tenant's row. `None` if what must be done was not prepared for.

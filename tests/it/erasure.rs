@@ -73,6 +73,13 @@ async fn purging_leaves_a_tombstone_and_nothing_personal() {
     assert_eq!(late["status"], "ignored");
     let row = server.app.store().find(&id("user_old")).await.unwrap().unwrap();
     assert_eq!(row.profile.email, None, "nothing of them is stored again");
+    let session = json!({"id": "sess_1", "user_id": "user_old", "client_ip": "203.0.113.7"});
+    deliver(&server.client, "m10", &event("session.created", session, 9)).await;
+    for late in ["m9", "m10"] {
+        let body =
+            server.app.store().catalog().query(move |conn| cubby::catalog::queries::deliveries::body(conn, late));
+        assert_eq!(body.await.unwrap(), None, "nor what was said of them");
+    }
     let trail = server.app.store().catalog().query(|conn| {
         conn.query_row("SELECT count(*) FROM audit WHERE action = 'tenants purge' AND target = 'user_old'", [], |row| {
             row.get::<_, i64>(0)
@@ -88,6 +95,26 @@ async fn purging_leaves_a_tombstone_and_nothing_personal() {
     assert!(server.client.texts("user_old").await.is_empty());
     server.client.note("user_old", "anew").await;
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_purge_no_file_holds_a_trace_of_the_person() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let server = Server::on(folder.path(), &["--clerk-webhook-secret", SECRET]).await;
+    for n in 0..20 {
+        let name = format!("neighbour{n}");
+        deliver(&server.client, &name, &event("user.created", user(&format!("user_{n}"), &name, 10), 1)).await;
+    }
+    deliver(&server.client, "m1", &event("user.created", user("user_ada", "lovelace", 10), 1)).await;
+    deliver(&server.client, "m2", &event("user.updated", user("user_ada", "lovelace-king", 20), 2)).await;
+    server.client.note("user_ada", "a note on the engine").await;
+    server.stop().await;
+    assert!(holds(folder.path(), "lovelace@example.com") && holds(folder.path(), "lovelace-king"));
+    harness::stdout(&harness::run(folder.path(), &["tenants", "purge", "user_ada", "--yes"]));
+    for trace in ["lovelace", "a note on the engine", "img.example.com/user_ada"] {
+        assert!(!holds(folder.path(), trace), "{trace}");
+    }
+    assert!(holds(folder.path(), "neighbour7@example.com"));
 }
 
 #[tokio::test]

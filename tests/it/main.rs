@@ -34,6 +34,7 @@ mod on_demand;
 mod operator;
 mod provisioning;
 mod reconcile;
+mod scale;
 mod settings;
 mod shutdown;
 mod store;

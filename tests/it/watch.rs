@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::harness::{
-    Server,
+    self, Server,
     clerk::{Clerk, Fault},
     sender::{Message, SECRET, deliver, event, user},
 };
@@ -66,6 +66,59 @@ async fn failing_deliveries_and_a_provider_that_is_down_are_warnings() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_fell_silent_is_a_warning_for_as_long_as_it_lasts() {
+    let clerk = Clerk::start().await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let warned = async |server: &Server, word: &str| {
+        let seen = server.client.get("/api/health/user-sync").await.expect(200).json();
+        seen["warnings"].as_array().unwrap().iter().any(|warning| warning.as_str().unwrap().contains(word))
+    };
+    let flags = [clerk.flags(), ["--clerk-webhook-secret", SECRET].map(str::to_owned).to_vec()].concat();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let server = Server::on(folder.path(), &[&flags[..], &["--sync-silence", "1s"]].concat()).await;
+    harness::eventually("it says that nothing ever came", async || warned(&server, "ever").await).await;
+    for id in ["m1", "m2"] {
+        deliver(&server.client, id, &event("user.created", user("user_1", "ada", 10), 1)).await;
+    }
+    assert!(!warned(&server, "delivery").await);
+    server.stop().await;
+
+    // Long after the deliveries themselves were forgotten.
+    let server =
+        Server::on(folder.path(), &[&flags[..], &["--sync-silence", "1s", "--delivery-retention", "0s"]].concat())
+            .await;
+    harness::eventually("it says that nothing comes any more", async || warned(&server, "too long").await).await;
+    let kept = server.app.store().catalog().query(|conn| {
+        let mut rows = conn.prepare("SELECT svix_id, body FROM deliveries").unwrap();
+        rows.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<Vec<u8>>>(1)?)))
+            .unwrap()
+            .collect::<Result<Vec<_>, _>>()
+    });
+    assert_eq!(kept.await.unwrap(), [("m2".to_owned(), None)], "the newest stays, without its body");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_difference_shows_where_only_the_metrics_are_looked_at() {
+    let clerk = Clerk::start().await;
+    for n in 0..3 {
+        clerk.add(user(&format!("user_{n}"), "x", 10));
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    // In a process of its own: the numbers are one set a process.
+    let server = harness::Process::start(folder.path(), &clerk.flags().iter().map(String::as_str).collect::<Vec<_>>());
+    let shows = async || {
+        let page = server.client.get("/metrics").await.expect(200).body;
+        String::from_utf8(page).unwrap().lines().any(|line| line == "cubby_sync_discrepancy 3")
+    };
+    harness::eventually("the page has the difference", shows).await;
+    for _ in 0..20 {
+        assert!(shows().await);
+    }
+    assert_eq!(clerk.asked("/users/count"), 1, "the provider is not asked each time");
+}
+
+#[tokio::test]
 async fn the_metrics_page_has_every_documented_name() {
     let clerk = Clerk::start().await;
     let server = server(&clerk, &[]).await;
@@ -84,6 +137,7 @@ async fn the_metrics_page_has_every_documented_name() {
         "cubby_delivery_duration_seconds_bucket{le=\"0.05\"}",
         "cubby_delivery_age_seconds ",
         "cubby_on_demand_total{result=\"created\"}",
+        "cubby_on_demand_total{result=\"refused\"}",
         "cubby_sync_runs_total{outcome=\"failed\"}",
         "cubby_sync_duration_seconds_count",
         "cubby_sync_discrepancy ",

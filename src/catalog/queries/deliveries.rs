@@ -1,6 +1,6 @@
 //! The log of webhook messages.
 
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, named_params, params};
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow, ToSql, Transaction, named_params, params};
 
 use super::{Sql, unknown};
 use crate::{
@@ -34,12 +34,13 @@ pub fn record(tx: &Transaction, d: &Delivery) -> Sql<()> {
         "INSERT INTO deliveries (svix_id, type, tenant, received, updated, outcome, duration_us, error, answer, body) \
          VALUES (:id, :type, :tenant, :at, :at, :outcome, :duration, :error, :answer, :body) ON CONFLICT (svix_id) DO \
          UPDATE SET attempts = attempts + 1, updated = excluded.updated, outcome = excluded.outcome, error = \
-         excluded.error, answer = excluded.answer, duration_us = excluded.duration_us",
+         excluded.error, answer = excluded.answer, duration_us = excluded.duration_us, body = iif(excluded.body IS \
+         NULL, NULL, body)",
     )?
     .execute(named_params! {
         ":id": d.svix_id, ":type": d.kind, ":tenant": d.tenant.as_ref().map(TenantId::as_str), ":at": d.received,
         ":outcome": d.outcome.as_str(), ":duration": d.duration_us, ":error": d.error, ":answer": d.answer,
-        ":body": &d.body[..],
+        ":body": d.body.as_deref(),
     })?;
     Ok(())
 }
@@ -73,19 +74,23 @@ pub struct Filter {
 
 /// Up to `limit` deliveries, newest first.
 pub fn list(conn: &Connection, filter: &Filter, limit: u32) -> Sql<Vec<Recorded>> {
-    // Only what is asked for, so that the index on the tenant is used when there is one.
-    let tenant = if filter.tenant.is_some() { "tenant = :tenant AND" } else { ":tenant IS NULL AND" };
+    let (tenant, outcome) = (filter.tenant.as_ref().map(TenantId::as_str), filter.outcome.map(Outcome::as_str));
+    let before = filter.before.unwrap_or(Millis::MAX);
+    let mut given: Vec<(&str, &dyn ToSql)> = vec![(":before", &before), (":limit", &limit)];
+    // Only what is asked for, each with the index that has it in order. One user's deliveries are few:
+    // with both, the plus keeps the index on outcomes out of it.
+    let filter = match (&tenant, &outcome) {
+        (None, None) => "",
+        (Some(_), None) => "tenant = :tenant AND",
+        (None, Some(_)) => "outcome = :outcome AND",
+        (Some(_), Some(_)) => "tenant = :tenant AND +outcome = :outcome AND",
+    };
+    given.extend(tenant.as_ref().map(|tenant| (":tenant", tenant as &dyn ToSql)));
+    given.extend(outcome.as_ref().map(|outcome| (":outcome", outcome as &dyn ToSql)));
     conn.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM deliveries WHERE {tenant} (:outcome IS NULL OR outcome = :outcome) AND received < \
-         :before ORDER BY received DESC LIMIT :limit"
+        "SELECT {COLUMNS} FROM deliveries WHERE {filter} received < :before ORDER BY received DESC LIMIT :limit"
     ))?
-    .query_map(
-        named_params! {
-            ":tenant": filter.tenant.as_ref().map(TenantId::as_str), ":outcome": filter.outcome.map(Outcome::as_str),
-            ":before": filter.before.unwrap_or(Millis::MAX), ":limit": limit,
-        },
-        recorded,
-    )?
+    .query_map(&given[..], recorded)?
     .collect()
 }
 
@@ -100,11 +105,17 @@ pub fn failing(conn: &Connection, since: Millis) -> Sql<u64> {
         .query_row([since], |row| row.get::<_, i64>(0).map(|n| u64::try_from(n).unwrap_or(0)))
 }
 
-/// Removes up to `limit` deliveries received before `before`; says how many.
+/// Removes up to `limit` deliveries received before `before`; says how many. The newest of all stays,
+/// without its body: how long ago it came must be known however long that is.
 pub fn forget(tx: &Transaction, before: Millis, limit: u32) -> Sql<usize> {
     tx.prepare_cached(
-        "DELETE FROM deliveries WHERE svix_id IN (SELECT svix_id FROM deliveries WHERE received < ?1 ORDER BY \
-         received LIMIT ?2)",
+        "UPDATE deliveries SET body = NULL, error = NULL WHERE received = (SELECT max(received) FROM deliveries) AND \
+         received < ?1 AND body IS NOT NULL",
+    )?
+    .execute([before])?;
+    tx.prepare_cached(
+        "DELETE FROM deliveries WHERE svix_id IN (SELECT svix_id FROM deliveries WHERE received < min(?1, (SELECT \
+         max(received) FROM deliveries)) ORDER BY received LIMIT ?2)",
     )?
     .execute(params![before, limit])
 }

@@ -1,0 +1,132 @@
+//! What is asked often costs the same whatever the number of users: counted in steps of SQLite's own
+//! machine, which no fast computer makes fewer.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use cubby::{
+    Store, StoreOptions,
+    catalog::{
+        model::{Outcome, State},
+        queries::{
+            self,
+            deliveries::{self, Filter},
+            departed, runs,
+        },
+    },
+};
+use rusqlite::{Connection, Transaction};
+
+use crate::harness;
+
+/// Users, deliveries, runs and lines of the audit trail; one in ten users is deleted and due to be
+/// purged in the far future, a few are due now, a few suspended; a few old deliveries failed.
+fn fill(tx: &Transaction, users: i64) -> rusqlite::Result<()> {
+    tx.execute_batch(&format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {users})
+         INSERT INTO tenants (id, state, created, deleted, purge_after, email)
+         SELECT printf('user_%08d', i), CASE WHEN i % 10 = 0 THEN 'deleted' WHEN i % 97 = 1 AND i < 900 THEN 'suspended' ELSE 'active' END,
+                1, CASE WHEN i % 10 = 0 THEN 2 END, CASE WHEN i % 10 = 0 THEN iif(i < 60, 5, 1000000) END,
+                printf('%d@example.com', i) FROM n;
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {users})
+         INSERT INTO deliveries (svix_id, type, tenant, received, updated, outcome, body)
+         SELECT printf('msg_%08d', i), 'user.updated', printf('user_%08d', i), i + 1000, i + 1000,
+                iif(i < 5, 'failed', 'updated'), x'00' FROM n;
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {users})
+         INSERT INTO sync_runs (name, started, finished, report) SELECT printf('run_%08d', i), 1, 2, '{{}}' FROM n;
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {users})
+         INSERT INTO audit (at, actor, action, result) SELECT i, 'a', 'b', 'c' FROM n;"
+    ))
+}
+
+type Question = (&'static str, fn(&Connection));
+
+fn filter(outcome: Option<Outcome>, tenant: Option<&str>) -> Filter {
+    Filter { outcome, tenant: tenant.map(|id| id.parse().unwrap()), before: None }
+}
+
+/// What requests, the metrics page, the health page and the sweep ask.
+const QUESTIONS: &[Question] = &[
+    ("counts", |conn| assert!(queries::counts(conn).unwrap().deleted > 0)),
+    ("one user", |conn| drop(queries::find(conn, &"user_00000500".parse().unwrap()).unwrap().unwrap())),
+    ("whether one may be opened", |conn| {
+        drop(queries::gate(conn, &"user_00000500".parse().unwrap()).unwrap().unwrap())
+    }),
+    ("a page of users", |conn| assert_eq!(queries::list(conn, None, Some("user_00000500"), 50).unwrap().len(), 50)),
+    ("a page of the active", |conn| {
+        assert_eq!(queries::list(conn, Some(State::Active), Some("user_00000500"), 50).unwrap().len(), 50)
+    }),
+    ("a page of the deleted", |conn| {
+        assert_eq!(queries::list(conn, Some(State::Deleted), Some("user_00000100"), 50).unwrap().len(), 50)
+    }),
+    ("the suspended", |conn| assert!(!queries::list(conn, Some(State::Suspended), None, 50).unwrap().is_empty())),
+    ("the quarantined, of whom there are none", |conn| {
+        assert!(queries::list(conn, Some(State::Quarantined), None, 50).unwrap().is_empty())
+    }),
+    ("who is to be purged", |conn| assert_eq!(departed::due(conn, 10, 100).unwrap().len(), 5)),
+    ("the newest delivery", |conn| assert!(deliveries::newest(conn).unwrap().is_some())),
+    ("failing deliveries", |conn| assert_eq!(deliveries::failing(conn, 0).unwrap(), 4)),
+    ("one delivery", |conn| drop(deliveries::find(conn, "msg_00000500").unwrap().unwrap())),
+    ("what one was answered", |conn| drop(deliveries::first(conn, "msg_00000500").unwrap().unwrap())),
+    ("a page of deliveries", |conn| assert_eq!(deliveries::list(conn, &filter(None, None), 50).unwrap().len(), 50)),
+    ("the few that failed, long ago", |conn| {
+        assert_eq!(deliveries::list(conn, &filter(Some(Outcome::Failed), None), 50).unwrap().len(), 4);
+    }),
+    ("those of an outcome that there is not", |conn| {
+        assert!(deliveries::list(conn, &filter(Some(Outcome::Rejected), None), 50).unwrap().is_empty());
+    }),
+    ("those of one user", |conn| {
+        assert_eq!(deliveries::list(conn, &filter(None, Some("user_00000500")), 50).unwrap().len(), 1);
+    }),
+    ("those of one user that failed", |conn| {
+        assert!(deliveries::list(conn, &filter(Some(Outcome::Updated), Some("user_00000500")), 50).unwrap().len() == 1);
+    }),
+    ("the last run", |conn| drop(runs::last(conn).unwrap().unwrap())),
+    ("one run", |conn| drop(runs::find(conn, "run_00000500").unwrap().unwrap())),
+    ("a page of the audit trail", |conn| assert_eq!(queries::audit_before(conn, i64::MAX, 50).unwrap().len(), 50)),
+];
+
+async fn steps(users: i64) -> Vec<u64> {
+    let folder = tempfile::TempDir::new().unwrap();
+    let store = Store::open(StoreOptions::new(folder.path())).unwrap();
+    store.catalog().write(move |tx| fill(tx, users)).await.unwrap();
+    let steps = store.catalog().query(|conn| {
+        let counted = Arc::new(AtomicU64::new(0));
+        let tick = counted.clone();
+        conn.progress_handler(1, Some(move || tick.fetch_add(1, Ordering::Relaxed) == u64::MAX))?;
+        let steps = QUESTIONS.iter().map(|(_, ask)| {
+            counted.store(0, Ordering::Relaxed);
+            ask(conn);
+            counted.load(Ordering::Relaxed)
+        });
+        let steps: Vec<u64> = steps.collect();
+        conn.progress_handler(0, None::<fn() -> bool>)?;
+        Ok(steps)
+    });
+    let mut steps = steps.await.unwrap();
+    // And the sweep of deliveries, a hundred at once.
+    let counted = Arc::new(AtomicU64::new(0));
+    let tick = counted.clone();
+    let swept = store.catalog().write(move |tx| {
+        tx.progress_handler(1, Some(move || tick.fetch_add(1, Ordering::Relaxed) == u64::MAX))?;
+        let swept = deliveries::forget(tx, i64::MAX, 100);
+        tx.progress_handler(0, None::<fn() -> bool>)?;
+        swept
+    });
+    assert_eq!(swept.await.unwrap(), 100);
+    steps.push(counted.load(Ordering::Relaxed));
+    store.close(tokio::time::Instant::now() + harness::PATIENCE).await;
+    steps
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_often_takes_as_many_steps_with_twenty_thousand_users_as_with_a_thousand() {
+    let (few, many) = (steps(1_000).await, steps(20_000).await);
+    let names = QUESTIONS.iter().map(|(name, _)| *name).chain(["the sweep of deliveries"]);
+    for (name, (few, many)) in names.zip(few.into_iter().zip(many)) {
+        assert!(few > 0, "{name}: nothing was counted");
+        assert!(many <= few + few / 4 + 20, "{name}: {few} steps with a thousand users, {many} with twenty thousand");
+    }
+}
