@@ -1,5 +1,5 @@
 //! Many tenants on one disk. `benches/tenants/README.md` says how to run it and what is measured.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::pedantic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::pedantic, clippy::disallowed_methods, missing_docs)]
 
 mod make;
 mod server;
@@ -32,6 +32,9 @@ enum Command {
         data: PathBuf,
         #[arg(long, default_value_t = 100_000)]
         count: u32,
+        /// Give each a note
+        #[arg(long)]
+        note: bool,
     },
     /// Start-up time and memory of a server, by how many users there are on disk
     Start {
@@ -59,8 +62,8 @@ fn main() -> std::process::ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let good = runtime.block_on(async {
         match cli.command {
-            Command::Make { data, count } => {
-                make::run(&data, count).await;
+            Command::Make { data, count, note } => {
+                make::run(&data, count, note).await;
                 true
             }
             Command::Start { counts, times } => start::run(&cli.folder, &counts, times).await,

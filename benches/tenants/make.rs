@@ -10,6 +10,7 @@ use std::{
 use cubby::{
     Store, StoreOptions, TenantId,
     catalog::{model::Profile, queries},
+    rusqlite::{Connection, MAIN_DB},
     tenants::template::Template,
 };
 
@@ -21,8 +22,33 @@ pub fn id(n: u32) -> TenantId {
     format!("user_{n:08}").parse().unwrap()
 }
 
-/// Makes users 0 to `count` in `data`, with nothing in their databases.
-pub async fn run(data: &Path, count: u32) {
+/// New files with a note in each.
+struct Noted(Connection);
+
+/// Where a database's header says that it is in WAL mode: 2 is yes, and no database in memory is.
+const FORMAT_VERSIONS: std::ops::RangeInclusive<usize> = 18..=19;
+
+impl Noted {
+    fn new(mut image: Vec<u8>, now: i64) -> Self {
+        image[FORMAT_VERSIONS].fill(1);
+        let mut conn = Connection::open_in_memory().unwrap();
+        conn.deserialize_read_exact(MAIN_DB, image.as_slice(), image.len(), false).unwrap();
+        let insert = "INSERT INTO notes VALUES ('note_abcdefghijklmnop', ?1, ?2, ?2)";
+        conn.execute(insert, ("Bring the blue notebook and two pens on Thursday.", now)).unwrap();
+        Self(conn)
+    }
+
+    fn image(&self, id: &TenantId) -> Vec<u8> {
+        let mut name = self.0.prepare_cached("UPDATE cubby_meta SET tenant = ?1").unwrap();
+        name.execute([id.as_str()]).unwrap();
+        let mut image = self.0.serialize(MAIN_DB).unwrap().to_vec();
+        image[FORMAT_VERSIONS].fill(2);
+        image
+    }
+}
+
+/// Makes users 0 to `count` in `data`, with nothing in their databases or one note.
+pub async fn run(data: &Path, count: u32, note: bool) {
     let started = Instant::now();
     let store = Store::open(StoreOptions::new(data)).unwrap();
     let (template, layout) = (Template::build(store.schema()).unwrap(), store.layout());
@@ -31,6 +57,7 @@ pub async fn run(data: &Path, count: u32) {
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, |n| n.get()) {
             scope.spawn(|| {
+                let noted = note.then(|| Noted::new(template.image(&id(0), now).unwrap(), now));
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     if n >= count {
@@ -38,7 +65,11 @@ pub async fn run(data: &Path, count: u32) {
                     }
                     let path = layout.tenant(&id(n));
                     if !path.exists() {
-                        std::fs::write(path, template.image(&id(n), now).unwrap()).unwrap();
+                        let image = match &noted {
+                            Some(noted) => noted.image(&id(n)),
+                            None => template.image(&id(n), now).unwrap(),
+                        };
+                        std::fs::write(path, image).unwrap();
                     }
                 }
             });

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Once,
         atomic::{AtomicU64, Ordering},
@@ -100,7 +100,9 @@ pub fn init() -> Result<()> {
 ///
 /// `deadline` is looked at while statements run; see [`Deadline`].
 pub fn open(path: &Path, options: &Options, deadline: &Deadline) -> Result<Connection> {
-    refuse_links(path)?;
+    if !options.known_header {
+        refuse_links(path)?;
+    }
     // NOFOLLOW also refuses symbolic links in parent folders, hence canonical paths in `Layout`.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -218,15 +220,25 @@ fn not_ours(found: i32, expected: i32) -> Error {
     Error::new(ErrorKind::Damaged, why)
 }
 
-/// Reads a database's header from the file itself: whether it is ours and in WAL mode already, in
-/// which case [`Options::known_header`] saves two pragmas, some ten microseconds.
+/// What a file and its log look like before SQLite sees them.
+#[derive(Debug, Clone, Copy)]
+pub struct Header {
+    /// It is in WAL mode, so [`Options::known_header`] may be set: it saves two pragmas and two looks
+    /// at the files.
+    pub is_wal: bool,
+    /// Bytes in the write-ahead log; 0 after a close.
+    pub log_bytes: u64,
+}
+
+/// Reads a database's header from the file itself: whether it is ours, and how it was left. Refuses
+/// links.
 ///
 /// Only for a file that **nobody has open**: closing any descriptor of a file drops this process's
 /// POSIX locks on it, and SQLite's are POSIX locks.
 ///
 /// # Errors
 /// [`ErrorKind::Damaged`] for a file that is empty, no database, or not ours.
-pub fn read_header(path: &Path, application_id: i32) -> Result<bool> {
+pub fn read_header(path: &Path, application_id: i32) -> Result<Header> {
     use std::{io::Read, os::unix::fs::OpenOptionsExt};
     // <https://sqlite.org/fileformat2.html#the_database_header>
     const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -246,9 +258,13 @@ pub fn read_header(path: &Path, application_id: i32) -> Result<bool> {
             }
             _ => failed(e),
         })?;
-    if !file.metadata().map_err(failed)?.is_file() {
+    let found = file.metadata().map_err(failed)?;
+    if !found.is_file() {
         return Err(Error::new(ErrorKind::Damaged, "the database file is not a plain file"));
     }
+    refuse_link(&found)?;
+    let log = std::fs::symlink_metadata(log_of(path)).ok();
+    log.as_ref().map_or(Ok(()), refuse_link)?;
     match file.read_exact(&mut header) {
         Ok(()) => {}
         // SQLite takes an empty file for an empty database, and would make one of it.
@@ -264,7 +280,7 @@ pub fn read_header(path: &Path, application_id: i32) -> Result<bool> {
     if found != application_id {
         return Err(not_ours(found, application_id));
     }
-    Ok(header[18] == 2 && header[19] == 2)
+    Ok(Header { is_wal: header[18] == 2 && header[19] == 2, log_bytes: log.map_or(0, |log| log.len()) })
 }
 
 /// What SQLite was compiled to do, so that a pragma that would change nothing is not run: each
@@ -431,22 +447,29 @@ fn is_io_error(found: &str) -> bool {
 /// whoever made it would have one user's requests read and change another's file, or one of the
 /// system's.
 fn refuse_links(path: &Path) -> Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    for file in [path, Path::new(&log)] {
-        match std::fs::symlink_metadata(file) {
-            Ok(found) if found.is_symlink() || (found.is_file() && found.nlink() > 1) => {
-                return Err(Error::new(
-                    ErrorKind::Damaged,
-                    "the database file is a link or has a second name; it must be a file of its own",
-                ));
-            }
-            // What is missing or cannot be looked at, SQLite reports better.
-            _ => {}
+    for file in [path, &log_of(path)] {
+        // What is missing or cannot be looked at, SQLite reports better.
+        if let Ok(found) = std::fs::symlink_metadata(file) {
+            refuse_link(&found)?;
         }
     }
     Ok(())
+}
+
+fn refuse_link(found: &std::fs::Metadata) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    if found.is_symlink() || (found.is_file() && found.nlink() > 1) {
+        let why = "the database file is a link or has a second name; it must be a file of its own";
+        return Err(Error::new(ErrorKind::Damaged, why));
+    }
+    Ok(())
+}
+
+/// Where a database's write-ahead log is.
+fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
 }
 
 /// Writes a file of its own, readable by this user alone, and makes its content durable. An older

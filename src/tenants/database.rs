@@ -103,12 +103,16 @@ pub struct Opened {
 /// [`ErrorKind::Damaged`] for a file that is not this tenant's or no database; both leave it as it was.
 pub fn open_file(recipe: &Recipe) -> Result<Opened> {
     // SQLite takes an empty file for an empty database, and would make one of it.
-    let known_header = open::read_header(recipe.path, APPLICATION_ID)?;
-    let options =
-        Options { locking: Locking::Exclusive, application_id: APPLICATION_ID, known_header, ..recipe.options.clone() };
+    let header = open::read_header(recipe.path, APPLICATION_ID)?;
+    let options = Options {
+        locking: Locking::Exclusive,
+        application_id: APPLICATION_ID,
+        known_header: header.is_wal,
+        ..recipe.options.clone()
+    };
     let deadline = Deadline::none();
-    // A close empties it. Looked at before SQLite, which makes an empty one.
-    let unclean = std::fs::metadata(super::path::wal_of(recipe.path)).is_ok_and(|wal| wal.len() > 0);
+    // A close empties the log.
+    let unclean = header.log_bytes > 0;
     let mut conn = open::open(recipe.path, &options, &deadline)?;
     let checked = match unclean || recipe.suspect {
         true => open::quick_check(&conn, &deadline, CHECK),
@@ -190,9 +194,14 @@ impl Database {
         self.schema_version
     }
 
-    /// Whether the file's size is another than the catalog had it at the open.
-    pub fn has_grown(&self) -> bool {
-        self.known_bytes != Some(self.bytes())
+    /// The file's size, if it is another than the catalog had it at the open.
+    pub fn new_size(&self) -> Option<u64> {
+        Some(self.bytes()).filter(|bytes| self.known_bytes != Some(*bytes))
+    }
+
+    /// Whether closing it has something to write back.
+    pub fn has_log(&self) -> bool {
+        self.combiner.has_log()
     }
 
     /// The size of the file, without its WAL.

@@ -8,7 +8,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use super::{
     database::{self, DESCRIPTORS, Database, Recipe},
@@ -107,7 +111,9 @@ pub(super) struct Inner {
     template: Template,
     budget: Arc<Budget>,
     /// Readers apart from their tenants' own connection, all tenants together.
-    pub(super) apart: Arc<tokio::sync::Semaphore>,
+    pub(super) apart: Arc<Semaphore>,
+    /// Turns at opening files that are there; see [`PATIENCE`].
+    openings: Arc<Semaphore>,
     sightings: Mutex<VecDeque<Sighting>>,
     pub(super) faults: Faults,
     closing: AtomicBool,
@@ -136,6 +142,18 @@ const SIGHTING: Duration = Duration::from_secs(3600);
 
 /// Sightings kept until they are written; more than that are forgotten, oldest first.
 const SIGHTINGS: usize = 100_000;
+
+/// Files that are in the page cache are opened by a few threads: more would only take the processor
+/// from each other, a sixth of it on two cores. Whoever waited so long for a turn goes without one: then
+/// it is the disk that is slow, or a migration, and more at once is what helps.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+fn lanes() -> usize {
+    2 * std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+}
+
+/// A turn at opening files, until it turns out that it would be kept for a flush.
+type Turn = Option<OwnedSemaphorePermit>;
 
 enum Tried {
     Open(Lease<Database>, bool),
@@ -171,7 +189,8 @@ impl Store {
                 schema,
                 template,
                 budget: Budget::new(descriptors),
-                apart: Arc::new(tokio::sync::Semaphore::new(options.long_reads.clamp(1, APART))),
+                apart: Arc::new(Semaphore::new(options.long_reads.clamp(1, APART))),
+                openings: Arc::new(Semaphore::new(lanes())),
                 sightings: Mutex::default(),
                 faults: Faults::default(),
                 closing: AtomicBool::new(false),
@@ -276,11 +295,13 @@ impl Store {
                 Acquired::Wait(changed) => tokio::time::timeout_at(until, changed).await.map_err(|_| busy(()))?,
                 Acquired::Absent(ticket) => {
                     let (store, create) = (self.clone(), create.clone());
+                    let turn = tokio::time::timeout(PATIENCE, self.inner.openings.clone().acquire_owned()).await;
+                    let turn = turn.ok().and_then(std::result::Result::ok);
                     // Not cancelled with this future: whoever else waits gets what it opens.
                     let tried = self
                         .inner
                         .runtime
-                        .spawn_blocking(carried(move || store.open_absent(ticket, create)))
+                        .spawn_blocking(carried(move || store.open_absent(ticket, create, turn)))
                         .await
                         .map_err(|e| Error::internal("opening a tenant did not finish").with_source(e))??;
                     match tried {
@@ -297,7 +318,7 @@ impl Store {
         }
     }
 
-    fn open_absent(&self, ticket: Opening<Database>, create: Option<Profile>) -> Result<Tried> {
+    fn open_absent(&self, ticket: Opening<Database>, create: Option<Profile>, mut turn: Turn) -> Result<Tried> {
         let inner = &*self.inner;
         if inner.closing.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Busy, "the server is shutting down"));
@@ -315,7 +336,10 @@ impl Store {
                 State::Quarantined => return Err(quarantined()),
             },
         }
-        let permit = match self.room() {
+        if row.is_none() {
+            turn = None;
+        }
+        let permit = match self.room(&mut turn) {
             Ok(permit) => permit,
             Err(starved) => {
                 ticket.withdraw();
@@ -353,7 +377,7 @@ impl Store {
         let lease = ticket.complete(opened.into_database(&recipe, spawn, permit, known_bytes), self.tick());
         let stale = |at: Option<Millis>| at.is_none_or(|at| self.now() - at > millis(SIGHTING));
         if row.is_some_and(|row| migrated || stale(row.last_seen)) {
-            self.sighted(&id, &lease);
+            self.sighted(&id, &lease, lease.bytes());
         }
         Ok(Tried::Open(lease, created))
     }
@@ -420,13 +444,16 @@ impl Store {
     }
 
     /// Descriptors for one tenant more, closing the least recently used for it if need be.
-    pub(super) fn room(&self) -> std::result::Result<Permit, Starved<Database>> {
+    fn room(&self, turn: &mut Turn) -> std::result::Result<Permit, Starved<Database>> {
         let inner = &*self.inner;
         loop {
             if let Some(permit) = inner.budget.take(DESCRIPTORS) {
                 return Ok(permit);
             }
             if let Some(eviction) = inner.slots.evict(self.tick(), Tick::MAX) {
+                if eviction.open().is_some_and(Database::has_log) {
+                    *turn = None;
+                }
                 self.close_evicted(&eviction);
                 continue;
             }
@@ -451,8 +478,8 @@ impl Store {
     /// May block.
     fn close_noting(&self, hold: &Hold<Database>) {
         Self::close_held(hold);
-        if let Some(database) = hold.open().filter(|database| database.has_grown()) {
-            self.sighted(hold.id(), database);
+        if let Some((database, bytes)) = hold.open().and_then(|database| Some((database, database.new_size()?))) {
+            self.sighted(hold.id(), database, bytes);
         }
     }
 
@@ -464,7 +491,7 @@ impl Store {
         }
     }
 
-    fn sighted(&self, id: &TenantId, database: &Database) {
+    fn sighted(&self, id: &TenantId, database: &Database, bytes: u64) {
         let mut sightings = self.inner.sightings.lock();
         if sightings.len() >= SIGHTINGS {
             sightings.pop_front();
@@ -472,7 +499,7 @@ impl Store {
         sightings.push_back(Sighting {
             id: id.clone(),
             at: self.now(),
-            bytes: database.bytes(),
+            bytes,
             schema_version: database.schema_version(),
         });
     }

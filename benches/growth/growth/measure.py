@@ -22,8 +22,8 @@ KEY = "growth-growth-growth"
 
 
 def user(number):
-    """As `harness.load.seed` names them."""
-    return f"user_{number:06}"
+    """As `benches/tenants` names them."""
+    return f"user_{number:08}"
 
 
 class Cubby(Server):
