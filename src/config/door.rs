@@ -172,6 +172,25 @@ impl RemoteConfig {
 mod tests {
     use super::*;
 
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        remote: RemoteConfig,
+    }
+
+    #[test]
+    fn a_command_asks_where_it_is_told_or_where_the_server_listens() {
+        let base = |flags: &[&str]| {
+            let command: Command = clap::Parser::try_parse_from([&["cubby"], flags].concat()).unwrap();
+            command.remote.base()
+        };
+        assert_eq!(base(&["--listen", "127.0.0.1:9000"]), "http://127.0.0.1:9000");
+        assert_eq!(base(&["--listen", "0.0.0.0:9000"]), "http://127.0.0.1:9000");
+        assert_eq!(base(&["--listen", "[::]:9000"]), "http://[::1]:9000");
+        assert_eq!(base(&["--listen", "127.0.0.1:9000", "--admin-listen", "127.0.0.1:9001"]), "http://127.0.0.1:9001");
+        assert_eq!(base(&["--listen", "127.0.0.1:9000", "--url", "https://x.example/"]), "https://x.example");
+    }
+
     #[test]
     fn lists_are_separated_by_commas_or_spaces() {
         let list: List = " https://a.example, https://b.example\nhttps://c.example,".parse().unwrap();

@@ -296,6 +296,11 @@ async fn commands_work_on_a_running_server_and_on_the_folder_alike() {
     let without = cubby().args(["keys", "list", "--data"]).arg(data).output().unwrap();
     let said = String::from_utf8_lossy(&without.stderr).into_owned();
     assert!(!without.status.success() && said.contains("ADMIN_API_KEY"), "{said}");
+    // As with one file of settings for the server and the commands.
+    let mut same = cubby();
+    same.args(["keys", "list", "--data"]).arg(data).env("ADMIN_API_KEY", ADMIN);
+    let listed = same.env("CUBBY_LISTEN", server.address.to_string()).output().unwrap();
+    assert!(stdout(&listed).contains(id), "{listed:?}");
     let nowhere = ask(data, "http://127.0.0.1:1", &["keys", "list"]);
     assert!(String::from_utf8_lossy(&nowhere.stderr).contains("--url"), "{nowhere:?}");
     server.signal("TERM");
