@@ -39,6 +39,8 @@ pub async fn run(store: &Store, count: u32, senders: u32) {
     show(&format!("applied, {senders} senders"), many, raw);
     let http = over_http(store, count, senders).await;
     show(&format!("signed, over HTTP, {senders} senders"), http, raw);
+    let times = many / raw;
+    crate::against(&format!("{times:.1} × raw with {senders} senders"), "5 × raw", times >= 5.0);
 }
 
 fn show(what: &str, rate: f64, raw: f64) {

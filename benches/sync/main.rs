@@ -1,6 +1,7 @@
 //! What keeping in step costs. `benches/sync/README.md` says how to run it and what is measured.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::pedantic, missing_docs)]
 
+mod broken;
 mod deliveries;
 mod provisioning;
 mod reconcile;
@@ -50,7 +51,7 @@ enum Command {
         #[arg(long, default_value_t = 1_000_000)]
         users: u64,
     },
-    /// A reconcile of a catalog that was broken on purpose, before and after
+    /// A data folder that was broken on purpose, before and after, by the commands an operator has
     Broken {
         #[arg(long, default_value_t = 100_000)]
         users: u64,
@@ -68,10 +69,16 @@ fn main() {
             Command::Deliveries { count, senders } => deliveries::run(&store, count, senders).await,
             Command::Provisioning { rate, seconds } => provisioning::run(&store, rate, seconds).await,
             Command::Reconcile { users } => reconcile::in_step(&store, users).await,
-            Command::Broken { users } => reconcile::broken(&store, users).await,
+            // Its commands need the folder for themselves.
+            Command::Broken { users } => return broken::run(store, folder.path(), users).await,
         }
         store.close(tokio::time::Instant::now() + Duration::from_secs(60)).await;
     });
+}
+
+/// Says a figure beside what is asked of it.
+pub fn against(figure: &str, bound: &str, holds: bool) {
+    println!("{} {figure} (bound: {bound})", if holds { "holds:   " } else { "EXCEEDED:" });
 }
 
 /// A user as Clerk writes one.

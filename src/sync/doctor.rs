@@ -1,7 +1,7 @@
 //! Catalog and files compared: what a crash, a hand or a lost catalog left behind.
 //!
 //! For a store that serves nobody. Files are looked at one after another and rows page by page, so
-//! memory does not grow with tenants.
+//! memory does not grow with tenants, but for the names of the files in the trash.
 
 use std::path::{Path, PathBuf};
 
@@ -81,6 +81,9 @@ pub fn examine(store: &Store, fix: bool, mut seen: impl FnMut()) -> Result<Findi
     for complaint in store.catalog().check()? {
         found.catalog.add(&complaint);
     }
+    // Looked up first: what is moved there below is not looked at twice.
+    let mut trashed: Vec<PathBuf> = Vec::new();
+    store.layout().each_trashed(|path| trashed.push(path))?;
     let mut files: Vec<PathBuf> = Vec::new();
     for shard in 0..=u8::MAX {
         files.clear();
@@ -90,9 +93,7 @@ pub fn examine(store: &Store, fix: bool, mut seen: impl FnMut()) -> Result<Findi
             file(store, path, false, fix, &mut found)?;
         }
     }
-    files.clear();
-    store.layout().each_trashed(|path| files.push(path))?;
-    for path in &files {
+    for path in &trashed {
         seen();
         file(store, path, true, fix, &mut found)?;
     }

@@ -13,6 +13,10 @@ use crate::error::{Error, Result};
 const DELIVERY_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 const SYNC_SECONDS: &[f64] = &[1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
 
+/// Types of deliveries that something is done for; and what all the others are counted as.
+const KNOWN: [&str; 3] = ["user.created", "user.updated", "user.deleted"];
+const OTHER: &str = "other";
+
 static PAGE: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Begins to count. Once a process; what an embedder has installed before is left in place, and
@@ -34,7 +38,12 @@ pub fn install() -> Result<()> {
         tracing::info!("another recorder of metrics is installed; /metrics has only what is looked up");
     }
     describe();
-    // So that a rate over it is zero and not missing before the first.
+    // So that a rate over it is zero and not missing before the first; and counts the first.
+    for kind in KNOWN.into_iter().chain([OTHER]) {
+        for outcome in ["created", "exists", "updated", "deleted", "ignored", "rejected", "failed"] {
+            counter!("cubby_deliveries_total", "type" => kind, "outcome" => outcome).increment(0);
+        }
+    }
     for outcome in ["created", "unknown", "limited", "failed", "refused"] {
         counter!("cubby_on_demand_total", "result" => outcome).increment(0);
     }
@@ -72,8 +81,7 @@ pub fn upkeep() {
 /// Counts a delivery and how long it took. Types that nothing is done for share one label: they
 /// come from outside, and each label is a series for good.
 pub fn delivery(kind: &str, outcome: &'static str, took: Duration) {
-    const KNOWN: [&str; 3] = ["user.created", "user.updated", "user.deleted"];
-    let kind = KNOWN.into_iter().find(|known| *known == kind).unwrap_or("other");
+    let kind = KNOWN.into_iter().find(|known| *known == kind).unwrap_or(OTHER);
     counter!("cubby_deliveries_total", "type" => kind, "outcome" => outcome).increment(1);
     histogram!("cubby_delivery_duration_seconds").record(took.as_secs_f64());
 }

@@ -69,6 +69,7 @@ async fn every_kind_of_disagreement_is_named_and_what_can_be_is_mended() {
     let (code, report) = doctor(folder, &["--fix"]);
     assert_eq!(code, Some(1), "the rest wants a hand");
     assert_eq!(["interrupted", "fixed", "missing"].map(|name| count(&report, name)), [0, 1, 1], "{report}");
+    assert_eq!(report["findings"]["files"], 6, "what was moved is looked at once");
     assert!(trashed.exists());
 }
 

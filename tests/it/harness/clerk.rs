@@ -31,6 +31,8 @@ pub enum Fault {
     CutOff,
     /// 200 with something that is no list of users.
     Nonsense,
+    /// A good answer that takes its time.
+    Slow,
     /// No answer at all.
     Silence,
     /// A 404 of something on the way, not of Clerk.
@@ -154,6 +156,10 @@ async fn enter(world: &Arc<Mutex<World>>, path: String, headers: &HeaderMap) -> 
             Err(Body::from_stream(futures_util::stream::iter(parts)).into_response())
         }
         Some(Fault::Nonsense) => Err(Json(json!({"users": "many"})).into_response()),
+        Some(Fault::Slow) => {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            Ok(())
+        }
         Some(Fault::Silence) => std::future::pending().await,
         Some(Fault::Forbidden) => Err(error(StatusCode::FORBIDDEN, "authorization_invalid", "Unauthorized request.")),
         Some(Fault::LostOnTheWay) => Err((StatusCode::NOT_FOUND, "no such page").into_response()),
