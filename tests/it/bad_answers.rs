@@ -69,7 +69,7 @@ async fn a_list_shorter_than_the_count_deletes_nobody() {
 async fn whatever_goes_wrong_at_whatever_moment_the_run_stops_with_502_and_nobody_is_deleted() {
     // What is asked: the count, the pages, and for the absent by name, a hundred at once.
     const PAGES: usize = 1001;
-    const ABSENT: usize = 150;
+    const ABSENT: usize = 110;
     let faults =
         [Fault::Broken, Fault::Nonsense, Fault::LostOnTheWay, Fault::TooMany(0), Fault::CutOff, Fault::Forbidden];
     let moments = [
