@@ -213,7 +213,7 @@ impl Database {
     /// Closes every connection, WAL emptied, and gives the descriptors back. Nobody holds a lease.
     /// May block.
     pub fn close(&self) -> Result<()> {
-        *self.shared.lock() = Shared::default();
+        self.close_readers();
         let result = self.combiner.close();
         drop(self.permit.lock().take());
         result
@@ -221,7 +221,7 @@ impl Database {
 
     /// As [`close`](Self::close), leaving the file and its WAL as they are: for a damaged one.
     pub fn abandon(&self) {
-        *self.shared.lock() = Shared::default();
+        self.close_readers();
         self.combiner.abandon();
         drop(self.permit.lock().take());
     }
@@ -248,8 +248,17 @@ impl Database {
     fn reader_gone(&self) {
         let mut shared = self.shared.lock();
         shared.users = shared.users.saturating_sub(1);
-        if shared.users == 0 && shared.readers.take().is_some() {
+        if shared.users == 0
+            && let Some(readers) = shared.readers.take()
+        {
+            pool::close(readers);
             self.combiner.reopen_as(Locking::Exclusive);
+        }
+    }
+
+    fn close_readers(&self) {
+        if let Some(readers) = std::mem::take(&mut *self.shared.lock()).readers {
+            pool::close(readers);
         }
     }
 }
