@@ -229,12 +229,6 @@ impl Combiner {
         self.faults.load(Ordering::Relaxed)
     }
 
-    /// Whether there are pages in the write-ahead log that a close has to write back.
-    pub fn has_log(&self) -> bool {
-        let held = self.conn.lock();
-        held.wal_pages > 0 || held.unsure
-    }
-
     /// What stops readers apart when the WAL has grown too long because of them.
     pub fn cut(&self) -> &Cut {
         &self.cut

@@ -199,11 +199,6 @@ impl Database {
         Some(self.bytes()).filter(|bytes| self.known_bytes != Some(*bytes))
     }
 
-    /// Whether closing it has something to write back.
-    pub fn has_log(&self) -> bool {
-        self.combiner.has_log()
-    }
-
     /// The size of the file, without its WAL.
     pub fn bytes(&self) -> u64 {
         // Asking for a file's size does not open it.

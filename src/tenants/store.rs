@@ -8,11 +8,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{
-    runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
-};
+use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
 
 use super::{
     database::{self, DESCRIPTORS, Database, Recipe},
@@ -112,8 +108,6 @@ pub(super) struct Inner {
     budget: Arc<Budget>,
     /// Readers apart from their tenants' own connection, all tenants together.
     pub(super) apart: Arc<Semaphore>,
-    /// Turns at opening files that are there; see [`PATIENCE`].
-    openings: Arc<Semaphore>,
     sightings: Mutex<VecDeque<Sighting>>,
     pub(super) faults: Faults,
     closing: AtomicBool,
@@ -142,18 +136,6 @@ const SIGHTING: Duration = Duration::from_secs(3600);
 
 /// Sightings kept until they are written; more than that are forgotten, oldest first.
 const SIGHTINGS: usize = 100_000;
-
-/// Files that are in the page cache are opened by a few threads: more would only take the processor
-/// from each other, a sixth of it on two cores. Whoever waited so long for a turn goes without one: then
-/// it is the disk that is slow, or a migration, and more at once is what helps.
-const PATIENCE: Duration = Duration::from_millis(20);
-
-fn lanes() -> usize {
-    2 * std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
-}
-
-/// A turn at opening files, until it turns out that it would be kept for a flush.
-type Turn = Option<OwnedSemaphorePermit>;
 
 enum Tried {
     Open(Lease<Database>, bool),
@@ -190,7 +172,6 @@ impl Store {
                 template,
                 budget: Budget::new(descriptors),
                 apart: Arc::new(Semaphore::new(options.long_reads.clamp(1, APART))),
-                openings: Arc::new(Semaphore::new(lanes())),
                 sightings: Mutex::default(),
                 faults: Faults::default(),
                 closing: AtomicBool::new(false),
@@ -295,13 +276,11 @@ impl Store {
                 Acquired::Wait(changed) => tokio::time::timeout_at(until, changed).await.map_err(|_| busy(()))?,
                 Acquired::Absent(ticket) => {
                     let (store, create) = (self.clone(), create.clone());
-                    let turn = tokio::time::timeout(PATIENCE, self.inner.openings.clone().acquire_owned()).await;
-                    let turn = turn.ok().and_then(std::result::Result::ok);
                     // Not cancelled with this future: whoever else waits gets what it opens.
                     let tried = self
                         .inner
                         .runtime
-                        .spawn_blocking(carried(move || store.open_absent(ticket, create, turn)))
+                        .spawn_blocking(carried(move || store.open_absent(ticket, create)))
                         .await
                         .map_err(|e| Error::internal("opening a tenant did not finish").with_source(e))??;
                     match tried {
@@ -318,7 +297,7 @@ impl Store {
         }
     }
 
-    fn open_absent(&self, ticket: Opening<Database>, create: Option<Profile>, mut turn: Turn) -> Result<Tried> {
+    fn open_absent(&self, ticket: Opening<Database>, create: Option<Profile>) -> Result<Tried> {
         let inner = &*self.inner;
         if inner.closing.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Busy, "the server is shutting down"));
@@ -336,10 +315,7 @@ impl Store {
                 State::Quarantined => return Err(quarantined()),
             },
         }
-        if row.is_none() {
-            turn = None;
-        }
-        let permit = match self.room(&mut turn) {
+        let permit = match self.room() {
             Ok(permit) => permit,
             Err(starved) => {
                 ticket.withdraw();
@@ -444,16 +420,13 @@ impl Store {
     }
 
     /// Descriptors for one tenant more, closing the least recently used for it if need be.
-    fn room(&self, turn: &mut Turn) -> std::result::Result<Permit, Starved<Database>> {
+    fn room(&self) -> std::result::Result<Permit, Starved<Database>> {
         let inner = &*self.inner;
         loop {
             if let Some(permit) = inner.budget.take(DESCRIPTORS) {
                 return Ok(permit);
             }
             if let Some(eviction) = inner.slots.evict(self.tick(), Tick::MAX) {
-                if eviction.open().is_some_and(Database::has_log) {
-                    *turn = None;
-                }
                 self.close_evicted(&eviction);
                 continue;
             }

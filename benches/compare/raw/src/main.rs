@@ -1,6 +1,8 @@
 //! SQLite without a server: the limits that rows about files are held against.
 //!
-//! - `open`: open a tenant's file, read one note, close it, over many files.
+//! - `open`: open a tenant's file, read one note, close it, over many files. With `KEPT_OPEN`, the one
+//!   that is closed is the one opened so many files ago, as a server with so much room has it: then
+//!   the memory of each is out of the processor's caches when its turn comes.
 //! - `create`: a new tenant file and its first note, every durability step taken, many threads.
 //!   Measured once as many files are open as may be, so that each new one closes an old one.
 //! - `insert`: one file, one connection, every insert a commit of its own.
@@ -24,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const USAGE: &str = "usage: compare-raw open   FOLDER SECONDS FILES
+const USAGE: &str = "usage: compare-raw open   FOLDER SECONDS FILES [KEPT_OPEN]
        compare-raw create FOLDER SECONDS THREADS KEPT_OPEN
        compare-raw insert FOLDER SECONDS";
 
@@ -45,7 +47,7 @@ fn main() {
     let folder = Path::new(folder);
     let time = Duration::from_secs(number(2));
     match what {
-        "open" => open(folder, time, number(3)),
+        "open" => open(folder, time, number(3), text.get(4).map_or(0, |_| number(4))),
         "create" => create(folder, time, number(3), number(4)),
         "insert" => insert(folder, time),
         _ => {
@@ -61,7 +63,7 @@ fn cpu() -> Duration {
     Duration::try_from(time).expect("CPU time is not negative")
 }
 
-fn open(folder: &Path, time: Duration, files: u64) {
+fn open(folder: &Path, time: Duration, files: u64, kept: u64) {
     let image = tenant::template();
     let layout = tenant::Layout::make(folder);
     let seed = |n| {
@@ -76,6 +78,7 @@ fn open(folder: &Path, time: Duration, files: u64) {
     };
     let paths: Vec<PathBuf> = (0..files).map(seed).collect();
     let mut samples = Vec::new();
+    let mut open = VecDeque::new();
     let (cpu_before, start) = (cpu(), Instant::now());
     // A stride coprime to the count visits the files in no order the file system likes.
     for n in (0..).map(|n: u64| n * 7919 % files) {
@@ -87,7 +90,10 @@ fn open(folder: &Path, time: Duration, files: u64) {
         let note: tenant::Note =
             connection.query_row(tenant::SELECT, [tenant::FIRST], |row| row.try_into()).expect("read the note");
         assert_eq!(note.1, tenant::TEXT);
-        connection.close().expect("close the file");
+        open.push_back(connection);
+        if open.len() as u64 > kept {
+            drop(open.pop_front());
+        }
         samples.push(began.elapsed());
     }
     report(samples, start.elapsed(), cpu() - cpu_before);
