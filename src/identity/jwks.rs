@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 use reqwest::{Client, Url, redirect};
 use serde_json::Value;
 
+use super::rsa::PublicKey;
 use crate::error::{Error, Result};
 
 /// The least time between two fetches.
@@ -49,7 +50,7 @@ struct Inner {
 
 #[derive(Default)]
 struct Known {
-    keys: HashMap<String, Arc<DecodingKey>>,
+    keys: HashMap<String, Arc<PublicKey>>,
     tried: Option<Instant>,
     fetched: Option<Instant>,
 }
@@ -57,7 +58,7 @@ struct Known {
 /// What is known of a key.
 pub enum Found {
     /// Here it is.
-    Key(Arc<DecodingKey>),
+    Key(Arc<PublicKey>),
     /// The issuer has no such key.
     Unknown,
     /// No key was ever had: the issuer could not be asked.
@@ -118,7 +119,7 @@ impl Jwks {
         self.refresh(|| true).await;
     }
 
-    fn known(&self, kid: &str) -> (Option<Arc<DecodingKey>>, bool) {
+    fn known(&self, kid: &str) -> (Option<Arc<PublicKey>>, bool) {
         let known = self.inner.known.read();
         let stale = known.fetched.is_none_or(|at| at.elapsed() > REFRESH_AFTER);
         (known.keys.get(kid).cloned(), stale)
@@ -152,7 +153,7 @@ impl Jwks {
         }
     }
 
-    async fn fetch(&self) -> Result<HashMap<String, Arc<DecodingKey>>, String> {
+    async fn fetch(&self) -> Result<HashMap<String, Arc<PublicKey>>, String> {
         let failed = |e: reqwest::Error| Error::internal("fetch").with_source(e.without_url()).detail();
         let mut response = self.inner.http.get(self.inner.url.clone()).send().await.map_err(failed)?;
         if response.status() != 200 {
@@ -171,7 +172,7 @@ impl Jwks {
 }
 
 /// The RSA signing keys of a key set (RFC 7517); others are none of ours.
-fn parse(body: &[u8]) -> Result<HashMap<String, Arc<DecodingKey>>, String> {
+fn parse(body: &[u8]) -> Result<HashMap<String, Arc<PublicKey>>, String> {
     let set: Value = serde_json::from_slice(body).map_err(|e| format!("the answer is not JSON: {e}"))?;
     let keys = set.get("keys").and_then(Value::as_array).ok_or("the answer has no keys")?;
     let usable = keys.iter().filter_map(|key| {
@@ -179,7 +180,7 @@ fn parse(body: &[u8]) -> Result<HashMap<String, Arc<DecodingKey>>, String> {
         let ours = text("kty") == Some("RSA")
             && text("alg").is_none_or(|alg| alg == "RS256")
             && text("use").is_none_or(|purpose| purpose == "sig");
-        let decoded = DecodingKey::from_rsa_components(text("n")?, text("e")?).ok()?;
+        let decoded = PublicKey::new(&DecodingKey::from_rsa_components(text("n")?, text("e")?).ok()?)?;
         ours.then(|| Some((text("kid")?.to_owned(), Arc::new(decoded))))?
     });
     Ok(usable.collect())

@@ -9,7 +9,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::DecodingKey;
 use moka::{Expiry, sync::Cache};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use super::{
     claims::{Claims, Header, Refusal, Rules, Session},
     jwks::{Found, Jwks},
+    rsa::PublicKey,
 };
 use crate::{
     clock::{Clock, Millis},
@@ -42,7 +43,7 @@ pub struct Verifier {
 }
 
 enum Keys {
-    Pem(Arc<DecodingKey>),
+    Pem(Arc<PublicKey>),
     Published(Jwks),
 }
 
@@ -134,9 +135,9 @@ impl Verifier {
             }
         };
         let message = &token.as_bytes()[..head.len() + 1 + body.len()];
-        match jsonwebtoken::crypto::verify(signature, message, &key, Algorithm::RS256) {
-            Ok(true) => Ok(session),
-            _ => Err(Some(Refusal("the signature is not the issuer's"))),
+        match key.has_signed(message, signature) {
+            true => Ok(session),
+            false => Err(Some(Refusal("the signature is not the issuer's"))),
         }
     }
 }
@@ -146,15 +147,12 @@ fn decode<T: DeserializeOwned>(part: &str) -> Option<T> {
 }
 
 /// Environment files keep a PEM on one line, with `\n` spelled out.
-fn public_key(pem: &Secret) -> Result<DecodingKey> {
+fn public_key(pem: &Secret) -> Result<PublicKey> {
     let pem = pem.reveal().replace("\\n", "\n");
-    DecodingKey::from_rsa_pem(pem.trim().as_bytes()).map_err(|e| {
-        Error::config(
-            "CLERK_JWT_KEY is not an RSA public key in PEM; copy it whole, from BEGIN PUBLIC KEY to END PUBLIC KEY, \
-             line breaks as such or as \\n",
-        )
-        .with_source(e)
-    })
+    let why = "CLERK_JWT_KEY is not an RSA public key in PEM, of 2048 bits or more; copy it whole, from BEGIN PUBLIC KEY \
+               to END PUBLIC KEY, line breaks as such or as \\n";
+    let key = DecodingKey::from_rsa_pem(pem.trim().as_bytes()).map_err(|e| Error::config(why).with_source(e))?;
+    PublicKey::new(&key).ok_or_else(|| Error::config(why))
 }
 
 /// Forgets a token when it expires.

@@ -19,6 +19,7 @@ pub mod jwks;
 pub mod jwt;
 pub mod keys;
 pub mod provider;
+pub mod rsa;
 pub mod user;
 
 use crate::{
