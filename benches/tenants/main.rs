@@ -35,6 +35,9 @@ enum Command {
         /// Give each a note
         #[arg(long)]
         note: bool,
+        /// Bytes a page of those with a note: smaller ones make a million fit on a small disk
+        #[arg(long, default_value_t = 4096, requires = "note")]
+        page_size: u32,
     },
     /// Start-up time and memory of a server, by how many users there are on disk
     Start {
@@ -62,8 +65,8 @@ fn main() -> std::process::ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let good = runtime.block_on(async {
         match cli.command {
-            Command::Make { data, count, note } => {
-                make::run(&data, count, note).await;
+            Command::Make { data, count, note, page_size } => {
+                make::run(&data, count, note.then_some(page_size)).await;
                 true
             }
             Command::Start { counts, times } => start::run(&cli.folder, &counts, times).await,

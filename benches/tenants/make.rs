@@ -29,8 +29,14 @@ struct Noted(Connection);
 const FORMAT_VERSIONS: std::ops::RangeInclusive<usize> = 18..=19;
 
 impl Noted {
-    fn new(mut image: Vec<u8>, now: i64) -> Self {
+    fn new(mut image: Vec<u8>, now: i64, page_size: u32) -> Self {
         image[FORMAT_VERSIONS].fill(1);
+        // A VACUUM in memory keeps the size of the pages.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), image).unwrap();
+        let resize = format!("PRAGMA page_size = {page_size}; VACUUM");
+        Connection::open(file.path()).unwrap().execute_batch(&resize).unwrap();
+        let image = std::fs::read(file.path()).unwrap();
         let mut conn = Connection::open_in_memory().unwrap();
         conn.deserialize_read_exact(MAIN_DB, image.as_slice(), image.len(), false).unwrap();
         let insert = "INSERT INTO notes VALUES ('note_abcdefghijklmnop', ?1, ?2, ?2)";
@@ -47,8 +53,8 @@ impl Noted {
     }
 }
 
-/// Makes users 0 to `count` in `data`, with nothing in their databases or one note.
-pub async fn run(data: &Path, count: u32, note: bool) {
+/// Makes users 0 to `count` in `data`, with nothing in their databases or one note and pages of so many bytes.
+pub async fn run(data: &Path, count: u32, note: Option<u32>) {
     let started = Instant::now();
     let store = Store::open(StoreOptions::new(data)).unwrap();
     let (template, layout) = (Template::build(store.schema()).unwrap(), store.layout());
@@ -57,7 +63,7 @@ pub async fn run(data: &Path, count: u32, note: bool) {
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, |n| n.get()) {
             scope.spawn(|| {
-                let noted = note.then(|| Noted::new(template.image(&id(0), now).unwrap(), now));
+                let noted = note.map(|page_size| Noted::new(template.image(&id(0), now).unwrap(), now, page_size));
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     if n >= count {

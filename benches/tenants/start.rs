@@ -12,7 +12,7 @@ pub async fn run(folder: &Path, counts: &[u32], times: usize) -> bool {
     let mut rows = Vec::new();
     for count in counts {
         let data = tempfile::TempDir::new_in(folder).unwrap();
-        make::run(data.path(), *count, false).await;
+        make::run(data.path(), *count, None).await;
         let mut runs: Vec<(Duration, u64)> = Vec::new();
         for _ in 0..times.max(1) {
             let server = Server::start(&http, data.path(), &[]).await;

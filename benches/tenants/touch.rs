@@ -30,7 +30,7 @@ struct Peak {
 
 pub async fn run(folder: &Path, count: u32, room: u32, connections: u32) -> bool {
     let data = tempfile::TempDir::new_in(folder).unwrap();
-    make::run(data.path(), count, false).await;
+    make::run(data.path(), count, None).await;
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let flags = ["--max-open", &room.to_string(), "--cache", &format!("{CACHE_KIB}KiB")];
     let server = Server::start(&http, data.path(), &flags).await;

@@ -58,6 +58,13 @@ def charts(results):
         "Reading from ever more open tenants", "tenants open", "thousand requests/s", 10, 100_000, 100, [
             ("requests/s", [(point["open"], point["rate"] / 1e3) for point in points]),
         ])
+    beside = results.get("cold_beside", [])
+    yield "growth-cold-beside", Chart(
+        "Reading from a tenant that is not open, beside others that are", "tenants open", "µs a request",
+        10, 100_000, 500, [
+            ("latency, median", [(point["open"], point["cold_us"]) for point in beside]),
+            ("server CPU", [(point["open"], point["cold_cpu_us"]) for point in beside]),
+        ])
 
 
 def markdown(results):
@@ -78,3 +85,8 @@ def markdown(results):
         yield from table(("open", "", "requests/s", "CPU µs/request", "memory, MB", "threads"), [
             (f"{point['open']:,}", "", number(point["rate"]), number(point["cpu_us"]), number(point["mb"]),
              number(point["threads"])) for point in results["open"]])
+    if results.get("cold_beside"):
+        yield "\nA read of a tenant that is not open, beside others that are:\n"
+        yield from table(("open", "", "p50 µs", "CPU µs"), [
+            (f"{point['open']:,}", "", number(point["cold_us"]), number(point["cold_cpu_us"]))
+            for point in results["cold_beside"]])

@@ -73,6 +73,13 @@ def get(client, path, wanted=200):
     status, _, body, _ = client.request("GET", path)
     if status != wanted:
         raise Problem(f"GET {path}: status {status}, not {wanted}: {body[:200]!r}")
+    return body
+
+
+def get_note(client, path):
+    """A user who is not there has no notes and is no error, and costs less."""
+    if b'"note_' not in get(client, path):
+        raise Problem(f"GET {path}: no note")
 
 
 def timed(work, arguments):
@@ -107,9 +114,9 @@ def cold(binary, folder, tenants):
         client = load.Client(server.port)
         paths = [f"/{user(number)}?limit=1" for number in order]
         for path in paths[:ROOM]:
-            get(client, path)
+            get_note(client, path)
         before = server.cpu()
-        took = timed(lambda path: get(client, path), (paths[ROOM:] + paths[:ROOM]) * rounds)
+        took = timed(lambda path: get_note(client, path), (paths[ROOM:] + paths[:ROOM]) * rounds)
         used = server.cpu() - before
         client.close()
         return {"cold_us": took, "cold_cpu_us": used * 1e6 / (len(paths) * rounds)}
@@ -118,6 +125,10 @@ def cold(binary, folder, tenants):
 def hot(server, options, numbers):
     """Requests to tenants that are all open."""
     paths = [f"/{user(number)}?limit=1" for number in numbers]
+    client = load.Client(server.port)
+    for path in paths[:100]:
+        get_note(client, path)
+    client.close()
     errors = load.touch(server, paths)
     load.wrk(server, options, options.warmup, reads=paths)
     sample = load.measure(server, options, reads=paths)
@@ -176,6 +187,25 @@ def open_tenants(binary, folder, tenants, options):
             points.append({"open": count, "rate": sample["rate"], "cpu_us": sample["cpu_us"],
                            "mb": sample["rss_mb"], "threads": sample["threads"]})
         return room, points
+
+
+def cold_beside(binary, folder, tenants):
+    """Cold reads while ever more others are open."""
+    with Cubby(binary, folder) as server:
+        most = capacity(server)
+    points = []
+    for room in sorted({room for room in (10, 100, 1000, 3000, 10_000, most) if room <= min(most, tenants // 2)}):
+        with Cubby(binary, folder, room) as server:
+            if load.touch(server, [f"/{user(number)}?limit=1" for number in range(room)]):
+                raise Problem(f"requests to fill the room failed{tail(server.log)}")
+            client = load.Client(server.port)
+            paths = [f"/{user(number)}?limit=1" for number in range(room, min(tenants, room + COLD))]
+            before = server.cpu()
+            took = timed(lambda path: get_note(client, path), paths)
+            used = server.cpu() - before
+            client.close()
+            points.append({"open": room, "cold_us": took, "cold_cpu_us": used * 1e6 / len(paths)})
+    return points
 
 
 def capacity(server):
