@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use moka::sync::Cache;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use scheduled_thread_pool::ScheduledThreadPool;
 use serde::{Deserialize, Serialize};
 use std::{env, error::Error, path::PathBuf, sync::Arc};
 
@@ -31,6 +32,7 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS notes (
 struct App {
     folder: Arc<PathBuf>,
     pools: Cache<String, Pool>,
+    threads: Arc<ScheduledThreadPool>,
 }
 
 #[derive(Serialize)]
@@ -95,9 +97,10 @@ impl App {
             let manager = SqliteConnectionManager::file(&path).with_init(|connection| {
                 connection.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON")
             });
-            // The one departure from r2d2's defaults: ten connections a pool, and pools dropped late
-            // by the cache, ran the process out of 20,000 descriptors.
-            Ok::<_, Failure>(r2d2::Pool::builder().max_size(4).build(manager)?)
+            // Two departures from r2d2's defaults, without which no cold load is survived: ten connections a
+            // pool ran the process out of 20,000 descriptors, and three threads of its own, which outlive it
+            // by up to half a minute, out of threads.
+            Ok::<_, Failure>(r2d2::Pool::builder().max_size(4).thread_pool(self.threads.clone()).build(manager)?)
         };
         let pool = self.pools.try_get_with(user.to_owned(), open);
         // moka evicts lazily, in batches: without this the pools run far past their bound.
@@ -191,6 +194,7 @@ async fn main() {
     let app = App {
         folder: Arc::new(folder.into()),
         pools: Cache::new(room.parse().expect("the third argument is a number of tenants")),
+        threads: Arc::new(ScheduledThreadPool::new(3)),
     };
     let router = Router::new()
         .route("/readyz", get(async || StatusCode::OK))
