@@ -2,6 +2,7 @@
 //! ([`migrate`]), who may write to it and how writes share a commit ([`combine`]), and pools of
 //! readers ([`pool`]). Knows nothing of tenants, users or HTTP.
 
+mod alone;
 pub mod combine;
 pub mod migrate;
 pub mod open;

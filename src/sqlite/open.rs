@@ -13,6 +13,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig, ffi, limits::Limit};
 
+use super::alone;
 use crate::error::{Error, ErrorKind, Result};
 
 /// SQLite's page size, in bytes: its default, and what the template and quotas count in.
@@ -70,7 +71,7 @@ const JOURNAL_SIZE_LIMIT: i64 = 4 << 20;
 
 /// How long a connection waits for another one's lock. Only a second connection to the same file
 /// (shared mode) can make it wait.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Prepared statements kept for each connection. The notes API has nine.
 const STATEMENT_CACHE: usize = 16;
@@ -108,16 +109,11 @@ pub fn open(path: &Path, options: &Options, deadline: &Deadline) -> Result<Conne
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_EXRESCODE
         | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-    let mut conn = Connection::open_with_flags(path, flags)?;
-    if options.locking == Locking::Exclusive && conn.is_readonly(rusqlite::MAIN_DB)? {
-        // SQLite took what it could get: a descriptor for reading, on which no exclusive lock can be
-        // had. Without locks, which the lock on the data folder makes good for, reads go on.
-        let flags = flags.difference(OpenFlags::SQLITE_OPEN_READ_WRITE) | OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let conn = match options.locking {
+        Locking::Exclusive => alone::open(path, flags)?,
         #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-        let unlocked = Connection::open_with_flags_and_vfs(path, flags, c"unix-none")?;
-        conn = unlocked;
-    }
+        Locking::Shared => Connection::open_with_flags(path, flags)?,
+    };
     match configure(&conn, options, deadline) {
         Ok(()) => Ok(conn),
         Err(error) => {
