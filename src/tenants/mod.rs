@@ -12,6 +12,7 @@
 //! | [`store`] | leases, creation, eviction, shutdown |
 //! | [`tenant`] | the handle on an open one: read and write |
 //! | [`descriptors`] | how many descriptors tenants may have |
+//! | `long` | threads of low priority for long reads |
 //! | [`lifecycle`] | suspend, delete, restore, migrate |
 //! | [`joint`] | creation and deletion that share their commit with a caller's rows |
 //! | [`retention`] | the end: purging |
@@ -44,6 +45,7 @@ pub mod inspect;
 pub mod joint;
 pub mod lifecycle;
 pub mod lock;
+mod long;
 pub mod path;
 pub mod retention;
 pub mod slots;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
+use tokio::{runtime::Handle, time::Instant};
 
 use super::{
     database::{self, DESCRIPTORS, Database, Recipe},
@@ -17,6 +17,7 @@ use super::{
     files,
     id::TenantId,
     lock::FolderLock,
+    long::LongReads,
     path::Layout,
     slots::{Acquired, Eviction, Hold, Lease, Opening, Slots, Starved, Tick},
     template::Template,
@@ -55,7 +56,7 @@ pub struct StoreOptions {
     pub wait: Duration,
     /// How long a deleted tenant's file is kept.
     pub retention: Duration,
-    /// Long reads at once, all tenants together; 16 at most. Each takes a thread that may block.
+    /// Long reads at once, all tenants together; 16 at most. Each takes a thread of low priority.
     pub long_reads: usize,
     /// Bounds of one tenant's queue.
     pub limits: Limits,
@@ -107,7 +108,7 @@ pub(super) struct Inner {
     template: Template,
     budget: Arc<Budget>,
     /// Readers apart from their tenants' own connection, all tenants together.
-    pub(super) apart: Arc<Semaphore>,
+    pub(super) long: LongReads,
     sightings: Mutex<VecDeque<Sighting>>,
     pub(super) faults: Faults,
     closing: AtomicBool,
@@ -171,7 +172,7 @@ impl Store {
                 schema,
                 template,
                 budget: Budget::new(descriptors),
-                apart: Arc::new(Semaphore::new(options.long_reads.clamp(1, APART))),
+                long: LongReads::new(options.long_reads)?,
                 sightings: Mutex::default(),
                 faults: Faults::default(),
                 closing: AtomicBool::new(false),

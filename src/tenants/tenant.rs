@@ -57,13 +57,13 @@ impl Tenant {
         let inner = &self.store.inner;
         let turns = async {
             let own = self.lease.turns().acquire_owned().await.ok()?;
-            Some((own, inner.apart.clone().acquire_owned().await.ok()?))
+            Some((own, inner.long.turns().acquire_owned().await.ok()?))
         };
         let Ok(Some(turn)) = tokio::time::timeout(inner.options.wait, turns).await else {
             return Err(Error::new(ErrorKind::Busy, "too many long reads are running; try again later"));
         };
         let lease = self.lease.clone();
-        let done = inner.runtime.spawn_blocking(move || {
+        let done = inner.long.run(move || {
             let apart = Apart::take(lease)?;
             apart.limit(limit);
             let result = work(apart.conn()?);
@@ -77,6 +77,7 @@ impl Tenant {
                 result => result,
             }
         });
+        let done = done.ok_or_else(|| Error::internal("no threads for long reads"))?;
         let result = done.await.map_err(|e| Error::internal("a long read did not finish").with_source(e))?;
         self.noticed(result)
     }
