@@ -4,13 +4,16 @@ mod background;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{
+    sync::{OwnedRwLockReadGuard, RwLock},
+    time::Instant,
+};
 
 use crate::{
     catalog::keys,
@@ -49,7 +52,11 @@ struct Inner {
     on_demand: Arc<OnDemand>,
     health: Health,
     draining: AtomicBool,
+    upkeep: Arc<RwLock<()>>,
 }
+
+/// What runs in the background holds one while it does something, and the close waits for all.
+type Pass = OwnedRwLockReadGuard<()>;
 
 impl App {
     /// Opens the data folder and starts what runs in the background.
@@ -89,6 +96,7 @@ impl App {
                 on_demand,
                 health,
                 draining: AtomicBool::new(false),
+                upkeep: Arc::default(),
             }),
         };
         tokio::spawn(maintain(Arc::downgrade(&app.inner)));
@@ -166,6 +174,11 @@ impl App {
 
     /// Closes all tenants and the catalog, in the reverse order of opening.
     pub async fn close(&self, until: Instant) -> usize {
+        self.start_draining();
+        // Else it might have the data folder, and its lock, for a moment longer than this takes.
+        if tokio::time::timeout_at(until, self.inner.upkeep.write()).await.is_err() {
+            tracing::warn!("what runs in the background did not end in time");
+        }
         let inner = self.inner.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || inner.save_uses(true)).await {
             tracing::error!(error = %error, "the last uses of API keys were not recorded");
@@ -180,6 +193,15 @@ pub fn good_key(row: &keys::KeyRow, hash: KeyHash) -> Key {
 }
 
 impl Inner {
+    /// The app for one pass of something in the background, if it is there and stays. Take the two apart
+    /// in this order, so that the app is dropped first.
+    async fn pass(app: &Weak<Self>) -> Option<(Pass, Arc<Self>)> {
+        let upkeep = app.upgrade()?.upkeep.clone();
+        let pass = upkeep.read_owned().await;
+        let app = app.upgrade().filter(|app| !app.draining.load(Ordering::Acquire))?;
+        Some((pass, app))
+    }
+
     /// Writes down when API keys were last used.
     fn save_uses(&self, all: bool) {
         let uses = self.identity.keys().uses(all);
@@ -212,8 +234,6 @@ fn serving(data: &DataConfig, config: &ServeConfig) -> Result<StoreOptions> {
         quota: config.quota.0,
         cache_kib: u32::try_from(config.cache.0 >> 10).unwrap_or(u32::MAX).max(16),
         wait: config.open_timeout,
-        // The other half is for what everyone needs: commits and opening files.
-        long_reads: config.blocking_threads as usize / 2,
         limits: Limits {
             queue: config.tenant_queue as usize,
             statement: config.statement_timeout,
@@ -225,15 +245,12 @@ fn serving(data: &DataConfig, config: &ServeConfig) -> Result<StoreOptions> {
 }
 
 /// Holds the app weakly: a server that is gone needs no maintenance.
-async fn maintain(app: std::sync::Weak<Inner>) {
+async fn maintain(app: Weak<Inner>) {
     let mut ticks = tokio::time::interval(MAINTENANCE);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let Some(app) = app.upgrade() else { return };
-        if app.draining.load(Ordering::Acquire) {
-            return;
-        }
+        let Some((_pass, app)) = Inner::pass(&app).await else { return };
         let done = tokio::task::spawn_blocking(move || {
             app.store.maintain();
             app.save_uses(false);

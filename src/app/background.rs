@@ -2,7 +2,7 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    sync::{Weak, atomic::Ordering},
+    sync::Weak,
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ pub(super) async fn sweep(app: Weak<Inner>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let Some(app) = app.upgrade().filter(|app| !app.draining.load(Ordering::Acquire)) else { return };
+        let Some((_pass, app)) = Inner::pass(&app).await else { return };
         metrics::upkeep();
         if let Err(error) = app.store.purge_due().await {
             tracing::error!(error = %error, "users whose retention has ended could not be purged");
@@ -48,10 +48,10 @@ pub(super) async fn reconcile(app: Weak<Inner>, every: Duration) {
         // 90 to 110 per cent.
         let wait = every.mul_f64(0.9 + f64::from(u32::try_from(share).unwrap_or(100)) / 1000.0);
         tokio::time::sleep(wait).await;
-        let Some(app) = app.upgrade().filter(|app| !app.draining.load(Ordering::Acquire)) else { return };
+        let Some((pass, app)) = Inner::pass(&app).await else { return };
         match app.syncer.start(Options::default()) {
             Ok(started) => {
-                drop(app);
+                drop((app, pass));
                 // It reports itself, to the log and to the catalog.
                 let _ = started.report.await;
             }
