@@ -46,6 +46,8 @@ pub struct Limits {
     pub batch: usize,
     /// How long the statements of one job may run.
     pub statement: Duration,
+    /// How long those of a read may run on the thread that asked for it, which serves others too.
+    pub inline: Duration,
     /// WAL pages after which the combiner checkpoints, once it has answered.
     pub checkpoint_pages: u32,
     /// WAL pages that a reader apart may keep from being emptied; past that it is cut.
@@ -54,7 +56,14 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { queue: 1024, batch: 128, statement: Duration::from_secs(5), checkpoint_pages: 1000, wal_pages: 16_384 }
+        Self {
+            queue: 1024,
+            batch: 128,
+            statement: Duration::from_secs(5),
+            inline: Duration::from_millis(2),
+            checkpoint_pages: 1000,
+            wal_pages: 16_384,
+        }
     }
 }
 
@@ -237,32 +246,33 @@ impl Combiner {
     /// Runs a short read: on this very thread if the connection is free at once, which saves a
     /// thread hop that costs ten times the query, else behind what is queued.
     ///
+    /// One that turns out not to be short is stopped and run once more, on a thread that may block: the
+    /// thread that asked serves others, who would wait with it.
+    ///
     /// `keep` makes the guard that a combiner started by this call holds until it is done.
     pub async fn read<T, F, K>(self: &Arc<Self>, keep: impl FnOnce() -> K, work: F) -> Result<T>
     where
-        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        F: Fn(&Connection) -> Result<T> + Send + 'static,
         T: Send + 'static,
         K: Send + 'static,
     {
-        match self.try_read(work) {
-            Ok(result) => result,
-            Err(work) => self.read_queued(keep, work).await,
+        match self.try_read(&work) {
+            None => self.read_queued(keep, work).await,
+            Some(Err(error)) if error.kind() == ErrorKind::Timeout => self.read_queued(keep, work).await,
+            Some(result) => result,
         }
     }
 
-    /// Runs `work` if the connection is free at once, else gives it back.
-    fn try_read<T, F>(&self, work: F) -> Result<Result<T>, F>
-    where
-        F: FnOnce(&Connection) -> Result<T>,
-    {
-        let Some(mut held) = self.conn.try_lock() else { return Err(work) };
-        let Some(conn) = held.conn.as_ref() else { return Err(work) };
-        self.deadline.set(Some(self.limits.statement));
+    /// Runs `work` if the connection is free at once.
+    fn try_read<T>(&self, work: impl Fn(&Connection) -> Result<T>) -> Option<Result<T>> {
+        let mut held = self.conn.try_lock()?;
+        let conn = held.conn.as_ref()?;
+        self.deadline.set(Some(self.limits.inline.min(self.limits.statement)));
         let result = guarded(|| work(conn));
         if let Some(error) = result.as_ref().err().filter(|e| breaks(e)) {
             self.broke(&mut held, error);
         }
-        Ok(result)
+        Some(result)
     }
 
     /// Runs a read that may take long: never on the calling thread.

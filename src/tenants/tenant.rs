@@ -34,10 +34,12 @@ impl Tenant {
     }
 
     /// Runs a short read: on the calling thread when the database is free at once. `work` should
-    /// take microseconds; what may take longer goes to [`read_long`](Self::read_long).
+    /// take microseconds; what may take longer goes to [`read_long`](Self::read_long). One that has run
+    /// for two milliseconds is stopped and run again from its start on another thread, so `work` may be
+    /// called twice.
     pub async fn read<T, F>(&self, work: F) -> Result<T>
     where
-        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        F: Fn(&Connection) -> Result<T> + Send + 'static,
         T: Send + 'static,
     {
         let result = self.lease.combiner().read(|| self.lease.clone(), work).await;
