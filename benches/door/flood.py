@@ -1,4 +1,6 @@
 """Sends requests at a rate, pipelined on a few connections, and prints how many were answered."""
+import base64
+import secrets
 import socket
 import sys
 import time
@@ -6,15 +8,28 @@ from urllib.parse import urlsplit
 
 CONNECTIONS = 4
 TICK = 0.01
+# More than the server remembers of what was wrong.
+SIGNATURES = 20_000
+
+
+def forged(token):
+    """Tokens that say the same and are each signed otherwise, with a number that a 2048-bit key could make."""
+    said = token.rpartition(".")[0]
+    for _ in range(SIGNATURES):
+        signature = base64.urlsafe_b64encode(b"\0" + secrets.token_bytes(255)).rstrip(b"=").decode()
+        yield f"{said}.{signature}"
 
 
 def main():
-    url, rate, seconds, token = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
+    url, rate, seconds, kind, token = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4], sys.argv[5]
     parts = urlsplit(url)
-    bearer = f"Authorization: Bearer {token}\r\n" if token else ""
     # An id ends in a number of its own unless a token names the user.
-    paths = [parts.path if token else f"{parts.path}{number:08}" for number in range(1000)]
-    lines = [f"GET {path} HTTP/1.1\r\nHost: x\r\n{bearer}\r\n".encode() for path in paths]
+    if kind == "ids":
+        lines = [f"GET {parts.path}{number:08} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for number in range(1000)]
+    else:
+        tokens = [token] if kind == "repeated" else forged(token)
+        lines = [f"GET {parts.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {each}\r\n\r\n".encode()
+                 for each in tokens]
     sockets = [socket.create_connection((parts.hostname, parts.port)) for _ in range(CONNECTIONS)]
     for each in sockets:
         each.setblocking(False)

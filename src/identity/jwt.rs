@@ -1,7 +1,8 @@
 //! Session tokens: who issued them, for whom, until when.
 //!
 //! A verified token is remembered by its SHA-256 until it expires, so that a caller who comes
-//! again pays a hash and not an RSA verification.
+//! again pays a hash and not an RSA verification. So are the forged ones that came last: a client
+//! that has a wrong token tends to try it again.
 
 use std::{
     sync::Arc,
@@ -31,6 +32,9 @@ const MAX_TOKEN: usize = 8 << 10;
 /// Verified tokens remembered: some 300 bytes each.
 const REMEMBERED: u64 = 16_384;
 
+/// Forged tokens remembered: few, since whoever wants to makes as many as they like.
+const FORGED: u64 = 1024;
+
 /// A token that lives longer is verified again after this, against the keys the issuer has then.
 const REMEMBER_AT_MOST: Millis = 300_000;
 
@@ -39,6 +43,8 @@ pub struct Verifier {
     rules: Rules,
     keys: Keys,
     seen: Cache<[u8; 32], Arc<Session>>,
+    /// Tokens whose signature is not that of the key.
+    forged: Cache<[u8; 32], Arc<PublicKey>>,
     clock: Clock,
 }
 
@@ -72,7 +78,8 @@ impl Verifier {
             audience: config.audience.0.clone(),
         };
         let seen = Cache::builder().max_capacity(REMEMBERED).expire_after(UntilExpired(clock.clone())).build();
-        Ok(Self { rules, keys, seen, clock: clock.clone() })
+        let forged = Cache::builder().max_capacity(FORGED).build();
+        Ok(Self { rules, keys, seen, forged, clock: clock.clone() })
     }
 
     /// The published keys, if that is where they come from.
@@ -99,7 +106,7 @@ impl Verifier {
         {
             return Verdict::Session(session, false);
         }
-        match self.verify_new(token).await {
+        match self.verify_new(token, &digest).await {
             Ok(session) => {
                 let session = Arc::new(session);
                 self.seen.insert(digest, session.clone());
@@ -112,7 +119,7 @@ impl Verifier {
 
     /// What costs nothing is looked at first: of a flood of forged tokens most end before the
     /// signature. `Err(None)`: the keys could not be had.
-    async fn verify_new(&self, token: &str) -> Result<Session, Option<Refusal>> {
+    async fn verify_new(&self, token: &str, digest: &[u8; 32]) -> Result<Session, Option<Refusal>> {
         let malformed = || Refusal("the token is not a JWT of the kind that is accepted here");
         let mut parts = token.split('.');
         let (Some(head), Some(body), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
@@ -135,10 +142,14 @@ impl Verifier {
             }
         };
         let message = &token.as_bytes()[..head.len() + 1 + body.len()];
-        match key.has_signed(message, signature) {
-            true => Ok(session),
-            false => Err(Some(Refusal("the signature is not the issuer's"))),
+        // By this very key: one that is fetched again is another.
+        if !self.forged.get(digest).is_some_and(|by| Arc::ptr_eq(&by, &key)) {
+            if key.has_signed(message, signature) {
+                return Ok(session);
+            }
+            self.forged.insert(*digest, key);
         }
+        Err(Some(Refusal("the signature is not the issuer's")))
     }
 }
 
@@ -162,5 +173,56 @@ impl Expiry<[u8; 32], Arc<Session>> for UntilExpired {
     fn expire_after_create(&self, _: &[u8; 32], session: &Arc<Session>, _: Instant) -> Option<Duration> {
         let left = (session.until - self.0.now()).clamp(0, REMEMBER_AT_MOST);
         Some(Duration::from_millis(left.unsigned_abs()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::{
+        rand::SystemRandom,
+        rsa::{KeyPair, KeySize},
+        signature::{KeyPair as _, RSA_PKCS1_SHA256},
+    };
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn keys(pair: &KeyPair) -> Keys {
+        let key = DecodingKey::from_rsa_der(pair.public_key().as_ref());
+        Keys::Pem(Arc::new(PublicKey::new(&key).unwrap()))
+    }
+
+    fn token(pair: &KeyPair) -> String {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let claims = json!({"iss": "i", "sub": "ada", "iat": NOW, "nbf": NOW, "exp": NOW + 60});
+        let message = format!("{}.{}", part(&json!({"alg": "RS256", "typ": "JWT"})), part(&claims));
+        let mut signature = vec![0; pair.public_modulus_len()];
+        pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut signature).unwrap();
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    #[tokio::test]
+    async fn a_forged_token_is_remembered_for_the_key_that_did_not_sign_it() {
+        let [old, new] = [(); 2].map(|()| KeyPair::generate(KeySize::Rsa2048).unwrap());
+        let clock = Clock::new(|| NOW * 1000);
+        let mut verifier = Verifier {
+            rules: Rules { issuer: "i".to_owned(), parties: Vec::new(), audience: Vec::new() },
+            keys: keys(&old),
+            seen: Cache::builder().build(),
+            forged: Cache::builder().build(),
+            clock,
+        };
+        let by_new = token(&new);
+        for _ in 0..2 {
+            assert!(matches!(verifier.verify(&by_new).await, Verdict::Refused(_)));
+        }
+        verifier.forged.run_pending_tasks();
+        assert_eq!(verifier.forged.entry_count(), 1);
+        assert!(matches!(verifier.verify(&token(&old)).await, Verdict::Session(_, true)));
+        // The issuer goes over to the new key.
+        verifier.keys = keys(&new);
+        assert!(matches!(verifier.verify(&by_new).await, Verdict::Session(_, true)));
     }
 }
