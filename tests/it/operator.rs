@@ -1,9 +1,10 @@
 //! API keys, the operator's routes, and the commands that use them on a running server.
 
-use std::path::Path;
+use std::{path::Path, sync::mpsc};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::harness::{Client, Process, Server, cubby, eventually, run, stdout};
 
@@ -220,6 +221,33 @@ async fn trail(server: &Server) -> Vec<String> {
     rows.await.unwrap()
 }
 
+/// A write to the catalog that lasts until it is told to end.
+struct BusyCatalog {
+    gate: mpsc::Sender<()>,
+    write: JoinHandle<cubby::Result<()>>,
+}
+
+impl BusyCatalog {
+    async fn start(server: &Server) -> Self {
+        let store = server.app.store().clone();
+        let (gate, opened) = mpsc::channel();
+        let (begun, has_begun) = oneshot::channel();
+        let wait = move |_: &rusqlite::Transaction| {
+            let _ = begun.send(());
+            let _ = opened.recv();
+            Ok(())
+        };
+        let write = tokio::spawn(async move { store.catalog().write(wait).await });
+        has_begun.await.unwrap();
+        Self { gate, write }
+    }
+
+    async fn end(self) {
+        drop(self.gate);
+        self.write.await.unwrap().unwrap();
+    }
+}
+
 #[tokio::test]
 async fn an_action_that_is_cut_short_is_finished_and_written_down_all_the_same() {
     // Every request is over before it has begun: as when whoever asked hangs up.
@@ -227,12 +255,17 @@ async fn an_action_that_is_cut_short_is_finished_and_written_down_all_the_same()
     all.extend(["--request-timeout", "0s"].map(str::to_owned));
     let server = Server::with_flags(&all).await;
     let operator = server.client.bearing(ADMIN);
+    // Nor can it end before it is: the catalog takes no writes meanwhile.
+    let busy = BusyCatalog::start(&server).await;
     let cut = operator.post("/api/admin/keys", json!({"name": "a"})).await.expect(503);
     assert_eq!(cut.code(), "request_timeout");
+    busy.end().await;
     eventually("the creation is in the trail", async || trail(&server).await.len() == 1).await;
     let made = trail(&server).await.remove(0);
     let id = made.strip_prefix("keys create ").and_then(|rest| rest.strip_suffix(" 201")).expect("a key's id");
+    let busy = BusyCatalog::start(&server).await;
     operator.post(&format!("/api/admin/keys/{id}/revoke"), json!({})).await.expect(503);
+    busy.end().await;
     eventually("the revocation is in the trail", async || trail(&server).await.len() == 2).await;
     assert_eq!(trail(&server).await[1], format!("keys revoke {id} 200"));
     server.stop().await;
