@@ -30,9 +30,9 @@ pub struct Plan {
     pub posts_only: bool,
     /// The longest text.
     pub text: usize,
-    /// Whether the machine is without power. What it answers then, no client would have heard: a
-    /// flush that was under way may have come back as done (a journal that was given up has no
-    /// transaction to wait for), so it is in doubt.
+    /// Whether the machine is without power, or its file system just being given up by the kernel: a
+    /// flush that is under way then may come back as done (a journal that was given up has no
+    /// transaction to wait for), so what is answered is in doubt.
     pub off: Arc<AtomicBool>,
 }
 

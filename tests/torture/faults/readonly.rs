@@ -1,6 +1,9 @@
 //! A file system that the kernel turned read-only after an error, and a file that is read-only.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -11,6 +14,9 @@ use crate::{
     mount::{self, Mounted},
     server::{Launch, Node},
 };
+
+/// What was begun before the error is over after this; a commit here takes milliseconds.
+const UNDER_WAY: Duration = Duration::from_millis(200);
 
 pub fn run(setup: &Setup) -> Report {
     if let Some(why) = lacks(&["mkfs.ext4", "losetup", "chattr"], true) {
@@ -37,12 +43,16 @@ pub fn run(setup: &Setup) -> Report {
         }
         let trigger = format!("/sys/fs/ext4/{}/trigger_fs_error", disk.device_name());
         load::run(node.address, &mut workers, || {
+            // Flushes that are under way while the journal is given up may come back as done.
+            plan.off.store(true, Ordering::SeqCst);
             std::fs::write(&trigger, "1").unwrap();
+            std::thread::sleep(UNDER_WAY);
+            plan.off.store(false, Ordering::SeqCst);
             std::thread::sleep(Duration::from_millis(500));
         });
         report.faults += 1;
         let seen = load::take_seen(&mut workers);
-        report.note(format!("answers: {:?}", seen.statuses));
+        report.note(format!("answers: {:?}, {} while the error happened", seen.statuses, seen.too_late));
         report.saw(seen);
         if !setup.control {
             while_read_only(&node, &mut report);
