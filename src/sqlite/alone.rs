@@ -16,7 +16,25 @@ use crate::error::Result;
 /// Opens an existing file, with no other connection beside this one in any process. A file or file system
 /// that can only be read is opened without a lock.
 pub fn open(path: &Path, flags: OpenFlags) -> Result<Connection> {
-    imp::open(path, flags)
+    #[cfg(target_os = "linux")]
+    if let Some(conn) = imp::open(path, flags)? {
+        return Ok(conn);
+    }
+    with_sqlites_locks(path, flags)
+}
+
+/// For other systems, and for kernels that only pass for Linux's.
+fn with_sqlites_locks(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    #[expect(clippy::disallowed_methods, reason = "this is a part of the one place")]
+    let conn = Connection::open_with_flags(path, flags)?;
+    if !conn.is_readonly(rusqlite::MAIN_DB)? {
+        return Ok(conn);
+    }
+    // SQLite took what it could get: a descriptor for reading, on which no exclusive lock can be had.
+    // Without locks, which the lock on the data folder makes good for, reads go on.
+    let flags = flags.difference(OpenFlags::SQLITE_OPEN_READ_WRITE) | OpenFlags::SQLITE_OPEN_READ_ONLY;
+    #[expect(clippy::disallowed_methods, reason = "this is a part of the one place")]
+    Ok(Connection::open_with_flags_and_vfs(path, flags, c"unix-none")?)
 }
 
 #[cfg(target_os = "linux")]
@@ -51,7 +69,8 @@ mod imp {
     /// Between two tries at a lock that somebody else has.
     const PAUSE: Duration = Duration::from_millis(5);
 
-    pub fn open(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    /// None if this kernel has no such locks.
+    pub fn open(path: &Path, flags: OpenFlags) -> Result<Option<Connection>> {
         watch_opens()?;
         LAST_OPENED.set(None);
         #[expect(clippy::disallowed_methods, reason = "this is a part of the one place")]
@@ -60,13 +79,15 @@ mod imp {
         // the data folder has to do.
         if !conn.is_readonly(MAIN_DB)? {
             let descriptor = LAST_OPENED.take().ok_or_else(|| Error::internal("SQLite opened no file"))?;
-            lock(descriptor, BUSY_TIMEOUT)?;
+            if !lock(descriptor, BUSY_TIMEOUT)? {
+                return Ok(None);
+            }
         }
-        Ok(conn)
+        Ok(Some(conn))
     }
 
-    /// Locks what `descriptor` refers to until that is closed.
-    fn lock(descriptor: RawFd, wait: Duration) -> Result<()> {
+    /// Locks what `descriptor` refers to until that is closed. `false` if this kernel cannot.
+    fn lock(descriptor: RawFd, wait: Duration) -> Result<bool> {
         let until = Instant::now() + wait;
         loop {
             // SAFETY: `flock` is plain data, for which zeros are valid.
@@ -75,11 +96,12 @@ mod imp {
             (wanted.l_start, wanted.l_len) = LOCK_BYTES;
             // SAFETY: F_OFD_SETLK reads one `flock`; a descriptor that is not open is an error and no more.
             if unsafe { libc::fcntl(descriptor, libc::F_OFD_SETLK, &raw const wanted) } == 0 {
-                return Ok(());
+                return Ok(true);
             }
             let error = std::io::Error::last_os_error();
             match error.raw_os_error() {
                 Some(libc::EINTR) => {}
+                Some(libc::EINVAL | libc::ENOSYS) => return Ok(false),
                 Some(libc::EAGAIN | libc::EACCES) if Instant::now() < until => std::thread::sleep(PAUSE),
                 Some(libc::EAGAIN | libc::EACCES) => {
                     let busy = ffi::Error::new(ffi::SQLITE_BUSY);
@@ -162,7 +184,7 @@ mod imp {
         #[test]
         fn a_file_that_is_open_alone_is_locked_for_everybody_else_until_it_is_closed() {
             let (_folder, path) = database();
-            let alone = open(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();
+            let alone = open(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap().expect("Linux has such locks");
             alone.execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; CREATE TABLE t (x)").unwrap();
             let other = Connection::open(&path).unwrap();
             other.busy_timeout(Duration::ZERO).unwrap();
@@ -176,6 +198,16 @@ mod imp {
         }
 
         #[test]
+        fn without_such_locks_sqlites_own_keep_everybody_else_out() {
+            let (_folder, path) = database();
+            let alone = super::super::with_sqlites_locks(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();
+            alone.execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; CREATE TABLE t (x)").unwrap();
+            let other = Connection::open(&path).unwrap();
+            other.busy_timeout(Duration::ZERO).unwrap();
+            read(&other).unwrap_err();
+        }
+
+        #[test]
         fn a_file_that_somebody_uses_is_not_opened_beside_them() {
             let (_folder, path) = database();
             let other = Connection::open(&path).unwrap();
@@ -185,29 +217,7 @@ mod imp {
             let refused = lock(file.as_raw_fd(), Duration::ZERO).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Busy);
             other.execute_batch("COMMIT").unwrap();
-            lock(file.as_raw_fd(), Duration::ZERO).unwrap();
+            assert!(lock(file.as_raw_fd(), Duration::ZERO).unwrap());
         }
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod imp {
-    use std::path::Path;
-
-    use rusqlite::{Connection, MAIN_DB, OpenFlags};
-
-    use crate::error::Result;
-
-    pub fn open(path: &Path, flags: OpenFlags) -> Result<Connection> {
-        #[expect(clippy::disallowed_methods, reason = "this is a part of the one place")]
-        let conn = Connection::open_with_flags(path, flags)?;
-        if !conn.is_readonly(MAIN_DB)? {
-            return Ok(conn);
-        }
-        // SQLite took what it could get: a descriptor for reading, on which no exclusive lock can be had.
-        // Without locks, which the lock on the data folder makes good for, reads go on.
-        let flags = flags.difference(OpenFlags::SQLITE_OPEN_READ_WRITE) | OpenFlags::SQLITE_OPEN_READ_ONLY;
-        #[expect(clippy::disallowed_methods, reason = "this is a part of the one place")]
-        Ok(Connection::open_with_flags_and_vfs(path, flags, c"unix-none")?)
     }
 }
