@@ -10,8 +10,9 @@
 //! may try again; those after it never notice.
 //!
 //! # Invariants
-//! - **No answer before the commit.** A write's reply is sent after `COMMIT` returned. If it broke,
-//!   a crash would lose acknowledged writes.
+//! - **No answer before the commit.** A write's reply is sent after `COMMIT` returned, and after
+//!   [`open::confirm`] if the log became longer by it. If it broke, a crash would lose acknowledged
+//!   writes.
 //! - **One combiner.** `Queue::running` is set and cleared under the queue's lock, together with
 //!   the look at the queue. If it broke, a job could be left behind with nobody to run it.
 //! - **A failed commit breaks the connection.** Everyone in the batch is told that the outcome is
@@ -99,6 +100,9 @@ struct Held {
     conn: Option<Connection>,
     locking: Locking,
     wal_pages: u32,
+    /// Pages of the WAL file that have their place on the disk for certain: going over them changes
+    /// nothing but their content.
+    wal_placed: u32,
     /// WAL pages at which to checkpoint next: later when one was held up.
     checkpoint_at: u32,
     /// What is in the WAL may not be on the disk, whatever the kernel says.
@@ -214,6 +218,7 @@ impl Combiner {
                 conn,
                 locking: Locking::Exclusive,
                 wal_pages: 0,
+                wal_placed: 0,
                 checkpoint_at: limits.checkpoint_pages,
                 unsure: false,
             }),
@@ -371,8 +376,10 @@ impl Combiner {
         if writes.is_empty() {
             return;
         }
-        let outcome = match self.settle(held).and_then(|()| self.connection(held)) {
-            Ok(conn) => match self.write_batch(conn, writes) {
+        let ready = self.settle(held).and_then(|()| self.connection(held).map(drop));
+        let placed = held.wal_placed;
+        let outcome = match ready.and_then(|()| self.connection(held)) {
+            Ok(conn) => match self.write_batch(conn, placed, writes) {
                 // A rollback that failed leaves a transaction behind, in which no other can begin.
                 Outcome::Nothing if !conn.is_autocommit() => Outcome::Broken(lost()),
                 outcome => outcome,
@@ -387,8 +394,10 @@ impl Combiner {
                 if wal_pages < held.wal_pages {
                     // It was begun anew.
                     held.checkpoint_at = self.limits.checkpoint_pages;
+                    held.wal_placed = held.wal_placed.min(open::KEPT_WAL_PAGES);
                 }
                 held.wal_pages = wal_pages;
+                held.wal_placed = held.wal_placed.max(wal_pages);
             }
             Outcome::Nothing => {}
             Outcome::Broken(error) => self.broke(held, &error),
@@ -404,7 +413,7 @@ impl Combiner {
         self.deadline.set(None);
         match open::checkpoint(self.connection(held)?) {
             Ok(()) => {
-                (held.unsure, held.wal_pages) = (false, 0);
+                (held.unsure, held.wal_pages, held.wal_placed) = (false, 0, 0);
                 held.checkpoint_at = self.limits.checkpoint_pages;
                 Ok(())
             }
@@ -424,7 +433,7 @@ impl Combiner {
         if held.conn.is_none() {
             let opened = (self.open)(held.locking, &self.deadline);
             match opened {
-                Ok(conn) => held.conn = Some(conn),
+                Ok(conn) => (held.conn, held.wal_placed) = (Some(conn), 0),
                 Err(error) => {
                     self.count(&error);
                     return Err(error);
@@ -434,7 +443,8 @@ impl Combiner {
         held.conn.as_ref().ok_or_else(lost)
     }
 
-    fn write_batch(&self, conn: &Connection, mut writes: Vec<Box<dyn WriteJob>>) -> Outcome {
+    /// `placed`: see [`Held::wal_placed`].
+    fn write_batch(&self, conn: &Connection, placed: u32, mut writes: Vec<Box<dyn WriteJob>>) -> Outcome {
         let limit = self.limits.statement.saturating_mul(u32::try_from(writes.len()).unwrap_or(u32::MAX));
         self.deadline.set(Some(limit));
         let tx = match Transaction::new_unchecked(conn, TransactionBehavior::Immediate) {
@@ -492,12 +502,18 @@ impl Combiner {
             }
             (None, _) => {
                 self.deadline.set(None);
-                match tx.commit() {
-                    Ok(()) => {
+                open::forget_last_commit();
+                let committed = tx.commit().map_err(failed_commit).and_then(|()| match open::wal_pages_of_last_commit() {
+                    // Where the log's new pages are has to survive as well, and not their content alone.
+                    Some(wal_pages) if wal_pages > placed => open::confirm(conn).map(|()| Some(wal_pages)),
+                    wal_pages => Ok(wal_pages),
+                });
+                match committed {
+                    Ok(wal_pages) => {
                         answer(writes, failed, None);
-                        return Outcome::Committed { wal_pages: open::wal_pages_of_last_commit() };
+                        return wal_pages.map_or(Outcome::Nothing, |wal_pages| Outcome::Committed { wal_pages });
                     }
-                    Err(error) => failed_commit(error),
+                    Err(error) => error,
                 }
             }
         };
@@ -541,6 +557,8 @@ impl Combiner {
         let Some(conn) = held.conn.as_ref() else { return };
         self.deadline.set(None);
         let too_long = held.wal_pages >= self.limits.wal_pages;
+        // What is longer than that is cut off when the WAL is begun anew.
+        held.wal_placed = held.wal_placed.min(open::KEPT_WAL_PAGES);
         let emptied = match held.locking {
             // Alone, nobody holds a page back. The WAL keeps its length, and the next writes go over the
             // old ones: syncing a page that is overwritten takes half the time of one appended.
@@ -549,6 +567,7 @@ impl Combiner {
             Locking::Shared => {
                 // Some reader keeps it so long.
                 self.cut.now();
+                held.wal_placed = 0;
                 open::checkpoint(conn)
             }
         };
@@ -648,6 +667,7 @@ impl Drop for Run {
 
 enum Outcome {
     Committed { wal_pages: u32 },
+    /// Nothing was written.
     Nothing,
     Broken(Error),
 }

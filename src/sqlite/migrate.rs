@@ -12,6 +12,7 @@ use refinery_core::traits::sync::{Migrate, Query, Transaction};
 use rusqlite::{Connection, TransactionBehavior};
 use sha2::{Digest, Sha256};
 
+use super::open;
 use crate::error::{Error, ErrorKind, Result, classify};
 
 /// An ordered set of migrations: what a file's schema should be.
@@ -112,6 +113,7 @@ impl Schema {
         let result = self.run(conn, finish);
         conn.execute_batch("PRAGMA foreign_keys=ON")?;
         result?;
+        open::confirm(conn)?;
         Ok(if found == self.version { Applied::Nothing } else { Applied::From(found) })
     }
 

@@ -4,6 +4,7 @@
 
 mod alone;
 pub mod combine;
+mod flush;
 pub mod migrate;
 pub mod open;
 pub mod pool;

@@ -13,7 +13,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig, ffi, limits::Limit};
 
-use super::alone;
+use super::{alone, flush};
 use crate::error::{Error, ErrorKind, Result};
 
 /// SQLite's page size, in bytes: its default, and what the template and quotas count in.
@@ -68,6 +68,11 @@ impl Default for Options {
 /// The WAL is truncated to this many bytes after a checkpoint, so that one large write does not
 /// leave a large file behind for good.
 const JOURNAL_SIZE_LIMIT: i64 = 4 << 20;
+
+/// Pages that a WAL of that length has, each with its header
+/// (<https://sqlite.org/fileformat2.html#the_write_ahead_log>).
+#[expect(clippy::cast_possible_truncation, reason = "a thousand")]
+pub(super) const KEPT_WAL_PAGES: u32 = ((JOURNAL_SIZE_LIMIT as u64 - 32) / (PAGE_SIZE + 24)) as u32;
 
 /// How long a connection waits for another one's lock. Only a second connection to the same file
 /// (shared mode) can make it wait.
@@ -317,19 +322,26 @@ fn persist_wal(conn: &Connection) -> Result<()> {
 
 thread_local! {
     /// Pages in the WAL after this thread's last commit. SQLite calls the hook on the committing
-    /// thread and hands it no context of ours.
-    static WAL_PAGES: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+    /// thread, if anything was written, and hands it no context of ours.
+    static WAL_PAGES: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) };
 }
 
 fn watch_wal(conn: &Connection) {
     conn.wal_hook(Some(|_, pages| {
-        WAL_PAGES.set(u32::try_from(pages).unwrap_or(0));
+        WAL_PAGES.set(u32::try_from(pages).ok());
         Ok(())
     }));
 }
 
-/// Pages in the WAL after the commit this thread made last; read it right after the commit.
-pub fn wal_pages_of_last_commit() -> u32 {
+/// Before a commit whose [`wal_pages_of_last_commit`] are to be asked for: the last one that wrote anything
+/// may have been another database's.
+pub fn forget_last_commit() {
+    WAL_PAGES.set(None);
+}
+
+/// Pages in the WAL after the commit this thread made last; read it right after the commit. None if that
+/// wrote nothing.
+pub fn wal_pages_of_last_commit() -> Option<u32> {
     WAL_PAGES.get()
 }
 
@@ -398,18 +410,30 @@ impl Deadline {
     }
 }
 
+/// Makes sure that what this connection flushed last is on the disk, which a flush's success alone does not
+/// say when files grew meanwhile.
+///
+/// # Errors
+/// The file system had given itself up: what was flushed may be lost.
+pub fn confirm(conn: &Connection) -> Result<()> {
+    // In memory there is nothing to flush.
+    conn.path().filter(|path| !path.is_empty()).map_or(Ok(()), |path| flush::confirm(&log_of(Path::new(path))))
+}
+
 /// Copies committed pages from the WAL into the database file and empties the WAL.
 pub fn checkpoint(conn: &Connection) -> Result<()> {
     let busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     match busy {
-        0 => Ok(()),
+        0 => confirm(conn),
         _ => Err(Error::new(ErrorKind::Busy, "a reader kept the write-ahead log from being emptied")),
     }
 }
 
-/// Copies what no reader holds back from the WAL into the database file, and waits for nobody.
+/// Copies what no reader holds back from the WAL into the database file, and waits for nobody. On an error
+/// the WAL must not be written to: what is in it may be nowhere else.
 pub fn checkpoint_passively(conn: &Connection) -> Result<()> {
-    Ok(conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
+    conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+    confirm(conn)
 }
 
 /// Looks for damage in a whole file, for at most `limit`. `false` if there was more to look at.
@@ -487,5 +511,6 @@ pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
 
 /// Flushes a folder's entries: a rename survives a power cut only after this.
 pub fn sync_folder(path: &Path) -> Result<()> {
-    std::fs::File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io(path.display(), e))
+    std::fs::File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io(path.display(), e))?;
+    flush::confirm(path)
 }

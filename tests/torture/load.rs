@@ -3,10 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -30,15 +27,11 @@ pub struct Plan {
     pub posts_only: bool,
     /// The longest text.
     pub text: usize,
-    /// Whether the machine is without power, or its file system just being given up by the kernel: a
-    /// flush that is under way then may come back as done (a journal that was given up has no
-    /// transaction to wait for), so what is answered is in doubt.
-    pub off: Arc<AtomicBool>,
 }
 
 impl Plan {
     pub fn new(seed: u64, tenants: usize) -> Self {
-        Self { tenants, workers: 8, seed, pause: Duration::ZERO, posts_only: false, text: 600, off: Arc::default() }
+        Self { tenants, workers: 8, seed, pause: Duration::ZERO, posts_only: false, text: 600 }
     }
 }
 
@@ -57,8 +50,6 @@ pub struct Seen {
     /// Answers by status; 0 is a cut connection.
     pub statuses: BTreeMap<u16, u64>,
     pub acknowledged: u64,
-    /// Of these, by a machine without power.
-    pub too_late: u64,
     /// What no answer should have been.
     pub violations: Vec<String>,
     /// By tenant: the statuses other than 2xx.
@@ -111,7 +102,6 @@ pub fn take_seen(workers: &mut [Worker]) -> Seen {
     for worker in workers {
         let seen = std::mem::take(&mut worker.seen);
         all.acknowledged += seen.acknowledged;
-        all.too_late += seen.too_late;
         all.violations.extend(seen.violations);
         for (status, count) in seen.statuses {
             *all.statuses.entry(status).or_default() += count;
@@ -232,7 +222,7 @@ impl Worker {
             Some(answer) => {
                 let id = answer.json()["note"]["id"].as_str().map(str::to_owned);
                 entry.id = id.filter(|_| !self.plan.posts_only);
-                self.settle(&mut entry, State::Text(text));
+                entry.acknowledged(State::Text(text));
                 self.entries.push(entry);
             }
             None if in_doubt(&reply) => {
@@ -264,21 +254,9 @@ impl Worker {
         let gone = reply.status() == 404 && self.entries[index].maybe.contains(&State::Absent);
         let state = if gone { State::Absent } else { state };
         if gone || self.note(tenant, reply, &[200]).is_some() {
-            let mut entry = self.entries[index].clone();
-            self.settle(&mut entry, state);
-            self.entries[index] = entry;
+            self.entries[index].acknowledged(state);
         } else if in_doubt(reply) {
             self.entries[index].in_doubt(state);
-        }
-    }
-
-    /// After an answer that says it was done.
-    fn settle(&mut self, entry: &mut Entry, state: State) {
-        if self.plan.off.load(Ordering::SeqCst) {
-            self.seen.too_late += 1;
-            entry.in_doubt(state);
-        } else {
-            entry.acknowledged(state);
         }
     }
 
