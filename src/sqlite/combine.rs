@@ -390,7 +390,7 @@ impl Combiner {
             }
         };
         match outcome {
-            Outcome::Committed { wal_pages } => {
+            Outcome::Committed(wal_pages) => {
                 if wal_pages < held.wal_pages {
                     // It was begun anew.
                     held.checkpoint_at = self.limits.checkpoint_pages;
@@ -502,16 +502,10 @@ impl Combiner {
             }
             (None, _) => {
                 self.deadline.set(None);
-                open::forget_last_commit();
-                let committed = tx.commit().map_err(failed_commit).and_then(|()| match open::wal_pages_of_last_commit() {
-                    // Where the log's new pages are has to survive as well, and not their content alone.
-                    Some(wal_pages) if wal_pages > placed => open::confirm(conn).map(|()| Some(wal_pages)),
-                    wal_pages => Ok(wal_pages),
-                });
-                match committed {
+                match commit(conn, tx, placed) {
                     Ok(wal_pages) => {
                         answer(writes, failed, None);
-                        return wal_pages.map_or(Outcome::Nothing, |wal_pages| Outcome::Committed { wal_pages });
+                        return wal_pages.map_or(Outcome::Nothing, Outcome::Committed);
                     }
                     Err(error) => error,
                 }
@@ -666,10 +660,23 @@ impl Drop for Run {
 }
 
 enum Outcome {
-    Committed { wal_pages: u32 },
+    /// Pages in the write-ahead log since.
+    Committed(u32),
     /// Nothing was written.
     Nothing,
     Broken(Error),
+}
+
+/// Commits. How long the log is then, if anything was written; `placed` is [`Held::wal_placed`].
+fn commit(conn: &Connection, tx: Transaction, placed: u32) -> Result<Option<u32>> {
+    open::forget_last_commit();
+    tx.commit().map_err(failed_commit)?;
+    let wal_pages = open::wal_pages_of_last_commit();
+    if wal_pages.is_some_and(|pages| pages > placed) {
+        // Where the log's new pages are has to survive as well, and not their content alone.
+        open::confirm(conn)?;
+    }
+    Ok(wal_pages)
 }
 
 /// What everyone in the batch hears, whoever's doing it was: a deferred constraint is one writer's,

@@ -24,7 +24,7 @@ pub fn confirm(path: &Path) -> Result<()> {
 
 #[cfg(target_os = "linux")]
 mod imp {
-    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, statfs, utimensat};
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, statfs, utimensat};
 
     /// `EXT4_SUPER_MAGIC`, which ext2 and ext3 have too (linux/magic.h).
     const EXT4: i64 = 0xEF53;
@@ -34,10 +34,9 @@ mod imp {
         if i64::from(statfs(path)?.f_type) != EXT4 {
             return Ok(());
         }
-        let now = Timestamps {
-            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-            last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
-        };
+        // Both times to now is what whoever may write to a file may do, be it another's.
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let now = Timestamps { last_access: now, last_modification: now };
         // The first makes ext4 notice, and mark itself; that it could not record the new time is lost
         // inside the kernel. The second then meets the mark.
         utimensat(CWD, path, &now, AtFlags::SYMLINK_NOFOLLOW)?;

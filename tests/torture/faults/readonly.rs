@@ -18,9 +18,8 @@ const WORKERS: usize = 32;
 
 /// For the control: no time of a file can be set, and nobody is told. So the server cannot find out that the
 /// kernel gave its file system up, and believes what flushes return.
-const CREDULOUS: [&str; 9] = [
-    "strace", "-D", "-f", "--seccomp-bpf", "-qq", "-e", "inject=utimensat:retval=0", "-o", "/dev/null",
-];
+const CREDULOUS: [&str; 9] =
+    ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-e", "inject=utimensat:retval=0", "-o", "/dev/null"];
 
 pub fn run(setup: &Setup) -> Report {
     if let Some(why) = lacks(&["mkfs.ext4", "losetup", "chattr", "strace"], true) {
