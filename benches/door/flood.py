@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 CONNECTIONS = 4
 TICK = 0.01
-# More than the server remembers of what was wrong.
-SIGNATURES = 20_000
+# Several times what the server remembers of what was wrong.
+SIGNATURES = 5_000
 
 
 def forged(token):
@@ -23,13 +23,11 @@ def forged(token):
 def main():
     url, rate, seconds, kind, token = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4], sys.argv[5]
     parts = urlsplit(url)
-    # An id ends in a number of its own unless a token names the user.
-    if kind == "ids":
-        lines = [f"GET {parts.path}{number:08} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for number in range(1000)]
-    else:
-        tokens = [token] if kind == "repeated" else forged(token)
-        lines = [f"GET {parts.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {each}\r\n\r\n".encode()
-                 for each in tokens]
+    ids = [f"GET {parts.path}{number:08} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for number in range(SIGNATURES)]
+    tokens = [f"GET {parts.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {each}\r\n\r\n".encode()
+              for each in ([token] if kind == "repeated" else forged(token))]
+    lines = {"ids": ids, "repeated": tokens, "forged": tokens,
+             "both": [line for pair in zip(ids, tokens) for line in pair]}[kind]
     sockets = [socket.create_connection((parts.hostname, parts.port)) for _ in range(CONNECTIONS)]
     for each in sockets:
         each.setblocking(False)

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     claims::{Claims, Header, Refusal, Rules, Session},
+    forged::Forged,
     jwks::{Found, Jwks},
     rsa::PublicKey,
 };
@@ -32,9 +33,6 @@ const MAX_TOKEN: usize = 8 << 10;
 /// Verified tokens remembered: some 300 bytes each.
 const REMEMBERED: u64 = 16_384;
 
-/// Forged tokens remembered: few, since whoever wants to makes as many as they like.
-const FORGED: u64 = 1024;
-
 /// A token that lives longer is verified again after this, against the keys the issuer has then.
 const REMEMBER_AT_MOST: Millis = 300_000;
 
@@ -44,7 +42,7 @@ pub struct Verifier {
     keys: Keys,
     seen: Cache<[u8; 32], Arc<Session>>,
     /// Tokens whose signature is not that of the key.
-    forged: Cache<[u8; 32], Arc<PublicKey>>,
+    forged: Forged,
     clock: Clock,
 }
 
@@ -78,8 +76,7 @@ impl Verifier {
             audience: config.audience.0.clone(),
         };
         let seen = Cache::builder().max_capacity(REMEMBERED).expire_after(UntilExpired(clock.clone())).build();
-        let forged = Cache::builder().max_capacity(FORGED).build();
-        Ok(Self { rules, keys, seen, forged, clock: clock.clone() })
+        Ok(Self { rules, keys, seen, forged: Forged::default(), clock: clock.clone() })
     }
 
     /// The published keys, if that is where they come from.
@@ -142,12 +139,11 @@ impl Verifier {
             }
         };
         let message = &token.as_bytes()[..head.len() + 1 + body.len()];
-        // By this very key: one that is fetched again is another.
-        if !self.forged.get(digest).is_some_and(|by| Arc::ptr_eq(&by, &key)) {
+        if !self.forged.has(digest, &key) {
             if key.has_signed(message, signature) {
                 return Ok(session);
             }
-            self.forged.insert(*digest, key);
+            self.forged.note(*digest, key);
         }
         Err(Some(Refusal("the signature is not the issuer's")))
     }
@@ -211,15 +207,15 @@ mod tests {
             rules: Rules { issuer: "i".to_owned(), parties: Vec::new(), audience: Vec::new() },
             keys: keys(&old),
             seen: Cache::builder().build(),
-            forged: Cache::builder().build(),
+            forged: Forged::default(),
             clock,
         };
         let by_new = token(&new);
         for _ in 0..2 {
             assert!(matches!(verifier.verify(&by_new).await, Verdict::Refused(_)));
         }
-        verifier.forged.run_pending_tasks();
-        assert_eq!(verifier.forged.entry_count(), 1);
+        let Keys::Pem(key) = &verifier.keys else { unreachable!() };
+        assert!(verifier.forged.has(&Sha256::digest(&by_new).into(), key));
         assert!(matches!(verifier.verify(&token(&old)).await, Verdict::Session(_, true)));
         // The issuer goes over to the new key.
         verifier.keys = keys(&new);

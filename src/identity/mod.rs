@@ -4,6 +4,7 @@
 //! | file | decides |
 //! |---|---|
 //! | [`jwt`] | whether a session token is believed, and for how long that is remembered |
+//! | [`forged`] | which tokens were found forged a moment ago |
 //! | [`jwks`] | which public keys the issuer has now |
 //! | [`keys`] | which API keys are good, and their form |
 //! | [`claims`] | which tokens are session tokens of ours, by what is in them |
@@ -15,6 +16,7 @@
 pub mod circuit;
 pub mod claims;
 pub mod clerk;
+pub mod forged;
 pub mod jwks;
 pub mod jwt;
 pub mod keys;
