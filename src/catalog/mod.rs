@@ -8,7 +8,11 @@ pub mod keys;
 pub mod model;
 pub mod queries;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -32,11 +36,17 @@ pub const APPLICATION_ID: i32 = 0x4375_4263;
 const READERS: u32 = 4;
 const WAIT: Duration = Duration::from_secs(5);
 
+/// How long a proof that the catalog can be written counts. Whoever asks for one is not asked who they are,
+/// and each is a commit.
+const PROVEN_FOR: Duration = Duration::from_millis(500);
+
 /// The open catalog. Cloning shares it.
 #[derive(Clone)]
 pub struct Catalog {
     writer: Arc<Combiner>,
     readers: Pool,
+    /// When it was last proven that it can be written.
+    proven: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
 
 impl Catalog {
@@ -80,7 +90,11 @@ impl Catalog {
             }),
         );
         writer.reopen_as(Locking::Shared);
-        Ok(Self { writer: Arc::new(writer), readers: pool::readers(path.to_owned(), options, READERS, WAIT) })
+        Ok(Self {
+            writer: Arc::new(writer),
+            readers: pool::readers(path.to_owned(), options, READERS, WAIT),
+            proven: Arc::default(),
+        })
     }
 
     /// Runs a short query on this thread. May block: not for an async worker.
@@ -108,6 +122,18 @@ impl Catalog {
         T: Send + 'static,
     {
         self.writer.write(|| (), move |tx| Ok(work(tx)?)).await
+    }
+
+    /// Proves that the catalog can be written, by a commit, unless that was proven a moment ago. One at a
+    /// time: the rest wait for it.
+    pub async fn prove_writable(&self) -> Result<()> {
+        let mut proven = self.proven.lock().await;
+        if !proven.is_some_and(|at| at.elapsed() < PROVEN_FOR) {
+            *proven = None;
+            self.write(queries::probe).await?;
+            *proven = Some(Instant::now());
+        }
+        Ok(())
     }
 
     /// [`write`](Self::write) for a thread that may block.

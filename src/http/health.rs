@@ -8,7 +8,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::problem::Problem;
-use crate::{app::App, catalog::queries};
+use crate::app::App;
 
 /// Free space below which the server calls itself not ready: new commits are about to fail.
 const LOW_DISK: u64 = 16 << 20;
@@ -38,7 +38,7 @@ pub async fn ready(State(app): State<App>) -> Result<Json<Value>, Problem> {
     if free < LOW_DISK {
         return Err(red(format!("the disk is nearly full: {free} bytes are left")));
     }
-    app.store().catalog().write(queries::probe).await.map_err(|e| {
+    app.store().catalog().prove_writable().await.map_err(|e| {
         tracing::error!(error = %e, "the catalog cannot be written");
         red(format!("the catalog cannot be written: {}", e.message()))
     })?;

@@ -8,7 +8,6 @@ use crate::harness::{Process, Server, sender};
 #[tokio::test]
 async fn a_server_is_not_ready_when_its_catalog_cannot_be_written() {
     let server = Server::start().await;
-    server.client.get("/readyz").await.expect(200);
     // A reader's lock from elsewhere stands for a catalog that cannot be written.
     server.app.store().catalog().close().unwrap();
     std::fs::rename(server.data().join("catalog.db"), server.data().join("elsewhere.db")).unwrap();
@@ -19,6 +18,21 @@ async fn a_server_is_not_ready_when_its_catalog_cannot_be_written() {
     server.client.get("/healthz").await.expect(200);
     std::fs::rename(server.data().join("elsewhere.db"), server.data().join("catalog.db")).unwrap();
     server.client.get("/readyz").await.expect(200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_asks_whether_the_server_is_ready_does_not_have_it_write_each_time() {
+    const ASKED: u64 = 200;
+    const FRAME: u64 = 4096 + 24;
+    let server = Server::start().await;
+    let pages = || std::fs::metadata(server.data().join("catalog.db-wal")).unwrap().len() / FRAME;
+    server.client.get("/readyz").await.expect(200);
+    let before = pages();
+    for _ in 0..ASKED {
+        server.client.get("/readyz").await.expect(200);
+    }
+    assert!(pages() - before < ASKED / 2, "{} pages were written", pages() - before);
     server.stop().await;
 }
 
