@@ -30,8 +30,12 @@ mod imp {
     const EXT4: i64 = 0xEF53;
 
     pub fn confirm(path: &std::path::Path) -> rustix::io::Result<()> {
-        #[allow(clippy::useless_conversion, reason = "the field has another width elsewhere")]
-        if i64::from(statfs(path)?.f_type) != EXT4 {
+        #[allow(
+            clippy::useless_conversion,
+            clippy::unnecessary_fallible_conversions,
+            reason = "the field has another width and sign elsewhere"
+        )]
+        if i64::try_from(statfs(path)?.f_type) != Ok(EXT4) {
             return Ok(());
         }
         // Both times to now is what whoever may write to a file may do, be it another's.
