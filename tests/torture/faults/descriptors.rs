@@ -35,6 +35,8 @@ pub fn run(setup: &Setup) -> Report {
         report.note(format!("busy: {busy:?}"));
         // And now clients take what is left.
         load::run(node.address, &mut workers, || {
+            // Those who work come first.
+            std::thread::sleep(Duration::from_millis(300));
             let idle: Vec<_> = (0..250).map(|_| TcpStream::connect_timeout(&node.address, BRIEFLY)).collect();
             std::thread::sleep(Duration::from_secs(3));
             drop(idle);
