@@ -1,5 +1,6 @@
 """Sends requests at a rate, pipelined on a few connections, and prints how many were answered."""
 import base64
+import itertools
 import secrets
 import socket
 import sys
@@ -8,26 +9,31 @@ from urllib.parse import urlsplit
 
 CONNECTIONS = 4
 TICK = 0.01
-# Several times what the server remembers of what was wrong.
-SIGNATURES = 5_000
 
 
-def forged(token):
-    """Tokens that say the same and are each signed otherwise, with a number that a 2048-bit key could make."""
+def requests(kind, path, token):
+    """One after the other, without end. Made as they are sent: a long list of them would take the cache that the
+    server shares."""
+    bearer = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+    # Each token is signed otherwise, with a number that a 2048-bit key could make: it begins with a zero.
     said = token.rpartition(".")[0]
-    for _ in range(SIGNATURES):
-        signature = base64.urlsafe_b64encode(b"\0" + secrets.token_bytes(255)).rstrip(b"=").decode()
-        yield f"{said}.{signature}"
+    signature = base64.urlsafe_b64encode(b"\0" + secrets.token_bytes(255)).rstrip(b"=").decode()
+    forged = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {said}.{signature[:16]}%016x{signature[32:]}\r\n\r\n"
+    forged = forged.encode()
+    unknown = f"GET {path}%08d HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    for number in itertools.count():
+        if kind == "repeated":
+            yield bearer
+        elif kind == "forged" or kind == "both" and number % 2:
+            yield forged % number
+        else:
+            yield unknown % number
 
 
 def main():
     url, rate, seconds, kind, token = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4], sys.argv[5]
     parts = urlsplit(url)
-    ids = [f"GET {parts.path}{number:08} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for number in range(SIGNATURES)]
-    tokens = [f"GET {parts.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {each}\r\n\r\n".encode()
-              for each in ([token] if kind == "repeated" else forged(token))]
-    lines = {"ids": ids, "repeated": tokens, "forged": tokens,
-             "both": [line for pair in zip(ids, tokens) for line in pair]}[kind]
+    each_request = requests(kind, parts.path, token)
     sockets = [socket.create_connection((parts.hostname, parts.port)) for _ in range(CONNECTIONS)]
     for each in sockets:
         each.setblocking(False)
@@ -39,7 +45,7 @@ def main():
         for index, each in enumerate(sockets):
             share = due // CONNECTIONS
             if not pending[index] and share:
-                pending[index] = b"".join(lines[(sent + n) % len(lines)] for n in range(share))
+                pending[index] = b"".join(itertools.islice(each_request, share))
                 sent += share
             try:
                 if pending[index]:
