@@ -13,7 +13,10 @@ use cubby::{
         model::{Delivery, Outcome, Profile},
         queries::{self, deliveries},
     },
-    sqlite::open::{self, Deadline, Options},
+    sqlite::{
+        deadline::Deadline,
+        open::{self, Options},
+    },
     webhooks::{
         apply::{self, Repeats},
         event,

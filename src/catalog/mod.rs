@@ -20,8 +20,10 @@ use crate::{
     error::{Error, Result},
     sqlite::{
         combine::{Combiner, Limits},
+        deadline::Deadline,
+        flush,
         migrate::{Applied, Schema},
-        open::{self, Deadline, Locking, Options},
+        open::{self, Locking, Options},
         pool::{self, Pool},
     },
 };
@@ -183,7 +185,7 @@ fn create(path: &Path) -> Result<()> {
         conn.execute_batch("VACUUM")?;
         conn.serialize(rusqlite::MAIN_DB)?.to_vec()
     };
-    open::write_new(&fresh, &image)?;
+    flush::write_new(&fresh, &image)?;
     std::fs::rename(&fresh, path).map_err(|e| Error::io(path.display(), e))?;
-    open::sync_folder(path.parent().unwrap_or(path))
+    flush::sync_folder(path.parent().unwrap_or(path))
 }

@@ -168,12 +168,12 @@ mod imp {
         use std::os::fd::AsRawFd;
 
         use super::*;
-        use crate::{error::ErrorKind, sqlite::open};
+        use crate::{error::ErrorKind, sqlite::flush};
 
         fn database() -> (tempfile::TempDir, std::path::PathBuf) {
             let folder = tempfile::TempDir::new().unwrap();
             let path = folder.path().canonicalize().unwrap().join("one.db");
-            open::write_new(&path, &[]).unwrap();
+            flush::write_new(&path, &[]).unwrap();
             (folder, path)
         }
 

@@ -1,4 +1,4 @@
-//! Whether a flush that reported success can be believed.
+//! Files and folders that are durable, and whether a flush that reported success can be believed.
 //!
 //! ext4 can return 0 from `fsync` for what it has just thrown away. When it gives itself up after an error
 //! it first aborts its journal, then writes its superblock, and only then marks itself as out of order. In
@@ -20,6 +20,29 @@ use crate::error::{Error, Result};
 /// It had: what was flushed may be lost, whatever the flush returned.
 pub fn confirm(path: &Path) -> Result<()> {
     imp::confirm(path).map_err(|e| Error::io(path.display(), e.into()))
+}
+
+/// Writes a file of its own, readable by this user alone, and makes its content durable. An older
+/// file of that name, left by a crash, is replaced.
+pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let write = || {
+        // Made anew, never written through: what has the name may be a link to another's file.
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(content)?;
+        file.sync_all()
+    };
+    write().map_err(|e| Error::io(path.display(), e))
+}
+
+/// Flushes a folder's entries: a rename survives a power cut only after this.
+pub fn sync_folder(path: &Path) -> Result<()> {
+    std::fs::File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io(path.display(), e))?;
+    confirm(path)
 }
 
 #[cfg(target_os = "linux")]

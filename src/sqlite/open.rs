@@ -4,16 +4,13 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Once,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::Once,
+    time::Duration,
 };
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig, ffi, limits::Limit};
 
-use super::{alone, flush};
+use super::{alone, deadline::Deadline, flush};
 use crate::error::{Error, ErrorKind, Result};
 
 /// SQLite's page size, in bytes: its default, and what the template and quotas count in.
@@ -145,7 +142,7 @@ pub fn in_memory() -> Result<Connection> {
 /// A new database for one computation, thrown away after it: nothing of it need survive a crash, so
 /// there is no log and no flush. `path` must not exist, or be what an earlier one left.
 pub fn scratch(path: &Path, cache_kib: u32) -> Result<Connection> {
-    write_new(path, &[])?;
+    flush::write_new(path, &[])?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     let conn = Connection::open_with_flags(path, flags)?;
@@ -345,71 +342,6 @@ pub fn wal_pages_of_last_commit() -> Option<u32> {
     WAL_PAGES.get()
 }
 
-/// The moment after which a connection's running statement is interrupted. Shared by a connection
-/// and whoever runs statements on it.
-#[derive(Debug, Clone)]
-pub struct Deadline {
-    epoch: Instant,
-    /// Microseconds after `epoch`; 0 for none.
-    at: Arc<AtomicU64>,
-    /// Fires as well when this counter is no longer what it was.
-    cut: Option<(Cut, u64)>,
-}
-
-/// Stops all readers of a database that began before a moment, whatever their deadlines.
-#[derive(Debug, Clone, Default)]
-pub struct Cut(Arc<AtomicU64>);
-
-impl Cut {
-    /// Stops all who have begun.
-    pub fn now(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// How many of SQLite's virtual instructions run between two looks at the clock: some 50 µs.
-const INSTRUCTIONS_BETWEEN_CHECKS: i32 = 4000;
-
-impl Deadline {
-    /// No deadline yet.
-    pub fn none() -> Self {
-        Self { epoch: Instant::now(), at: Arc::new(AtomicU64::new(0)), cut: None }
-    }
-
-    /// No deadline but the next [`Cut::now`].
-    pub fn until(cut: &Cut) -> Self {
-        Self { cut: Some((cut.clone(), cut.0.load(Ordering::Relaxed))), ..Self::none() }
-    }
-
-    /// Whether it was cut, and not out of time.
-    pub fn was_cut(&self) -> bool {
-        self.cut.as_ref().is_some_and(|(cut, before)| cut.0.load(Ordering::Relaxed) != *before)
-    }
-
-    /// Statements from now on may take this long together; none lifts the limit.
-    pub fn set(&self, limit: Option<Duration>) {
-        let at = match limit {
-            Some(limit) => u64::try_from((self.epoch.elapsed() + limit).as_micros()).unwrap_or(u64::MAX).max(1),
-            None => 0,
-        };
-        self.at.store(at, Ordering::Relaxed);
-    }
-
-    /// Makes `conn` look at this deadline while its statements run.
-    pub fn watch(&self, conn: &Connection) -> Result<()> {
-        let deadline = self.clone();
-        conn.progress_handler(
-            INSTRUCTIONS_BETWEEN_CHECKS,
-            Some(move || match deadline.at.load(Ordering::Relaxed) {
-                _ if deadline.was_cut() => true,
-                0 => false,
-                at => deadline.epoch.elapsed().as_micros() > u128::from(at),
-            }),
-        )?;
-        Ok(())
-    }
-}
-
 /// Makes sure that what this connection flushed last is on the disk, which a flush's success alone does not
 /// say when files grew meanwhile.
 ///
@@ -490,27 +422,4 @@ fn log_of(path: &Path) -> PathBuf {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     log.into()
-}
-
-/// Writes a file of its own, readable by this user alone, and makes its content durable. An older
-/// file of that name, left by a crash, is replaced.
-pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
-    use std::{io::Write, os::unix::fs::OpenOptionsExt};
-    let write = || {
-        // Made anew, never written through: what has the name may be a link to another's file.
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(content)?;
-        file.sync_all()
-    };
-    write().map_err(|e| Error::io(path.display(), e))
-}
-
-/// Flushes a folder's entries: a rename survives a power cut only after this.
-pub fn sync_folder(path: &Path) -> Result<()> {
-    std::fs::File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io(path.display(), e))?;
-    flush::confirm(path)
 }

@@ -16,7 +16,10 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags};
 use scheduled_thread_pool::ScheduledThreadPool;
 
-use super::open::{Deadline, Options, configure};
+use super::{
+    deadline::Deadline,
+    open::{Options, configure},
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A pool of connections to one file.
@@ -174,7 +177,7 @@ mod tests {
     fn a_pool_that_is_closed_has_nothing_open_nor_opens_anything_later() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().canonicalize().unwrap().join("one.db");
-        super::super::open::write_new(&path, &[]).unwrap();
+        super::super::flush::write_new(&path, &[]).unwrap();
         for _ in 0..200 {
             let pool = readers(path.clone(), Options::default(), 4, Duration::from_secs(5));
             // Each asks for a connection of its own, and some get one that another gave back: then one

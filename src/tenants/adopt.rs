@@ -15,7 +15,7 @@ use crate::{
         queries::{self, departed},
     },
     error::{Error, ErrorKind, Result},
-    sqlite::open::{self, Deadline},
+    sqlite::{deadline::Deadline, flush, open},
 };
 
 impl Store {
@@ -84,7 +84,7 @@ impl Store {
         let failed = |e| Error::io(place.display(), e);
         std::fs::File::open(&copy).and_then(|file| file.sync_all()).map_err(failed)?;
         std::fs::rename(&copy, &place).map_err(failed)?;
-        open::sync_folder(place.parent().unwrap_or(&place))?;
+        flush::sync_folder(place.parent().unwrap_or(&place))?;
 
         let (to, gone, now) = (new.clone(), from.clone(), self.now());
         self.catalog().write_blocking(move |tx| {

@@ -25,8 +25,9 @@ use crate::{
     error::{Error, ErrorKind, Result},
     sqlite::{
         combine::{Combiner, Limits, Spawn},
+        deadline::Deadline,
         migrate::{Applied, Schema},
-        open::{self, Deadline, Locking, Options},
+        open::{self, Locking, Options},
         pool::{self, Pool},
     },
 };

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use super::path::{Layout, shm_of, wal_of};
 use crate::{
     error::{Error, Result},
-    sqlite::open::{sync_folder, write_new},
+    sqlite::flush::{sync_folder, write_new},
 };
 
 /// What [`place`] found.

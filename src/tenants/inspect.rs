@@ -10,8 +10,9 @@ use crate::{
     clock::Millis,
     error::{Error, ErrorKind, Result},
     sqlite::{
+        deadline::Deadline,
         migrate,
-        open::{self, Deadline, Locking, Options},
+        open::{self, Locking, Options},
     },
 };
 

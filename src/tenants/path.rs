@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::id::TenantId;
 use crate::{
     error::{Error, Result},
-    sqlite::open::sync_folder,
+    sqlite::flush::sync_folder,
 };
 
 /// The folders and files of one data folder. All paths are absolute: SQLite would resolve a

@@ -11,6 +11,7 @@ use cubby::{
     ErrorKind, Store, StoreOptions, TenantId,
     sqlite::{
         combine::{Combiner, Limits, Spawn},
+        flush,
         open::{self, Options},
     },
     tenants::path::{Layout, wal_of},
@@ -186,7 +187,7 @@ fn combiner(folder: &TempDir, spawn: Spawn) -> (Arc<Combiner>, PathBuf) {
         .unwrap();
         conn.serialize(rusqlite::MAIN_DB).unwrap().to_vec()
     };
-    open::write_new(&path, &image).unwrap();
+    flush::write_new(&path, &image).unwrap();
     let file = path.clone();
     let opener = move |locking, deadline: &_| open::open(&file, &Options { locking, ..Options::default() }, deadline);
     (Arc::new(Combiner::new(Limits::default(), spawn, Box::new(opener))), path)

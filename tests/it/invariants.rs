@@ -15,6 +15,7 @@ use cubby::{
     },
     sqlite::{
         combine::{Combiner, Limits},
+        deadline::Deadline,
         migrate::Schema,
         open,
     },
@@ -186,7 +187,7 @@ fn run_batch(jobs: &[Does], batch: usize) -> (BTreeMap<i64, Option<ErrorKind>>, 
     conn.execute_batch("CREATE TABLE numbers (n INTEGER PRIMARY KEY, CHECK (n >= 0))").unwrap();
     let combiner = Arc::new(Combiner::over(
         Some(conn),
-        open::Deadline::none(),
+        Deadline::none(),
         Limits { batch, statement: Duration::from_secs(60), ..Limits::default() },
         Box::new(|run| drop(std::thread::spawn(run))),
         Box::new(|_, _| Err(Error::internal("the connection was given up"))),

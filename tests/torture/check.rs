@@ -7,7 +7,10 @@ use std::{
 
 use cubby::{
     TenantId,
-    sqlite::open::{self, Deadline, Locking, Options},
+    sqlite::{
+        deadline::Deadline,
+        open::{self, Locking, Options},
+    },
     tenants::path::{Layout, wal_of},
 };
 use rusqlite::Connection;

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -79,13 +79,30 @@ pub fn tenant(number: usize) -> String {
 
 /// Lets the workers work until `stop`, which runs beside them, returns.
 pub fn run<T>(address: SocketAddr, workers: &mut [Worker], stop: impl FnOnce() -> T) -> T {
-    let done = AtomicBool::new(false);
+    run_counted(address, workers, |_| stop())
+}
+
+/// The same; `stop` runs once each worker has been answered, on a connection of its own.
+pub fn run_once_served<T>(address: SocketAddr, workers: &mut [Worker], stop: impl FnOnce() -> T) -> T {
+    let all = workers.len();
+    run_counted(address, workers, |served| {
+        let until = Instant::now() + Duration::from_secs(20);
+        while served.load(Ordering::Relaxed) < all {
+            assert!(Instant::now() < until, "not every worker is answered");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        stop()
+    })
+}
+
+fn run_counted<T>(address: SocketAddr, workers: &mut [Worker], stop: impl FnOnce(&AtomicUsize) -> T) -> T {
+    let (done, served) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for worker in workers.iter_mut() {
-            let done = &done;
-            scope.spawn(move || worker.work(address, done));
+            let (done, served) = (&done, &served);
+            scope.spawn(move || worker.work(address, done, served));
         }
-        let result = stop();
+        let result = stop(&served);
         done.store(true, Ordering::Relaxed);
         result
     })
@@ -176,10 +193,16 @@ impl Worker {
         self.plan.pause = pause;
     }
 
-    fn work(&mut self, address: SocketAddr, done: &AtomicBool) {
+    fn work(&mut self, address: SocketAddr, done: &AtomicBool, served: &AtomicUsize) {
         let mut http = Http::new(address);
+        let mut answered = false;
         while !done.load(Ordering::Relaxed) {
-            match self.step(&mut http) {
+            let reply = self.step(&mut http);
+            if !answered && matches!(reply, Reply::Answer(_)) {
+                answered = true;
+                served.fetch_add(1, Ordering::Relaxed);
+            }
+            match reply {
                 // The server is gone; whoever made it go says when this ends.
                 Reply::Refused => std::thread::sleep(Duration::from_millis(2)),
                 Reply::Answer(answer) if answer.status == 503 => std::thread::sleep(Duration::from_millis(5)),

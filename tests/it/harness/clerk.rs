@@ -17,6 +17,7 @@ use axum::{
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 pub const KEY: &str = "sk_test_0123456789";
 
@@ -31,7 +32,7 @@ pub enum Fault {
     CutOff,
     /// 200 with something that is no list of users.
     Nonsense,
-    /// A good answer that takes its time.
+    /// A good answer that comes when [`Clerk::let_go`] says so.
     Slow,
     /// No answer at all.
     Silence,
@@ -66,6 +67,8 @@ pub struct World {
     pub overcount: u64,
     /// Leaves these out of lists, although they exist.
     pub unlisted: Vec<String>,
+    /// Told when an answer is held back, and when it may go.
+    slow: Arc<[Notify; 2]>,
 }
 
 #[derive(Clone)]
@@ -107,6 +110,13 @@ impl Clerk {
 
     pub fn fault(&self, faults: &[Fault]) {
         self.world.lock().faults.extend(faults);
+    }
+
+    /// Waits until a slow answer is asked for, and lets it go.
+    pub async fn let_go(&self) {
+        let slow = self.world.lock().slow.clone();
+        slow[0].notified().await;
+        slow[1].notify_one();
     }
 
     /// How many requests were made for paths that start so.
@@ -157,7 +167,9 @@ async fn enter(world: &Arc<Mutex<World>>, path: String, headers: &HeaderMap) -> 
         }
         Some(Fault::Nonsense) => Err(Json(json!({"users": "many"})).into_response()),
         Some(Fault::Slow) => {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            let slow = world.lock().slow.clone();
+            slow[0].notify_one();
+            slow[1].notified().await;
             Ok(())
         }
         Some(Fault::Silence) => std::future::pending().await,

@@ -33,10 +33,8 @@ pub fn run(setup: &Setup) -> Report {
         load::run_for(node.address, &mut workers, Duration::from_secs(setup.seconds.unwrap_or(3)));
         let busy = count(&mut workers, &mut report);
         report.note(format!("busy: {busy:?}"));
-        // And now clients take what is left.
-        load::run(node.address, &mut workers, || {
-            // Those who work come first.
-            std::thread::sleep(Duration::from_millis(300));
+        // And now, with those who work there first, clients take what is left.
+        load::run_once_served(node.address, &mut workers, || {
             let idle: Vec<_> = (0..250).map(|_| TcpStream::connect_timeout(&node.address, BRIEFLY)).collect();
             std::thread::sleep(Duration::from_secs(3));
             drop(idle);
