@@ -15,7 +15,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// Deliveries forgotten in one commit.
 const FORGET: u32 = 1000;
 
-/// Purges tenants and deliveries whose retention has ended.
+/// Purges tenants and deliveries whose retention has ended, by a time of day that is steady.
 pub(super) async fn sweep(app: Weak<Inner>) {
     let mut ticks = tokio::time::interval(SWEEP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -23,10 +23,16 @@ pub(super) async fn sweep(app: Weak<Inner>) {
         ticks.tick().await;
         let Some((_pass, app)) = Inner::pass(&app).await else { return };
         metrics::upkeep();
-        if let Err(error) = app.store.purge_due().await {
+        if app.store.clock_is_steady(app.store.retention())
+            && let Err(error) = app.store.purge_due().await
+        {
             tracing::error!(error = %error, "users whose retention has ended could not be purged");
         }
-        let before = app.store.clock().now().saturating_sub(millis(app.config.sync.delivery_retention));
+        let kept_for = app.config.sync.delivery_retention;
+        if !app.store.clock_is_steady(kept_for) {
+            continue;
+        }
+        let before = app.store.clock().now().saturating_sub(millis(kept_for));
         loop {
             match app.store.catalog().write(move |tx| deliveries::forget(tx, before, FORGET)).await {
                 Ok(0) => break,

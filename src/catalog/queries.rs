@@ -204,21 +204,19 @@ pub fn set_current_schema(tx: &Transaction, digest: i64) -> Sql<()> {
     Ok(())
 }
 
-/// Notes the newest fault of a tenant, which changes nothing about its state.
+/// Notes the newest fault of a tenant, which changes nothing about its state. Nothing is written to a
+/// tombstone.
 pub fn record_fault(tx: &Transaction, id: &TenantId, at: Millis, what: &str) -> Sql<()> {
-    tx.prepare_cached("UPDATE tenants SET fault = ?2, fault_at = ?3 WHERE id = ?1")?.execute(params![
-        id.as_str(),
-        what,
-        at
-    ])?;
+    tx.prepare_cached("UPDATE tenants SET fault = ?2, fault_at = ?3 WHERE id = ?1 AND purged IS NULL")?
+        .execute(params![id.as_str(), what, at])?;
     Ok(())
 }
 
-/// Writes a batch of what was noticed when files were closed.
+/// Writes a batch of what was noticed when files were closed. Nothing is written to a tombstone.
 pub fn record_sightings(tx: &Transaction, sightings: &[Sighting]) -> Sql<()> {
     let mut statement = tx.prepare_cached(
         "UPDATE tenants SET last_seen = ?2, bytes = ?3, schema_version = ?4, schema_digest = (SELECT digest FROM \
-             current_schema) WHERE id = ?1",
+             current_schema) WHERE id = ?1 AND purged IS NULL",
     )?;
     for seen in sightings {
         let bytes = i64::try_from(seen.bytes).unwrap_or(i64::MAX);

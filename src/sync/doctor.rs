@@ -13,10 +13,10 @@ use crate::{
         model::{Row, State},
         queries::{self, departed},
     },
-    clock::millis,
+    clock::{Millis, millis},
     error::{Error, ErrorKind, Result},
     tenants::{
-        files,
+        files::{self, Location},
         id::TenantId,
         inspect::{Card, inspect},
         lock::FolderLock,
@@ -81,6 +81,7 @@ pub fn examine(store: &Store, fix: bool, mut seen: impl FnMut()) -> Result<Findi
     for complaint in store.catalog().check()? {
         found.catalog.add(&complaint);
     }
+    let mut lone = lone_logs(store, fix, &mut found)?;
     // Looked up first: what is moved there below is not looked at twice.
     let mut trashed: Vec<PathBuf> = Vec::new();
     store.layout().each_trashed(|path| trashed.push(path))?;
@@ -100,16 +101,77 @@ pub fn examine(store: &Store, fix: bool, mut seen: impl FnMut()) -> Result<Findi
     for row in rows(store) {
         let row = row?;
         found.rows += 1;
+        let places = store.layout().places(&row.id);
+        let location = files::locate(&places)?;
         match row.state {
-            State::Deleted => {}
-            _ if !store.layout().tenant(&row.id).exists() => found.missing.add(&row.id),
+            State::Deleted => {
+                if let Some(what) =
+                    half_erased(&row, location, store.clock().now()).filter(|_| files::remains(&places).unwrap_or(true))
+                {
+                    lone.retain(|log| store.layout().places_of(log).as_ref() != Some(&places));
+                    match fix {
+                        true => {
+                            store.erase_rest(&row.id)?;
+                            found.fixed.add(&format!("{}: erased", row.id));
+                        }
+                        false => found.interrupted.add(&format!("{}: {what}", row.id)),
+                    }
+                }
+            }
+            _ if matches!(location, Location::Nowhere | Location::Trash) => found.missing.add(&row.id),
             State::Quarantined => {
                 found.quarantined.add(&format!("{}: {}", row.id, row.reason.as_deref().unwrap_or("no reason")));
             }
             State::Active | State::Suspended => {}
         }
     }
+    for log in lone {
+        found.damaged.add(&format!("{}: a write-ahead log without its database", name_of(store, &log)));
+    }
     Ok(found)
+}
+
+/// What of an erasure is left to be done, if anything of the tenant remains.
+fn half_erased(row: &Row, location: Location, now: Millis) -> Option<&'static str> {
+    match row.purged {
+        Some(_) => Some("it is purged, and a file of it is left"),
+        None if location == Location::Nowhere && row.purge_after.is_some_and(|at| at <= now) => {
+            Some("its purge is to be completed")
+        }
+        None => None,
+    }
+}
+
+/// Write-ahead logs without a database beside them. Those that an interrupted move parted from theirs are
+/// counted, and with `fix` brought back; the others are returned.
+fn lone_logs(store: &Store, fix: bool, found: &mut Findings) -> Result<Vec<PathBuf>> {
+    let (mut all, mut lone): (Vec<PathBuf>, Vec<PathBuf>) = (Vec::new(), Vec::new());
+    for shard in 0..=u8::MAX {
+        store.layout().lone_logs_in(shard, |log| all.push(log))?;
+    }
+    store.layout().lone_logs_in_trash(|log| all.push(log))?;
+    for log in all {
+        let Some(places) = store.layout().places_of(&log) else { continue };
+        let name = name_of(store, &log);
+        if files::parted_log(&places)?.is_none() {
+            // An empty one says nothing; whatever comes next takes its place.
+            if std::fs::symlink_metadata(&log).is_ok_and(|found| found.len() > 0) {
+                lone.push(log);
+            }
+        } else if fix {
+            match store.gather(&places) {
+                Ok(()) => found.fixed.add(&format!("{name}: brought back to its database")),
+                Err(error) => found.damaged.add(&format!("{name}: {}", error.message())),
+            }
+        } else {
+            found.interrupted.add(&format!("{name}: its database is in the other folder"));
+        }
+    }
+    Ok(lone)
+}
+
+fn name_of(store: &Store, path: &Path) -> String {
+    path.strip_prefix(store.layout().root()).unwrap_or(path).display().to_string()
 }
 
 fn rows(store: &Store) -> impl Iterator<Item = Result<Row>> + use<> {
@@ -123,7 +185,7 @@ fn rows(store: &Store) -> impl Iterator<Item = Result<Row>> + use<> {
 /// What one file's place and the catalog's word come to.
 fn file(store: &Store, path: &Path, in_trash: bool, fix: bool, found: &mut Findings) -> Result<()> {
     found.files += 1;
-    let name = path.strip_prefix(store.layout().root()).unwrap_or(path).display().to_string();
+    let name = name_of(store, path);
     let card = match inspect(path) {
         Ok(card) => card,
         Err(error) => {
@@ -143,25 +205,30 @@ fn file(store: &Store, path: &Path, in_trash: bool, fix: bool, found: &mut Findi
         std::cmp::Ordering::Greater => found.newer.add(&format!("{id}: schema {}", card.schema)),
     }
     let row = store.catalog().read(|conn| queries::find(conn, &id))?;
-    match (row.map(|row| row.state), in_trash) {
+    let both = files::locate(&store.layout().places(&id))? == Location::Both;
+    match (row.map(|row| (row.state, row.purged.is_some())), in_trash) {
         (None, _) if fix => {
             adopt(store, &card, in_trash)?;
             found.fixed.add(&format!("{id}: known again{}", if in_trash { ", as deleted" } else { "" }));
         }
         (None, _) => found.orphans.add(&format!("{id} ({name})")),
-        (Some(State::Deleted), false) => move_file(&id, &live, &trashed, "to the trash", fix, found)?,
-        (Some(State::Deleted), true) | (Some(_), false) => {}
-        (Some(_), true) if live.exists() => found.leftover.add(&format!("{id} lives, and {name} is there too")),
-        (Some(_), true) => move_file(&id, &trashed, &live, "back from the trash", fix, found)?,
+        // Looked at with the rows.
+        (Some((State::Deleted, true)), _) => {}
+        (Some((State::Deleted, _)), false) if both => {
+            found.leftover.add(&format!("{id} has two files; the newer one is a person's to choose"));
+        }
+        (Some((State::Deleted, _)), false) => settle(store, &id, "to the trash", fix, found)?,
+        (Some((State::Deleted, _)), true) | (Some(_), false) => {}
+        (Some(_), true) if both => found.leftover.add(&format!("{id} lives, and {name} is there too")),
+        (Some(_), true) => settle(store, &id, "back from the trash", fix, found)?,
     }
     Ok(())
 }
 
-fn move_file(id: &TenantId, from: &Path, to: &Path, what: &str, fix: bool, found: &mut Findings) -> Result<()> {
-    if to.exists() {
-        found.leftover.add(&format!("{id} has two files; the newer one is a person's to choose"));
-    } else if fix {
-        files::relocate(from, to)?;
+/// Has a file moved to where its row says.
+fn settle(store: &Store, id: &TenantId, what: &str, fix: bool, found: &mut Findings) -> Result<()> {
+    if fix {
+        store.settle(id)?;
         found.fixed.add(&format!("{id}: file moved {what}"));
     } else {
         found.interrupted.add(&format!("{id}: its file is to go {what}"));

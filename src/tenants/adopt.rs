@@ -1,10 +1,12 @@
 //! A user who comes back under a new id gets their old data, by an operator's hand.
 
+use std::{path::Path, time::Duration};
+
 use super::{
-    files,
+    files::{self, Location},
     id::TenantId,
-    inspect::{self, options},
-    path::{shm_of, wal_of},
+    inspect::{self, Card, options},
+    path::{Places, shm_of, wal_of},
     retention::Author,
     store::Store,
     template,
@@ -15,16 +17,21 @@ use crate::{
         queries::{self, departed},
     },
     error::{Error, ErrorKind, Result},
-    sqlite::{deadline::Deadline, flush, open},
+    sqlite::{deadline::Deadline, open},
 };
+
+/// How long the copy of a file may be looked at for damage: an operator waits for it, and a file of many
+/// gigabytes takes minutes.
+const CHECK: Duration = Duration::from_secs(3600);
 
 impl Store {
     /// Moves the file of a deleted tenant under the id of a live one, whose own file must be
     /// untouched unless `replace` gives it up. The old tenant is purged by it.
     ///
-    /// The old file is copied, the copy renamed inside, and put in place by one rename; only then is
-    /// the old one removed. A crash before the rename changes nothing; one after it leaves the old
-    /// file in the trash until its retention ends.
+    /// The old file is copied and the copy renamed inside. Then it is swapped in, opened where it is, and
+    /// written to the catalog; only then is the old one erased, and last of all its row says purged. A
+    /// crash before the swap changes nothing; one after it leaves the old file in the trash, and the next
+    /// sweep erases it once the catalog has the adoption.
     pub async fn adopt(&self, new: &TenantId, from: &TenantId, replace: bool, author: &Author) -> Result<Row> {
         if new == from {
             return Err(Error::invalid("from", "a user cannot adopt their own data"));
@@ -54,58 +61,107 @@ impl Store {
         if old.state != State::Deleted {
             return conflict(format!("{from} is {}; `cubby tenants delete {from}` first", old.state));
         }
-        let (live, trashed, place) =
-            (self.layout().tenant(from), self.layout().trashed(from), self.layout().tenant(new));
-        let source = if trashed.exists() { trashed.clone() } else { live.clone() };
-        if old.purged.is_some() || !source.exists() {
-            return conflict(format!("nothing is left of the data of {from}"));
+        let (source, place) = (self.layout().places(from), self.layout().places(new));
+        if old.purged.is_some() {
+            files::erase(&source)?;
         }
-        let card = inspect::inspect(&source)?;
+        let database = match files::gather(&source)? {
+            Location::Nowhere => return conflict(format!("nothing is left of the data of {from}")),
+            Location::Live => source.live.clone(),
+            Location::Trash => source.trashed.clone(),
+            Location::Both => {
+                return conflict(format!(
+                    "{from} has two files, {} and {}; move the one that is not to be adopted out of the data folder",
+                    source.live.display(),
+                    source.trashed.display()
+                ));
+            }
+        };
+        let card = inspect::inspect(&database)?;
         if card.tenant != *from {
             return conflict(format!("the file of {from} says that it is {}'s; `cubby doctor` says more", card.tenant));
         }
-        if !replace && !is_untouched(&place)? {
+        let taken = matches!(files::gather(&place)?, Location::Live | Location::Both);
+        if taken && !replace && !inspect::look(&place.live, template::is_untouched)? {
             return conflict(format!("{new} has data of their own; --replace gives it up for that of {from}"));
         }
-
-        let copy = self.layout().tmp().join("adopted.db");
-        // Its log first into the file, so that the file alone is all of it.
-        let conn = open::open(&source, &options(), &Deadline::none())?;
-        open::checkpoint(&conn)?;
-        conn.close().map_err(|(_, error)| error)?;
-        std::fs::copy(&source, &copy).map_err(|e| Error::io(copy.display(), e))?;
-        let conn = open::open(&copy, &options(), &Deadline::none())?;
-        template::rename(&conn, new)?;
-        open::checkpoint(&conn)?;
-        conn.close().map_err(|(_, error)| error)?;
-        for log in [wal_of(&copy), shm_of(&copy), wal_of(&place), shm_of(&place)] {
-            files::remove(&log)?;
+        if taken {
+            // Its log into its file: the swap exchanges one file for one.
+            inspect::merge_log(&place.live)?;
         }
-        let failed = |e| Error::io(place.display(), e);
-        std::fs::File::open(&copy).and_then(|file| file.sync_all()).map_err(failed)?;
-        std::fs::rename(&copy, &place).map_err(failed)?;
-        flush::sync_folder(place.parent().unwrap_or(&place))?;
+        inspect::merge_log(&database)?;
 
-        let (to, gone, now) = (new.clone(), from.clone(), self.now());
-        self.catalog().write_blocking(move |tx| {
-            queries::set_schema(tx, &to, card.schema)?;
-            departed::forget(tx, &gone, now)?;
-            author.signs(tx, now, "tenants adopt", &to, &format!("done, from {gone}"))
-        })?;
-        for path in [live, trashed] {
-            files::erase(&path)?;
-        }
+        let copy = self.layout().temporary();
+        let placed = copy_as(&database, &copy, new)
+            .and_then(|()| self.swap_and_commit(&copy, &place, &card, new, from, &author));
+        // What was replaced, or a copy that came to nothing.
+        let cleared = files::remove(&copy);
+        placed?;
+        cleared?;
+        files::erase(&source)?;
+        let (gone, now) = (from.clone(), self.now());
+        self.forget_samples(from);
+        self.catalog().write_blocking(move |tx| departed::forget(tx, &gone, now))?;
         tracing::info!(tenant = %new, from = %from, "adopted another user's data");
         find(new)?.ok_or_else(|| unknown(new))
     }
+
+    /// Swaps a copy in, sees that it is whole and its user's where it is, and writes the adoption to the
+    /// catalog. On an error before the commit the swap is taken back.
+    fn swap_and_commit(
+        &self,
+        copy: &Path,
+        place: &Places,
+        card: &Card,
+        new: &TenantId,
+        from: &TenantId,
+        author: &Author,
+    ) -> Result<()> {
+        let replaced = files::swap_in(copy, &place.live)?;
+        let take_back = |error: Error| -> Result<()> {
+            if replaced {
+                files::swap_in(copy, &place.live)?;
+            } else {
+                files::remove(&place.live)?;
+            }
+            Err(error)
+        };
+        if let Err(error) = self.is_whole(&place.live, new) {
+            return take_back(error);
+        }
+        let (to, gone, by, schema, now) = (new.clone(), from.clone(), author.clone(), card.schema, self.now());
+        let committed = self.catalog().write_blocking(move |tx| {
+            queries::set_schema(tx, &to, schema)?;
+            departed::mark_due(tx, &gone, now)?;
+            by.signs(tx, now, "tenants adopt", &to, &format!("done, from {gone}"))
+        });
+        let Err(error) = committed else { return Ok(()) };
+        // Whether it was written is not known: the source is to go only if the catalog says so.
+        match self.catalog().read(|conn| queries::find(conn, from)) {
+            Ok(Some(row)) if row.purge_after.is_none_or(|at| at > now) => take_back(error),
+            _ => Err(error),
+        }
+    }
+
+    fn is_whole(&self, path: &Path, id: &TenantId) -> Result<()> {
+        let card = inspect::inspect(path)?;
+        if card.tenant != *id {
+            return Err(Error::new(ErrorKind::Damaged, format!("the copy says that it is {}'s", card.tenant)));
+        }
+        inspect::look(path, |conn| open::quick_check(conn, &Deadline::none(), CHECK).map(drop))
+    }
 }
 
-fn is_untouched(path: &std::path::Path) -> Result<bool> {
-    if !path.exists() {
-        return Ok(true);
-    }
-    let conn = open::open(path, &options(), &Deadline::none())?;
-    let untouched = template::is_untouched(&conn);
+/// Copies a closed database without a write-ahead log, makes the copy another tenant's, and flushes it.
+fn copy_as(database: &Path, copy: &Path, id: &TenantId) -> Result<()> {
+    let failed = |e| Error::io(copy.display(), e);
+    std::fs::copy(database, copy).map_err(failed)?;
+    let conn = open::open(copy, &options(), &Deadline::none())?;
+    template::rename(&conn, id)?;
+    open::checkpoint(&conn)?;
     conn.close().map_err(|(_, error)| error)?;
-    untouched
+    for log in [wal_of(copy), shm_of(copy)] {
+        files::remove_unless_filled(&log)?;
+    }
+    std::fs::File::open(copy).and_then(|file| file.sync_all()).map_err(failed)
 }

@@ -43,6 +43,11 @@ impl Faults {
         }
     }
 
+    /// Forgets the fault of a tenant.
+    pub fn forget(&self, id: &TenantId) {
+        self.0.lock().remove(id);
+    }
+
     /// What is to be written to the catalog.
     pub fn take(&self) -> Vec<(TenantId, Fault)> {
         self.0.lock().drain().collect()

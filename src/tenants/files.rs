@@ -1,17 +1,20 @@
 //! Placing, moving and removing a tenant's files. Callers hold the tenant's gate and have closed
 //! every connection: a file that is moved while open is written to under its new name.
+//!
+//! A database and its write-ahead log move by two renames, and a crash can come between. Whatever
+//! touches a tenant's files therefore begins with [`gather`], which brings the log back to its
+//! database. No rename here replaces a file that is not empty.
 
 use std::{
     io::ErrorKind as Io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
 };
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::path::{Layout, shm_of, wal_of};
+use super::path::{Layout, Places, shm_of, wal_of};
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     sqlite::flush::{sync_folder, write_new},
 };
 
@@ -24,20 +27,86 @@ pub enum Placed {
     Found,
 }
 
-/// Puts a new file in place, whole and durable or not at all: written and flushed in `tmp/`,
+/// In which of its two places a tenant's database is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Location {
+    /// In neither.
+    Nowhere,
+    /// Where requests find it.
+    Live,
+    /// In the trash.
+    Trash,
+    /// In both: the live one is the tenant's, and the other is a person's to look at.
+    Both,
+}
+
+/// Says in which place a tenant's database is, without changing anything.
+pub fn locate(places: &Places) -> Result<Location> {
+    Ok(match (length(&places.live)?.is_some(), length(&places.trashed)?.is_some()) {
+        (false, false) => Location::Nowhere,
+        (true, false) => Location::Live,
+        (false, true) => Location::Trash,
+        (true, true) => Location::Both,
+    })
+}
+
+/// The write-ahead log that an interrupted move left in the other place than its database, if there
+/// is one that is not empty.
+pub fn parted_log(places: &Places) -> Result<Option<PathBuf>> {
+    let away = match locate(places)? {
+        Location::Live => wal_of(&places.trashed),
+        Location::Trash => wal_of(&places.live),
+        Location::Nowhere | Location::Both => return Ok(None),
+    };
+    Ok(length(&away)?.filter(|bytes| *bytes > 0).map(|_| away))
+}
+
+/// Brings the write-ahead log back to its database where an interrupted move parted them, and says
+/// where the database is.
+///
+/// # Errors
+/// [`ErrorKind::Conflict`] if there is a log in both places: only one of them belongs to the database.
+pub fn gather(places: &Places) -> Result<Location> {
+    let location = locate(places)?;
+    if let Some(away) = parted_log(places)? {
+        let database = if location == Location::Live { &places.live } else { &places.trashed };
+        let home = wal_of(database);
+        if length(&home)?.is_some_and(|bytes| bytes > 0) {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "{} has two write-ahead logs, {} and {}; nothing was changed. Move the one that is not its own \
+                     out of the data folder",
+                    database.display(),
+                    home.display(),
+                    away.display()
+                ),
+            ));
+        }
+        rename_log(&away, &home)?;
+        sync_folders(&away, &home)?;
+        tracing::warn!(file = %database.display(), "an interrupted move was put right: its write-ahead log is back");
+    }
+    Ok(location)
+}
+
+/// Puts a new file in the live place, whole and durable or not at all: written and flushed in `tmp/`,
 /// renamed without replacing anything, the folder flushed.
-pub fn place(layout: &Layout, path: &Path, content: &[u8]) -> Result<Placed> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
+pub fn place(layout: &Layout, places: &Places, content: &[u8]) -> Result<Placed> {
+    let path = &places.live;
     let folder = path.parent().unwrap_or(path);
     let found = || {
         // Whoever put it there may have been stopped before this.
         sync_folder(folder)?;
         Ok(Placed::Found)
     };
-    if path.exists() {
-        return found();
+    match gather(places)? {
+        Location::Live | Location::Both => return found(),
+        // A log that an interrupted purge left: SQLite would replay it into the new file.
+        Location::Nowhere if remains(places)? => erase(places)?,
+        Location::Nowhere | Location::Trash => {}
     }
-    let tmp = layout.tmp().join(format!("{}.db", NEXT.fetch_add(1, Ordering::Relaxed)));
+    let tmp = layout.temporary();
     if let Err(error) = write_new(&tmp, content) {
         // On a full disk this is what makes room again.
         let _ = remove(&tmp);
@@ -59,45 +128,56 @@ pub fn place(layout: &Layout, path: &Path, content: &[u8]) -> Result<Placed> {
     Ok(Placed::New)
 }
 
-/// Moves a database and what belongs to it. The WAL goes first: a database that arrives without
-/// its WAL would lose what was not yet copied from it, and one that is left behind without it is
-/// found again by the next call. Repeating a move that was interrupted completes it.
+/// Moves a database and its write-ahead log. A crash between the two is mended by [`gather`].
+///
+/// # Errors
+/// [`ErrorKind::Conflict`] if there is a file at `to` already: nothing was moved.
 pub fn relocate(from: &Path, to: &Path) -> Result<()> {
-    for (from, to) in [(wal_of(from), wal_of(to)), (from.to_owned(), to.to_owned())] {
-        match std::fs::rename(&from, &to) {
-            Ok(()) => {}
-            Err(e) if e.kind() == Io::NotFound => {}
-            Err(e) => return Err(Error::io(from.display(), e)),
-        }
+    if length(to)?.is_some() {
+        return Err(exists(to));
     }
+    rename_log(&wal_of(from), &wal_of(to))?;
+    rename(from, to)?;
     // Made anew by whoever opens the database.
     remove(&shm_of(from))?;
-    for folder in [to.parent(), from.parent()].into_iter().flatten() {
+    sync_folders(from, to)
+}
+
+/// Swaps a file in `tmp/` with the one at `path`, which has no write-ahead log, or puts it there if
+/// there is none. Says whether there was one, which is then in `tmp/`.
+pub fn swap_in(tmp: &Path, path: &Path) -> Result<bool> {
+    for log in [wal_of(path), shm_of(path)] {
+        remove_unless_filled(&log)?;
+    }
+    let there = length(path)?.is_some();
+    let flags = if there { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+    renameat_with(CWD, tmp, CWD, path, flags).map_err(|e| Error::io(path.display(), e.into()))?;
+    sync_folder(path.parent().unwrap_or(path))?;
+    Ok(there)
+}
+
+/// Removes a tenant's files from both places. The database goes before its log: a database without
+/// its log would be taken for a whole one, and a log without its database is never used.
+pub fn erase(places: &Places) -> Result<()> {
+    for path in [&places.trashed, &places.live] {
+        let folder = path.parent().unwrap_or(path);
+        remove(path)?;
         sync_folder(folder)?;
+        if remove(&wal_of(path))? | remove(&shm_of(path))? {
+            sync_folder(folder)?;
+        }
     }
     Ok(())
 }
 
-/// Brings the WAL back to a database that an interrupted move left behind without it.
-pub fn rejoin(away: &Path, database: &Path) -> Result<()> {
-    let (from, to) = (wal_of(away), wal_of(database));
-    let empty = std::fs::metadata(&to).map_or(true, |found| found.len() == 0);
-    if !empty || !from.exists() {
-        return Ok(());
+/// Whether anything of a tenant is in either place: its database or a write-ahead log that is not empty.
+pub fn remains(places: &Places) -> Result<bool> {
+    for path in [&places.live, &places.trashed] {
+        if length(path)?.is_some() || length(&wal_of(path))?.is_some_and(|bytes| bytes > 0) {
+            return Ok(true);
+        }
     }
-    std::fs::rename(&from, &to).map_err(|e| Error::io(from.display(), e))?;
-    for folder in [to.parent(), from.parent()].into_iter().flatten() {
-        sync_folder(folder)?;
-    }
-    Ok(())
-}
-
-/// Removes a database and what belongs to it.
-pub fn erase(path: &Path) -> Result<()> {
-    for file in [path.to_owned(), wal_of(path), shm_of(path)] {
-        remove(&file)?;
-    }
-    sync_folder(path.parent().unwrap_or(path))
+    Ok(false)
 }
 
 /// Empties `tmp/`: what is there was never finished. Called under the folder's lock.
@@ -114,10 +194,148 @@ pub fn sweep_tmp(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Removes one file, if it is there.
-pub(super) fn remove(path: &Path) -> Result<()> {
+/// Removes one file; says whether it was there.
+pub(super) fn remove(path: &Path) -> Result<bool> {
     match std::fs::remove_file(path) {
-        Err(e) if e.kind() != Io::NotFound => Err(Error::io(path.display(), e)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == Io::NotFound => Ok(false),
+        Err(e) => Err(Error::io(path.display(), e)),
+    }
+}
+
+/// Removes a file if it is empty; one that is not is an error.
+pub(super) fn remove_unless_filled(path: &Path) -> Result<()> {
+    match length(path)? {
+        None => Ok(()),
+        Some(0) => remove(path).map(drop),
+        Some(_) => Err(exists(path)),
+    }
+}
+
+/// The bytes of what has this name; none if nothing has. A link counts as what it is and not as what it
+/// leads to. That a file cannot be looked at does not mean that it is missing, so that is an error.
+pub(super) fn length(path: &Path) -> Result<Option<u64>> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(found.len())),
+        Err(e) if e.kind() == Io::NotFound => Ok(None),
+        Err(e) => Err(Error::io(path.display(), e)),
+    }
+}
+
+/// Moves a write-ahead log over an empty one or none. An empty one is removed.
+fn rename_log(from: &Path, to: &Path) -> Result<()> {
+    match length(from)? {
+        None => remove_unless_filled(to),
+        Some(0) => {
+            remove_unless_filled(to)?;
+            remove(from).map(drop)
+        }
+        Some(_) => {
+            remove_unless_filled(to)?;
+            rename(from, to)
+        }
+    }
+}
+
+/// Renames without replacing anything.
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::EXIST) => Err(exists(to)),
+        Err(e) => Err(Error::io(from.display(), e.into())),
+    }
+}
+
+fn sync_folders(one: &Path, other: &Path) -> Result<()> {
+    [other.parent(), one.parent()].into_iter().flatten().try_for_each(sync_folder)
+}
+
+fn exists(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        format!("{} is there already, and nothing replaces it; look at it and move it away", path.display()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a name can stand for.
+    const CONTENTS: [Option<&str>; 3] = [None, Some(""), Some("filled")];
+
+    fn names(places: &Places) -> [PathBuf; 4] {
+        [places.live.clone(), wal_of(&places.live), places.trashed.clone(), wal_of(&places.trashed)]
+    }
+
+    /// Makes every combination of the four files, each filled one with its own content.
+    fn each_state(mut see: impl FnMut(&Places, [Option<String>; 4])) {
+        let folder = tempfile::TempDir::new().unwrap();
+        let layout = Layout::at(folder.path().to_owned());
+        let places = layout.places(&"ada".parse().unwrap());
+        for state in 0..81_usize {
+            let _ = std::fs::remove_dir_all(layout.tenants());
+            let _ = std::fs::remove_dir_all(layout.trash());
+            std::fs::create_dir_all(places.live.parent().unwrap()).unwrap();
+            std::fs::create_dir_all(layout.trash()).unwrap();
+            let made: [Option<String>; 4] = std::array::from_fn(|nth| {
+                let content = CONTENTS[state / 3_usize.pow(u32::try_from(nth).unwrap()) % 3]?;
+                Some(if content.is_empty() { String::new() } else { format!("{content} {nth}") })
+            });
+            for (path, content) in names(&places).iter().zip(&made) {
+                content.iter().for_each(|content| std::fs::write(path, content).unwrap());
+            }
+            see(&places, made);
+        }
+    }
+
+    fn filled(places: &Places) -> Vec<String> {
+        let read = |path: &PathBuf| std::fs::read_to_string(path).ok().filter(|text| !text.is_empty());
+        let mut texts: Vec<String> = names(places).iter().filter_map(read).collect();
+        texts.sort();
+        texts
+    }
+
+    #[test]
+    fn gathering_and_moving_lose_nothing_that_is_not_empty() {
+        each_state(|places, made| {
+            let before = filled(places);
+            let gathered = gather(places);
+            assert_eq!(filled(places), before, "gather: {made:?}");
+            // The database is what is moved: a name without content counts as one, too.
+            let _ = relocate(&places.live, &places.trashed);
+            assert_eq!(filled(places), before, "to the trash: {made:?}");
+            let _ = gather(places);
+            let _ = relocate(&places.trashed, &places.live);
+            assert_eq!(filled(places), before, "back: {made:?}");
+            if gathered.is_ok() {
+                assert_eq!(parted_log(places).unwrap(), None, "{made:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_database_without_its_log_gets_it_back_and_moves_with_it() {
+        each_state(|places, made| {
+            let [Some(_), home, None, Some(away)] = &made else { return };
+            let conflict = home.as_ref().is_some_and(|text| !text.is_empty()) && !away.is_empty();
+            let gathered = gather(places);
+            assert_eq!(gathered.is_err(), conflict, "{made:?}");
+            if let Ok(location) = gathered {
+                assert_eq!(location, Location::Live);
+                relocate(&places.live, &places.trashed).unwrap();
+                let log = std::fs::read_to_string(wal_of(&places.trashed)).unwrap_or_default();
+                let expected = if away.is_empty() { home.clone().unwrap_or_default() } else { away.clone() };
+                assert_eq!(log, expected, "{made:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn erasing_leaves_nothing() {
+        each_state(|places, made| {
+            erase(places).unwrap();
+            assert!(names(places).iter().all(|path| !path.exists()), "{made:?}");
+        });
     }
 }

@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
+use rusqlite::Connection;
+
 use super::{
+    files,
     id::TenantId,
+    path::wal_of,
     template::{self, APPLICATION_ID},
 };
 use crate::{
@@ -37,18 +41,58 @@ pub fn inspect(path: &Path) -> Result<Card> {
     if !found.is_file() || found.len() == 0 {
         return Err(damaged(if found.is_file() { "it is empty" } else { "it is no plain file" }.to_owned()));
     }
-    let conn = open::open(path, &options(), &Deadline::none())?;
-    let card = template::meta(&conn).and_then(|meta| {
+    let card = look(path, |conn| {
+        let meta = template::meta(conn)?;
         let tenant = TenantId::parse(meta.tenant.as_bytes())
             .map_err(|e| damaged(format!("the id inside, {:?}, is none: {e}", meta.tenant)))?;
-        Ok(Card { tenant, created: meta.created, schema: migrate::user_version(&conn)? })
+        Ok(Card { tenant, created: meta.created, schema: migrate::user_version(conn)? })
     });
-    // Without a checkpoint: what is only looked at stays as found.
-    open::abandon(conn);
     card.map_err(|error| match error.kind() {
         ErrorKind::Internal => damaged("it does not say whose it is".to_owned()).with_source(error),
         _ => error,
     })
+}
+
+/// Opens a file that nobody else has open for `work`, and leaves it as it was found: without a
+/// checkpoint, and without the empty write-ahead log that opening makes.
+pub(super) fn look<T>(path: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    let conn = match open::open(path, &options(), &Deadline::none()) {
+        Ok(conn) => conn,
+        Err(error) => {
+            // The first error is the one to tell.
+            let _ = remove_empty_log(path);
+            return Err(error);
+        }
+    };
+    let result = work(&conn);
+    open::abandon(conn);
+    remove_empty_log(path)?;
+    result
+}
+
+/// Copies a database's write-ahead log into it, so that the file alone is all of it. Nobody else has it
+/// open.
+pub(super) fn merge_log(path: &Path) -> Result<()> {
+    match files::length(&wal_of(path))? {
+        None => return Ok(()),
+        Some(0) => return remove_empty_log(path),
+        Some(_) => {}
+    }
+    let conn = open::open(path, &options(), &Deadline::none())?;
+    if let Err(error) = open::checkpoint(&conn) {
+        open::abandon(conn);
+        return Err(error);
+    }
+    conn.close().map_err(|(_, error)| error)?;
+    remove_empty_log(path)
+}
+
+fn remove_empty_log(path: &Path) -> Result<()> {
+    let log = wal_of(path);
+    match files::length(&log)? {
+        Some(0) => files::remove(&log).map(drop),
+        _ => Ok(()),
+    }
 }
 
 /// How a file is opened by whoever has it for themselves.

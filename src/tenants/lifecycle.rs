@@ -1,17 +1,22 @@
-//! What an operator or the provider does to a tenant: suspend, resume, delete, restore, purge,
+//! What an operator or the provider does to a tenant: create, suspend, resume, delete, restore,
 //! migrate.
 //!
-//! All take the tenant's gate first ([`Slots::hold`](super::slots::Slots::hold)), then write the
-//! catalog, then close, then move files. In this order a crash at any point leaves the catalog's
-//! word standing and the files where the next operation finds them; and an open that is under way
-//! cannot slip in between the catalog's word and the close.
+//! All take the tenant's gate first ([`Slots::hold`](super::slots::Slots::hold)): an open that is under
+//! way cannot slip in between the catalog's word and the move of the files. What moves files is a
+//! [`transition`](super::transition).
+
+use rusqlite::Transaction;
+use tokio::time::Instant;
 
 use super::{
     database::{self, Database, Recipe},
-    files,
+    files::{self, Location, Placed},
     id::TenantId,
-    slots::Hold,
+    path::Places,
+    retention::Author,
+    slots::{Acquired, Hold},
     store::Store,
+    transition::{Before, and_state},
 };
 use crate::{
     catalog::{
@@ -21,7 +26,7 @@ use crate::{
     clock::millis,
     error::{Error, ErrorKind, Result},
     sqlite::migrate::Applied,
-    telemetry::carried,
+    telemetry::{carried, carried_along},
 };
 
 impl Store {
@@ -58,21 +63,16 @@ impl Store {
     }
 
     /// Deletes a tenant: it is unknown from now on. Its file is kept in `trash/` until the
-    /// retention ends. Deleting it again changes nothing.
+    /// retention ends. Deleting it again changes nothing, but completes a deletion that was interrupted.
     pub async fn delete(&self, id: &TenantId) -> Result<Row> {
         self.under_gate(id, |store, hold, row| {
-            let id = hold.id().clone();
+            let (id, now) = (hold.id().clone(), store.now());
+            let until = now.saturating_add(millis(store.inner.options.retention));
+            store.transition(hold, Before::Anything, move |tx| queries::mark_deleted(tx, &id, now, until))?;
             if row.state != State::Deleted {
-                let now = store.now();
-                let until = now.saturating_add(millis(store.inner.options.retention));
-                let gone = id.clone();
-                store.catalog().write_blocking(move |tx| queries::mark_deleted(tx, &gone, now, until))?;
-                tracing::info!(tenant = %id, "deleted");
+                tracing::info!(tenant = %hold.id(), "deleted");
             }
-            Self::close_held(hold);
-            // Also when it was deleted before: an interrupted deletion is completed.
-            let (live, trashed) = (store.layout().tenant(&id), store.layout().trashed(&id));
-            if live.exists() { files::relocate(&live, &trashed) } else { Ok(()) }
+            Ok(())
         })
         .await
     }
@@ -84,40 +84,120 @@ impl Store {
             if row.state != State::Deleted {
                 return Err(Error::new(ErrorKind::Conflict, format!("{id} is {}, not deleted", row.state)));
             }
-            let (live, trashed) = (store.layout().tenant(&id), store.layout().trashed(&id));
-            if !live.exists() {
-                if row.purged.is_some() || !trashed.exists() {
-                    return Err(Error::new(
-                        ErrorKind::Conflict,
-                        format!(
-                            "the file of {id} was purged; nothing is left to restore. `cubby tenants revive {id}` brings \
-                             them back with an empty database"
-                        ),
-                    ));
-                }
-                files::relocate(&trashed, &live)?;
-            } else if !trashed.exists() {
-                files::rejoin(&trashed, &live)?;
-            }
-            // Last: until the files are back, nobody may open them.
-            let (back, now) = (id.clone(), store.now());
-            store.catalog().write_blocking(move |tx| departed::reinstate(tx, &back, now))?;
-            tracing::info!(tenant = %id, "restored");
+            let now = store.now();
+            store.transition(hold, Before::Live, move |tx| departed::reinstate(tx, &id, now))?;
+            tracing::info!(tenant = %hold.id(), "restored");
             Ok(())
         })
         .await
+    }
+
+    /// Puts an empty file in place for a tenant that the catalog does not know, then commits. If the
+    /// tenant does not live after that, the file is taken away again. The tenant is not opened. The commit
+    /// shares the caller's own rows, so that a delivery and what it did are one commit. It is not cancelled
+    /// with this future.
+    pub async fn establish<T, F>(&self, id: &TenantId, commit: F) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let until = Instant::now() + self.inner.options.wait;
+        let busy = |_| Error::new(ErrorKind::Busy, "this user's database is being opened or moved; try again");
+        loop {
+            let ticket = match self.inner.slots.acquire(id, self.tick()) {
+                // It is open, so its file is there.
+                Acquired::Leased(_lease) => return self.catalog().write(commit).await,
+                Acquired::Wait(changed) => {
+                    tokio::time::timeout_at(until, changed).await.map_err(busy)?;
+                    continue;
+                }
+                Acquired::Absent(ticket) => ticket,
+            };
+            let store = self.clone();
+            let done = self.inner.runtime.spawn(carried_along(async move {
+                let (id, of) = (ticket.id().clone(), ticket.id().clone());
+                let placed = store
+                    .blocking(move |store| match store.catalog().read(|conn| queries::gate(conn, &id))? {
+                        None => store.place(&id),
+                        // Whoever is known has a file already, in the live place or in the trash.
+                        Some(_) => Ok(Placed::Found),
+                    })
+                    .await?;
+                // After a failed commit the row may be there all the same: a file too many is found
+                // by the next creation, a file too few is a loss.
+                let (value, state) = store.catalog().write(move |tx| and_state(tx, &of, commit)).await?;
+                if placed == Placed::New && state == Some(State::Active) {
+                    tracing::info!(tenant = %ticket.id(), schema = store.schema().version(), "created");
+                }
+                if placed == Placed::New && matches!(state, None | Some(State::Deleted)) {
+                    let places = store.layout().places(ticket.id());
+                    store.blocking(move |_| files::erase(&places)).await?;
+                }
+                drop(ticket);
+                Ok(value)
+            }));
+            return done.await.map_err(|e| Error::internal("a creation did not finish").with_source(e))?;
+        }
+    }
+
+    /// Waits until nobody uses a tenant and commits. If it is deleted after that, its file goes to
+    /// the trash. It is not cancelled with this future.
+    pub async fn take_out<T, F>(&self, id: &TenantId, commit: F) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let hold = self.inner.slots.hold(id).await;
+        self.blocking(move |store| store.transition(&hold, Before::Anything, commit)).await
+    }
+
+    /// Puts a deleted tenant's file back, or an empty one where nothing is left of it, then commits.
+    /// If the tenant does not live after that, the file goes back to the trash. It is not cancelled with
+    /// this future.
+    pub async fn bring_back<T, F>(&self, id: &TenantId, commit: F) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let hold = self.inner.slots.hold(id).await;
+        self.blocking(move |store| store.transition(&hold, Before::LiveOrNew, commit)).await
+    }
+
+    /// Completes what an interrupted operation left of a tenant's files: afterwards they are where its row
+    /// says. Blocks; not for an async thread.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if they cannot be there.
+    pub fn settle(&self, id: &TenantId) -> Result<()> {
+        let row = self.inner.runtime.block_on(self.under_gate(id, |store, hold, row| {
+            let before = if row.state == State::Deleted { Before::Anything } else { Before::Live };
+            store.transition(hold, before, |_| Ok(()))
+        }))?;
+        let expected = if row.state == State::Deleted { Location::Trash } else { Location::Live };
+        match files::locate(&self.layout().places(id))? {
+            found if found == expected => Ok(()),
+            _ => Err(Error::new(ErrorKind::Conflict, format!("the file of {id} cannot be moved; the log says why"))),
+        }
+    }
+
+    /// Erases what an interrupted purge left of a tenant. Blocks; not for an async thread.
+    pub fn erase_rest(&self, id: &TenantId) -> Result<()> {
+        self.inner.runtime.block_on(self.purge(id, &Author::itself("doctor"))).map(drop)
+    }
+
+    /// Brings a write-ahead log back to its database. For a store that serves nobody.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if the database has another one.
+    pub fn gather(&self, places: &Places) -> Result<()> {
+        files::gather(places).map(drop)
     }
 
     /// Brings one tenant's file to the newest schema without serving it. Returns the version it
     /// came from, if it was not there already.
     pub async fn migrate(&self, id: &TenantId) -> Result<Option<i32>> {
         let hold = self.inner.slots.hold(id).await;
-        let store = self.clone();
-        self.inner
-            .runtime
-            .spawn_blocking(carried(move || store.migrate_held(&hold)))
-            .await
-            .map_err(|e| Error::internal("a migration did not finish").with_source(e))?
+        self.blocking(move |store| store.migrate_held(&hold)).await
     }
 
     fn migrate_held(&self, hold: &Hold<Database>) -> Result<Option<i32>> {
@@ -166,28 +246,34 @@ impl Store {
         })
     }
 
+    /// Runs `work` on a thread that may block. It is not cancelled with this future.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = self.clone();
+        let done = self.inner.runtime.spawn_blocking(carried(move || work(&store))).await;
+        done.map_err(|e| Error::internal("work on a tenant's files did not finish").with_source(e))?
+    }
+
     /// Runs `work` while nobody uses or opens the tenant, on a thread that may block. It is not
-    /// cancelled with this future: half an operation is nobody's wish.
+    /// cancelled with this future, so that an operation is not left half done.
     pub(super) async fn under_gate<F>(&self, id: &TenantId, work: F) -> Result<Row>
     where
         F: FnOnce(&Store, &Hold<Database>, &Row) -> Result<()> + Send + 'static,
     {
         let hold = self.inner.slots.hold(id).await;
-        let store = self.clone();
-        self.inner
-            .runtime
-            .spawn_blocking(carried(move || {
-                let row = |hold: &Hold<Database>| {
-                    store.catalog().read(|conn| queries::find(conn, hold.id()))?.ok_or_else(Error::unknown_tenant)
-                };
-                let before = row(&hold)?;
-                let result = work(&store, &hold, &before);
-                // Whatever became of it, nothing may stay open behind a tenant that is absent.
-                Self::close_held(&hold);
-                result.and_then(|()| row(&hold))
-            }))
-            .await
-            .map_err(|e| Error::internal("an operation on a tenant did not finish").with_source(e))?
+        self.blocking(move |store| {
+            let row = |hold: &Hold<Database>| {
+                store.catalog().read(|conn| queries::find(conn, hold.id()))?.ok_or_else(Error::unknown_tenant)
+            };
+            let before = row(&hold)?;
+            let result = work(store, &hold, &before);
+            // Whatever became of it, nothing may stay open behind a tenant that is absent.
+            Self::close_held(&hold);
+            result.and_then(|()| row(&hold))
+        })
+        .await
     }
 }
 

@@ -13,8 +13,8 @@
 //! | [`tenant`] | the handle on an open one: read and write |
 //! | [`descriptors`] | how many descriptors tenants may have |
 //! | `long` | threads of low priority for long reads |
-//! | [`lifecycle`] | suspend, delete, restore, migrate |
-//! | [`joint`] | creation and deletion that share their commit with a caller's rows |
+//! | [`lifecycle`] | create, suspend, delete, restore, migrate |
+//! | `transition` | one change of a tenant's row and files together |
 //! | [`retention`] | the end: purging |
 //! | [`adopt`] | old data under a new id |
 //! | [`inspect`] | what a file says of itself |
@@ -42,7 +42,6 @@ pub mod faults;
 pub mod files;
 pub mod id;
 pub mod inspect;
-pub mod joint;
 pub mod lifecycle;
 pub mod lock;
 mod long;
@@ -53,3 +52,4 @@ pub mod store;
 mod sync;
 pub mod template;
 pub mod tenant;
+mod transition;

@@ -4,7 +4,10 @@
 //! file system, no traversal, and spreads over 256 folders. The id itself is inside the file, so
 //! the catalog can be rebuilt from the files alone.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use sha2::{Digest, Sha256};
 
@@ -96,6 +99,36 @@ impl Layout {
     pub fn trashed(&self, id: &TenantId) -> PathBuf {
         self.trash().join(file_name(id))
     }
+
+    /// Both places of a tenant's file.
+    pub fn places(&self, id: &TenantId) -> Places {
+        Places { live: self.tenant(id), trashed: self.trashed(id) }
+    }
+
+    /// Both places of a file that [`live_in`](Self::live_in), [`each_trashed`](Self::each_trashed) or one of
+    /// their siblings found. None if it is not called as a tenant's file or its write-ahead log is.
+    pub fn places_of(&self, file: &Path) -> Option<Places> {
+        let name = file.file_name()?.to_str()?;
+        let name = name.strip_suffix(WAL_SUFFIX).unwrap_or(name);
+        let shard = name.get(..2).filter(|_| name.len() == FILE_NAME)?;
+        Some(Places { live: self.tenants().join(shard).join(name), trashed: self.trash().join(name) })
+    }
+
+    /// A name in `tmp/` that nothing else in this process has. What is left there is removed at the next
+    /// start.
+    pub fn temporary(&self) -> PathBuf {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        self.tmp().join(format!("{}.db", NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+/// The two places where a tenant's database file can be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// Of a tenant that is not deleted.
+    pub live: PathBuf,
+    /// Of a deleted one, until its retention ends.
+    pub trashed: PathBuf,
 }
 
 impl Layout {
@@ -113,14 +146,36 @@ impl Layout {
     pub fn each_trashed(&self, see: impl FnMut(PathBuf)) -> Result<()> {
         databases(&self.trash(), see)
     }
+
+    /// The write-ahead logs in one of the 256 folders that have no database beside them.
+    pub fn lone_logs_in(&self, shard: u8, see: impl FnMut(PathBuf)) -> Result<()> {
+        lone_logs(&self.tenants().join(hex::encode([shard])), see)
+    }
+
+    /// The write-ahead logs in the trash that have no database beside them.
+    pub fn lone_logs_in_trash(&self, see: impl FnMut(PathBuf)) -> Result<()> {
+        lone_logs(&self.trash(), see)
+    }
 }
 
 /// The files in a folder that are called as tenants' are; not the write-ahead logs beside them.
-fn databases(folder: &Path, mut see: impl FnMut(PathBuf)) -> Result<()> {
+fn databases(folder: &Path, see: impl FnMut(PathBuf)) -> Result<()> {
+    named(folder, FILE_NAME, see)
+}
+
+fn lone_logs(folder: &Path, mut see: impl FnMut(PathBuf)) -> Result<()> {
+    named(folder, FILE_NAME + WAL_SUFFIX.len(), |log| {
+        if !log.with_extension("db").exists() {
+            see(log);
+        }
+    })
+}
+
+fn named(folder: &Path, length: usize, mut see: impl FnMut(PathBuf)) -> Result<()> {
     let failed = |e| Error::io(folder.display(), e);
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        if entry.file_name().len() == FILE_NAME {
+        if entry.file_name().len() == length {
             see(entry.path());
         }
     }
@@ -141,6 +196,9 @@ pub fn fingerprint_of(file: &Path) -> Option<u64> {
 /// Characters of a file's name.
 const FILE_NAME: usize = 64 + ".db".len();
 
+/// What SQLite appends to a database's name for its write-ahead log.
+const WAL_SUFFIX: &str = "-wal";
+
 fn file_name(id: &TenantId) -> String {
     let mut name = hex::encode(Sha256::digest(id.as_str().as_bytes()));
     name.push_str(".db");
@@ -149,7 +207,7 @@ fn file_name(id: &TenantId) -> String {
 
 /// The write-ahead log that belongs to a database file. The two move together or not at all.
 pub fn wal_of(database: &Path) -> PathBuf {
-    suffixed(database, "-wal")
+    suffixed(database, WAL_SUFFIX)
 }
 
 /// The shared-memory file of a database opened by more than one connection.

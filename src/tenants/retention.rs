@@ -1,11 +1,23 @@
 //! The end of a tenant: its file and all that is personal are removed, and a tombstone stays.
 
-use super::{files, id::TenantId, store::Store};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    database::Database,
+    files::{self, Location},
+    id::TenantId,
+    slots::Hold,
+    store::Store,
+    transition::Before,
+};
 use crate::{
     catalog::{
         model::{Millis, Row, State},
         queries::{self, departed},
     },
+    clock::millis,
     error::{Error, ErrorKind, Result},
 };
 
@@ -20,7 +32,7 @@ pub struct Author {
 
 impl Author {
     /// The program itself, for a reason.
-    fn itself(reason: &str) -> Self {
+    pub(super) fn itself(reason: &str) -> Self {
         Self { actor: reason.to_owned(), origin: None }
     }
 
@@ -40,33 +52,75 @@ impl Author {
 /// Tenants looked up at once.
 const CHUNK: u32 = 100;
 
+/// How long the time of day must have been steady before anything is removed by it, or for the retention
+/// if that is shorter. A machine that starts with a wrong clock has asked a time server by then.
+const STEADY_FOR: Duration = Duration::from_secs(3600);
+
+/// How much more or less than the monotonic clock the time of day may advance between two looks and be
+/// called steady. Looks are a minute apart, and a clock that is slewed differs by milliseconds.
+const JUMP: Duration = Duration::from_secs(60);
+
+/// Since when the time of day has advanced as the monotonic clock does.
+#[derive(Debug)]
+pub(super) struct SteadyClock {
+    since: Instant,
+    last: (Instant, Millis),
+}
+
+impl SteadyClock {
+    pub(super) fn new(now: Instant, time_of_day: Millis) -> Self {
+        Self { since: now, last: (now, time_of_day) }
+    }
+
+    /// Looks at both clocks; says for how long they have agreed.
+    fn look(&mut self, now: Instant, time_of_day: Millis) -> Duration {
+        let (then, told) = self.last;
+        let expected = told.saturating_add(millis(now - then));
+        if time_of_day.abs_diff(expected) > millis(JUMP).unsigned_abs() {
+            tracing::warn!("the time of day jumped; nothing is removed by it until it has been steady for a while");
+            self.since = now;
+        }
+        self.last = (now, time_of_day);
+        now - self.since
+    }
+}
+
 impl Store {
     /// Removes a tenant's file, its personal data and the bodies of the deliveries about it, at
     /// once and for good. The tombstone that stays keeps late messages from bringing it back.
     pub async fn purge(&self, id: &TenantId, author: &Author) -> Result<Row> {
         let author = author.clone();
-        self.under_gate(id, move |store, hold, row| {
-            let (id, now) = (hold.id().clone(), store.now());
-            if row.state != State::Deleted {
-                // First out of use: a crash from here on leaves a deleted tenant, which is purged
-                // again, and never a live one without its file.
-                let gone = id.clone();
-                store.catalog().write_blocking(move |tx| queries::mark_deleted(tx, &gone, now, now))?;
-            }
-            Self::close_held(hold);
-            for path in [store.layout().tenant(&id), store.layout().trashed(&id)] {
-                files::erase(&path)?;
-            }
-            let forgotten = id.clone();
-            let actor = author.actor.clone();
-            store.catalog().write_blocking(move |tx| {
-                departed::forget(tx, &forgotten, now)?;
-                author.signs(tx, now, "tenants purge", &forgotten, "done")
-            })?;
-            tracing::info!(tenant = %id, actor, "purged");
-            Ok(())
-        })
-        .await
+        self.under_gate(id, move |store, hold, _| store.purge_held(hold, author)).await
+    }
+
+    /// Purges a tenant, if under its gate it is still deleted and its retention still ended at `before`.
+    async fn purge_if_due(&self, id: &TenantId, before: Millis, author: &Author) -> Result<bool> {
+        let author = author.clone();
+        let row = self
+            .under_gate(id, move |store, hold, row| match is_due(row, before) {
+                true => store.purge_held(hold, author),
+                false => Ok(()),
+            })
+            .await?;
+        Ok(row.purged.is_some_and(|at| at >= before))
+    }
+
+    fn purge_held(&self, hold: &Hold<Database>, author: Author) -> Result<()> {
+        let (id, now) = (hold.id().clone(), self.now());
+        // First out of use, and due: after a crash from here on the next sweep completes the purge.
+        let gone = id.clone();
+        self.catalog().write_blocking(move |tx| departed::mark_due(tx, &gone, now))?;
+        Self::close_held(hold);
+        self.forget_samples(&id);
+        files::erase(&self.layout().places(&id))?;
+        // Last: a row that says purged has no file left.
+        let (forgotten, actor) = (id.clone(), author.actor.clone());
+        self.catalog().write_blocking(move |tx| {
+            departed::forget(tx, &forgotten, now)?;
+            author.signs(tx, now, "tenants purge", &forgotten, "done")
+        })?;
+        tracing::info!(tenant = %id, actor, "purged");
+        Ok(())
     }
 
     /// Brings back a deleted tenant of whom nothing is left, with an empty database.
@@ -74,20 +128,31 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Conflict`] if it is not deleted, or has a file that could be restored.
     pub async fn revive(&self, id: &TenantId, author: &Author) -> Result<Row> {
-        let row = self.find(id).await?.ok_or_else(Error::unknown_tenant)?;
-        if row.state != State::Deleted || self.layout().trashed(id).exists() {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!("{id} has a file or is not deleted; `cubby tenants restore {id}` brings a deleted one back"),
-            ));
-        }
-        let (back, now, author) = (id.clone(), self.now(), author.clone());
-        self.bring_back(id, move |tx| {
-            departed::reinstate(tx, &back, now)?;
-            author.signs(tx, now, "tenants revive", &back, "done")
+        let author = author.clone();
+        self.under_gate(id, move |store, hold, row| {
+            let (id, now) = (hold.id().clone(), store.now());
+            // Of who was purged nothing may be left: what is found is erased by the transition.
+            let whole = row.purged.is_none() && files::locate(&store.layout().places(&id))? != Location::Nowhere;
+            if row.state != State::Deleted || whole {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "{id} has a file or is not deleted; `cubby tenants restore {id}` brings a deleted one back"
+                    ),
+                ));
+            }
+            store.transition(hold, Before::LiveOrNew, move |tx| {
+                departed::reinstate(tx, &id, now)?;
+                author.signs(tx, now, "tenants revive", &id, "done")
+            })
         })
-        .await?;
-        self.find(id).await?.ok_or_else(Error::unknown_tenant)
+        .await
+    }
+
+    /// Whether the time of day can be relied on for removing what is kept for `retention`: it has been
+    /// steady for an hour, or for the retention if that is shorter. Look every minute or so.
+    pub fn clock_is_steady(&self, retention: Duration) -> bool {
+        self.inner.steady.lock().look(Instant::now(), self.now()) >= STEADY_FOR.min(retention)
     }
 
     /// Purges every deleted tenant whose retention has ended; says how many. One that cannot be
@@ -95,24 +160,51 @@ impl Store {
     pub async fn purge_due(&self) -> Result<u64> {
         let mut purged = 0;
         let (before, author) = (self.now(), Author::itself("retention"));
+        let mut after = None;
         loop {
-            let due = self.catalog().query(move |conn| departed::due(conn, before, CHUNK)).await?;
-            if due.is_empty() {
-                return Ok(purged);
-            }
-            let mut failed = None;
-            for id in &due {
-                match self.purge(id, &author).await {
-                    Ok(_) => purged += 1,
-                    Err(error) => {
-                        tracing::error!(tenant = %id, error = %error, "cannot be purged yet");
-                        failed = Some(error);
-                    }
+            let from = after.take();
+            let due = self.catalog().query(move |conn| departed::due(conn, before, from.as_ref(), CHUNK)).await?;
+            for (id, _) in &due {
+                match self.purge_if_due(id, before, &author).await {
+                    Ok(done) => purged += u64::from(done),
+                    Err(error) => tracing::error!(tenant = %id, error = %error, "cannot be purged yet"),
                 }
             }
-            if let Some(error) = failed {
-                return Err(error);
+            after = due.into_iter().next_back();
+            if after.is_none() {
+                return Ok(purged);
             }
+        }
+    }
+}
+
+fn is_due(row: &Row, before: Millis) -> bool {
+    row.state == State::Deleted && row.purged.is_none() && row.purge_after.is_some_and(|at| at <= before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn the_time_of_day_is_steady_an_hour_after_the_start_and_after_each_jump() {
+        let start = Instant::now();
+        let (mut told, mut clock) = (1_700_000_000_000, SteadyClock::new(start, 1_700_000_000_000));
+        let mut steady_at = |minute: u32, jump: Millis| {
+            told += jump + millis(MINUTE);
+            clock.look(start + MINUTE * minute, told)
+        };
+        assert_eq!(steady_at(1, 0), MINUTE);
+        // A slewed clock is steady.
+        for minute in 2..=60 {
+            steady_at(minute, 30);
+        }
+        assert_eq!(steady_at(61, 0), MINUTE * 61);
+        for (minute, days) in [(62, 40), (64, -40)] {
+            assert_eq!(steady_at(minute, days * 86_400_000), Duration::ZERO, "{days} days");
+            assert_eq!(steady_at(minute + 1, 0), MINUTE);
         }
     }
 }

@@ -21,6 +21,7 @@ use super::{
     lock::FolderLock,
     long::LongReads,
     path::Layout,
+    retention::SteadyClock,
     slots::{Acquired, Eviction, Hold, Slots, Starved, Tick},
     template::Template,
     tenant::Tenant,
@@ -114,6 +115,7 @@ pub(super) struct Inner {
     pub(super) faults: Faults,
     closing: AtomicBool,
     epoch: Instant,
+    pub(super) steady: Mutex<SteadyClock>,
     pub(super) runtime: Handle,
     _lock: FolderLock,
 }
@@ -167,6 +169,7 @@ impl Store {
                 faults: Faults::default(),
                 closing: AtomicBool::new(false),
                 epoch: Instant::now(),
+                steady: Mutex::new(SteadyClock::new(Instant::now(), options.clock.now())),
                 runtime,
                 options,
                 _lock: lock,
@@ -319,6 +322,12 @@ impl Store {
             bytes,
             schema_version: database.schema_version(),
         });
+    }
+
+    /// Forgets what was noticed of a tenant and is not in the catalog yet.
+    pub(super) fn forget_samples(&self, id: &TenantId) {
+        self.inner.sightings.lock().retain(|seen| seen.id != *id);
+        self.inner.faults.forget(id);
     }
 
     /// Closes tenants that nobody used for the idle time and writes what was noticed to the

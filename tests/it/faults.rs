@@ -151,31 +151,6 @@ async fn a_mended_file_leaves_quarantine_by_resume() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn a_deletion_interrupted_between_its_files_loses_nothing() {
-    let folder = TempDir::new().unwrap();
-    let process = harness::Process::start(folder.path(), &[]);
-    process.client.note("ada", "only in the log").await;
-    process.kill();
-    let layout = Layout::at(folder.path().canonicalize().unwrap());
-    let (live, trashed) = (layout.tenant(&id("ada")), layout.trashed(&id("ada")));
-    let wal = std::fs::read(wal_of(&live)).unwrap();
-    assert!(!wal.is_empty());
-
-    let store = Store::open(StoreOptions::new(folder.path())).unwrap();
-    store.delete(&id("ada")).await.unwrap();
-    store.close(tokio::time::Instant::now() + harness::PATIENCE).await;
-    drop(store);
-    // As a crash leaves it between the two renames: the log away, the database still there.
-    std::fs::rename(&trashed, &live).unwrap();
-    assert!(wal_of(&trashed).exists(), "the log went along");
-
-    let server = Server::on(folder.path(), &[]).await;
-    server.app.store().restore(&id("ada")).await.unwrap();
-    assert_eq!(server.client.texts("ada").await, ["only in the log"]);
-    server.stop().await;
-}
-
 /// A database of one table, and a combiner over it that `spawn` runs.
 fn combiner(folder: &TempDir, spawn: Spawn) -> (Arc<Combiner>, PathBuf) {
     let path = folder.path().canonicalize().unwrap().join("x.db");

@@ -11,6 +11,7 @@ mod bad_answers;
 mod batches;
 mod cli;
 mod contract;
+mod cut_moves;
 mod doctor;
 mod documents;
 mod durability;

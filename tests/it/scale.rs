@@ -65,7 +65,7 @@ const QUESTIONS: &[Question] = &[
     ("the quarantined, of whom there are none", |conn| {
         assert!(queries::list(conn, Some(State::Quarantined), None, 50).unwrap().is_empty())
     }),
-    ("who is to be purged", |conn| assert_eq!(departed::due(conn, 10, 100).unwrap().len(), 5)),
+    ("who is to be purged", |conn| assert_eq!(departed::due(conn, 10, None, 100).unwrap().len(), 5)),
     ("the newest delivery", |conn| assert!(deliveries::newest(conn).unwrap().is_some())),
     ("failing deliveries", |conn| assert_eq!(deliveries::failing(conn, 0).unwrap(), 4)),
     ("one delivery", |conn| drop(deliveries::find(conn, "msg_00000500").unwrap().unwrap())),

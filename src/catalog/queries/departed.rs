@@ -16,17 +16,32 @@ pub fn bury(tx: &Transaction, id: &TenantId, now: Millis, purge_after: Millis) -
     Ok(inserted == 1)
 }
 
-/// Up to `limit` deleted tenants whose retention ended at `now` or before, and whose file may go.
-pub fn due(conn: &Connection, now: Millis, limit: u32) -> Sql<Vec<TenantId>> {
+/// Up to `limit` deleted tenants whose retention ended at `now` or before, and when it did, in the order
+/// of those times, after the one that is given.
+pub fn due(
+    conn: &Connection,
+    now: Millis,
+    after: Option<&(TenantId, Millis)>,
+    limit: u32,
+) -> Sql<Vec<(TenantId, Millis)>> {
+    let (id, at) = after.map_or(("", Millis::MIN), |(id, at)| (id.as_str(), *at));
     conn.prepare_cached(
-        "SELECT id FROM tenants WHERE purge_after IS NOT NULL AND purged IS NULL AND purge_after <= ?1 ORDER BY \
-         purge_after LIMIT ?2",
+        "SELECT id, purge_after FROM tenants WHERE purge_after IS NOT NULL AND purged IS NULL AND purge_after <= ?1 AND \
+         (purge_after, id) > (?2, ?3) ORDER BY purge_after, id LIMIT ?4",
     )?
-    .query_map(params![now, limit], |row| {
+    .query_map(params![now, at, id, limit], |row| {
         let id: String = row.get(0)?;
-        id.parse().map_err(|_| unknown(0, &id))
+        Ok((id.parse().map_err(|_| unknown(0, &id))?, row.get(1)?))
     })?
     .collect()
+}
+
+/// Marks a tenant deleted and its file to be removed at once.
+pub fn mark_due(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<()> {
+    super::mark_deleted(tx, id, now, now)?;
+    tx.prepare_cached("UPDATE tenants SET purge_after = min(coalesce(purge_after, ?2), ?2) WHERE id = ?1")?
+        .execute(params![id.as_str(), now])?;
+    Ok(())
 }
 
 /// Leaves of a tenant a tombstone alone: nothing personal in its row, nor in the deliveries about
@@ -38,7 +53,7 @@ pub fn forget(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<bool> {
              coalesce(deleted, ?2), purged = ?2, schema_version = NULL, bytes = NULL, last_seen = NULL, last_backup = \
              NULL, email = NULL, first_name = NULL, last_name = NULL, username = NULL, image_url = NULL, role = \
              'client', workspace = 'My Workspace', provider_updated_at = NULL, provider_event_at = NULL, \
-             provider_metadata = NULL WHERE id = ?1",
+             provider_metadata = NULL, fault = NULL, fault_at = NULL WHERE id = ?1",
         )?
         .execute(params![id.as_str(), now])?;
     tx.prepare_cached("UPDATE deliveries SET body = NULL, error = NULL WHERE tenant = ?1")?.execute([id.as_str()])?;

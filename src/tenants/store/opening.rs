@@ -148,7 +148,7 @@ impl Store {
     /// Puts an empty file in place for a tenant that has none. May block.
     pub(in crate::tenants) fn place(&self, id: &TenantId) -> Result<files::Placed> {
         let image = self.inner.template.image(id, self.now())?;
-        let placed = files::place(&self.inner.layout, &self.inner.layout.tenant(id), &image)?;
+        let placed = files::place(&self.inner.layout, &self.inner.layout.places(id), &image)?;
         if placed == files::Placed::Found {
             tracing::warn!(tenant = %id, "a file was there already, left by an interrupted creation: adopted");
         }

@@ -1,0 +1,126 @@
+//! One change of a tenant: its row and its files together.
+//!
+//! Every operation that deletes a tenant or brings one back is this function with another commit, so
+//! that what a crash can leave behind is the same for all of them, and all of them mend it.
+
+use rusqlite::Transaction;
+
+use super::{
+    database::Database,
+    files::{self, Location, Placed},
+    id::TenantId,
+    inspect,
+    path::Places,
+    slots::Hold,
+    store::Store,
+};
+use crate::{
+    catalog::{
+        model::{Row, State},
+        queries,
+    },
+    error::{Error, ErrorKind, Result},
+};
+
+/// What must be true of a tenant's files before its row is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Before {
+    /// Nothing: they follow the row.
+    Anything,
+    /// The database is in the live place. If there is none, that is an error.
+    Live,
+    /// The database is in the live place; if there is none, an empty one is put there.
+    LiveOrNew,
+}
+
+impl Store {
+    /// Changes a tenant's row by `commit`, with its files in the place that the row asks for before
+    /// and after. Nobody uses the tenant: the caller has its gate. May block.
+    ///
+    /// The order is files before row when a tenant comes back, and row before files when one goes. A
+    /// crash between leaves a deleted tenant whose file is in the live place, where nobody is served
+    /// from it; the next transition, the purge and the doctor look in both places.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if there is no database and [`Before::Live`] asks for one.
+    pub(super) fn transition<T, F>(&self, hold: &Hold<Database>, before: Before, commit: F) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        // Of a tenant that lives something may be open.
+        Self::close_held(hold);
+        let id = hold.id();
+        let row = self.catalog().read(|conn| queries::find(conn, id))?;
+        let places = self.layout().places(id);
+        let (location, new) = self.prepare(id, row.as_ref(), &places, before)?;
+        let of = id.clone();
+        let (value, state) = self.catalog().write_blocking(move |tx| and_state(tx, &of, commit))?;
+        let gone = matches!(state, None | Some(State::Deleted));
+        if gone && new {
+            files::erase(&places)?;
+        } else if state == Some(State::Deleted) && location == Location::Live {
+            let keep = row.is_some_and(|row| row.state == State::Quarantined);
+            // The catalog's word stands without the move: nobody is served from the file, and the purge
+            // looks in both places.
+            if let Err(error) = relocate(&places.live, &places.trashed, keep) {
+                tracing::error!(tenant = %id, error = %error, "deleted, but its file is not in the trash yet");
+            }
+        }
+        Ok(value)
+    }
+
+    /// Mends what an interrupted operation left, then puts the files where `before` wants them. Says
+    /// where they are then, and whether an empty one was made.
+    fn prepare(&self, id: &TenantId, row: Option<&Row>, places: &Places, before: Before) -> Result<(Location, bool)> {
+        if row.is_some_and(|row| row.purged.is_some()) && files::remains(places)? {
+            tracing::warn!(tenant = %id, "purged, and a file was left: it is erased now");
+            files::erase(places)?;
+        }
+        let location = match files::gather(places) {
+            // Whoever is to go must go, whatever is wrong with the files: they stay where they are.
+            Err(error) if before == Before::Anything => {
+                tracing::error!(tenant = %id, error = %error, "its files stay where they are");
+                return Ok((Location::Both, false));
+            }
+            found => found?,
+        };
+        match (before, location) {
+            (Before::Anything, _) | (_, Location::Live | Location::Both) => Ok((location, false)),
+            (_, Location::Trash) => {
+                relocate(&places.trashed, &places.live, false)?;
+                Ok((Location::Live, false))
+            }
+            (Before::Live, Location::Nowhere) => Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "nothing is left of the data of {id}. `cubby tenants revive {id}` brings them back with an empty \
+                     database"
+                ),
+            )),
+            (Before::LiveOrNew, Location::Nowhere) => {
+                tracing::warn!(tenant = %id, "nothing is left of its data: it starts empty");
+                Ok((Location::Live, self.place(id)? == Placed::New))
+            }
+        }
+    }
+}
+
+/// Moves a database as one file where that can be, and with its write-ahead log where it cannot:
+/// [`files::gather`] then mends a move that was cut. `keep` leaves a damaged file as it was found.
+fn relocate(from: &std::path::Path, to: &std::path::Path, keep: bool) -> Result<()> {
+    if !keep && let Err(error) = inspect::merge_log(from) {
+        tracing::warn!(file = %from.display(), error = %error, "moved with its write-ahead log");
+    }
+    files::relocate(from, to)
+}
+
+/// Runs the caller's part, then looks at the row it left.
+pub(super) fn and_state<T>(
+    tx: &Transaction,
+    id: &TenantId,
+    commit: impl FnOnce(&Transaction) -> rusqlite::Result<T>,
+) -> rusqlite::Result<(T, Option<State>)> {
+    let value = commit(tx)?;
+    Ok((value, queries::gate(tx, id)?.map(|row| row.state)))
+}
