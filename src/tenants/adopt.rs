@@ -42,14 +42,14 @@ impl Store {
         let (new, from, author) = (new.clone(), from.clone(), author.clone());
         self.blocking(move |store| {
             holds.iter().for_each(Self::close_held);
-            let row = store.exchange(&new, &from, replace, author);
+            let row = store.exchange(&new, &from, replace, &author);
             drop(holds);
             row
         })
         .await
     }
 
-    fn exchange(&self, new: &TenantId, from: &TenantId, replace: bool, author: Author) -> Result<Row> {
+    fn exchange(&self, new: &TenantId, from: &TenantId, replace: bool, author: &Author) -> Result<Row> {
         let conflict = |why: String| Err(Error::new(ErrorKind::Conflict, why));
         let find = |id: &TenantId| self.catalog().read(|conn| queries::find(conn, id));
         let unknown = |id: &TenantId| Error::new(ErrorKind::UnknownTenant, format!("{id} is unknown"));
@@ -92,8 +92,8 @@ impl Store {
         inspect::merge_log(&database)?;
 
         let copy = self.layout().temporary();
-        let placed = copy_as(&database, &copy, new)
-            .and_then(|()| self.swap_and_commit(&copy, &place, &card, new, from, &author));
+        let placed =
+            copy_as(&database, &copy, new).and_then(|()| self.swap_and_commit(&copy, &place, &card, new, from, author));
         // What was replaced, or a copy that came to nothing.
         let cleared = files::remove(&copy);
         placed?;
@@ -126,7 +126,7 @@ impl Store {
             }
             Err(error)
         };
-        if let Err(error) = self.is_whole(&place.live, new) {
+        if let Err(error) = Self::is_whole(&place.live, new) {
             return take_back(error);
         }
         let (to, gone, by, schema, now) = (new.clone(), from.clone(), author.clone(), card.schema, self.now());
@@ -143,7 +143,7 @@ impl Store {
         }
     }
 
-    fn is_whole(&self, path: &Path, id: &TenantId) -> Result<()> {
+    fn is_whole(path: &Path, id: &TenantId) -> Result<()> {
         let card = inspect::inspect(path)?;
         if card.tenant != *id {
             return Err(Error::new(ErrorKind::Damaged, format!("the copy says that it is {}'s", card.tenant)));
