@@ -136,8 +136,15 @@ pub struct Row {
     pub purge_after: Option<Millis>,
     /// When it was removed.
     pub purged: Option<Millis>,
-    /// When it was last brought back from deletion.
+    /// When it was last brought back from deletion; deletions from before that are history. By a
+    /// reconcile: the moment before which nothing can be newer than its list.
     pub restored: Option<Millis>,
+    /// What a deleted one will be when it is restored, if not active.
+    pub state_before: Option<State>,
+    /// And for which reason.
+    pub reason_before: Option<String>,
+    /// When the provider last reported the deletion of one that was deleted already.
+    pub deletion_reported: Option<Millis>,
     /// The schema of its file when it was last opened.
     pub schema_version: Option<i32>,
     /// The size of its file when it was last closed.

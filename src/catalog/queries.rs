@@ -13,7 +13,8 @@ type Sql<T> = rusqlite::Result<T>;
 
 const COLUMNS: &str = "id, state, reason, faults, retry_at, created, deleted, purge_after, purged, schema_version, \
                        bytes, last_seen, last_backup, workspace, email, first_name, last_name, username, image_url, \
-                       role, provider_updated_at, provider_event_at, provider_metadata, restored, fault, fault_at";
+                       role, provider_updated_at, provider_event_at, provider_metadata, restored, fault, fault_at, \
+                       state_before, reason_before, deletion_reported";
 
 /// The row of one tenant.
 pub fn find(conn: &Connection, id: &TenantId) -> Sql<Option<Row>> {
@@ -144,21 +145,24 @@ pub fn set_profile(tx: &Transaction, id: &TenantId, profile: &Profile) -> Sql<bo
     Ok(changed == 1)
 }
 
-/// Makes a tenant active, forgetting why it was not.
+/// Makes a tenant active that is not deleted, forgetting why it was not. A deleted one comes back by
+/// [`departed::reinstate`] alone.
 pub fn activate(tx: &Transaction, id: &TenantId) -> Sql<bool> {
     let changed = tx
         .prepare_cached(
-            "UPDATE tenants SET state = 'active', reason = NULL, faults = 0, retry_at = NULL, deleted = NULL, \
-             purge_after = NULL, purged = NULL WHERE id = ?1",
+            "UPDATE tenants SET state = 'active', reason = NULL, faults = 0, retry_at = NULL WHERE id = ?1 AND state \
+             <> 'deleted'",
         )?
         .execute([id.as_str()])?;
     Ok(changed == 1)
 }
 
-/// Suspends a tenant.
+/// Suspends a tenant that is not deleted.
 pub fn suspend(tx: &Transaction, id: &TenantId, reason: &str) -> Sql<bool> {
     let changed = tx
-        .prepare_cached("UPDATE tenants SET state = 'suspended', reason = ?2, retry_at = NULL WHERE id = ?1")?
+        .prepare_cached(
+            "UPDATE tenants SET state = 'suspended', reason = ?2, retry_at = NULL WHERE id = ?1 AND state <> 'deleted'",
+        )?
         .execute(params![id.as_str(), reason])?;
     Ok(changed == 1)
 }
@@ -174,12 +178,14 @@ pub fn quarantine(tx: &Transaction, id: &TenantId, reason: &str, retry_at: Optio
     Ok(changed == 1)
 }
 
-/// Marks a tenant deleted; its file may be removed after `purge_after`.
+/// Marks a tenant deleted; its file may be removed after `purge_after`. What it was is kept for
+/// [`departed::reinstate`].
 pub fn mark_deleted(tx: &Transaction, id: &TenantId, now: Millis, purge_after: Millis) -> Sql<bool> {
     let changed = tx
         .prepare_cached(
-            "UPDATE tenants SET state = 'deleted', reason = NULL, retry_at = NULL, deleted = ?2, purge_after = ?3 WHERE \
-             id = ?1 AND state <> 'deleted'",
+            "UPDATE tenants SET state = 'deleted', state_before = nullif(state, 'active'), reason = NULL, \
+             reason_before = reason, retry_at = NULL, deleted = ?2, purge_after = ?3 WHERE id = ?1 AND state <> \
+             'deleted'",
         )?
         .execute(params![id.as_str(), now, purge_after])?;
     Ok(changed == 1)
@@ -301,6 +307,9 @@ fn tenant(row: &SqlRow) -> Sql<Row> {
         },
         fault: row.get(24)?,
         fault_at: row.get(25)?,
+        state_before: row.get::<_, Option<String>>(26)?.map(|_| state(row, 26)).transpose()?,
+        reason_before: row.get(27)?,
+        deletion_reported: row.get(28)?,
     })
 }
 

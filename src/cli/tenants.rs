@@ -249,6 +249,9 @@ fn show(one: &OneTenant, json: bool) -> Result<()> {
     println!("created         {}", rfc3339(row.created));
     println!("deleted         {}", time(row.deleted));
     println!("kept until      {}", time(row.purge_after));
+    if let Some(state) = row.state_before {
+        println!("when restored   {state}: {}", row.reason_before.as_deref().unwrap_or("no reason is kept"));
+    }
     println!("last seen       {}", time(row.last_seen));
     println!("schema          {} (newest is {})", optional(row.schema_version), one.newest_schema);
     println!("file            {}", one.path.display());

@@ -6,7 +6,7 @@ use rusqlite::Transaction;
 use super::plan::{self, Step};
 use crate::{
     catalog::{
-        model::{Millis, Profile},
+        model::{Millis, Profile, Row},
         queries::{self, departed},
     },
     clock::millis,
@@ -19,9 +19,12 @@ use crate::{
 pub async fn create(store: &Store, user: User, since: Millis) -> Result<bool> {
     let (id, now, schema) = (user.id.clone(), store.clock().now(), store.schema().version());
     store
-        .establish(&id, move |tx| match still(tx, &user, since)? {
-            Some(Step::Create(user)) => queries::insert(tx, &user.id, now, schema, &user.profile),
-            _ => Ok(false),
+        .establish(&id, move |tx| {
+            let row = queries::find(tx, &user.id)?;
+            match plan::step(row.as_ref(), Some(&user), since) {
+                Some(Step::Create(user)) => queries::insert(tx, &user.id, now, schema, &user.profile),
+                _ => Ok(false),
+            }
         })
         .await
 }
@@ -33,8 +36,9 @@ pub async fn update(store: &Store, users: Vec<User>, since: Millis) -> Result<u6
         .write(move |tx| {
             let mut done = 0;
             for user in &users {
-                if let Some(Step::Update(user)) = still(tx, user, since)? {
-                    set_profile(tx, user)?;
+                let row = queries::find(tx, &user.id)?;
+                if let (Some(row), Some(Step::Update(user))) = (&row, plan::step(row.as_ref(), Some(user), since)) {
+                    set_profile(tx, row, user)?;
                     done += 1;
                 }
             }
@@ -43,16 +47,27 @@ pub async fn update(store: &Store, users: Vec<User>, since: Millis) -> Result<u6
         .await
 }
 
-/// Brings a user back who was deleted here and is there.
+/// How far the provider's clock, which tells when a user was deleted, may be behind this server's,
+/// which tells when a list was begun, in milliseconds: what the signature of a delivery may differ by.
+/// A deletion that only looks older than the list would otherwise be taken for history; one that is
+/// obeyed wrongly is undone by the next run.
+const CLOCKS_APART: Millis = 5 * 60_000;
+
+/// Brings a user back who was deleted here and is there. A deletion that is told later is newer than
+/// the list, however late this step comes.
 pub async fn restore(store: &Store, user: User, since: Millis) -> Result<bool> {
-    let (id, now) = (user.id.clone(), store.clock().now());
+    let (id, restored) = (user.id.clone(), since.saturating_sub(CLOCKS_APART));
     store
-        .bring_back(&id, move |tx| match still(tx, &user, since)? {
-            Some(Step::Restore(user)) => {
-                departed::reinstate(tx, &user.id, now)?;
-                set_profile(tx, user)
+        .bring_back(&id, move |tx| {
+            let row = queries::find(tx, &user.id)?;
+            let (Some(row), Some(Step::Restore(user))) = (&row, plan::step(row.as_ref(), Some(&user), since)) else {
+                return Ok(false);
+            };
+            // Under a tombstone, too, a profile may be newer than the list's.
+            if plan::stale(row, &user) {
+                set_profile(tx, row, user)?;
             }
-            _ => Ok(false),
+            departed::reinstate(tx, &row.id, restored)
         })
         .await
 }
@@ -73,13 +88,10 @@ pub async fn delete(store: &Store, id: &TenantId, since: Millis) -> Result<bool>
         .await
 }
 
-fn still(tx: &Transaction, user: &User, since: Millis) -> rusqlite::Result<Option<Step>> {
-    let row = queries::find(tx, &user.id)?;
-    Ok(plan::step(row.as_ref(), Some(user), since))
-}
-
-/// A list has no event's time: the one that is known stays, so that the events before it stay old.
-fn set_profile(tx: &Transaction, user: User) -> rusqlite::Result<bool> {
-    let known = queries::find(tx, &user.id)?.and_then(|row| row.profile.provider_event_at);
-    queries::set_profile(tx, &user.id, &Profile { provider_event_at: known, ..user.profile })
+/// A list has no event's time. Of the same moment the known one stays, so that the events before it
+/// stay old; of a newer one there is none until the event itself tells.
+fn set_profile(tx: &Transaction, row: &Row, user: User) -> rusqlite::Result<bool> {
+    let same = row.profile.provider_updated_at == user.profile.provider_updated_at;
+    let known = row.profile.provider_event_at.filter(|_| same);
+    queries::set_profile(tx, &row.id, &Profile { provider_event_at: known, ..user.profile })
 }

@@ -106,6 +106,8 @@ impl OnDemand {
             return Ok(row.state != State::Deleted);
         }
         let Some(provider) = &self.provider else { return Ok(false) };
+        // What happens here from now on is newer than the answer.
+        let since = self.store.clock().now();
         let mut asked = false;
         let question = async {
             if self.limit.check().is_err() {
@@ -118,11 +120,13 @@ impl OnDemand {
         let answer = self.circuit.ask(question).await;
         match answer {
             Ok(Some(user)) => {
-                let made = carry::create(&self.store, user, self.store.clock().now()).await?;
-                tracing::info!(tenant = %id, "created on its first request: the provider knows the user");
-                metrics::on_demand("created");
-                // If not made just now, then by a webhook meanwhile.
-                Ok(made || self.store.find(&id).await?.is_some_and(|row| row.state != State::Deleted))
+                if carry::create(&self.store, user, since).await? {
+                    tracing::info!(tenant = %id, "created on its first request: the provider knows the user");
+                    metrics::on_demand("created");
+                    return Ok(true);
+                }
+                // A webhook was faster, be it with the creation or with the deletion.
+                Ok(self.store.find(&id).await?.is_some_and(|row| row.state != State::Deleted))
             }
             Ok(None) => {
                 metrics::on_demand("unknown");

@@ -33,7 +33,8 @@ impl Step {
 }
 
 /// What is to be done about one user, by a list that was begun at `since`. What happened here after
-/// that moment is newer than the list and stands.
+/// that moment is newer than the list and stands. It is this server's clock that told `since`, and
+/// told when a row was made, deleted or brought back and when a deletion arrived.
 pub fn step(here: Option<&Row>, there: Option<&User>, since: Millis) -> Option<Step> {
     match (here, there) {
         (None, None) => None,
@@ -43,7 +44,8 @@ pub fn step(here: Option<&Row>, there: Option<&User>, since: Millis) -> Option<S
             (row.state != State::Deleted && settled).then(|| Step::Delete(row.id.clone()))
         }
         (Some(row), Some(user)) if row.state == State::Deleted => {
-            row.deleted.is_none_or(|at| at < since).then(|| Step::Restore(user.clone()))
+            let gone = row.deleted.max(row.deletion_reported);
+            gone.is_none_or(|at| at < since).then(|| Step::Restore(user.clone()))
         }
         (Some(row), Some(user)) => stale(row, user).then(|| Step::Update(user.clone())),
     }
@@ -51,7 +53,7 @@ pub fn step(here: Option<&Row>, there: Option<&User>, since: Millis) -> Option<S
 
 /// Whether a row says something else than the provider, and nothing newer. Of one moment the
 /// provider's own word counts: that is how a damaged row is mended.
-fn stale(row: &Row, user: &User) -> bool {
+pub fn stale(row: &Row, user: &User) -> bool {
     let (here, there) = (row.profile.provider_updated_at, user.profile.provider_updated_at);
     there > here || (there == here && !user.profile.says_as(&row.profile))
 }
@@ -150,6 +152,9 @@ mod tests {
             purge_after: None,
             purged: None,
             restored: None,
+            state_before: None,
+            reason_before: None,
+            deletion_reported: None,
             schema_version: None,
             bytes: None,
             last_seen: None,
@@ -166,6 +171,8 @@ mod tests {
         assert_eq!(step(Some(&fresh), None, SINCE), None, "a user who signed up meanwhile");
         let back = Row { restored: Some(SINCE), ..row("a", State::Active, Profile::default()) };
         assert_eq!(step(Some(&back), None, SINCE), None, "a user brought back meanwhile");
+        let gone = Row { deletion_reported: Some(SINCE), ..row("a", State::Deleted, Profile::default()) };
+        assert_eq!(step(Some(&gone), Some(&there), SINCE), None, "a deletion that was reported again meanwhile");
         let gone = Row { deleted: Some(SINCE), ..row("a", State::Deleted, Profile::default()) };
         assert_eq!(step(Some(&gone), Some(&there), SINCE), None, "a user deleted meanwhile");
         let newer = row("a", State::Active, user("a", "y", Some(6)).profile);

@@ -1,9 +1,9 @@
 //! Carrying out what [`decide`] decided, and recording it, in one catalog commit.
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use rusqlite::Transaction;
+use rusqlite::{Connection, Transaction};
 use serde_json::{Value, json};
 
 use super::{
@@ -99,7 +99,8 @@ async fn carry_out(
         };
         let done = match (effect, event.as_ref().as_ref().ok().and_then(subject)) {
             (Effect::Create, Some(id)) => store.establish(id, move |tx| job.commit(tx)).await?,
-            (Effect::Delete, Some(id)) => store.take_out(id, move |tx| job.commit(tx)).await?,
+            // A tombstone, too: whoever is making the user a database has it by then, or makes none.
+            (Effect::Delete | Effect::Bury, Some(id)) => store.take_out(id, move |tx| job.commit(tx)).await?,
             _ => store.catalog().write(move |tx| job.commit(tx)).await?,
         };
         match done {
@@ -143,7 +144,8 @@ async fn effect(store: &Store, svix_id: &str, event: &Arc<Result<Event>>, repeat
             let Ok(event) = event.as_ref() else { return Ok(Ahead::Effect(Effect::None)) };
             let Some(id) = subject(event) else { return Ok(Ahead::Effect(Effect::None)) };
             let known = queries::find(conn, id)?.as_ref().map(Standing::from);
-            Ok(Ahead::Effect(decide(known.as_ref(), event).effect))
+            let event = dated(conn, &svix_id, event)?;
+            Ok(Ahead::Effect(decide(known.as_ref(), &event).effect))
         })
         .await
 }
@@ -206,10 +208,11 @@ impl Job {
     fn change(&self, tx: &Transaction, event: &Event) -> rusqlite::Result<Option<Outcome>> {
         let Some(id) = subject(event) else { return Ok(Some(Outcome::Ignored)) };
         let known = queries::find(tx, id)?.as_ref().map(Standing::from);
-        let decision = decide(known.as_ref(), event);
+        let event = dated(tx, &self.delivery.svix_id, event)?;
+        let decision = decide(known.as_ref(), &event);
         let now = self.delivery.received;
         match (decision.effect, &decision.standing) {
-            (Effect::Create | Effect::Delete, _) if decision.effect != self.prepared => return Ok(None),
+            (Effect::Create | Effect::Delete | Effect::Bury, _) if decision.effect != self.prepared => return Ok(None),
             (Effect::Create, Some(standing)) => {
                 queries::insert(tx, id, now, self.schema, &standing.profile)?;
             }
@@ -222,10 +225,20 @@ impl Job {
             (Effect::Bury, _) => {
                 departed::bury(tx, id, now, self.purge_after)?;
             }
+            // A reconcile that is under way must not take an older list's word against it.
+            (Effect::None, _) if matches!(*event, Event::Gone { .. }) => departed::reported_again(tx, id, now)?,
             _ => {}
         }
         Ok(Some(decision.outcome))
     }
+}
+
+/// The event with a time: a deletion that has none happened before it was first delivered, which only
+/// matters when it comes again.
+fn dated<'e>(conn: &Connection, svix_id: &str, event: &'e Event) -> rusqlite::Result<Cow<'e, Event>> {
+    let Event::Gone { id, at: None } = event else { return Ok(Cow::Borrowed(event)) };
+    let at = deliveries::first_received(conn, svix_id)?;
+    Ok(Cow::Owned(Event::Gone { id: id.clone(), at }))
 }
 
 fn answer(delivery: &Delivery, event: &Event, outcome: Outcome) -> Value {

@@ -8,7 +8,8 @@
 //! user's old name comes back, or a deleted user does.
 //!
 //! Only an operator or the provider's own list brings a user back; deletions from before that
-//! moment are then history.
+//! moment are then history. The moment is this server's, the time of a deletion the provider's: for
+//! a list it is set so early that the two clocks may differ (`sync/carry.rs`).
 
 use super::event::Event;
 use crate::{

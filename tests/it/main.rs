@@ -35,6 +35,7 @@ mod on_demand;
 mod operator;
 mod provisioning;
 mod reconcile;
+mod restoration;
 mod scale;
 mod settings;
 mod shutdown;

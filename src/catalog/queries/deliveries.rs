@@ -28,6 +28,13 @@ pub fn first(conn: &Connection, svix_id: &str) -> Sql<Option<First>> {
         .optional()
 }
 
+/// When a delivery first came, if it did.
+pub fn first_received(conn: &Connection, svix_id: &str) -> Sql<Option<Millis>> {
+    conn.prepare_cached("SELECT received FROM deliveries WHERE svix_id = ?1")?
+        .query_row([svix_id], |row| row.get(0))
+        .optional()
+}
+
 /// Records an attempt at a delivery; what came of it stands in place of what came of those before.
 pub fn record(tx: &Transaction, d: &Delivery) -> Sql<()> {
     tx.prepare_cached(

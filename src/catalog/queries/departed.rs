@@ -45,12 +45,13 @@ pub fn mark_due(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<()> {
 }
 
 /// Leaves of a tenant a tombstone alone: nothing personal in its row, nor in the deliveries about
-/// it. Its file is gone already.
+/// it. Its file is gone already. That it was suspended stays, without the reason, which may name
+/// somebody; that its file was in quarantine is over with the file.
 pub fn forget(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<bool> {
     let changed = tx
         .prepare_cached(
             "UPDATE tenants SET state = 'deleted', reason = NULL, faults = 0, retry_at = NULL, deleted = \
-             coalesce(deleted, ?2), purged = ?2, schema_version = NULL, bytes = NULL, last_seen = NULL, last_backup = \
+             coalesce(deleted, ?2), purged = ?2, reason_before = NULL, state_before = nullif(state_before, 'quarantined'), schema_version = NULL, bytes = NULL, last_seen = NULL, last_backup = \
              NULL, email = NULL, first_name = NULL, last_name = NULL, username = NULL, image_url = NULL, role = \
              'client', workspace = 'My Workspace', provider_updated_at = NULL, provider_event_at = NULL, \
              provider_metadata = NULL, fault = NULL, fault_at = NULL WHERE id = ?1",
@@ -60,11 +61,28 @@ pub fn forget(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<bool> {
     Ok(changed == 1)
 }
 
-/// Brings a tenant back whose file is in its place.
-pub fn reinstate(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<bool> {
-    super::activate(tx, id)?;
-    let changed =
-        tx.prepare_cached("UPDATE tenants SET restored = ?2 WHERE id = ?1")?.execute(params![id.as_str(), now])?;
+/// Notes that the provider reported, at `now`, the deletion of a tenant that is deleted already.
+pub fn reported_again(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<()> {
+    tx.prepare_cached(
+        "UPDATE tenants SET deletion_reported = max(coalesce(deletion_reported, ?2), ?2) WHERE id = ?1 AND state = \
+         'deleted'",
+    )?
+    .execute(params![id.as_str(), now])?;
+    Ok(())
+}
+
+/// Brings a deleted tenant back whose file is in its place, to the state it was in: a suspended one is
+/// suspended for the same reason, and one in quarantine is looked at when it is next asked for.
+/// Deletions from before `restored` are history from now on. `false` if it was not deleted.
+pub fn reinstate(tx: &Transaction, id: &TenantId, restored: Millis) -> Sql<bool> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE tenants SET state = coalesce(state_before, 'active'), state_before = NULL, reason = reason_before, \
+             reason_before = NULL, faults = 0, retry_at = iif(state_before = 'quarantined', ?2, NULL), deleted = NULL, \
+             deletion_reported = NULL, purge_after = NULL, purged = NULL, restored = max(coalesce(restored, ?2), ?2) WHERE id = ?1 AND state = \
+             'deleted'",
+        )?
+        .execute(params![id.as_str(), restored])?;
     Ok(changed == 1)
 }
 

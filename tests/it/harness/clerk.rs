@@ -67,6 +67,8 @@ pub struct World {
     pub overcount: u64,
     /// Leaves these out of lists, although they exist.
     pub unlisted: Vec<String>,
+    /// The next list is made up at once, and answered when [`Clerk::let_go`] says so.
+    pub hold_list: bool,
     /// Told when an answer is held back, and when it may go.
     slow: Arc<[Notify; 2]>,
 }
@@ -114,8 +116,14 @@ impl Clerk {
 
     /// Waits until a slow answer is asked for, and lets it go.
     pub async fn let_go(&self) {
+        self.let_go_after(async {}).await;
+    }
+
+    /// The same, with something to do meanwhile.
+    pub async fn let_go_after(&self, meanwhile: impl Future<Output = ()>) {
         let slow = self.world.lock().slow.clone();
         slow[0].notified().await;
+        meanwhile.await;
         slow[1].notify_one();
     }
 
@@ -190,8 +198,8 @@ fn decode(query: Option<&str>) -> BTreeMap<String, Vec<String>> {
     found
 }
 
-async fn list(State(world): Shared, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
-    if let Err(answer) = enter(&world, format!("/users?{}", query.clone().unwrap_or_default()), &headers).await {
+async fn list(State(shared): Shared, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+    if let Err(answer) = enter(&shared, format!("/users?{}", query.clone().unwrap_or_default()), &headers).await {
         return answer;
     }
     let query = decode(query.as_deref());
@@ -206,41 +214,50 @@ async fn list(State(world): Shared, RawQuery(query): RawQuery, headers: HeaderMa
             return error(StatusCode::UNPROCESSABLE_ENTITY, "form_param_value_invalid", &format!("order_by {other:?}"));
         }
     };
-    let mut world = world.lock();
-    let mut users: Vec<&Value> = world.users.iter().collect();
-    users.retain(|user| !world.unlisted.iter().any(|id| user["id"] == **id));
-    if let Some(ids) = query.get("user_id") {
-        if ids.len() > 100 {
-            return error(StatusCode::UNPROCESSABLE_ENTITY, "form_param_exceeds_allowed_size", "at most 100 ids");
-        }
-        users = world.users.iter().filter(|user| ids.iter().any(|id| user["id"] == **id)).collect();
-    }
-    if !ascending {
-        users.reverse();
-    }
-    if let Some(after) = first("starting_after").filter(|_| !world.circular) {
-        if offset > 0 {
-            return error(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "form_param_value_invalid",
-                "starting_after with an offset",
-            );
-        }
-        let Some(at) = users.iter().position(|user| user["id"] == after) else {
-            if world.lenient {
-                return Json(json!([])).into_response();
+    let (page, held) = {
+        let mut world = shared.lock();
+        let mut users: Vec<&Value> = world.users.iter().collect();
+        users.retain(|user| !world.unlisted.iter().any(|id| user["id"] == **id));
+        if let Some(ids) = query.get("user_id") {
+            if ids.len() > 100 {
+                return error(StatusCode::UNPROCESSABLE_ENTITY, "form_param_exceeds_allowed_size", "at most 100 ids");
             }
-            return error(StatusCode::NOT_FOUND, "resource_not_found", "no such cursor");
-        };
-        users.drain(..=at);
+            users = world.users.iter().filter(|user| ids.iter().any(|id| user["id"] == **id)).collect();
+        }
+        if !ascending {
+            users.reverse();
+        }
+        if let Some(after) = first("starting_after").filter(|_| !world.circular) {
+            if offset > 0 {
+                return error(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "form_param_value_invalid",
+                    "starting_after with an offset",
+                );
+            }
+            let Some(at) = users.iter().position(|user| user["id"] == after) else {
+                if world.lenient {
+                    return Json(json!([])).into_response();
+                }
+                return error(StatusCode::NOT_FOUND, "resource_not_found", "no such cursor");
+            };
+            users.drain(..=at);
+        }
+        let limit = world.short.map_or(limit, |short| short.min(limit));
+        let page: Vec<Value> = users.into_iter().skip(offset).take(limit).cloned().collect();
+        let (listed, vanish) =
+            (page.iter().map(|user| &user["id"]).collect::<Vec<_>>(), std::mem::take(&mut world.vanish));
+        let (gone, left) = vanish.into_iter().partition(|id| listed.iter().any(|listed| *listed == id));
+        let gone: Vec<String> = gone;
+        world.vanish = left;
+        world.users.retain(|user| !gone.iter().any(|id| user["id"] == **id));
+        let held = std::mem::take(&mut world.hold_list).then(|| world.slow.clone());
+        (page, held)
+    };
+    if let Some(slow) = held {
+        slow[0].notify_one();
+        slow[1].notified().await;
     }
-    let limit = world.short.map_or(limit, |short| short.min(limit));
-    let page: Vec<Value> = users.into_iter().skip(offset).take(limit).cloned().collect();
-    let (listed, vanish) = (page.iter().map(|user| &user["id"]).collect::<Vec<_>>(), std::mem::take(&mut world.vanish));
-    let (gone, left) = vanish.into_iter().partition(|id| listed.iter().any(|listed| *listed == id));
-    let gone: Vec<String> = gone;
-    world.vanish = left;
-    world.users.retain(|user| !gone.iter().any(|id| user["id"] == **id));
     Json(page).into_response()
 }
 
