@@ -37,7 +37,8 @@ impl NoteId {
     }
 
     /// A new id that sorts after all this process made before, in the same millisecond too and even
-    /// if the clock is set back: a client that posts twice in a row finds its notes in that order.
+    /// if the clock is set back: a client that posts twice in a row finds its notes in that order. What
+    /// other processes made, with a clock that was ahead, is looked at where a note is added.
     pub fn generate(now: Millis) -> Self {
         static NEWEST: Mutex<(Millis, [u8; RANDOM_LETTERS])> = Mutex::new((0, [b'z'; RANDOM_LETTERS]));
         let random = random_letters();
@@ -62,6 +63,12 @@ impl NoteId {
         Self(id)
     }
 
+    /// The next id in order: one that sorts right after this one. `None` after the last there can be.
+    pub fn successor(&self) -> Option<Self> {
+        let mut letters = self.0.as_bytes().get(PREFIX.len()..)?.to_vec();
+        count_up(&mut letters).then(|| Self(PREFIX.chars().chain(letters.into_iter().map(char::from)).collect()))
+    }
+
     /// The id as it stands on the wire.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -76,14 +83,19 @@ fn random_letters() -> [u8; RANDOM_LETTERS] {
 
 /// The next letters in order; none after the last.
 fn successor(mut letters: [u8; RANDOM_LETTERS]) -> Option<[u8; RANDOM_LETTERS]> {
+    count_up(&mut letters).then_some(letters)
+}
+
+/// Makes letters the next in order. `false` after the last, which begins anew.
+fn count_up(letters: &mut [u8]) -> bool {
     for letter in letters.iter_mut().rev() {
         if *letter < b'z' {
             *letter += 1;
-            return Some(letters);
+            return true;
         }
         *letter = b'a';
     }
-    None
+    false
 }
 
 /// A note as it is in the database, borrowed from the row.
@@ -210,6 +222,14 @@ mod tests {
         assert!(ids.is_sorted_by(|a, b| a < b));
         assert_eq!(successor(*b"aaaaazz"), Some(*b"aaaabaa"));
         assert_eq!(successor(*b"zzzzzzz"), None);
+    }
+
+    #[test]
+    fn an_id_has_a_successor_that_sorts_after_it() {
+        let next = |id: &str| NoteId::parse(id).unwrap().successor();
+        assert_eq!(next("note_aaaaaaaaaaaaaaaa"), NoteId::parse("note_aaaaaaaaaaaaaaab"));
+        assert_eq!(next("note_nzzzzzzzzzzzzzzz"), NoteId::parse("note_oaaaaaaaaaaaaaaa"));
+        assert_eq!(next("note_zzzzzzzzzzzzzzzz"), None);
     }
 
     #[test]

@@ -50,11 +50,32 @@ pub fn list(conn: &Connection, page: &Page) -> Sql<Vec<u8>> {
     Ok(json)
 }
 
-/// Adds a note and returns its id.
+/// Adds a note and returns its id, which sorts after all that are there: also after those that a clock made
+/// which was ahead, or whoever reads on from a cursor would never see the new one.
 pub fn insert(tx: &Transaction, text: &str, now: Millis) -> Sql<NoteId> {
+    let id = NoteId::generate(now);
+    // One statement, since it is the rule: the look ahead is at the page that the insert goes to. `{` comes
+    // after `z`: what else may be called `note_` is nobody's cursor.
+    let inserted = tx
+        .prepare_cached(
+            "INSERT INTO notes (id, text, created, updated) SELECT ?1, ?2, ?3, ?3 WHERE NOT EXISTS (SELECT 1 FROM notes \
+             WHERE id >= ?1 AND id < 'note_{')",
+        )?
+        .execute(params![id.as_str(), text, now])?;
+    if inserted == 1 { Ok(id) } else { insert_after_newest(tx, text, now) }
+}
+
+/// The same where the newest note is one of a time to come.
+fn insert_after_newest(tx: &Transaction, text: &str, now: Millis) -> Sql<NoteId> {
+    let newest: Option<String> = tx
+        .prepare_cached("SELECT id FROM notes WHERE id < 'note_{' ORDER BY id DESC LIMIT 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let mut next = newest.and_then(|id| NoteId::parse(&id)).and_then(|id| id.successor());
     let mut statement = tx.prepare_cached("INSERT INTO notes (id, text, created, updated) VALUES (?1, ?2, ?3, ?3)")?;
     loop {
-        let id = NoteId::generate(now);
+        // Without one, the last is no id of ours or the last of all, and there is nothing to come after.
+        let id = next.take().unwrap_or_else(|| NoteId::generate(now));
         match statement.execute(params![id.as_str(), text, now]) {
             Ok(_) => return Ok(id),
             // Taken: another one will not be. Other constraints are the schema's own business.

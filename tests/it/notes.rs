@@ -266,3 +266,41 @@ async fn every_answer_has_a_request_id_and_a_harmless_one_of_the_callers_is_kept
     assert_eq!(b.json()["request_id"], b.header("x-request-id"), "the body names it too");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn new_notes_sort_after_those_of_a_clock_that_was_ahead() {
+    let server = Server::start().await;
+    // As a server wrote it whose clock was thirty years ahead; and one whose random letters are used up.
+    for (user, newest) in [("ada", "note_nzzzzzzzzaaaaaaa"), ("ben", "note_nzzzzzzzzzzzzzzz")] {
+        let (tenant, _) = server.app.store().lease_or_create(&user.parse().unwrap()).await.unwrap();
+        let insert = "INSERT INTO notes VALUES (?1, 'ahead', 0, 0)";
+        tenant.write(move |tx| Ok(tx.execute(insert, [newest])?)).await.unwrap();
+        let mut cursor = newest.to_owned();
+        for number in 0..3 {
+            let id = server.client.note(user, &number.to_string()).await;
+            assert!(id > cursor, "{id} after {cursor}");
+            let page = server.client.get(&format!("/{user}?cursor={cursor}")).await.expect(200).json();
+            assert_eq!(page["notes"].as_array().unwrap().len(), 1, "{page}");
+            cursor = id;
+        }
+    }
+    // Whom that does not concern has ids of now.
+    let id = server.client.note("eve", "x").await;
+    assert!(id.as_str() < "note_nzzzzzzzz", "{id}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn notes_with_ids_of_another_making_keep_nobody_from_adding_more() {
+    let server = Server::start().await;
+    let (tenant, _) = server.app.store().lease_or_create(&"ada".parse().unwrap()).await.unwrap();
+    for foreign in ["zebra", "note_zzz", "note_zzzzzzzzzzzzzzzz", "note_zzzzzzzzzzzzzzzz-copy", "1"] {
+        let insert = "INSERT INTO notes VALUES (?1, 'x', 0, 0)";
+        tenant.write(move |tx| Ok(tx.execute(insert, [foreign])?)).await.unwrap();
+        for _ in 0..2 {
+            server.client.note("ada", "y").await;
+        }
+    }
+    drop(tenant);
+    server.stop().await;
+}
