@@ -36,13 +36,15 @@ use std::{
 use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction};
 
+pub(super) use self::job::{breaks, guarded};
 use self::{
     batch::Outcome,
-    job::{Call, Job, breaks, guarded},
+    job::{Call, Job},
 };
 use super::{
     deadline::{Cut, Deadline},
     open::{self, Locking},
+    reading,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -186,7 +188,7 @@ impl Combiner {
         let mut held = self.conn.try_lock()?;
         let conn = held.conn.as_ref()?;
         self.deadline.set(Some(self.limits.inline.min(self.limits.statement)));
-        let result = guarded(|| work(conn));
+        let result = reading::read(conn, work);
         if let Some(error) = result.as_ref().err().filter(|e| breaks(e)) {
             self.broke(&mut held, error);
         }
@@ -473,6 +475,6 @@ impl Drop for Run {
     }
 }
 
-fn lost() -> Error {
+pub(super) fn lost() -> Error {
     Error::new(ErrorKind::Unavailable, "the database was closed before it answered; the outcome is unknown")
 }

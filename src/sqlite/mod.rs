@@ -1,7 +1,7 @@
 //! SQLite as this project uses it: how a file is opened ([`open`]), how it is migrated
 //! ([`migrate`]), who may write to it and how writes share a commit ([`combine`]), pools of readers
-//! ([`pool`]), how long statements may run ([`deadline`]), and what is durable ([`flush`]). Knows
-//! nothing of tenants, users or HTTP.
+//! ([`pool`]), what keeps reads from writing ([`reading`]), how long statements may run
+//! ([`deadline`]), and what is durable ([`flush`]). Knows nothing of tenants, users or HTTP.
 
 mod alone;
 pub mod combine;
@@ -10,3 +10,4 @@ pub mod flush;
 pub mod migrate;
 pub mod open;
 pub mod pool;
+pub mod reading;

@@ -10,7 +10,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig, ffi, limits::Limit};
 
-use super::{alone, deadline::Deadline, flush};
+use super::{alone, deadline::Deadline, flush, reading};
 use crate::error::{Error, ErrorKind, Result};
 
 /// SQLite's page size, in bytes: its default, and what the template and quotas count in.
@@ -194,6 +194,7 @@ pub fn configure(conn: &Connection, options: &Options, deadline: &Deadline) -> R
     conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     persist_wal(conn)?;
     watch_wal(conn);
+    reading::watch(conn)?;
     deadline.watch(conn)
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    sqlite::open,
+    sqlite::{open, reading},
     telemetry::{carried, carried_along},
 };
 
@@ -37,6 +37,12 @@ impl Tenant {
     /// take microseconds; what may take longer goes to [`read_long`](Self::read_long). One that has run
     /// for two milliseconds is stopped and run again from its start on another thread, so `work` may be
     /// called twice.
+    ///
+    /// It cannot write, not to a temporary table either: [`write`](Self::write) does. A transaction that
+    /// `work` begins and does not end is ended for it.
+    ///
+    /// # Errors
+    /// What `work` returned; or [`ErrorKind::Internal`] if it tried to write, and then nothing was written.
     pub async fn read<T, F>(&self, work: F) -> Result<T>
     where
         F: Fn(&Connection) -> Result<T> + Send + 'static,
@@ -47,10 +53,10 @@ impl Tenant {
     }
 
     /// Runs a read that may take long, up to `limit`, on a connection apart: writes and short reads
-    /// of the same tenant go on meanwhile.
+    /// of the same tenant go on meanwhile. Like [`read`](Self::read), it cannot write.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] after `limit`; [`ErrorKind::Busy`] if too many such reads run.
+    /// As [`read`](Self::read); [`ErrorKind::Timeout`] after `limit`; [`ErrorKind::Busy`] if too many such reads run.
     pub async fn read_long<T, F>(&self, limit: Duration, work: F) -> Result<T>
     where
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -68,7 +74,7 @@ impl Tenant {
         let done = inner.long.run(move || {
             let apart = Apart::take(lease)?;
             apart.limit(limit);
-            let result = work(apart.conn()?);
+            let result = reading::read(apart.conn()?, work);
             let cut = apart.was_cut();
             drop((apart, turn));
             match result {

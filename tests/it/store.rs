@@ -2,25 +2,25 @@
 
 use std::{fs, time::Duration};
 
-use cubby::{ErrorKind, Store, Tenant, TenantId};
+use cubby::{ErrorKind, Store, StoreOptions, Tenant, TenantId};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{Process, Server, eventually};
+use crate::harness::{self, Process, Server, eventually};
 
 fn id(name: &str) -> TenantId {
     name.parse().unwrap()
 }
 
-/// Marks the open connection: the mark is gone when it is closed. Not by a write, which keeps its
-/// lease for a moment after its answer.
+/// Marks the open connection: the mark, a setting of its own, is gone when it is closed. Not by a write,
+/// which keeps its lease for a moment after its answer.
 async fn mark(tenant: &Tenant) {
-    tenant.read(|conn| Ok(conn.execute_batch("CREATE TEMP TABLE mark (x)")?)).await.unwrap();
+    tenant.read(|conn| Ok(conn.execute_batch("PRAGMA cache_size = 4321")?)).await.unwrap();
 }
 
 async fn is_marked(tenant: &Tenant) -> bool {
-    let sql = "SELECT count(*) FROM temp.sqlite_schema WHERE name = 'mark'";
-    tenant.read(|conn| Ok(conn.query_row(sql, [], |row| row.get::<_, i64>(0))?)).await.unwrap() == 1
+    let sql = "PRAGMA cache_size";
+    tenant.read(|conn| Ok(conn.query_row(sql, [], |row| row.get::<_, i64>(0))?)).await.unwrap() == 4321
 }
 
 async fn open(store: &Store, name: &str) -> Tenant {
@@ -180,4 +180,68 @@ async fn readiness_tells_how_much_is_open() {
     let ready = server.client.get("/readyz").await.expect(200).json();
     assert_eq!((&ready["status"], &ready["open"], &ready["capacity"]), (&json!("ready"), &json!(1), &json!(7)));
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_read_cannot_write_and_leaves_the_connection_clean() {
+    let folder = TempDir::new().unwrap();
+    let store = Store::open(StoreOptions::new(folder.path())).unwrap();
+    let (tenant, _) = store.lease_or_create(&"ada".parse().unwrap()).await.unwrap();
+    let insert = "INSERT INTO notes VALUES (hex(randomblob(16)), 'x', 0, 0)";
+    let attempts = [
+        insert.to_owned(),
+        format!("BEGIN; {insert}; COMMIT"),
+        format!("BEGIN; {insert}"),
+        "CREATE TABLE more (x)".to_owned(),
+        "DROP TABLE notes".to_owned(),
+        "CREATE TEMP TABLE more (x)".to_owned(),
+        "PRAGMA user_version = 99".to_owned(),
+        format!("PRAGMA query_only = OFF; {insert}"),
+        format!("SAVEPOINT a; {insert}; RELEASE a"),
+    ];
+    for sql in attempts {
+        for (swallow, long) in [(false, false), (true, false), (false, true), (true, true)] {
+            let text = sql.clone();
+            let work = move |conn: &cubby::rusqlite::Connection| match conn.execute_batch(&text) {
+                Err(_) if swallow => Ok(()),
+                result => Ok(result?),
+            };
+            let result = match long {
+                false => tenant.read(work).await,
+                true => tenant.read_long(Duration::from_secs(60), work).await,
+            };
+            // On a connection that reads only, each statement is refused by itself, and that may be hidden.
+            if let Err(error) = result {
+                assert_eq!(error.kind(), ErrorKind::Internal, "{sql}: {error}");
+                assert!(error.message().contains("Tenant::write"), "{sql}: {error}");
+            } else {
+                assert!(swallow && long, "{sql}");
+            }
+            // And the next one finds nothing of it.
+            let state = |conn: &cubby::rusqlite::Connection| {
+                let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+                let notes: i64 = conn.query_row("SELECT count(*) FROM notes", [], |row| row.get(0))?;
+                Ok((conn.is_autocommit(), version, notes))
+            };
+            assert_eq!(tenant.read(state).await.unwrap(), (true, 2, 0), "{sql}");
+            assert_eq!(tenant.read_long(Duration::from_secs(60), state).await.unwrap(), (true, 2, 0), "{sql}");
+        }
+    }
+    // A transaction of its own is a reader's right, and one it forgets is ended for it.
+    for long in [false, true] {
+        let work = |conn: &cubby::rusqlite::Connection| {
+            conn.execute_batch("BEGIN")?;
+            Ok(conn.query_row("SELECT count(*) FROM notes", [], |row| row.get::<_, i64>(0))?)
+        };
+        let count = match long {
+            false => tenant.read(work).await,
+            true => tenant.read_long(Duration::from_secs(60), work).await,
+        };
+        assert_eq!(count.unwrap(), 0);
+        assert!(tenant.read(|conn| Ok(conn.is_autocommit())).await.unwrap());
+        assert!(tenant.read_long(Duration::from_secs(60), |conn| Ok(conn.is_autocommit())).await.unwrap());
+    }
+    tenant.write(move |tx| Ok(tx.execute(insert, [])?)).await.unwrap();
+    drop(tenant);
+    store.close(tokio::time::Instant::now() + harness::PATIENCE).await;
 }

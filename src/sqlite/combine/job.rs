@@ -5,7 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rusqlite::{Connection, Transaction};
 use tokio::sync::oneshot;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    sqlite::reading,
+};
 
 /// What waits in the queue.
 pub enum Job {
@@ -56,7 +59,7 @@ where
             // that others may need, for as long as all of them take.
             return None;
         }
-        let result = guarded(|| work(conn));
+        let result = reading::read(conn, work);
         let broken = result.as_ref().err().filter(|e| breaks(e)).cloned();
         // A receiver that is gone is a client that is gone.
         let _ = self.reply.send(result);
