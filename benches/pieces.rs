@@ -222,6 +222,7 @@ mod cold {
             options: &options,
             limits: &limits,
             suspect: false,
+            applying: &|| Ok(()),
         };
         bencher.bench_local(|| {
             let no_thread: Spawn = Box::new(|_| unreachable!("the connection is free"));

@@ -11,6 +11,7 @@ use cubby::{
     Store, StoreOptions, TenantId,
     catalog::{model::Profile, queries},
     rusqlite::{Connection, MAIN_DB},
+    sqlite::open::Options,
     tenants::template::Template,
 };
 
@@ -57,7 +58,7 @@ impl Noted {
 pub async fn run(data: &Path, count: u32, note: Option<u32>) {
     let started = Instant::now();
     let store = Store::open(StoreOptions::new(data)).unwrap();
-    let (template, layout) = (Template::build(store.schema()).unwrap(), store.layout());
+    let (template, layout) = (Template::build(store.schema(), &Options::default()).unwrap(), store.layout());
     let (now, version) = (store.clock().now(), store.schema().version());
     let next = AtomicU32::new(0);
     std::thread::scope(|scope| {

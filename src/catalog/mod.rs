@@ -22,7 +22,7 @@ use crate::{
         combine::{Combiner, Limits},
         deadline::Deadline,
         flush,
-        migrate::{Applied, Schema},
+        migrate::{Applied, Schema, Step, user_version},
         open::{self, Locking, Options},
         pool::{self, Pool},
     },
@@ -69,6 +69,15 @@ impl Catalog {
             ))
             .with_source(e)
         })?;
+        let found = user_version(&conn)?;
+        if found > schema.version() {
+            return Err(Error::config(format!(
+                "the catalog {} is version {found}, made by a newer program than this one, which knows version {}: \
+                 start the newer one, or restore a backup from before. Nothing was changed",
+                path.display(),
+                schema.version()
+            )));
+        }
         if let Applied::From(version) = schema.apply(&mut conn, false, |_| Ok(()))? {
             tracing::info!(from = version, to = schema.version(), "catalog migrated");
         }
@@ -161,6 +170,19 @@ impl Catalog {
         self.writer.with(|conn| {
             let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
             queries::set_current_schema(&tx, digest)?;
+            Ok(tx.commit()?)
+        })
+    }
+
+    /// Notes which migrations have run on tenants' files; see [`queries::migrations::add_applied`]. On this
+    /// thread, as [`set_current_schema`](Self::set_current_schema).
+    pub fn note_applied(&self, steps: &[Step]) -> Result<()> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        self.writer.with(|conn| {
+            let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+            queries::migrations::add_applied(&tx, steps)?;
             Ok(tx.commit()?)
         })
     }

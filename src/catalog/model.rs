@@ -120,7 +120,8 @@ pub struct Row {
     pub state: State,
     /// Why suspended or quarantined.
     pub reason: Option<String>,
-    /// Failed attempts to open since the last good one.
+    /// How often in a row it was quarantined: since an operator resumed it, or it served well for as long as
+    /// it had been kept out.
     pub faults: u32,
     /// When a quarantined tenant is tried again; none: when an operator says so.
     pub retry_at: Option<Millis>,

@@ -7,6 +7,7 @@ use crate::tenants::id::TenantId;
 
 pub mod deliveries;
 pub mod departed;
+pub mod migrations;
 pub mod runs;
 
 type Sql<T> = rusqlite::Result<T>;
@@ -30,7 +31,7 @@ pub struct Gate {
     pub state: State,
     /// Why, when not active.
     pub reason: Option<String>,
-    /// Failed attempts to open.
+    /// How often in a row it was quarantined.
     pub faults: u32,
     /// When a quarantined one is tried again.
     pub retry_at: Option<Millis>,
@@ -38,22 +39,31 @@ pub struct Gate {
     pub last_seen: Option<Millis>,
     /// The size of its file, then.
     pub bytes: Option<u64>,
+    /// When its quarantines of before are forgotten, if it is out of them.
+    pub healthy_at: Option<Millis>,
+    /// The schema of the program that quarantined it.
+    pub quarantine_digest: Option<i64>,
 }
 
 /// The few columns that decide whether a tenant may be opened.
 pub fn gate(conn: &Connection, id: &TenantId) -> Sql<Option<Gate>> {
-    conn.prepare_cached("SELECT state, reason, faults, retry_at, last_seen, bytes FROM tenants WHERE id = ?1")?
-        .query_row([id.as_str()], |row| {
-            Ok(Gate {
-                state: state(row, 0)?,
-                reason: row.get(1)?,
-                faults: row.get(2)?,
-                retry_at: row.get(3)?,
-                last_seen: row.get(4)?,
-                bytes: row.get::<_, Option<i64>>(5)?.and_then(|n| u64::try_from(n).ok()),
-            })
+    conn.prepare_cached(
+        "SELECT state, reason, faults, retry_at, last_seen, bytes, healthy_at, quarantine_digest FROM tenants WHERE id \
+         = ?1",
+    )?
+    .query_row([id.as_str()], |row| {
+        Ok(Gate {
+            state: state(row, 0)?,
+            reason: row.get(1)?,
+            faults: row.get(2)?,
+            retry_at: row.get(3)?,
+            last_seen: row.get(4)?,
+            bytes: row.get::<_, Option<i64>>(5)?.and_then(|n| u64::try_from(n).ok()),
+            healthy_at: row.get(6)?,
+            quarantine_digest: row.get(7)?,
         })
-        .optional()
+    })
+    .optional()
 }
 
 /// Up to `limit` tenants after `after` in the order of ids, in one state or in any.
@@ -145,15 +155,27 @@ pub fn set_profile(tx: &Transaction, id: &TenantId, profile: &Profile) -> Sql<bo
     Ok(changed == 1)
 }
 
-/// Makes a tenant active that is not deleted, forgetting why it was not. A deleted one comes back by
+/// Makes a tenant active that is not deleted, forgetting why it was not and how often. A deleted one comes back by
 /// [`departed::reinstate`] alone.
 pub fn activate(tx: &Transaction, id: &TenantId) -> Sql<bool> {
     let changed = tx
         .prepare_cached(
-            "UPDATE tenants SET state = 'active', reason = NULL, faults = 0, retry_at = NULL WHERE id = ?1 AND state \
-             <> 'deleted'",
+            "UPDATE tenants SET state = 'active', reason = NULL, faults = 0, retry_at = NULL, healthy_at = NULL, \
+             quarantine_digest = NULL WHERE id = ?1 AND state <> 'deleted'",
         )?
         .execute([id.as_str()])?;
+    Ok(changed == 1)
+}
+
+/// Lets a tenant out of quarantine whose file could be opened. How often it was in is remembered: what an
+/// open does not read may be damaged still. If nothing happens until `healthy_at`, it is forgotten.
+pub fn release(tx: &Transaction, id: &TenantId, healthy_at: Millis) -> Sql<bool> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE tenants SET state = 'active', reason = NULL, retry_at = NULL, healthy_at = ?2, quarantine_digest = \
+             NULL WHERE id = ?1 AND state = 'quarantined'",
+        )?
+        .execute(params![id.as_str(), healthy_at])?;
     Ok(changed == 1)
 }
 
@@ -167,14 +189,28 @@ pub fn suspend(tx: &Transaction, id: &TenantId, reason: &str) -> Sql<bool> {
     Ok(changed == 1)
 }
 
-/// Quarantines a tenant, to be tried again at `retry_at`.
-pub fn quarantine(tx: &Transaction, id: &TenantId, reason: &str, retry_at: Option<Millis>) -> Sql<bool> {
+/// A quarantine.
+#[derive(Debug, Clone)]
+pub struct Quarantine {
+    /// Why.
+    pub reason: String,
+    /// When it is tried again.
+    pub retry_at: Millis,
+    /// How often in a row it is quarantined now.
+    pub faults: u32,
+    /// The schema of the program that tried.
+    pub digest: i64,
+}
+
+/// Quarantines a tenant.
+pub fn quarantine(tx: &Transaction, id: &TenantId, quarantine: &Quarantine) -> Sql<bool> {
+    let Quarantine { reason, retry_at, faults, digest } = quarantine;
     let changed = tx
         .prepare_cached(
-            "UPDATE tenants SET state = 'quarantined', reason = ?2, retry_at = ?3, faults = faults + 1 WHERE id = ?1 \
-             AND state IN ('active', 'quarantined')",
+            "UPDATE tenants SET state = 'quarantined', reason = ?2, retry_at = ?3, faults = ?4, quarantine_digest = ?5, \
+             healthy_at = NULL WHERE id = ?1 AND state IN ('active', 'quarantined')",
         )?
-        .execute(params![id.as_str(), reason, retry_at])?;
+        .execute(params![id.as_str(), reason, retry_at, faults, digest])?;
     Ok(changed == 1)
 }
 

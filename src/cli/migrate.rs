@@ -16,12 +16,13 @@ use crate::{
 };
 
 pub const EXAMPLES: &str = "Examples:
-  cubby migrate --all --dry-run       how many files are behind
+  cubby migrate --all --dry-run       how many files are behind; tries some of each schema on copies
   cubby migrate --all                 migrate them; interrupted, it goes on where it stopped
   cubby migrate user_2abc user_2def   just these
 
 Exit code: 0 if all are at the newest schema, 1 if some failed. A file that fails is left as it was
-and its user is quarantined; `cubby tenants show ID` has the reason.";
+and its user is quarantined; `cubby tenants show ID` has the reason. Migrations that do not belong to
+the data folder, or would fail for every user, are refused before any file is touched: exit code 2.";
 
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("which").required(true)))]
@@ -34,7 +35,7 @@ pub struct Command {
     #[arg(long, group = "which")]
     all: bool,
 
-    /// Only say what would be done
+    /// Only say what would be done, and try it on copies: of those named, else of the largest few of each schema
     #[arg(long)]
     dry_run: bool,
 
@@ -69,11 +70,7 @@ async fn execute(store: &Store, command: &Command) -> Result<ExitCode> {
         false => command.ids.len() as u64,
     };
     if command.dry_run {
-        match command.json {
-            true => print_json(&json!({"schema": version, "behind": total, "dry_run": true}))?,
-            false => println!("{total} to be looked at for schema {version}; nothing was changed"),
-        }
-        return Ok(ExitCode::SUCCESS);
+        return dry_run(store, command, total).await;
     }
 
     let bar = ProgressBar::new(total).with_style(
@@ -115,12 +112,51 @@ async fn execute(store: &Store, command: &Command) -> Result<ExitCode> {
     report(store, &tally, command.json)
 }
 
+/// Files of each schema that a dry run tries, where it may choose: the largest.
+const TRIED: u32 = 8;
+
+/// Tries on copies of some files what would be done to all.
+async fn dry_run(store: &Store, command: &Command, total: u64) -> Result<ExitCode> {
+    let ids = match command.all {
+        true => store.sample_behind(TRIED).await?,
+        false => command.ids.clone(),
+    };
+    let tried = ids.len();
+    let mut failed = Vec::new();
+    for id in ids {
+        if let Err(error) = store.try_migration(&id).await {
+            failed.push((id, error.detail()));
+        }
+    }
+    let version = store.schema().version();
+    if command.json {
+        let failed = failures(store, &failed);
+        print_json(&json!({"schema": version, "behind": total, "dry_run": true, "tried": tried, "failed": failed}))?;
+    } else {
+        println!(
+            "{total} to be looked at for schema {version}; tried on copies of {tried}, of which {} failed; nothing was \
+             changed",
+            failed.len()
+        );
+        list(store, &failed);
+    }
+    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn failures(store: &Store, failed: &[(TenantId, String)]) -> Vec<serde_json::Value> {
+    failed.iter().map(|(id, why)| json!({"id": id, "file": store.layout().tenant(id), "error": why})).collect()
+}
+
+fn list(store: &Store, failed: &[(TenantId, String)]) {
+    for (id, why) in failed {
+        println!("  {id} ({}): {why}", store.layout().tenant(id).display());
+    }
+}
+
 fn report(store: &Store, tally: &Tally, json: bool) -> Result<ExitCode> {
     let version = store.schema().version();
-    let file = |id| store.layout().tenant(id);
     if json {
-        let failed: Vec<_> =
-            tally.failed.iter().map(|(id, why)| json!({"id": id, "file": file(id), "error": why})).collect();
+        let failed = failures(store, &tally.failed);
         print_json(&json!({
             "schema": version, "migrated": tally.migrated, "already_current": tally.current, "failed": failed,
             "interrupted": tally.interrupted,
@@ -132,9 +168,7 @@ fn report(store: &Store, tally: &Tally, json: bool) -> Result<ExitCode> {
             tally.current,
             tally.failed.len()
         );
-        for (id, why) in &tally.failed {
-            println!("  {id} ({}): {why}", file(id).display());
-        }
+        list(store, &tally.failed);
         if tally.interrupted {
             println!("interrupted; run it again to go on");
         }

@@ -4,12 +4,23 @@
 //! migrations, the history and `user_version` in **one** transaction, so that a file has the old
 //! schema or the new one and never half. `user_version` equal to [`Schema::version`] is the fast
 //! path: one pragma instead of refinery's table work.
+//!
+//! Bounds that are there for requests (the quota, the longest statement and value) are lifted meanwhile:
+//! the operator wrote the migration, and one that fails keeps its user out.
 
-use std::path::Path;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use parking_lot::Mutex;
 use refinery::{Migration, Runner};
 use refinery_core::traits::sync::{Migrate, Query, Transaction};
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{
+    Connection, TransactionBehavior,
+    hooks::{AuthAction, AuthContext, Authorization, TransactionOperation},
+};
 use sha2::{Digest, Sha256};
 
 use super::open;
@@ -21,6 +32,53 @@ pub struct Schema {
     migrations: Vec<Migration>,
     version: i32,
     digest: i64,
+    folder: Option<PathBuf>,
+}
+
+/// One migration, by what tells it from others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Its version.
+    pub version: i32,
+    /// Its name, without the version.
+    pub name: String,
+    /// refinery's, of version, name and SQL.
+    pub checksum: u64,
+}
+
+impl Step {
+    /// Reads one from the columns version, name and checksum.
+    pub fn from_row(row: &rusqlite::Row) -> rusqlite::Result<Self> {
+        let checksum: String = row.get(2)?;
+        let checksum = checksum.parse().map_err(|e: std::num::ParseIntError| unreadable(2, e.into()))?;
+        Ok(Self { version: row.get(0)?, name: row.get(1)?, checksum })
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "V{}__{}", self.version, self.name)
+    }
+}
+
+/// Why a schema cannot go on from the migrations that have run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mismatch {
+    /// Nothing of what ran is in it; this was the first.
+    Other(Step),
+    /// It ends before this one, the newest that ran.
+    Older(Step),
+    /// This one ran, and is not in it.
+    Missing(Step),
+    /// This one ran, and is another now.
+    Edited(Step),
+    /// `late` has not run, and `newest` has, which comes after it.
+    Late {
+        /// The one that has not run.
+        late: Step,
+        /// The newest that has.
+        newest: Step,
+    },
 }
 
 /// What [`Schema::apply`] did.
@@ -53,7 +111,7 @@ impl Schema {
         }
         let digest = hash.finalize();
         let digest = i64::from_be_bytes(std::array::from_fn(|i| digest[i]));
-        Ok(Self { migrations, version, digest })
+        Ok(Self { migrations, version, digest, folder: None })
     }
 
     /// A schema from a folder of `V<version>__<name>.sql` files.
@@ -64,8 +122,14 @@ impl Schema {
         if !folder.is_dir() {
             return Err(Error::config(format!("migrations: {} is not a folder", folder.display())));
         }
-        Self::new(refinery::load_sql_migrations(folder).map_err(explain)?)
-            .map_err(|e| Error::config(format!("migrations in {}: {}", folder.display(), e.message())))
+        let schema = Self::new(refinery::load_sql_migrations(folder).map_err(explain)?)
+            .map_err(|e| Error::config(format!("migrations in {}: {}", folder.display(), e.message())))?;
+        Ok(Self { folder: Some(folder.to_owned()), ..schema })
+    }
+
+    /// The folder it was read from, if it was.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
     }
 
     /// The newest version, which is also the `user_version` of a migrated file.
@@ -79,19 +143,47 @@ impl Schema {
         self.digest
     }
 
-    /// The first `version` migrations: an older schema, for tests of the upgrade.
+    /// The migrations up to `version`: an older schema.
     pub fn up_to(&self, version: i32) -> Result<Self> {
         Self::new(self.migrations.iter().filter(|m| m.version() <= version).cloned().collect())
     }
 
-    /// Runs what is missing, in one transaction, then calls `finish` in that same transaction.
+    /// Its migrations, in the order of their versions.
+    pub fn steps(&self) -> Vec<Step> {
+        let step = |m: &Migration| Step { version: m.version(), name: m.name().to_owned(), checksum: m.checksum() };
+        self.migrations.iter().map(step).collect()
+    }
+
+    /// Whether every file that had some of `applied` can be brought to this schema.
+    pub fn continues(&self, applied: &[Step]) -> std::result::Result<(), Mismatch> {
+        let (Some(first), Some(newest)) = (applied.first(), applied.last()) else { return Ok(()) };
+        let steps = self.steps();
+        let now = |ran: &Step| steps.iter().find(|step| step.version == ran.version);
+        let renamed = |ran: &Step| now(ran).is_none_or(|step| step.name != ran.name);
+        if applied.iter().all(|ran| now(ran) != Some(ran)) && renamed(first) {
+            return Err(Mismatch::Other(first.clone()));
+        }
+        for ran in applied {
+            match now(ran) {
+                Some(step) if step == ran => {}
+                Some(step) if step.name == ran.name => return Err(Mismatch::Edited(ran.clone())),
+                None if ran.version > self.version => return Err(Mismatch::Older(newest.clone())),
+                Some(_) | None => return Err(Mismatch::Missing(ran.clone())),
+            }
+        }
+        let late = steps.into_iter().find(|step| step.version < newest.version && !applied.contains(step));
+        late.map_or(Ok(()), |late| Err(Mismatch::Late { late, newest: newest.clone() }))
+    }
+
+    /// Runs what is missing, in one transaction, then calls `finish` in that same transaction, right before
+    /// it is committed.
     ///
     /// `verify` runs refinery's check of the history even when `user_version` is already right.
     pub fn apply(
         &self,
         conn: &mut Connection,
         verify: bool,
-        finish: impl FnOnce(&rusqlite::Transaction) -> rusqlite::Result<()>,
+        finish: impl FnOnce(&rusqlite::Transaction) -> Result<()>,
     ) -> Result<Applied> {
         let found = user_version(conn)?;
         if found > self.version {
@@ -110,9 +202,12 @@ impl Schema {
         // does nothing inside a transaction (<https://sqlite.org/lang_altertable.html>). The check
         // before the commit catches what was broken meanwhile.
         conn.execute_batch("PRAGMA foreign_keys=OFF")?;
-        let result = self.run(conn, finish);
+        let bounds = open::Bounds::lift(conn)?;
+        let result = self.run(conn, &bounds, finish);
+        let restored = bounds.restore(conn);
         conn.execute_batch("PRAGMA foreign_keys=ON")?;
         result?;
+        restored?;
         open::confirm(conn)?;
         Ok(if found == self.version { Applied::Nothing } else { Applied::From(found) })
     }
@@ -120,18 +215,30 @@ impl Schema {
     fn run(
         &self,
         conn: &mut Connection,
-        finish: impl FnOnce(&rusqlite::Transaction) -> rusqlite::Result<()>,
+        bounds: &open::Bounds,
+        finish: impl FnOnce(&rusqlite::Transaction) -> Result<()>,
     ) -> Result<()> {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut target = InTransaction { tx, failed: None };
+        let mut target = InTransaction { tx, failed: None, forbidden: Arc::default() };
         let ran = Runner::new(&self.migrations).set_grouped(true).run(&mut target);
-        ran.map_err(|error| failed(error, self.name_of(target.failed.as_deref())))?;
+        if let Err(error) = ran {
+            let forbidden = target.forbidden.lock().take();
+            return Err(failed(error, self.name_of(target.failed.as_deref()), forbidden));
+        }
         let tx = target.tx;
-        if tx.is_autocommit() {
-            // The file may hold half a migration now: nothing here can take that back.
+        let long: Option<String> = {
+            let mut statement = tx.prepare("SELECT name FROM sqlite_schema WHERE octet_length(sql) > ?1")?;
+            let mut rows = statement.query([bounds.sql_length()])?;
+            rows.next()?.map(|row| row.get(0)).transpose()?
+        };
+        if let Some(name) = long {
+            // SQLite parses it again at each open.
             return Err(Error::new(
                 ErrorKind::Quarantined,
-                "a migration ended the transaction it runs in: remove COMMIT, ROLLBACK and END from it",
+                format!(
+                    "the statement that creates {name} is longer than {} bytes, its comments included; shorten it",
+                    bounds.sql_length()
+                ),
             ));
         }
         let broken: Option<String> = {
@@ -161,8 +268,19 @@ pub fn user_version(conn: &Connection) -> Result<i32> {
     Ok(conn.query_row("PRAGMA user_version", [], |row| row.get(0))?)
 }
 
+/// The migrations that a file has had, by its own history.
+pub fn history(conn: &Connection) -> Result<Vec<Step>> {
+    let sql = "SELECT version, name, checksum FROM refinery_schema_history ORDER BY version";
+    let steps = conn.prepare(sql)?.query_map([], Step::from_row)?.collect::<rusqlite::Result<_>>()?;
+    Ok(steps)
+}
+
+fn unreadable(column: usize, error: Box<dyn std::error::Error + Send + Sync>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error)
+}
+
 /// A migration that fails quarantines the tenant; a disk that fails under it does not.
-fn failed(error: refinery::Error, migration: Option<String>) -> Error {
+fn failed(error: refinery::Error, migration: Option<String>, forbidden: Option<String>) -> Error {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(cause) = next {
         if let Some(sqlite) = cause.downcast_ref::<rusqlite::Error>() {
@@ -171,7 +289,8 @@ fn failed(error: refinery::Error, migration: Option<String>) -> Error {
                 return Error::new(kind, message).with_source(error);
             }
             if let Some(migration) = migration {
-                return Error::new(ErrorKind::Quarantined, format!("migration {migration} failed: {}", reason(sqlite)));
+                let why = forbidden.unwrap_or_else(|| reason(sqlite));
+                return Error::new(ErrorKind::Quarantined, format!("migration {migration} failed: {why}"));
             }
         }
         next = cause.source();
@@ -207,6 +326,41 @@ struct InTransaction<'c> {
     tx: rusqlite::Transaction<'c>,
     /// The SQL that failed: refinery's error does not say which migration it was.
     failed: Option<String>,
+    /// Why, if it is what no migration may do.
+    forbidden: Arc<Mutex<Option<String>>>,
+}
+
+/// What no migration may do. The file would have half of it after a failure, or could not be opened again.
+fn forbidden(action: AuthAction) -> Option<String> {
+    match action {
+        AuthAction::Transaction { operation } => {
+            let word = match operation {
+                TransactionOperation::Begin => "BEGIN",
+                TransactionOperation::Rollback => "ROLLBACK",
+                _ => "COMMIT (or END)",
+            };
+            Some(format!("it says {word}; the transaction it runs in must not be ended, remove that"))
+        }
+        AuthAction::Pragma { pragma_name, pragma_value: Some(value) } => {
+            let pragma = pragma_name.to_ascii_lowercase();
+            let kept = match pragma.as_str() {
+                "application_id" | "locking_mode" | "query_only" => true,
+                "journal_mode" => !value.eq_ignore_ascii_case("wal"),
+                _ => false,
+            };
+            kept.then(|| format!("it sets PRAGMA {pragma}, which is the server's; remove that"))
+        }
+        AuthAction::Insert { table_name }
+        | AuthAction::Update { table_name, .. }
+        | AuthAction::Delete { table_name }
+        | AuthAction::DropTable { table_name }
+        | AuthAction::AlterTable { table_name, .. }
+            if table_name.starts_with("cubby_") =>
+        {
+            Some(format!("it changes the table {table_name}, which is the server's; remove that"))
+        }
+        _ => None,
+    }
 }
 
 impl Transaction for InTransaction<'_> {
@@ -214,19 +368,29 @@ impl Transaction for InTransaction<'_> {
 
     fn execute<'a, T: Iterator<Item = &'a str>>(&mut self, queries: T) -> Result<usize, Self::Error> {
         let mut count = 0;
+        let why = self.forbidden.clone();
+        self.tx.authorizer(Some(move |context: AuthContext<'_>| match forbidden(context.action) {
+            Some(reason) => {
+                *why.lock() = Some(reason);
+                Authorization::Deny
+            }
+            None => Authorization::Allow,
+        }))?;
+        let mut ran = Ok(());
         for query in queries {
-            self.tx.execute_batch(query).inspect_err(|_| self.failed = Some(query.to_owned()))?;
+            ran = self.tx.execute_batch(query).inspect_err(|_| self.failed = Some(query.to_owned()));
+            if ran.is_err() {
+                break;
+            }
             count += 1;
         }
-        Ok(count)
+        self.tx.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)?;
+        ran.map(|()| count)
     }
 }
 
 impl Query<Vec<Migration>> for InTransaction<'_> {
     fn query(&mut self, query: &str) -> Result<Vec<Migration>, Self::Error> {
-        let unreadable = |column, error: Box<dyn std::error::Error + Send + Sync>| {
-            rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error)
-        };
         let mut statement = self.tx.prepare(query)?;
         let rows = statement.query_map([], |row| {
             let applied_on: String = row.get(2)?;

@@ -1,11 +1,12 @@
 //! SQLite as this project uses it: how a file is opened ([`open`]), how it is migrated
 //! ([`migrate`]), who may write to it and how writes share a commit ([`combine`]), pools of readers
-//! ([`pool`]), what keeps reads from writing ([`reading`]), how long statements may run
+//! ([`pool`]), rows to try a migration on ([`fill`]), what keeps reads from writing ([`reading`]), how long statements may run
 //! ([`deadline`]), and what is durable ([`flush`]). Knows nothing of tenants, users or HTTP.
 
 mod alone;
 pub mod combine;
 pub mod deadline;
+pub mod fill;
 pub mod flush;
 pub mod migrate;
 pub mod open;

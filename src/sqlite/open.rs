@@ -133,7 +133,23 @@ pub fn abandon(conn: Connection) {
     drop(conn);
 }
 
-/// A database in memory, for templates.
+/// A database in memory that accepts and refuses what a file opened with `options` does.
+pub fn in_memory_like(options: &Options) -> Result<Connection> {
+    let conn = in_memory()?;
+    restrict(&conn, options)?;
+    Ok(conn)
+}
+
+/// Rewrites a database in memory without free space.
+pub fn compact(conn: &Connection) -> Result<()> {
+    // It is attached under another name meanwhile.
+    let before = conn.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 1)?;
+    let result = conn.execute_batch("VACUUM");
+    conn.set_limit(Limit::SQLITE_LIMIT_ATTACHED, before)?;
+    Ok(result?)
+}
+
+/// A database in memory.
 pub fn in_memory() -> Result<Connection> {
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     Ok(Connection::open_in_memory()?)
@@ -175,10 +191,19 @@ pub fn configure(conn: &Connection, options: &Options, deadline: &Deadline) -> R
             conn.execute_batch(&format!("PRAGMA {pragma}={value}"))?;
         }
     }
+    restrict(conn, options)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    persist_wal(conn)?;
+    watch_wal(conn);
+    reading::watch(conn)?;
+    deadline.watch(conn)
+}
+
+/// What is refused, and how much is accepted.
+fn restrict(conn: &Connection, options: &Options) -> Result<()> {
     conn.execute_batch("PRAGMA cell_size_check=ON")?;
     if options.max_bytes > 0 {
-        let pages = options.max_bytes.div_ceil(PAGE_SIZE);
-        conn.query_row(&format!("PRAGMA max_page_count={pages}"), [], |_| Ok(()))?;
+        set_max_pages(conn, i64::try_from(options.max_bytes.div_ceil(PAGE_SIZE)).unwrap_or(MOST_PAGES))?;
     }
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, true)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
@@ -190,12 +215,53 @@ pub fn configure(conn: &Connection, options: &Options, deadline: &Deadline) -> R
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
     conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, i32::try_from(options.max_value_bytes).unwrap_or(i32::MAX))?;
-    conn.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, 100_000)?;
-    conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
-    persist_wal(conn)?;
-    watch_wal(conn);
-    reading::watch(conn)?;
-    deadline.watch(conn)
+    conn.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, SQL_LENGTH)?;
+    Ok(())
+}
+
+/// The longest statement of a request, in bytes.
+const SQL_LENGTH: i32 = 100_000;
+
+/// The bounds of a connection, while they are lifted.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    sql_length: i32,
+    length: i32,
+    pages: i64,
+}
+
+impl Bounds {
+    /// Lifts them as far as SQLite lets one.
+    pub fn lift(conn: &Connection) -> Result<Self> {
+        Ok(Self {
+            sql_length: conn.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, i32::MAX)?,
+            length: conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, i32::MAX)?,
+            pages: {
+                let pages = conn.query_row("PRAGMA max_page_count", [], |row| row.get(0))?;
+                set_max_pages(conn, MOST_PAGES)?;
+                pages
+            },
+        })
+    }
+
+    /// Puts them back. A file that has grown beyond its bound meanwhile cannot grow further.
+    pub fn restore(self, conn: &Connection) -> Result<()> {
+        conn.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, self.sql_length)?;
+        conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, self.length)?;
+        set_max_pages(conn, self.pages)
+    }
+
+    /// The longest statement otherwise, in bytes.
+    pub fn sql_length(&self) -> i32 {
+        self.sql_length
+    }
+}
+
+/// The most that SQLite can number (<https://sqlite.org/limits.html#max_page_count>).
+const MOST_PAGES: i64 = 0xffff_fffe;
+
+fn set_max_pages(conn: &Connection, pages: i64) -> Result<()> {
+    Ok(conn.query_row(&format!("PRAGMA max_page_count={pages}"), [], |_| Ok(()))?)
 }
 
 /// Looks whether the file is one of ours and in WAL mode, before anything is written to it.

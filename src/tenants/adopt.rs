@@ -95,7 +95,7 @@ impl Store {
         let placed =
             copy_as(&database, &copy, new).and_then(|()| self.swap_and_commit(&copy, &place, &card, new, from, author));
         // What was replaced, or a copy that came to nothing.
-        let cleared = files::remove(&copy);
+        let cleared = files::discard(&copy);
         placed?;
         cleared?;
         files::erase(&source)?;

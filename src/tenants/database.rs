@@ -79,6 +79,8 @@ pub struct Recipe<'a> {
     pub limits: &'a Limits,
     /// Whether to look for damage although it was closed well.
     pub suspect: bool,
+    /// Called when migrations have run and before they are committed.
+    pub applying: &'a dyn Fn() -> Result<()>,
 }
 
 /// How long a file is looked at for damage after an unclean stop: it is a request that waits. Some
@@ -147,10 +149,7 @@ fn inspect(recipe: &Recipe, conn: &mut Connection) -> Result<Applied> {
         // The digest stands for every migration, and so for the version too.
         return Ok(Applied::Nothing);
     }
-    recipe.schema.apply(conn, true, |tx| {
-        tx.execute("UPDATE cubby_meta SET schema_digest = ?1", [recipe.schema.digest()])?;
-        Ok(())
-    })
+    template::upgrade_noting(conn, recipe.schema, recipe.applying)
 }
 
 impl Opened {

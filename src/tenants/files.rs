@@ -170,6 +170,11 @@ pub fn erase(places: &Places) -> Result<()> {
     Ok(())
 }
 
+/// Removes a database in `tmp/` and what belongs to it.
+pub(super) fn discard(path: &Path) -> Result<()> {
+    [path.to_owned(), wal_of(path), shm_of(path)].iter().try_for_each(|file| remove(file).map(drop))
+}
+
 /// Whether anything of a tenant is in either place: its database or a write-ahead log that is not empty.
 pub fn remains(places: &Places) -> Result<bool> {
     for path in [&places.live, &places.trashed] {

@@ -9,7 +9,7 @@ use rusqlite::Transaction;
 use tokio::time::Instant;
 
 use super::{
-    database::{self, Database, Recipe},
+    database::{Database, Recipe},
     files::{self, Location, Placed},
     id::TenantId,
     path::Places,
@@ -203,7 +203,6 @@ impl Store {
     fn migrate_held(&self, hold: &Hold<Database>) -> Result<Option<i32>> {
         let id = hold.id().clone();
         Self::close_held(hold);
-        let schema = &self.inner.schema;
         let options = self.sqlite_options();
         let path = self.layout().tenant(&id);
         let row = self.catalog().read(|conn| queries::find(conn, &id))?.ok_or_else(Error::unknown_tenant)?;
@@ -211,35 +210,13 @@ impl Store {
             // Its file is in the trash, and is migrated when it is back and used.
             return Err(deleted(&id));
         }
-        let recipe = Recipe {
-            id: &id,
-            path: &path,
-            schema,
-            options: &options,
-            limits: &self.inner.options.limits,
-            suspect: row.state == State::Quarantined,
-        };
-        let opened = match database::open_file(&recipe) {
-            Ok(opened) => opened,
-            Err(error) => {
-                if matches!(error.kind(), ErrorKind::Quarantined | ErrorKind::Damaged) {
-                    let (target, reason) = (id.clone(), error.detail());
-                    tracing::error!(tenant = %id, file = %path.display(), reason, "quarantined");
-                    self.catalog().write_blocking(move |tx| queries::quarantine(tx, &target, &reason, None))?;
-                }
-                return Err(error);
-            }
-        };
+        let noted = || self.note_applied();
+        let recipe = Recipe { applying: &noted, ..self.recipe(&id, &path, &options, row.state == State::Quarantined) };
+        let opened = self.open_or_quarantine(&recipe)?;
         let applied = opened.applied;
         opened.close()?;
-        let version = schema.version();
-        let mended = row.state == State::Quarantined;
-        self.catalog().write_blocking(move |tx| {
-            if mended {
-                queries::activate(tx, &id)?;
-            }
-            queries::set_schema(tx, &id, version)
-        })?;
+        let version = self.inner.schema.version();
+        self.catalog().write_blocking(move |tx| queries::set_schema(tx, &id, version))?;
         Ok(match applied {
             Applied::From(version) => Some(version),
             Applied::Nothing => None,

@@ -46,6 +46,7 @@ pub mod lifecycle;
 pub mod lock;
 mod long;
 pub mod path;
+mod rehearsal;
 pub mod retention;
 pub mod slots;
 pub mod store;

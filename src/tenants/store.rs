@@ -1,5 +1,6 @@
 //! The LRU of open tenants: finds, opens, creates and evicts.
 
+mod known;
 mod opening;
 
 use std::{
@@ -21,6 +22,7 @@ use super::{
     lock::FolderLock,
     long::LongReads,
     path::Layout,
+    rehearsal::rehearse,
     retention::SteadyClock,
     slots::{Acquired, Eviction, Hold, Slots, Starved, Tick},
     template::Template,
@@ -108,6 +110,8 @@ pub(super) struct Inner {
     pub(super) schema: Schema,
     pub(super) options: StoreOptions,
     template: Template,
+    /// Whether the catalog knows that the migrations of `schema` have run on files of this folder.
+    noted: AtomicBool,
     budget: Arc<Budget>,
     /// Readers apart from their tenants' own connection, all tenants together.
     pub(super) long: LongReads,
@@ -149,12 +153,20 @@ impl Store {
             Some(schema) => schema.clone(),
             None => shipped_schema()?,
         };
-        let template = Template::build(&schema)?;
+        let template = Template::build(&schema, &sqlite_options(&options))?;
         let layout = Layout::prepare(&options.data)?;
         let lock = FolderLock::take(&layout.lock())?;
         files::sweep_tmp(&layout)?;
         let catalog = Catalog::open(&layout.catalog())?;
+        let applied = known::check(&catalog, &layout, &schema, options.schema.is_none())?;
+        for doubt in rehearse(&schema, &sqlite_options(&options), &applied)? {
+            tracing::warn!(
+                doubt,
+                "migrations failed on rows that were made up; `cubby migrate --all --dry-run` tries them on real ones"
+            );
+        }
         catalog.set_current_schema(schema.digest())?;
+        let noted = applied == schema.steps();
         let descriptors = descriptors_for(options.max_open)?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -163,6 +175,7 @@ impl Store {
                 slots: Slots::new(),
                 schema,
                 template,
+                noted: AtomicBool::new(noted),
                 budget: Budget::new(descriptors),
                 long: LongReads::new(options.long_reads)?,
                 sightings: Mutex::default(),
@@ -257,13 +270,7 @@ impl Store {
     }
 
     pub(super) fn sqlite_options(&self) -> Options {
-        let options = &self.inner.options;
-        Options {
-            max_bytes: options.quota,
-            max_value_bytes: options.max_value_bytes,
-            cache_kib: options.cache_kib,
-            ..Options::default()
-        }
+        sqlite_options(&self.inner.options)
     }
 
     /// Descriptors for one tenant more, closing the least recently used for it if need be.
@@ -407,6 +414,15 @@ impl Store {
             tracing::error!(error = %error, "the catalog was closed without emptying its write-ahead log");
         }
         left
+    }
+}
+
+fn sqlite_options(options: &StoreOptions) -> Options {
+    Options {
+        max_bytes: options.quota,
+        max_value_bytes: options.max_value_bytes,
+        cache_kib: options.cache_kib,
+        ..Options::default()
     }
 }
 

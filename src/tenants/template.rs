@@ -7,7 +7,10 @@ use super::id::TenantId;
 use crate::{
     clock::Millis,
     error::{Error, Result},
-    sqlite::{migrate::Schema, open},
+    sqlite::{
+        migrate::{Applied, Schema},
+        open::{self, Options},
+    },
 };
 
 /// Marks a file as a Cubby tenant (`application_id`, <https://sqlite.org/fileformat2.html>): "CuBt".
@@ -26,24 +29,12 @@ const FORMAT_VERSIONS: std::ops::RangeInclusive<usize> = 18..=19;
 const WAL: u8 = 2;
 
 impl Template {
-    /// Runs every migration of `schema` on an empty database.
-    pub fn build(schema: &Schema) -> Result<Self> {
-        let mut conn = open::in_memory()?;
-        conn.pragma_update(None, "application_id", APPLICATION_ID)?;
-        conn.execute_batch(
-            // One row: whose file this is. The catalog can be rebuilt from it.
-            "CREATE TABLE cubby_meta (one INTEGER PRIMARY KEY CHECK (one = 1), tenant TEXT NOT NULL, created INTEGER \
-             NOT NULL, schema_digest INTEGER NOT NULL) STRICT",
-        )?;
-        schema
-            .apply(&mut conn, false, |tx| {
-                tx.execute("INSERT INTO cubby_meta VALUES (1, '', 0, ?1)", [schema.digest()])?;
-                Ok(())
-            })
-            .map_err(|e| {
-                Error::config(format!("the tenant migrations do not run on an empty database: {}", e.message()))
-            })?;
-        conn.execute_batch("VACUUM")?;
+    /// Runs every migration of `schema` on an empty database, with the settings and bounds of `options`.
+    pub fn build(schema: &Schema, options: &Options) -> Result<Self> {
+        let conn = blank(schema, options).map_err(|e| {
+            Error::config(format!("the tenant migrations do not run on an empty database: {}", e.message()))
+        })?;
+        open::compact(&conn)?;
         let tables = conn
             .prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?
             .query_map([], |row| row.get(0))?
@@ -69,6 +60,39 @@ impl Template {
         Ok(image)
     }
 }
+
+/// A tenant's database in memory, with no name yet and nothing in it but what the migrations put there.
+pub(super) fn blank(schema: &Schema, options: &Options) -> Result<Connection> {
+    let mut conn = open::in_memory_like(options)?;
+    conn.pragma_update(None, "application_id", APPLICATION_ID)?;
+    conn.execute_batch(
+        // One row: whose file this is. The catalog can be rebuilt from it.
+        "CREATE TABLE cubby_meta (one INTEGER PRIMARY KEY CHECK (one = 1), tenant TEXT NOT NULL, created INTEGER \
+         NOT NULL, schema_digest INTEGER NOT NULL) STRICT; INSERT INTO cubby_meta VALUES (1, '', 0, 0)",
+    )?;
+    upgrade(&mut conn, schema)?;
+    Ok(conn)
+}
+
+/// Brings an open file, or a database in memory, to a schema.
+pub(super) fn upgrade(conn: &mut Connection, schema: &Schema) -> Result<Applied> {
+    upgrade_noting(conn, schema, || Ok(()))
+}
+
+/// The same, and calls `applying` before what ran is committed.
+pub(super) fn upgrade_noting(
+    conn: &mut Connection,
+    schema: &Schema,
+    applying: impl FnOnce() -> Result<()>,
+) -> Result<Applied> {
+    schema.apply(conn, true, |tx| {
+        tx.execute("UPDATE cubby_meta SET schema_digest = ?1", [schema.digest()])?;
+        applying()
+    })
+}
+
+/// Tables that are there in every file, whatever its schema.
+pub(super) const BOOKKEEPING: [&str; 2] = ["cubby_meta", "refinery_schema_history"];
 
 /// What a tenant's file says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

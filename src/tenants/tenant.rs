@@ -154,7 +154,7 @@ impl Store {
             if let Some(database) = hold.open() {
                 database.abandon();
             }
-            store.record_quarantine(hold.id(), 0, &cause);
+            store.record_quarantine(hold.id(), &cause);
         }));
         if let Err(error) = task.await {
             tracing::error!(tenant = %id, error = %error, "quarantine did not finish");

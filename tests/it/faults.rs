@@ -3,12 +3,16 @@
 use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
 use cubby::{
     ErrorKind, Store, StoreOptions, TenantId,
+    clock::Clock,
     sqlite::{
         combine::{Combiner, Limits, Spawn},
         flush,
@@ -148,6 +152,74 @@ async fn a_mended_file_leaves_quarantine_by_resume() {
     server.client.get("/bad").await.expect(503);
     server.app.store().resume(&id("bad")).await.unwrap();
     assert_eq!(server.client.texts("bad").await.len(), 60);
+    server.stop().await;
+}
+
+/// A server with a clock of its own, whose user `bad` has a note that `quick_check` finds nothing wrong with
+/// and that cannot be read.
+async fn with_unreadable_note(folder: &Path) -> (Server, Arc<AtomicI64>) {
+    let now = Arc::new(AtomicI64::new(1_900_000_000_000));
+    let told = now.clone();
+    let mut options = StoreOptions::new(folder);
+    options.clock = Clock::new(move || told.load(Ordering::SeqCst));
+    let store = Store::open(options).unwrap();
+    let (tenant, _) = store.lease_or_create(&id("bad")).await.unwrap();
+    let unreadable = "INSERT INTO notes VALUES ('note_aaaaaaaaaaaaaaaa', CAST(x'ff' AS TEXT), 0, 0)";
+    tenant.write(move |tx| Ok(tx.execute(unreadable, [])?)).await.unwrap();
+    drop(tenant);
+    (Server::over(store, &[]).await, now)
+}
+
+/// Asks until the quarantine is known, and how long it is to last.
+async fn quarantined_for(server: &Server, now: &AtomicI64) -> i64 {
+    eventually("quarantined", async || server.client.get("/bad").await.expect(503).code() == "quarantined").await;
+    let row = server.app.store().find(&id("bad")).await.unwrap().unwrap();
+    row.retry_at.unwrap() - now.load(Ordering::SeqCst)
+}
+
+#[tokio::test]
+async fn damage_that_only_reads_meet_is_tried_again_ever_less_often() {
+    let folder = TempDir::new().unwrap();
+    let (server, now) = with_unreadable_note(folder.path()).await;
+    let mut waits = Vec::new();
+    for _ in 0..14 {
+        let wait = quarantined_for(&server, &now).await;
+        waits.push(wait / 1000);
+        now.fetch_add(wait, Ordering::SeqCst);
+    }
+    assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3600, 3600, 3600]);
+    // An operator's word is a new beginning.
+    server.app.store().resume(&id("bad")).await.unwrap();
+    assert_eq!(quarantined_for(&server, &now).await, 2000);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_tenant_that_served_as_long_as_it_was_kept_out_begins_anew() {
+    let folder = TempDir::new().unwrap();
+    let (server, now) = with_unreadable_note(folder.path()).await;
+    for wait in [2000, 4000, 8000] {
+        assert_eq!(quarantined_for(&server, &now).await, wait);
+        now.fetch_add(wait, Ordering::SeqCst);
+    }
+    // Back, and served: what is damaged was not asked for.
+    server.client.post("/bad", json!({"text": "x"})).await.expect(201);
+    now.fetch_add(7999, Ordering::SeqCst);
+    assert_eq!(quarantined_for(&server, &now).await, 16_000, "not long enough");
+    now.fetch_add(16_000, Ordering::SeqCst);
+    server.client.post("/bad", json!({"text": "y"})).await.expect(201);
+    now.fetch_add(16_000, Ordering::SeqCst);
+    assert_eq!(quarantined_for(&server, &now).await, 2000);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_does_not_prolong_a_quarantine() {
+    let folder = TempDir::new().unwrap();
+    let (server, now) = with_unreadable_note(folder.path()).await;
+    quarantined_for(&server, &now).await;
+    now.fetch_sub(365 * 86_400_000, Ordering::SeqCst);
+    server.client.post("/bad", json!({"text": "x"})).await.expect(201);
     server.stop().await;
 }
 

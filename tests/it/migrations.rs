@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::harness::{PATIENCE, Process, Server, cubby, run, stdout};
+use crate::harness::{PATIENCE, Process, Server, cubby, eventually, run, stdout};
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/tenant");
 
@@ -92,7 +92,8 @@ async fn migrate_all_upgrades_every_old_file_and_finds_nothing_to_do_after() {
     let report = |flags: &[&str]| -> Value {
         serde_json::from_str(&stdout(&run(folder.path(), &[&["migrate", "--all", "--json"], flags].concat()))).unwrap()
     };
-    assert_eq!(report(&["--dry-run"]), json!({"schema": 2, "behind": 3, "dry_run": true}));
+    let tried = json!({"schema": 2, "behind": 3, "dry_run": true, "tried": 3, "failed": []});
+    assert_eq!(report(&["--dry-run"]), tried);
     assert_eq!(shown(folder.path(), "ada", &[])["schema_version"], 1, "a dry run changes nothing");
     let done = json!({"schema": 2, "migrated": 3, "already_current": 0, "failed": [], "interrupted": false});
     assert_eq!(report(&[]), done);
@@ -140,11 +141,24 @@ async fn a_migration_that_fails_for_one_of_three_leaves_it_as_it_was_and_the_oth
     let text = stdout(&run(folder.path(), &[&["tenants", "show", "bad"][..], &flags].concat()));
     assert!(text.contains("UNIQUE constraint failed"), "{text}");
 
-    // With the migration gone, it is served as before once an operator says so.
-    run(folder.path(), &["tenants", "resume", "bad"]);
-    let server = Server::on(folder.path(), &[]).await;
-    assert_eq!(server.client.texts("bad").await, ["same", "same"]);
+    // The data mended, it is served at the new schema by itself.
+    mend(folder.path(), "bad");
+    let server = Server::on(folder.path(), &flags).await;
+    server.app.store().resume(&"bad".parse().unwrap()).await.unwrap();
+    assert_eq!(server.client.texts("bad").await, ["same", "same, mended"]);
     server.stop().await;
+}
+
+/// A file as an operator opens it in the `sqlite3` shell, with no server there.
+#[expect(clippy::disallowed_methods, reason = "an operator, who opens files in their own way")]
+fn shell(path: &Path) -> rusqlite::Connection {
+    rusqlite::Connection::open(path).unwrap()
+}
+
+/// Makes two notes of one text differ, in the file itself.
+fn mend(data: &Path, user: &str) {
+    let conn = shell(&file(data, user));
+    conn.execute("UPDATE notes SET text = text || ', mended' WHERE id = (SELECT max(id) FROM notes)", []).unwrap();
 }
 
 #[tokio::test]
@@ -168,68 +182,365 @@ async fn migrate_all_lists_what_failed_and_why_and_goes_on_with_the_others() {
     assert_eq!(shown(folder.path(), "ada", &flags)["schema_version"], 3);
 
     // The data mended, it comes back by the same command.
-    fs::write(custom.path().join(UNIQUE.0), "CREATE INDEX notes_by_text ON notes (text);").unwrap();
-    for _ in 0..2 {
-        run(folder.path(), &[&["migrate", "--all"][..], &flags].concat());
-    }
+    mend(folder.path(), "bad");
+    let report = stdout(&run(folder.path(), &[&["migrate", "--all", "--json"][..], &flags].concat()));
+    assert_eq!(serde_json::from_str::<Value>(&report).unwrap()["migrated"], 1, "{report}");
     assert_eq!(shown(folder.path(), "bad", &flags)["state"], "active");
 }
 
+/// Every command that opens the folder refuses with exit code 2 and all of `parts`, and the files are as
+/// they were; `serve` among them.
+fn refused(data: &Path, users: &[&str], flags: &[&str], parts: &[&str]) {
+    let before: Vec<_> = users.iter().map(|user| fs::read(file(data, user)).unwrap()).collect();
+    let commands: [&[&str]; 6] = [
+        &["serve", "--listen", "127.0.0.1:0"],
+        &["migrate", "--all"],
+        &["migrate", "--all", "--dry-run"],
+        &["tenants", "list"],
+        &["tenants", "create", "somebody"],
+        &["doctor", "--fix"],
+    ];
+    for command in commands {
+        let output = refuse(data, &[command, flags].concat());
+        for part in parts {
+            assert!(output.contains(part), "{command:?}: no {part:?} in {output}");
+        }
+    }
+    let after: Vec<_> = users.iter().map(|user| fs::read(file(data, user)).unwrap()).collect();
+    assert!(before == after, "byte for byte as they were");
+}
+
+/// What a command says that must end with exit code 2. One that serves instead is stopped.
+fn refuse(data: &Path, arguments: &[&str]) -> String {
+    let mut command = cubby();
+    command.args(arguments).arg("--data").arg(data).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut text = String::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        if line.contains("serving on") {
+            child.kill().unwrap();
+        }
+        text.push_str(&line);
+        text.push('\n');
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(2), "{arguments:?}: {text}");
+    text
+}
+
 #[tokio::test]
-async fn an_edited_migration_is_an_error_that_names_it_and_the_user_and_the_file() {
+async fn an_edited_migration_is_refused_at_start_and_named() {
     let folder = folder_with(shipped_schema().unwrap(), &[("ada", &["x"])]).await;
     let edited = fs::read_to_string(format!("{SHIPPED}/V1__notes.sql")).unwrap() + "\n-- a later thought\n";
     let custom = migrations(&[("V1__notes.sql", &edited)]);
     let flags = ["--migrations", custom.path().to_str().unwrap()];
-    let before = fs::read(file(folder.path(), "ada")).unwrap();
-
-    // The version is the same, so only the content can tell: both on the way of a request...
-    let server = Process::start(folder.path(), &flags);
-    assert_eq!(server.client.get("/ada").await.expect(503).code(), "quarantined");
-    let line = server.logged("quarantined").await[0].clone();
-    assert_eq!((&line["tenant"], &line["file"]), (&json!("ada"), &json!(file(folder.path(), "ada"))));
-    assert!(line["reason"].as_str().unwrap().contains("V1__notes"), "{line}");
-    // A user made by the edited one is not concerned.
-    server.client.note("new", "y").await;
-    server.signal("TERM");
-    assert!(server.wait().success());
-    run(folder.path(), &["tenants", "resume", "ada"]);
-
-    // ...and by the command.
-    let output = run(folder.path(), &[&["migrate", "--all", "--json"][..], &flags].concat());
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let failed = report["failed"].as_array().unwrap();
-    assert_eq!((output.status.code(), failed.len(), &failed[0]["id"]), (Some(1), 1, &json!("ada")), "{report}");
-    assert!(failed[0]["error"].as_str().unwrap().contains("V1__notes"), "{report}");
-    assert!(fs::read(file(folder.path(), "ada")).unwrap() == before);
+    refused(folder.path(), &["ada"], &flags, &["V1__notes", "edited", "V3__"]);
+    Server::on(folder.path(), &[]).await.stop().await;
 }
 
 #[tokio::test]
-async fn a_missing_applied_migration_is_an_error_that_names_it() {
+async fn a_missing_applied_migration_is_refused_at_start_and_named() {
     let folder = folder_with(shipped_schema().unwrap(), &[("ada", &["x"])]).await;
-    let custom = migrations(&[("V3__more.sql", "CREATE TABLE more (x) STRICT;")]);
+    let custom = migrations(&[("V3__more.sql", "CREATE TABLE more (x ANY) STRICT;")]);
     fs::remove_file(custom.path().join("V2__idempotency_keys.sql")).unwrap();
-    fs::write(custom.path().join("V3__more.sql"), "CREATE TABLE more (x ANY) STRICT;").unwrap();
     let flags = ["--migrations", custom.path().to_str().unwrap()];
-    let output = run(folder.path(), &[&["migrate", "ada"][..], &flags].concat());
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    refused(folder.path(), &["ada"], &flags, &["V2__idempotency_keys", "missing"]);
+}
+
+#[tokio::test]
+async fn an_older_program_is_refused_at_start_and_told_the_newest_version() {
+    let custom = migrations(&[("V3__more.sql", "CREATE TABLE more (x ANY) STRICT;")]);
+    let folder = folder_with(Schema::from_folder(custom.path()).unwrap(), &[("ada", &["x"])]).await;
+    refused(folder.path(), &["ada"], &[], &["V3__more", "version 2", "--migrations"]);
+    let older = migrations(&[]);
+    refused(
+        folder.path(),
+        &["ada"],
+        &["--migrations", older.path().to_str().unwrap()],
+        &["V3__more", older.path().to_str().unwrap(), "version 2"],
+    );
+}
+
+#[tokio::test]
+async fn a_version_that_fills_a_gap_is_refused_at_start_and_named() {
+    let gap = migrations(&[("V4__more.sql", "CREATE TABLE more (x ANY) STRICT;")]);
+    let folder = folder_with(Schema::from_folder(gap.path()).unwrap(), &[("ada", &["x"])]).await;
+    fs::write(gap.path().join("V3__late.sql"), "CREATE TABLE late (x ANY) STRICT;").unwrap();
+    let flags = ["--migrations", gap.path().to_str().unwrap()];
+    refused(folder.path(), &["ada"], &flags, &["V3__late", "V4__more", "V5__late"]);
+    // With the number it is told to have, it runs.
+    fs::rename(gap.path().join("V3__late.sql"), gap.path().join("V5__late.sql")).unwrap();
+    let server = Server::on(folder.path(), &flags).await;
+    assert_eq!(server.client.texts("ada").await, ["x"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_folder_with_a_schema_of_its_own_is_refused_without_it_and_the_other_way_round() {
+    let custom = TempDir::new().unwrap();
+    let own = "CREATE TABLE notes (id TEXT PRIMARY KEY, text TEXT NOT NULL, created INTEGER NOT NULL, updated INTEGER \
+               NOT NULL, place TEXT) STRICT, WITHOUT ROWID;";
+    fs::write(custom.path().join("V1__places.sql"), own).unwrap();
+    let flags = ["--migrations", custom.path().to_str().unwrap()];
+    let folder = TempDir::new().unwrap();
+    let server = Server::on(folder.path(), &flags).await;
+    server.client.note("ada", "x").await;
+    server.stop().await;
+    refused(folder.path(), &["ada"], &[], &["V1__places", "--migrations", "CUBBY_MIGRATIONS", "--data"]);
+
+    let shipped = folder_with(shipped_schema().unwrap(), &[("ada", &["x"])]).await;
+    refused(shipped.path(), &["ada"], &flags, &["V1__notes", "without --migrations", "--data"]);
+}
+
+#[tokio::test]
+async fn what_was_applied_nowhere_may_be_changed_and_left_out() {
+    let folder = folder_with(shipped_schema().unwrap(), &[("bad", &["same", "same"])]).await;
+    let custom = migrations(&[UNIQUE]);
+    let flags = ["--migrations", custom.path().to_str().unwrap()];
+    let server = Server::on(folder.path(), &flags).await;
+    assert_eq!(server.client.get("/bad").await.expect(503).code(), "quarantined");
+    server.stop().await;
+    // Without it at all: what keeps the user out is no reason any more, and nobody has to wait or say so.
+    let server = Server::on(folder.path(), &[]).await;
+    assert_eq!(server.client.texts("bad").await, ["same", "same"]);
+    server.stop().await;
+    let output = run(folder.path(), &[&["migrate", "--all"][..], &flags].concat());
     assert_eq!(output.status.code(), Some(1));
-    for part in ["ada", "V2__idempotency_keys", file(folder.path(), "ada").to_str().unwrap()] {
-        assert!(text.contains(part), "{text}");
+    fs::write(custom.path().join(UNIQUE.0), "CREATE INDEX notes_by_text ON notes (text);").unwrap();
+    let server = Server::on(folder.path(), &flags).await;
+    assert_eq!(server.client.texts("bad").await, ["same", "same"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn whom_the_command_quarantined_the_server_tries_again_by_itself() {
+    let folder = folder_with(shipped_schema().unwrap(), &[("bad", &["same", "same"])]).await;
+    let custom = migrations(&[UNIQUE]);
+    let flags = ["--migrations", custom.path().to_str().unwrap()];
+    assert_eq!(run(folder.path(), &[&["migrate", "--all"][..], &flags].concat()).status.code(), Some(1));
+    let row = shown(folder.path(), "bad", &flags);
+    assert!(row["retry_at"].is_number(), "{row}");
+    mend(folder.path(), "bad");
+    let server = Server::on(folder.path(), &flags).await;
+    eventually("served again", async || server.client.get("/bad").await.status == 200).await;
+    server.stop().await;
+}
+
+/// A folder as a program left it that did not yet write down which migrations it ran.
+fn forget_what_ran(data: &Path) {
+    let conn = shell(&data.join("catalog.db"));
+    conn.execute("DELETE FROM tenant_migrations", []).unwrap();
+}
+
+#[tokio::test]
+async fn what_ran_before_it_was_written_down_is_read_from_the_files() {
+    let custom = migrations(&[("V3__more.sql", "CREATE TABLE more (x ANY) STRICT;")]);
+    let folder = folder_with(Schema::from_folder(custom.path()).unwrap(), &[("ada", &["x"])]).await;
+    forget_what_ran(folder.path());
+    refused(folder.path(), &["ada"], &[], &["V3__more", "version 2"]);
+    // Nor does a lost catalog make the folder anybody's.
+    for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
+        let _ = fs::remove_file(folder.path().join(name));
+    }
+    let text = refuse(folder.path(), &["doctor", "--rebuild-catalog"]);
+    assert!(text.contains("V3__more"), "{text}");
+    let flags = ["--migrations", custom.path().to_str().unwrap()];
+    stdout(&run(folder.path(), &[&["doctor", "--rebuild-catalog"][..], &flags].concat()));
+    let server = Server::on(folder.path(), &flags).await;
+    assert_eq!(server.client.texts("ada").await, ["x"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_older_schema_of_ones_own_is_upgraded_by_more_of_the_same() {
+    let custom = TempDir::new().unwrap();
+    fs::copy(format!("{SHIPPED}/V1__notes.sql"), custom.path().join("V1__notes.sql")).unwrap();
+    let flags = ["--migrations", custom.path().to_str().unwrap()];
+    let folder = TempDir::new().unwrap();
+    stdout(&run(folder.path(), &[&["tenants", "create", "ada"][..], &flags].concat()));
+    for forgotten in [true, false] {
+        if forgotten {
+            forget_what_ran(folder.path());
+        }
+        stdout(&run(folder.path(), &["migrate", "--all"]));
+        assert_eq!(shown(folder.path(), "ada", &[])["schema_version"], 2);
     }
 }
 
 #[tokio::test]
 async fn a_file_newer_than_the_program_is_refused_untouched() {
-    let custom = migrations(&[("V3__more.sql", "CREATE TABLE more (x ANY) STRICT;")]);
-    let folder = folder_with(Schema::from_folder(custom.path()).unwrap(), &[("ada", &["x"])]).await;
+    let folder = folder_with(shipped_schema().unwrap(), &[("ada", &["x"]), ("ben", &["y"])]).await;
+    // As if put there from the backup of a newer program.
+    let conn = shell(&file(folder.path(), "ada"));
+    conn.execute_batch("UPDATE cubby_meta SET schema_digest = 1; PRAGMA user_version = 3").unwrap();
+    conn.close().unwrap();
     let before = fs::read(file(folder.path(), "ada")).unwrap();
     let server = Server::on(folder.path(), &[]).await;
     assert_eq!(server.client.get("/ada").await.expect(503).code(), "quarantined");
+    assert_eq!(server.client.texts("ben").await, ["y"]);
     let row = server.app.store().find(&"ada".parse().unwrap()).await.unwrap().unwrap();
     assert!(row.reason.as_deref().unwrap().contains("version 3"), "{row:?}");
     server.stop().await;
     assert!(fs::read(file(folder.path(), "ada")).unwrap() == before);
+}
+
+#[tokio::test]
+async fn a_catalog_newer_than_the_program_is_refused_and_named() {
+    let folder = folder_with(shipped_schema().unwrap(), &[("ada", &["x"])]).await;
+    let conn = shell(&folder.path().join("catalog.db"));
+    conn.pragma_update(None, "user_version", 99).unwrap();
+    conn.close().unwrap();
+    refused(folder.path(), &["ada"], &[], &["catalog", "version 99", "newer"]);
+}
+
+/// Migrations that run on an empty database as SQLite comes, and not in a user's file.
+const UNFIT: [(&str, &str, &str); 10] = [
+    ("V3__quoted.sql", r#"UPDATE notes SET text = text WHERE text = "quoted";"#, "quoted"),
+    ("V3__required.sql", "ALTER TABLE notes ADD COLUMN kind TEXT NOT NULL;", "NOT NULL"),
+    ("V3__ends.sql", "CREATE TABLE a (x ANY) STRICT; COMMIT; BEGIN; CREATE TABLE b (x ANY) STRICT;", "COMMIT"),
+    ("V3__ends.sql", "ROLLBACK; BEGIN; CREATE TABLE b (x ANY) STRICT;", "ROLLBACK"),
+    ("V3__ends.sql", "END; CREATE TABLE b (x ANY) STRICT;", "COMMIT"),
+    ("V3__whose.sql", "PRAGMA application_id = 7;", "application_id"),
+    ("V3__mode.sql", "PRAGMA journal_mode = DELETE;", "journal_mode"),
+    ("V3__whose.sql", "UPDATE cubby_meta SET tenant = 'eve';", "cubby_meta"),
+    ("V3__whose.sql", "DROP TABLE cubby_meta;", "cubby_meta"),
+    ("V3__attach.sql", "ATTACH ':memory:' AS more;", "attach"),
+];
+
+#[tokio::test]
+async fn what_would_fail_for_every_user_is_refused_at_start() {
+    let folder = folder_with(shipped_schema().unwrap(), &[("ada", &["x"])]).await;
+    for (name, sql, part) in UNFIT {
+        let custom = migrations(&[(name, sql)]);
+        let flags = ["--migrations", custom.path().to_str().unwrap()];
+        refused(folder.path(), &["ada"], &flags, &[name.trim_end_matches(".sql"), part]);
+    }
+    Server::on(folder.path(), &[]).await.stop().await;
+}
+
+#[tokio::test]
+async fn what_has_run_already_keeps_no_program_from_starting() {
+    let folder = folder_with(shipped_schema().unwrap(), &[("ada", &["x"])]).await;
+    let (name, sql, _) = UNFIT[1];
+    let custom = migrations(&[(name, sql)]);
+    let flags = ["--migrations", custom.path().to_str().unwrap()];
+    // It ran where there were no rows, and cannot be changed any more.
+    let ran = Schema::from_folder(custom.path()).unwrap().steps().pop().unwrap();
+    let conn = shell(&folder.path().join("catalog.db"));
+    let insert = "INSERT INTO tenant_migrations VALUES (?1, ?2, ?3)";
+    conn.execute(insert, (ran.version, ran.name, ran.checksum.to_string())).unwrap();
+    conn.close().unwrap();
+    for more in [None, Some("CREATE TABLE more (x ANY) STRICT;")] {
+        if let Some(sql) = more {
+            fs::write(custom.path().join("V4__more.sql"), sql).unwrap();
+        }
+        let server = Server::on(folder.path(), &flags).await;
+        assert_eq!(server.client.get("/ada").await.expect(503).code(), "quarantined");
+        server.stop().await;
+    }
+    fs::write(custom.path().join("V4__more.sql"), UNFIT[1].1.replace("kind", "kind2")).unwrap();
+    refused(folder.path(), &["ada"], &flags, &["V4__more"]);
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_on_rows_made_up_alone_is_no_reason_not_to_start() {
+    let folder = folder_with(shipped_schema().unwrap(), &[("ada", &["1"])]).await;
+    let custom = migrations(&[(
+        "V3__numbers.sql",
+        "CREATE TABLE numbers (n INTEGER NOT NULL CHECK (n < 10)) STRICT; INSERT INTO numbers SELECT CASE WHEN text \
+         GLOB '[0-9]' THEN CAST(text AS INTEGER) ELSE 99 END FROM notes;",
+    )]);
+    let server = Process::start(folder.path(), &["--migrations", custom.path().to_str().unwrap()]);
+    assert_eq!(server.client.texts("ada").await, ["1"]);
+    let doubts: Vec<_> = server.log().into_iter().filter(|line| line["doubt"].is_string()).collect();
+    assert_eq!(doubts.len(), 2, "from each older version: {doubts:?}");
+    assert!(doubts[0]["doubt"].as_str().unwrap().contains("V3__numbers failed: CHECK"), "{doubts:?}");
+    assert!(doubts[0]["message"].as_str().unwrap().contains("migrate --all --dry-run"), "{doubts:?}");
+    server.signal("TERM");
+    assert!(server.wait().success());
+}
+
+#[tokio::test]
+async fn a_migration_may_be_as_long_as_it_likes() {
+    let rows: Vec<String> = (0..20_000).map(|n| format!("({n}, 'a seed of some length')")).collect();
+    let long = format!(
+        "CREATE TABLE seeds (n INTEGER PRIMARY KEY, text TEXT) STRICT; INSERT INTO seeds VALUES {}; -- {}",
+        rows.join(", "),
+        "x".repeat(20 << 20),
+    );
+    let custom = migrations(&[("V3__seeds.sql", &long)]);
+    let flags = ["--migrations", custom.path().to_str().unwrap()];
+    let folder = folder_with(shipped_schema().unwrap(), &[("ada", &["x"])]).await;
+    let server = Server::on(folder.path(), &flags).await;
+    server.client.note("new", "y").await;
+    assert_eq!(server.client.texts("ada").await, ["x"]);
+    // And the limits of everybody else are what they were.
+    let tenant = server.app.store().lease(&"ada".parse().unwrap()).await.unwrap();
+    let sql = format!("SELECT 1 -- {}", "x".repeat(100_000));
+    tenant.read(move |conn| Ok(conn.query_row(&sql, [], |_| Ok(()))?)).await.unwrap_err();
+    drop(tenant);
+    server.stop().await;
+    // What no file could be read with afterwards is refused all the same.
+    let wide = format!("CREATE TABLE wide (x ANY /* {} */) STRICT;", "x".repeat(100_000));
+    let custom = migrations(&[("V3__seeds.sql", &long), ("V4__wide.sql", &wide)]);
+    refused(folder.path(), &["ada"], &["--migrations", custom.path().to_str().unwrap()], &["100000 bytes"]);
+}
+
+#[tokio::test]
+async fn a_dry_run_tries_on_copies_and_says_what_would_fail() {
+    let folder =
+        folder_with(shipped_schema().unwrap(), &[("ada", &["x"]), ("bad", &["same", "same"]), ("cy", &["y"])]).await;
+    let custom = migrations(&[UNIQUE]);
+    let flags = ["--migrations", custom.path().to_str().unwrap()];
+    let before = fs::read(file(folder.path(), "bad")).unwrap();
+    for which in [&["--all"][..], &["ada", "bad", "cy"]] {
+        let arguments = [&["migrate", "--dry-run", "--json"][..], which, &flags].concat();
+        let output = run(folder.path(), &arguments);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((output.status.code(), &report["behind"], &report["tried"]), (Some(1), &json!(3), &json!(3)));
+        let failed = report["failed"].as_array().unwrap();
+        assert_eq!((failed.len(), &failed[0]["id"]), (1, &json!("bad")), "{report}");
+        let error = failed[0]["error"].as_str().unwrap();
+        assert!(error.contains("V3__unique_texts") && error.contains("UNIQUE constraint failed"), "{error}");
+    }
+    let text = run(folder.path(), &[&["migrate", "--all", "--dry-run"][..], &flags].concat());
+    assert!(String::from_utf8_lossy(&text.stdout).contains("bad ("), "{text:?}");
+    assert!(fs::read(file(folder.path(), "bad")).unwrap() == before, "byte for byte as it was");
+    assert_eq!(fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0, "no copy is left");
+    let row = shown(folder.path(), "bad", &[]);
+    assert_eq!((&row["state"], &row["schema_version"]), (&json!("active"), &json!(2)), "{row}");
+    mend(folder.path(), "bad");
+    stdout(&run(folder.path(), &[&["migrate", "--all", "--dry-run"][..], &flags].concat()));
+}
+
+#[tokio::test]
+async fn a_user_at_the_quota_is_served_after_the_schema_grew() {
+    let folder = TempDir::new().unwrap();
+    let quota = ["--quota", "256KiB"];
+    let server = Server::on(folder.path(), &quota).await;
+    let text = "x".repeat(3000);
+    let mut notes = Vec::new();
+    loop {
+        let reply = server.client.post("/ada", json!({"text": text})).await;
+        match reply.status {
+            201 => notes.push(reply.json()["note"]["id"].as_str().unwrap().to_owned()),
+            _ => break drop(reply.expect(507)),
+        }
+        assert!(notes.len() < 200, "the quota is not kept");
+    }
+    server.stop().await;
+
+    let sql = "CREATE TABLE more (x TEXT NOT NULL, y TEXT NOT NULL) STRICT; INSERT INTO more SELECT text, text FROM \
+               notes; CREATE INDEX more_by_x ON more (x); CREATE INDEX notes_by_updated ON notes (updated);";
+    let custom = migrations(&[("V3__more.sql", sql)]);
+    let flags = [&quota[..], &["--migrations", custom.path().to_str().unwrap()]].concat();
+    let server = Server::on(folder.path(), &flags).await;
+    assert_eq!(server.client.texts("ada").await.len(), notes.len());
+    server.client.get(&format!("/ada/{}", notes[0])).await.expect(200);
+    let refused = server.client.post("/ada", json!({"text": "x".repeat(50_000)})).await.expect(507);
+    assert_eq!(refused.code(), "quota_exceeded");
+    server.client.delete(&format!("/ada/{}", notes[0])).await.expect(200);
+    assert_eq!(server.client.texts("ada").await.len(), notes.len() - 1);
+    server.stop().await;
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ pub fn reinstate(tx: &Transaction, id: &TenantId, restored: Millis) -> Sql<bool>
     let changed = tx
         .prepare_cached(
             "UPDATE tenants SET state = coalesce(state_before, 'active'), state_before = NULL, reason = reason_before, \
-             reason_before = NULL, faults = 0, retry_at = iif(state_before = 'quarantined', ?2, NULL), deleted = NULL, \
+             reason_before = NULL, faults = 0, healthy_at = NULL, quarantine_digest = NULL, retry_at = iif(state_before = 'quarantined', ?2, NULL), deleted = NULL, \
              deletion_reported = NULL, purge_after = NULL, purged = NULL, restored = max(coalesce(restored, ?2), ?2) WHERE id = ?1 AND state = \
              'deleted'",
         )?

@@ -1,6 +1,6 @@
 //! Opening a tenant that is not open: who waits for it, what is made first, and what a failure means.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{path::Path, sync::atomic::Ordering, time::Duration};
 
 use tokio::time::Instant;
 
@@ -12,10 +12,10 @@ use crate::{
     },
     clock::{Millis, millis},
     error::{Error, ErrorKind, Result},
-    sqlite::migrate::Applied,
+    sqlite::{migrate::Applied, open::Options},
     telemetry::carried,
     tenants::{
-        database::{self, Database, Recipe},
+        database::{self, Database, Opened, Recipe},
         files,
         id::TenantId,
         slots::{Acquired, Lease, Opening, Starved},
@@ -84,7 +84,7 @@ impl Store {
                 State::Active => {}
                 State::Deleted => return Err(Error::unknown_tenant()),
                 State::Suspended => return Err(suspended(row.reason.as_deref())),
-                State::Quarantined if row.retry_at.is_some_and(|at| at <= self.now()) => {}
+                State::Quarantined if self.is_due(row) => {}
                 State::Quarantined => return Err(quarantined()),
             },
         }
@@ -101,24 +101,13 @@ impl Store {
             _ => false,
         };
         let options = self.sqlite_options();
-        let recipe = Recipe {
-            id: &id,
-            path: &path,
-            schema: &inner.schema,
-            options: &options,
-            limits: &inner.options.limits,
-            // What put it there may be deeper than what an open reads.
-            suspect: row.as_ref().is_some_and(|row| row.state == State::Quarantined),
-        };
-        let opened = database::open_file(&recipe).map_err(|error| self.failed_to_open(&id, row.as_ref(), error))?;
-        if let Applied::From(version) = opened.applied {
-            tracing::info!(tenant = %id, from = version, to = inner.schema.version(), "migrated");
-        }
-        if row.as_ref().is_some_and(|row| row.state == State::Quarantined) {
-            let healed = id.clone();
-            inner.catalog.write_blocking(move |tx| queries::activate(tx, &healed))?;
-            tracing::info!(tenant = %id, "out of quarantine");
-        }
+        let noted = || self.note_applied();
+        let suspect = row.as_ref().is_some_and(|row| row.state == State::Quarantined);
+        let recipe = Recipe { applying: &noted, ..self.recipe(&id, &path, &options, suspect) };
+        let opened = self.open_or_quarantine(&recipe).map_err(|error| match is_quarantine(&error) {
+            true => quarantined(),
+            false => error,
+        })?;
         let migrated = opened.applied != Applied::Nothing;
         let known_bytes = row.as_ref().and_then(|row| row.bytes);
         let runtime = inner.runtime.clone();
@@ -147,6 +136,7 @@ impl Store {
 
     /// Puts an empty file in place for a tenant that has none. May block.
     pub(in crate::tenants) fn place(&self, id: &TenantId) -> Result<files::Placed> {
+        self.note_applied()?;
         let image = self.inner.template.image(id, self.now())?;
         let placed = files::place(&self.inner.layout, &self.inner.layout.places(id), &image)?;
         if placed == files::Placed::Found {
@@ -155,30 +145,103 @@ impl Store {
         Ok(placed)
     }
 
-    fn failed_to_open(&self, id: &TenantId, row: Option<&queries::Gate>, error: Error) -> Error {
-        self.inner.faults.note(id, self.now(), &error);
-        match error.kind() {
-            ErrorKind::Quarantined | ErrorKind::Damaged => {
-                let faults = row.map_or(0, |row| row.faults);
-                self.record_quarantine(id, faults, &error);
-                quarantined()
-            }
-            _ => error,
-        }
+    /// How a tenant's file is opened, but for [`Recipe::applying`]. `suspect`: it is quarantined, and what put it
+    /// there may be deeper than what an open reads.
+    pub(in crate::tenants) fn recipe<'a>(
+        &'a self,
+        id: &'a TenantId,
+        path: &'a Path,
+        options: &'a Options,
+        suspect: bool,
+    ) -> Recipe<'a> {
+        let inner = &*self.inner;
+        let limits = &inner.options.limits;
+        Recipe { id, path, schema: &inner.schema, options, limits, suspect, applying: &|| Ok(()) }
     }
 
-    pub(in crate::tenants) fn record_quarantine(&self, id: &TenantId, faults: u32, error: &Error) {
-        let wait = RETRY.saturating_mul(2u32.saturating_pow(faults)).min(RETRY_AT_MOST);
-        let retry_at = self.now().saturating_add(millis(wait));
-        let (target, reason) = (id.clone(), error.detail());
+    /// Writes down that the migrations run on files of this folder from now on, so that a program that does
+    /// not have them is refused. Before the first file has them, lest a crash in between leave it unsaid.
+    pub(in crate::tenants) fn note_applied(&self) -> Result<()> {
+        let inner = &*self.inner;
+        if !inner.noted.load(Ordering::Acquire) {
+            let steps = inner.schema.steps();
+            inner.catalog.write_blocking(move |tx| queries::migrations::add_applied(tx, &steps))?;
+            inner.noted.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Opens a file and brings it to the newest schema: for a request, and for the command that does so
+    /// before one comes. What fails quarantines its tenant; what succeeds lets it out.
+    pub(in crate::tenants) fn open_or_quarantine(&self, recipe: &Recipe) -> Result<Opened> {
+        let id = recipe.id;
+        let opened = database::open_file(recipe).inspect_err(|error| {
+            self.inner.faults.note(id, self.now(), error);
+            if is_quarantine(error) {
+                self.record_quarantine(id, error);
+            }
+        })?;
+        if let Applied::From(version) = opened.applied {
+            tracing::info!(tenant = %id, from = version, to = recipe.schema.version(), "migrated");
+        }
+        if recipe.suspect {
+            self.release(id)?;
+        }
+        Ok(opened)
+    }
+
+    /// Whether a quarantined tenant is to be tried again: its time has come, or a program with other
+    /// migrations has.
+    fn is_due(&self, row: &queries::Gate) -> bool {
+        let now = self.now();
+        let latest = now.saturating_add(millis(RETRY_AT_MOST));
+        // Later than that was written by a clock that was ahead.
+        row.retry_at.is_some_and(|at| at <= now || at > latest)
+            || row.quarantine_digest != Some(self.inner.schema.digest())
+    }
+
+    fn release(&self, id: &TenantId) -> Result<()> {
+        let (healed, now) = (id.clone(), self.now());
+        self.inner.catalog.write_blocking(move |tx| {
+            let kept_out = queries::gate(tx, &healed)?.map_or(0, |row| row.faults.saturating_sub(1));
+            queries::release(tx, &healed, now.saturating_add(millis(wait_after(kept_out))))
+        })?;
+        tracing::info!(tenant = %id, "out of quarantine");
+        Ok(())
+    }
+
+    pub(in crate::tenants) fn record_quarantine(&self, id: &TenantId, error: &Error) {
+        let (target, reason, digest, now) = (id.clone(), error.detail(), self.inner.schema.digest(), self.now());
         let file = self.inner.layout.tenant(id);
-        tracing::error!(tenant = %id, file = %file.display(), reason, retry_in = ?wait, "quarantined");
-        let written = self
-            .inner
-            .catalog
-            .write_blocking(move |tx| queries::quarantine(tx, &target, &reason, Some(retry_at)).map(drop));
-        if let Err(error) = written {
-            tracing::error!(tenant = %id, error = %error, "the quarantine could not be written to the catalog");
+        let why = reason.clone();
+        let written = self.inner.catalog.write_blocking(move |tx| {
+            // It has proven healthy if its last quarantine is as long ago as it lasted.
+            let faults = queries::gate(tx, &target)?
+                .filter(|row| row.healthy_at.is_none_or(|at| at > now))
+                .map_or(0, |row| row.faults);
+            let wait = wait_after(faults);
+            let retry_at = now.saturating_add(millis(wait));
+            let faults = faults.saturating_add(1);
+            queries::quarantine(tx, &target, &queries::Quarantine { reason, retry_at, faults, digest })?;
+            Ok(wait)
+        });
+        match written {
+            Ok(wait) => {
+                tracing::error!(tenant = %id, file = %file.display(), reason = why, retry_in = ?wait, "quarantined");
+            }
+            Err(error) => {
+                tracing::error!(tenant = %id, file = %file.display(), reason = why, error = %error, "the quarantine could not be written to the catalog");
+            }
         }
     }
+}
+
+/// How long a tenant is kept out that was quarantined so often in a row before.
+fn wait_after(faults: u32) -> Duration {
+    RETRY.saturating_mul(2u32.saturating_pow(faults)).min(RETRY_AT_MOST)
+}
+
+/// Whether what failed is the file's own fault, or its migration's.
+fn is_quarantine(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Quarantined | ErrorKind::Damaged)
 }

@@ -21,6 +21,7 @@ use std::{
 
 use clap::Parser;
 use cubby::{
+    Store,
     app::App,
     config::{DataConfig, LogConfig, ServeConfig},
 };
@@ -77,7 +78,16 @@ impl Server {
         let data = folder.to_str().unwrap();
         let settings =
             Settings::try_parse_from(["cubby", "--data", data].iter().chain(flags)).expect("flags of a test are legal");
-        let app = App::start(&settings.data, settings.serve).expect("the server starts");
+        Self::of(App::start(&settings.data, settings.serve).expect("the server starts")).await
+    }
+
+    /// Over a store that the test opened, with a clock of its own perhaps.
+    pub async fn over(store: Store, flags: &[&str]) -> Self {
+        let settings = Settings::try_parse_from(["cubby"].iter().chain(flags)).expect("flags of a test are legal");
+        Self::of(App::over(store, settings.serve).expect("the server starts")).await
+    }
+
+    async fn of(app: App) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
