@@ -216,6 +216,27 @@ fn links_between_pages_lead_somewhere() {
     assert!(dead.is_empty(), "{dead:#?}");
 }
 
+#[test]
+fn the_proxys_settings_fit_the_servers() {
+    let caddy = page("deploy/Caddyfile");
+    let word = |name: &str| {
+        let mut lines = caddy.lines().filter_map(|line| line.trim().strip_prefix(name));
+        lines.next().unwrap_or_else(|| panic!("deploy/Caddyfile has no {name}")).trim().to_owned()
+    };
+    let seconds = |text: &str| text.trim_end_matches('s').parse::<u32>().unwrap();
+    let help = cubby().args(["serve", "--help"]).output().unwrap();
+    let help = settings(&String::from_utf8(help.stdout).unwrap());
+    let default = |flag: &str| {
+        let row = help.lines().find(|row| row.contains(&format!("`--{flag}`"))).unwrap();
+        row.split('`').nth(5).unwrap().to_owned()
+    };
+    // Else a request may be sent over a connection that the server is just closing, and be lost.
+    assert!(seconds(&word("keepalive ")) < seconds(&default("header-timeout")));
+    assert!(seconds(&word("response_header_timeout ")) > seconds(&default("request-timeout")));
+    // On a full disk `/readyz` is red, and reads go on.
+    assert_eq!(word("health_uri "), "/healthz");
+}
+
 /// What a page names as a test or a step of CI and is none. A name is `subject::test`, of this binary,
 /// or `module::tests::test`, beside the code; `text` gives a file of the project, if there is one.
 fn no_tests(page: &str, text: impl Fn(&str) -> Option<String>) -> Vec<String> {
