@@ -12,6 +12,7 @@ use crate::{
     app::App,
     catalog::{model::AuditRow, queries},
     error::{Error, Result},
+    http::query::parameters,
 };
 
 /// A page of the trail.
@@ -30,9 +31,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(get, path = "/api/admin/audit", tag = "operators", description = "Who did what, newest first", params(("before" = Option<i64>, Query, description = "Lines before this one"), ("limit" = Option<u32>, Query, description = "Lines on the page", minimum = 1, maximum = 500)), responses((status = 200, description = "A page", body = Trail)))]
 async fn index(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json<Trail>> {
     let (mut before, mut limit) = (i64::MAX, PAGE);
-    for pair in query.as_deref().unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        match name {
+    for (name, value) in parameters(query.as_deref()) {
+        let value = value.unwrap_or_default();
+        match name.as_ref() {
             "before" => {
                 before = value.parse().map_err(|_| Error::malformed("before", "before is the id of a line"))?;
             }

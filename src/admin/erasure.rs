@@ -1,10 +1,6 @@
 //! The end of a user's data, and its second life, for an operator of a running server.
 
-use axum::{
-    Extension,
-    body::Body,
-    extract::{Path, State},
-};
+use axum::{Extension, body::Body, extract::State};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -14,7 +10,7 @@ use crate::{
     app::App,
     catalog::model::Row,
     error::{Error, Result},
-    http::{body, problem::Problem},
+    http::{body, problem::Problem, segment::Segment},
     tenants::{id::TenantId, retention::Author},
 };
 
@@ -42,7 +38,7 @@ struct Adoption {
 async fn purge(
     State(app): State<App>,
     Extension(origin): Extension<Origin>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     body: Body,
 ) -> Result<Signed<Row>, Problem> {
     let Consent { yes } = body::parse(&super::read(&app, body).await?)?;
@@ -56,7 +52,7 @@ async fn purge(
 async fn revive(
     State(app): State<App>,
     Extension(origin): Extension<Origin>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Signed<Row>> {
     Ok(Signed(app.store().revive(&parse(&id)?, &author(origin)).await?))
 }
@@ -65,7 +61,7 @@ async fn revive(
 async fn adopt(
     State(app): State<App>,
     Extension(origin): Extension<Origin>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     body: Body,
 ) -> Result<Signed<Row>, Problem> {
     let Adoption { from, replace } = body::parse(&super::read(&app, body).await?)?;

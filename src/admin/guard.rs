@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{MatchedPath, RawPathParams, Request, State},
+    extract::{MatchedPath, RawPathParams, Request, State, rejection::RawPathParamsRejection},
     http::Method,
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -58,7 +58,7 @@ pub fn protect(app: &App, routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
 async fn guard(
     State(app): State<App>,
     path: MatchedPath,
-    params: RawPathParams,
+    params: Result<RawPathParams, RawPathParamsRejection>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -68,7 +68,8 @@ async fn guard(
         return problem.into_response();
     }
     let Some(action) = action(request.method(), path.as_str()) else { return next.run(request).await };
-    let target = params.iter().next().map(|(_, value)| value.to_owned());
+    // What is not UTF-8 names nobody, and the route says so.
+    let target = params.ok().and_then(|params| params.iter().next().map(|(_, value)| value.to_owned()));
     request.extensions_mut().insert(Origin(origin.clone()));
     // A task of its own: an operator who hangs up, or a request that takes too long, would otherwise
     // cut it between the change and its line in the trail, or between a key's row and the memory of it.

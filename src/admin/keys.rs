@@ -3,7 +3,7 @@
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -20,7 +20,7 @@ use crate::{
         model::Millis,
     },
     error::{Error, ErrorKind, Result},
-    http::{body, problem::Problem},
+    http::{body, problem::Problem, segment::Segment},
     identity::keys::{self, Key},
     tenants::id::TenantId,
 };
@@ -141,7 +141,7 @@ async fn make(State(app): State<App>, body: Body) -> Result<Response, Problem> {
 }
 
 #[utoipa::path(post, path = "/api/admin/keys/{key_id}/revoke", tag = "operators", description = "Revokes an API key, at once", params(("key_id" = String, Path, description = "The id of the key")), responses((status = 200, description = "The key", body = OneKey)))]
-async fn withdraw(State(app): State<App>, Path(id): Path<String>) -> Result<Json<OneKey>> {
+async fn withdraw(State(app): State<App>, Segment(id): Segment) -> Result<Json<OneKey>> {
     let _turn = app.identity().keys().turn().await;
     let revoked = revoke(app.store().catalog(), &id, app.clock().now()).await?;
     app.identity().keys().revoke(&revoked.key.id);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     Json,
-    extract::{Path, RawQuery, State},
+    extract::{RawQuery, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -16,7 +16,7 @@ use crate::{
     app::App,
     catalog::queries::runs,
     error::{Error, ErrorKind},
-    http::{admin_key, problem::Problem},
+    http::{admin_key, problem::Problem, query::parameters, segment::Segment},
     sync::{
         report::{Outcome, Report},
         run::Options,
@@ -35,7 +35,7 @@ pub fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(post, path = "/api/admin/sync-users", tag = "operators", description = "Compares the catalog with the provider and mends the difference", params(("dry_run" = Option<bool>, Query, description = "Change nothing"), ("force" = Option<bool>, Query, description = "Delete however many there are"), ("wait" = Option<bool>, Query, description = "False: answer 202 at once")), responses((status = 200, description = "The report", body = Object), (status = 202, description = "It goes on", body = Object), (status = 502, description = "The provider did not answer as it should", body = Object)))]
 async fn run(State(app): State<App>, headers: HeaderMap, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     admin_key::check(app.config().admin_api_key.as_ref(), &headers)?;
-    let asked = Asked::parse(query.as_deref().unwrap_or(""))?;
+    let asked = Asked::parse(query.as_deref())?;
     let dry = asked.options.dry_run;
     let mut response = reconcile(&app, asked).await.into_response();
     if dry {
@@ -80,7 +80,7 @@ async fn look(State(app): State<App>, headers: HeaderMap) -> Result<Json<Value>,
 
 /// What became of one run: it is under way, it ended with this report, or the server ended first.
 #[utoipa::path(get, path = "/api/admin/sync-users/{run}", tag = "operators", description = "One comparison: how far it is, or what came of it", params(("run" = String, Path, description = "What it is called")), responses((status = 200, description = "It", body = Object)))]
-async fn look_at(State(app): State<App>, headers: HeaderMap, Path(run): Path<String>) -> Result<Json<Fate>, Problem> {
+async fn look_at(State(app): State<App>, headers: HeaderMap, Segment(run): Segment) -> Result<Json<Fate>, Problem> {
     admin_key::check(app.config().admin_api_key.as_ref(), &headers)?;
     let fate = app.syncer().fate(&run).await?;
     let unknown = || Error::new(ErrorKind::NotFound, "there is no such run, or it is not remembered any more");
@@ -106,21 +106,20 @@ struct Asked {
 }
 
 impl Asked {
-    fn parse(query: &str) -> Result<Self, Error> {
+    fn parse(query: Option<&str>) -> Result<Self, Error> {
         let mut asked = Self { options: Options::default(), wait: true };
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
-            let value = match value {
-                "true" | "1" => true,
-                "false" | "0" => false,
-                _ => return Err(Error::invalid(name.to_owned(), "true or false")),
+        for (name, value) in parameters(query) {
+            let value = match value.as_deref() {
+                None | Some("true" | "1") => true,
+                Some("false" | "0") => false,
+                _ => return Err(Error::invalid(name.into_owned(), "true or false")),
             };
-            match name {
+            match name.as_ref() {
                 "dry_run" => asked.options.dry_run = value,
                 "force" => asked.options.force = value,
                 "wait" => asked.wait = value,
                 // One that is misspelt must not delete anybody.
-                _ => return Err(Error::invalid(name.to_owned(), "there are dry_run, force and wait")),
+                _ => return Err(Error::invalid(name.into_owned(), "there are dry_run, force and wait")),
             }
         }
         Ok(asked)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, RawQuery, State},
+    extract::{RawQuery, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -18,7 +18,7 @@ use crate::{
     app::App,
     catalog::model::{Counts, Profile, Row, State as TenantState},
     error::{Error, ErrorKind, Result},
-    http::{body, problem::Problem},
+    http::{body, problem::Problem, query::parameters, segment::Segment},
     tenants::{id::TenantId, store::Store},
 };
 
@@ -117,14 +117,12 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(get, path = "/api/admin/tenants", tag = "operators", description = "Users' databases, in the order of ids", params(("state" = Option<TenantState>, Query, description = "Only those in this state"), ("after" = Option<String>, Query, description = "After this id", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$"), ("limit" = Option<u32>, Query, description = "Users on the page", minimum = 1, maximum = 1000)), responses((status = 200, description = "A page", body = Tenants)))]
 async fn index(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json<Tenants>> {
     let (mut state, mut after, mut limit) = (None, None, PAGE);
-    for pair in query.as_deref().unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value: Vec<u8> = percent_encoding::percent_decode_str(value).collect();
-        let text = std::str::from_utf8(&value).unwrap_or_default();
-        match name {
+    for (name, value) in parameters(query.as_deref()) {
+        let text = value.unwrap_or_default();
+        match name.as_ref() {
             "state" => state = Some(text.parse::<TenantState>().map_err(|e| Error::malformed("state", e))?),
             "after" => {
-                after = Some(TenantId::parse(&value).map_err(|e| Error::malformed("after", e.to_string()))?);
+                after = Some(TenantId::parse(text.as_bytes()).map_err(|e| Error::malformed("after", e.to_string()))?);
             }
             "limit" => {
                 let number = text.parse().ok().filter(|n| (1..=PAGE).contains(n));
@@ -153,29 +151,29 @@ async fn make(State(app): State<App>, body: Body) -> Result<Response, Problem> {
 }
 
 #[utoipa::path(get, path = "/api/admin/tenants/{user_id}", tag = "operators", description = "All that is known of a user", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "It", body = OneTenant)))]
-async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<OneTenant>> {
+async fn show(State(app): State<App>, Segment(id): Segment) -> Result<Json<OneTenant>> {
     Ok(Json(describe(app.store(), &parse(&id)?).await?))
 }
 
 #[utoipa::path(post, path = "/api/admin/tenants/{user_id}/suspend", tag = "operators", description = "Refuses a user's reads and writes", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), request_body = Reason, responses((status = 200, description = "The user as it is then", body = Row)))]
-async fn suspend(State(app): State<App>, Path(id): Path<String>, body: Body) -> Result<Json<Row>, Problem> {
+async fn suspend(State(app): State<App>, Segment(id): Segment, body: Body) -> Result<Json<Row>, Problem> {
     let id = parse(&id)?;
     let Reason { reason } = body::parse(&super::read(&app, body).await?)?;
     Ok(Json(app.store().suspend(&id, &reason).await?))
 }
 
 #[utoipa::path(post, path = "/api/admin/tenants/{user_id}/resume", tag = "operators", description = "Lets a user be served again", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "The user as it is then", body = Row)))]
-async fn resume(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Row>> {
+async fn resume(State(app): State<App>, Segment(id): Segment) -> Result<Json<Row>> {
     Ok(Json(app.store().resume(&parse(&id)?).await?))
 }
 
 #[utoipa::path(post, path = "/api/admin/tenants/{user_id}/restore", tag = "operators", description = "Brings a deleted user back", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "The user as it is then", body = Row)))]
-async fn restore(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Row>> {
+async fn restore(State(app): State<App>, Segment(id): Segment) -> Result<Json<Row>> {
     Ok(Json(app.store().restore(&parse(&id)?).await?))
 }
 
 #[utoipa::path(delete, path = "/api/admin/tenants/{user_id}", tag = "operators", description = "Deletes a user; the file is kept until its retention ends", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "The user as it is then", body = Row)))]
-async fn remove(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Row>> {
+async fn remove(State(app): State<App>, Segment(id): Segment) -> Result<Json<Row>> {
     Ok(Json(app.store().delete(&parse(&id)?).await?))
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
-use super::problem::Problem;
+use super::problem::{Problem, brief};
 use crate::error::{Error, ErrorKind};
 
 /// Reads a body of at most `limit` bytes, which must be there `within` a time: a client that sends a
@@ -49,6 +49,9 @@ pub fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
+/// How much of a body an error quotes, in bytes.
+const ECHO: usize = 1024;
+
 /// Parses JSON. What is not JSON is 400; JSON that is not what was asked for is 422 and names the
 /// field.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
@@ -62,8 +65,10 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
             (_, Err(error)) => Error::malformed("body", format!("the body is not JSON: {error}")),
             (serde_json::error::Category::Data, Ok(_)) => {
                 let message = inner.to_string();
-                let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text).to_owned();
-                Error::invalid(field_of(&path, &message), message)
+                let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text);
+                // A name may be as long as the body: it is kept neither in the answer nor on the way to it.
+                let field = field_of(&path, message);
+                Error::invalid(brief(&field, ECHO).into_owned(), brief(message, ECHO).into_owned())
             }
             _ => Error::malformed("body", format!("the body is not JSON: {inner}")),
         }

@@ -11,4 +11,6 @@ pub mod middleware;
 pub mod openapi;
 pub mod peer;
 pub mod problem;
+pub mod query;
+pub mod segment;
 pub mod watch;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::Path,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -21,7 +20,7 @@ use utoipa::{
 };
 use utoipa_swagger_ui::Config;
 
-use super::problem::Problem;
+use super::{problem::Problem, segment::Segment};
 use crate::app::App;
 
 /// What goes wrong, in one shape (RFC 9457).
@@ -135,7 +134,7 @@ pub fn routes(document: &OpenApi) -> Router<App> {
         )
         .route("/docs", get(async || axum::response::Redirect::permanent("/docs/")))
         .route("/docs/", get(async move || file("", index)))
-        .route("/docs/{*file}", get(async move |Path(path): Path<String>| file(&path, config)))
+        .route("/docs/{*file}", get(async move |Segment(path): Segment| file(&path, config)))
 }
 
 /// What the page may do: its own scripts and styles, and requests to this server. Nobody may frame it.

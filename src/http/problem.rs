@@ -1,5 +1,7 @@
 //! Errors as `application/problem+json` (RFC 9457), and the only place that knows status codes.
 
+use std::borrow::Cow;
+
 use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -33,7 +35,7 @@ struct Wire<'a> {
     detail: &'a str,
     code: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<&'a str>,
+    field: Option<Cow<'a, str>>,
     request_id: &'a str,
 }
 
@@ -60,15 +62,15 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path has other methods, see Allow")
     }
 
-    /// The response, with the id that is in the log too.
+    /// The response, with the id that is in the log too. Of what was sent it echoes a part only.
     pub fn render(&self, request_id: &str) -> Response {
         let wire = Wire {
             r#type: format!("urn:cubby:problem:{}", self.code),
             title: self.status.canonical_reason().unwrap_or("error"),
             status: self.status.as_u16(),
-            detail: &self.detail,
+            detail: &brief(&self.detail, DETAIL),
             code: self.code,
-            field: self.field.as_deref(),
+            field: self.field.as_deref().map(|field| brief(field, FIELD)),
             request_id,
         };
         let body = serde_json::to_vec(&wire).unwrap_or_default();
@@ -79,6 +81,19 @@ impl Problem {
             headers.insert(name, value.clone());
         }
         response
+    }
+}
+
+/// The longest of a problem's sentences, and of the names of what is at fault, in bytes: they may quote
+/// what was sent.
+const DETAIL: usize = 1024;
+const FIELD: usize = 128;
+
+/// A text of at most `most` bytes and an ellipsis where it was cut.
+pub fn brief(text: &str, most: usize) -> Cow<'_, str> {
+    match text.len() <= most {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(most)])),
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use crate::{
     clock::{Millis, rfc3339},
     error::{Error, Result},
+    http::query::parameters,
 };
 
 /// What every note's id begins with.
@@ -165,11 +166,11 @@ pub const PAGE_BYTES: usize = 4 << 20;
 
 impl Page {
     /// Parses a query string: `limit`, of `most` notes at most, `cursor`, `order`.
-    pub fn parse(query: &str, most: usize) -> Result<Self> {
+    pub fn parse(query: Option<&str>, most: usize) -> Result<Self> {
         let mut page = Self { limit: DEFAULT_LIMIT.min(most), cursor: None, newest_first: false };
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match name {
+        for (name, value) in parameters(query) {
+            let value = value.unwrap_or_default();
+            match name.as_ref() {
                 "limit" => {
                     page.limit = value
                         .parse()
@@ -178,14 +179,14 @@ impl Page {
                         .ok_or_else(|| Error::malformed("limit", format!("limit is a number from 1 to {most}")))?;
                 }
                 "cursor" => {
-                    let cursor = NoteId::parse(value);
+                    let cursor = NoteId::parse(&value);
                     page.cursor =
                         Some(cursor.ok_or_else(|| {
                             Error::malformed("cursor", "cursor is the next_cursor of an earlier page")
                         })?);
                 }
                 "order" => {
-                    page.newest_first = match value {
+                    page.newest_first = match value.as_ref() {
                         "asc" => false,
                         "desc" => true,
                         _ => return Err(Error::malformed("order", "order is asc or desc")),
@@ -242,15 +243,15 @@ mod tests {
 
     #[test]
     fn pages_are_parsed_or_refused() {
-        assert_eq!(Page::parse("", 500).unwrap(), Page { limit: 100, cursor: None, newest_first: false });
+        assert_eq!(Page::parse(Some(""), 500).unwrap(), Page { limit: 100, cursor: None, newest_first: false });
         assert_eq!(
-            Page::parse("limit=5&order=desc", 500).unwrap(),
+            Page::parse(Some("limit=5&order=desc"), 500).unwrap(),
             Page { limit: 5, cursor: None, newest_first: true }
         );
         for query in ["limit=0", "limit=501", "limit=x", "limit=", "cursor=", "cursor=x", "order=up"] {
-            assert!(Page::parse(query, 500).is_err(), "{query}");
+            assert!(Page::parse(Some(query), 500).is_err(), "{query}");
         }
-        assert_eq!(Page::parse("", 7).unwrap().limit, 7, "what nobody asked for is not more than what one may");
-        assert!(Page::parse("limit=8", 7).is_err());
+        assert_eq!(Page::parse(Some(""), 7).unwrap().limit, 7, "what nobody asked for is not more than what one may");
+        assert!(Page::parse(Some("limit=8"), 7).is_err());
     }
 }

@@ -56,7 +56,7 @@ impl Payload for NoteDraft {
 
 #[utoipa::path(get, path = "/{user_id}", tag = "notes", description = "A user's notes, a page at a time", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$"), ("limit" = Option<u32>, Query, description = "Notes on the page", minimum = 1), ("cursor" = Option<String>, Query, description = "The next_cursor of the page before", pattern = "^note_[a-z]{16}$"), ("order" = inline(Option<Order>), Query, description = "Oldest first or newest first")), responses((status = 200, description = "A page", body = NotePage)))]
 async fn list(State(app): State<App>, MaybeTenant(tenant): MaybeTenant, RawQuery(query): RawQuery) -> Result<Response> {
-    let page = Page::parse(query.as_deref().unwrap_or(""), app.config().max_page as usize)?;
+    let page = Page::parse(query.as_deref(), app.config().max_page as usize)?;
     let body = match tenant {
         Some(tenant) => tenant.read(move |conn| Ok(queries::list(conn, &page)?)).await?,
         None => br#"{"notes":[]}"#.to_vec(),
@@ -159,15 +159,17 @@ impl FromRequestParts<App> for IdempotencyKey {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let Some(value) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
         let key = value.to_str().ok().filter(|key| (1..=255).contains(&key.len()));
-        let Some(key) = key else {
-            let why = "an Idempotency-Key has 1 to 255 visible ASCII characters";
-            return Err(Error::malformed("Idempotency-Key", why).into());
+        let why = match key {
+            None => "an Idempotency-Key has 1 to 255 visible ASCII characters",
+            Some(_) if !app.store().has_table("idempotency_keys") => {
+                "this server's own schema has no table idempotency_keys; send no Idempotency-Key"
+            }
+            Some(key) => return Ok(Self(Some(key.to_owned()))),
         };
-        if !app.store().has_table("idempotency_keys") {
-            let why = "this server's own schema has no table idempotency_keys; send no Idempotency-Key";
-            return Err(Error::malformed("Idempotency-Key", why).into());
-        }
-        Ok(Self(Some(key.to_owned())))
+        // Who is calling, and whether they may, comes before what is wrong with the request. This reads
+        // and so creates nobody, except whom any read would.
+        MaybeTenant::from_request_parts(parts, app).await?;
+        Err(Error::malformed("Idempotency-Key", why).into())
     }
 }
 

@@ -152,3 +152,30 @@ async fn every_byte_that_an_id_may_have_works_raw_and_encoded() {
     assert_eq!(client.texts(&longest).await, ["x"]);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_path_that_is_no_text_is_answered_in_the_ordinary_order_and_shape() {
+    let key = "an operator's key of some length";
+    let server = Server::with(&["--admin-api-key", key]).await;
+    let operator = server.client.bearing(key);
+    for (method, path) in [
+        ("GET", "/api/admin/tenants/%FF"),
+        ("DELETE", "/api/admin/tenants/%FF"),
+        ("POST", "/api/admin/tenants/%FF/suspend"),
+        ("POST", "/api/admin/tenants/%FF/purge"),
+        ("GET", "/api/admin/deliveries/%FF"),
+        ("POST", "/api/admin/deliveries/%FF/replay"),
+        ("POST", "/api/admin/keys/%FF/revoke"),
+        ("GET", "/api/admin/sync-users/%FF"),
+    ] {
+        let send = async |client: &crate::harness::Client| {
+            client.send(client.request(method, path).json(&serde_json::json!({"reason": "x", "yes": true}))).await
+        };
+        let reply = send(&server.client).await.expect(401);
+        assert_eq!(reply.code(), "unauthorized", "{method} {path}");
+        let reply = send(&operator).await.expect(404);
+        assert_eq!(reply.header("content-type"), "application/problem+json", "{method} {path}");
+    }
+    assert_eq!(server.client.get("/docs/%FF").await.expect(404).code(), "unknown_user");
+    server.stop().await;
+}

@@ -220,3 +220,84 @@ async fn a_user_whose_quota_is_used_up_hears_507_with_the_figure_and_can_make_ro
     client.post("/ada", json!({"text": text})).await.expect(201);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn what_was_sent_is_echoed_in_part_only() {
+    let key = "an operator's key of some length";
+    let server = Server::with(&["--admin-api-key", key]).await;
+    let long = "x".repeat(1 << 20);
+    let short = |reply: crate::harness::Reply| {
+        assert!(reply.body.len() < 4096, "{} bytes: {:.300}", reply.body.len(), String::from_utf8_lossy(&reply.body));
+        reply.json()["detail"].as_str().unwrap().to_owned()
+    };
+    for text in ["é".repeat(1 << 19), long] {
+        let reply = server.client.post("/ada", json!({ text.as_str(): 1 })).await.expect(422);
+        assert_eq!(reply.code(), "invalid_field");
+        let field = reply.json()["field"].as_str().unwrap().to_owned();
+        assert!(field.len() < 300 && text.starts_with(field.trim_end_matches('…')), "{field}");
+        assert!(short(reply).starts_with("unknown field"));
+    }
+    let operator = server.client.bearing(key);
+    let name = "n".repeat(20_000);
+    for path in [
+        format!("/api/admin/deliveries/{name}"),
+        format!("/api/admin/tenants?state={name}"),
+        format!("/ada?order={name}"),
+    ] {
+        short(operator.get(&path).await);
+    }
+    short(operator.post(&format!("/api/admin/sync-users?{name}=1"), json!({})).await.expect(422));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn query_values_may_be_percent_encoded_on_every_route() {
+    let key = "an operator's key of some length";
+    let server = Server::with(&["--admin-api-key", key]).await;
+    for text in ["a", "b"] {
+        server.client.note("ada", text).await;
+    }
+    let page = server.client.get("/ada?limit=%31&order=d%65sc").await.expect(200).json();
+    assert_eq!((page["notes"].as_array().unwrap().len(), &page["notes"][0]["text"]), (1, &json!("b")));
+    let cursor = page["next_cursor"].as_str().unwrap().replace("note", "%6eote");
+    let page = server.client.get(&format!("/ada?order=desc&c%75rsor={cursor}")).await.expect(200).json();
+    assert_eq!(page["notes"][0]["text"], "a");
+    let operator = server.client.bearing(key);
+    for (list, path) in [
+        ("tenants", "/api/admin/tenants?limit=%31&state=%61ctive"),
+        ("audit", "/api/admin/audit?limit=%31&before=%39"),
+        ("deliveries", "/api/admin/deliveries?limit=%31&outcome=f%61iled"),
+    ] {
+        assert!(operator.get(path).await.expect(200).json()[list].is_array(), "{path}");
+    }
+    // Clerk is not set up here: what is asked for was understood.
+    let sync = operator.post("/api/admin/sync-users?dry_run=%74rue&wait=f%61lse", json!({})).await.expect(503);
+    assert_eq!(sync.code(), "provider_not_configured");
+    for (code, path) in [("malformed_request", "/ada?limit=%FF"), ("malformed_request", "/ada?order=%")] {
+        assert_eq!(operator.get(path).await.expect(400).code(), code, "{path}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_calling_is_asked_before_anything_else_of_a_request_is_looked_at() {
+    use crate::harness::tokens::{SigningKey, flags};
+    let key = SigningKey::new("a");
+    let server = Server::with_flags(&flags(&key)).await;
+    let ada = server.client.bearing(key.token("ada"));
+    let send = async |client: &crate::harness::Client, path: &str| {
+        let request = client.request("POST", path).header("idempotency-key", "x".repeat(256));
+        client.send(request.json(&json!({"text": "x"}))).await
+    };
+    assert_eq!(send(&server.client, "/ada").await.expect(401).code(), "unauthorized");
+    assert_eq!(send(&ada, "/eve").await.expect(404).code(), "unknown_user");
+    let refused = send(&ada, "/ada").await;
+    assert!(refused.status == 400 || refused.status == 404, "{}", refused.status);
+    assert_eq!(server.app.store().counts().await.unwrap().active, 0, "a request that is refused creates nobody");
+    server.stop().await;
+    let server = Server::start().await;
+    let refused = send(&server.client, "/ada").await.expect(400);
+    assert_eq!((refused.code().as_str(), &refused.json()["field"]), ("malformed_request", &json!("Idempotency-Key")));
+    assert_eq!(server.app.store().counts().await.unwrap().active, 0);
+    server.stop().await;
+}

@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, RawQuery, State},
+    extract::{RawQuery, State},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use crate::{
         queries::deliveries::{self, Filter},
     },
     error::{Error, ErrorKind, Result},
+    http::{query::parameters, segment::Segment},
     tenants::{id::TenantId, store::Store},
     webhooks::{
         apply::{self, Answer, Repeats},
@@ -75,14 +76,13 @@ pub async fn replay(store: &Store, id: String) -> Result<Answer> {
 #[utoipa::path(get, path = "/api/admin/deliveries", tag = "operators", description = "Deliveries that are kept, newest first", responses((status = 200, description = "Some of them", body = Object)))]
 async fn index(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json<Deliveries>> {
     let (mut filter, mut limit) = (Filter::default(), 50);
-    for pair in query.as_deref().unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value: Vec<u8> = percent_encoding::percent_decode_str(value).collect();
-        let text = std::str::from_utf8(&value).unwrap_or_default();
-        match name {
+    for (name, value) in parameters(query.as_deref()) {
+        let text = value.unwrap_or_default();
+        match name.as_ref() {
             "outcome" => filter.outcome = Some(text.parse().map_err(|e: String| Error::malformed("outcome", e))?),
             "user" => {
-                filter.tenant = Some(TenantId::parse(&value).map_err(|e| Error::malformed("user", e.to_string()))?);
+                filter.tenant =
+                    Some(TenantId::parse(text.as_bytes()).map_err(|e| Error::malformed("user", e.to_string()))?);
             }
             "limit" => {
                 let number = text.parse().ok().filter(|n| (1..=PAGE).contains(n));
@@ -96,12 +96,12 @@ async fn index(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json
 }
 
 #[utoipa::path(get, path = "/api/admin/deliveries/{delivery_id}", tag = "operators", description = "One delivery and its body", params(("delivery_id" = String, Path, description = "The message's svix-id")), responses((status = 200, description = "It", body = Object)))]
-async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<OneDelivery>> {
+async fn show(State(app): State<App>, Segment(id): Segment) -> Result<Json<OneDelivery>> {
     Ok(Json(find(app.store(), id).await?))
 }
 
 #[utoipa::path(post, path = "/api/admin/deliveries/{delivery_id}/replay", tag = "operators", description = "Applies a delivery once more", params(("delivery_id" = String, Path, description = "The message's svix-id")), responses((status = 200, description = "What became of it", body = Object)))]
-async fn again(State(app): State<App>, Path(id): Path<String>) -> Result<Response> {
+async fn again(State(app): State<App>, Segment(id): Segment) -> Result<Response> {
     Ok(match replay(app.store(), id).await? {
         Answer::Done(answer) => Json(answer).into_response(),
         Answer::Rejected(error) => Json(json!({"status": "rejected", "error": error.message()})).into_response(),
