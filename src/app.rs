@@ -31,7 +31,7 @@ use crate::{
     sqlite::{combine::Limits, migrate::Schema, open::PAGE_SIZE},
     sync::{health::Health, on_demand::OnDemand, run::Syncer},
     telemetry::metrics,
-    tenants::store::{Store, StoreOptions},
+    tenants::store::{Counter, Store, StoreOptions},
 };
 
 /// How often idle tenants are looked for.
@@ -184,6 +184,16 @@ impl App {
             tracing::error!(error = %error, "the last uses of API keys were not recorded");
         }
         self.inner.store.close(until).await
+    }
+}
+
+impl Counter for App {
+    fn count(&self) -> Result<()> {
+        self.limits().creation()
+    }
+
+    fn uncount(&self) {
+        self.limits().uncount_creation();
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! All decisions about who may reach which tenant are made here, in `admit`.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Request},
@@ -116,7 +116,9 @@ impl Admitted {
     async fn create(&self, app: &App) -> Result<tenant::Tenant, Error> {
         if app.limits().count_creations() {
             match app.store().lease(&self.id).await {
-                Err(error) if error.kind() == ErrorKind::UnknownTenant => app.limits().creation()?,
+                Err(error) if error.kind() == ErrorKind::UnknownTenant => {
+                    return Ok(app.store().lease_or_create_counted(&self.id, Arc::new(app.clone())).await?.0);
+                }
                 leased => return leased,
             }
         }

@@ -26,7 +26,7 @@ use governor::{
 };
 use moka::sync::Cache;
 
-use super::{peer, problem::Problem};
+use super::{creations::Creations, peer, problem::Problem};
 use crate::{
     config::{
         ServeConfig,
@@ -48,7 +48,7 @@ const CONNECTIONS: u32 = 256;
 pub struct Bounds {
     tenants: Option<Buckets<TenantId>>,
     addresses: Option<Buckets<u128>>,
-    creations: Option<DefaultDirectRateLimiter>,
+    creations: Option<Creations>,
     in_flight: AtomicUsize,
     most_in_flight: usize,
     address_connections: Option<u32>,
@@ -124,7 +124,7 @@ impl Bounds {
         Ok(Self {
             tenants: Buckets::new("user", or(limits.tenant_rate, PER_TENANT)),
             addresses: Buckets::new("address", or(limits.address_rate, PER_ADDRESS)),
-            creations: quota(or(limits.creation_rate, CREATIONS)).map(RateLimiter::direct),
+            creations: quota(or(limits.creation_rate, CREATIONS)).map(Creations::new),
             in_flight: AtomicUsize::new(0),
             most_in_flight: limits.max_in_flight as usize,
             address_connections: limits.address_connections.or(exposed.then_some(CONNECTIONS)),
@@ -180,11 +180,18 @@ impl Bounds {
 
     /// Counts the creation of a tenant.
     pub fn creation(&self) -> Result<()> {
-        match self.creations.as_ref().map(RateLimiter::check) {
-            Some(Err(_)) => {
+        match self.creations.as_ref().is_none_or(Creations::take) {
+            true => Ok(()),
+            false => {
                 Err(Error::new(ErrorKind::TooMany, "too many users are being created at once; try again in a minute"))
             }
-            _ => Ok(()),
+        }
+    }
+
+    /// Takes a creation back that was counted and came to nothing.
+    pub fn uncount_creation(&self) {
+        if let Some(creations) = &self.creations {
+            creations.give_back();
         }
     }
 }

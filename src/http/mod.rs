@@ -4,6 +4,7 @@ pub mod admin_key;
 pub mod auth;
 pub mod body;
 pub mod cors;
+pub mod creations;
 pub mod extract;
 pub mod health;
 pub mod limits;

@@ -168,6 +168,10 @@ pub struct Guarded<'a> {
 }
 
 impl Provider for Guarded<'_> {
+    fn may_have(&self, id: &TenantId) -> bool {
+        self.provider.may_have(id)
+    }
+
     fn get<'a>(&'a self, id: &'a TenantId) -> BoxFuture<'a, Result<Option<User>>> {
         Box::pin(self.circuit.ask(self.provider.get(id)))
     }

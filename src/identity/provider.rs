@@ -10,6 +10,12 @@ use crate::{error::Result, tenants::id::TenantId};
 /// Every error is [`ErrorKind::Provider`](crate::ErrorKind::Provider): that it did not answer as it
 /// should says nothing of any user.
 pub trait Provider: Send + Sync {
+    /// Whether an id may be one of its users': `false` for one that it would never give to anybody, about
+    /// which it need not be asked.
+    fn may_have(&self, _id: &TenantId) -> bool {
+        true
+    }
+
     /// One user, asked for while somebody waits. `None`: there is none.
     fn get<'a>(&'a self, id: &'a TenantId) -> BoxFuture<'a, Result<Option<User>>>;
 

@@ -76,8 +76,13 @@ impl OnDemand {
     /// [`ErrorKind::Provider`] if the provider does not answer as it should, [`ErrorKind::Busy`] if
     /// it is asked too much; both say nothing of the user.
     pub async fn ensure(self: &Arc<Self>, id: &TenantId) -> Result<bool> {
-        if self.absent.contains_key(id) {
+        let Some(provider) = &self.provider else { return Ok(false) };
+        if !provider.may_have(id) || self.absent.contains_key(id) {
             return Ok(false);
+        }
+        // Deleted, most likely: then the provider has no say, and no place among the look-ups is taken.
+        if let Some(row) = self.store.find(id).await? {
+            return Ok(row.state != State::Deleted);
         }
         let flight = {
             let mut flights = self.flights.lock();
@@ -101,7 +106,7 @@ impl OnDemand {
     }
 
     async fn look(self: Arc<Self>, id: TenantId) -> Result<bool> {
-        // Known after all, or deleted: then the provider has no say.
+        // Known after all: another look-up or a webhook was faster.
         if let Some(row) = self.store.find(&id).await? {
             return Ok(row.state != State::Deleted);
         }

@@ -88,6 +88,25 @@ impl StoreOptions {
     }
 }
 
+/// Bounds how many tenants are made.
+pub trait Counter: Send + Sync {
+    /// Counts one that is about to be made.
+    ///
+    /// # Errors
+    /// Why it may not be made.
+    fn count(&self) -> Result<()>;
+
+    /// It was counted, and was not made after all.
+    fn uncount(&self);
+}
+
+/// What a tenant is to be made with, should there be none.
+#[derive(Clone)]
+struct New {
+    profile: Profile,
+    counter: Option<Arc<dyn Counter>>,
+}
+
 /// The open tenants of one data folder. Cloning shares it. Must be made inside a tokio runtime.
 ///
 /// ```no_run
@@ -260,12 +279,24 @@ impl Store {
         self.create(id, Profile::default()).await
     }
 
+    /// As [`lease_or_create`](Self::lease_or_create), and `counter` has a say before a tenant is made.
+    ///
+    /// # Errors
+    /// Besides, what the counter refuses with. It is asked only for an id without a row in the catalog.
+    pub async fn lease_or_create_counted(&self, id: &TenantId, counter: Arc<dyn Counter>) -> Result<(Tenant, bool)> {
+        self.lease_or_make(id, New { profile: Profile::default(), counter: Some(counter) }).await
+    }
+
     /// As [`lease_or_create`](Self::lease_or_create), with what is known of the user. The profile
     /// of a tenant that exists is left as it is.
     pub async fn create(&self, id: &TenantId, profile: Profile) -> Result<(Tenant, bool)> {
+        self.lease_or_make(id, New { profile, counter: None }).await
+    }
+
+    async fn lease_or_make(&self, id: &TenantId, new: New) -> Result<(Tenant, bool)> {
         match self.inner.slots.acquire(id, self.tick()) {
             Acquired::Leased(lease) => Ok((Tenant { lease, store: self.clone() }, false)),
-            other => self.wait_or_open(id, other, Some(profile)).await,
+            other => self.wait_or_open(id, other, Some(new)).await,
         }
     }
 

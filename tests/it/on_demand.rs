@@ -118,6 +118,38 @@ async fn a_scan_over_made_up_ids_is_cut_short() {
 }
 
 #[tokio::test]
+async fn only_questions_that_are_asked_use_up_the_limit_on_questions() {
+    let clerk = Clerk::start().await;
+    clerk.add(user("user_1", "ada", 10));
+    let server = server(&clerk, &["--on-demand-limit", "1"]).await;
+    deliver(&server.client, "m1", &event("user.deleted", gone("user_2"), 1)).await;
+    for path in ["/wp-login.php", "/a", "/user_2", "/.env", "/user_2"] {
+        server.client.get(path).await.expect(404);
+    }
+    server.client.get("/user_1").await.expect(200);
+    assert_eq!(clerk.asked("/"), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn those_who_are_known_do_not_wait_behind_those_who_are_looked_up() {
+    let clerk = Clerk::start().await;
+    let server = server(&clerk, &[]).await;
+    deliver(&server.client, "m1", &event("user.deleted", gone("user_gone"), 1)).await;
+    clerk.world.lock().always = Some(Fault::Silence);
+    let mut crowd = tokio::task::JoinSet::new();
+    for n in 0..64 {
+        let client = server.client.clone();
+        crowd.spawn(async move { client.get(&format!("/user_{n}")).await.status });
+    }
+    harness::eventually("all places are taken", async || clerk.asked("/users/") >= 64).await;
+    server.client.get("/user_gone").await.expect(404);
+    server.client.get("/wp-login.php").await.expect(404);
+    crowd.abort_all();
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn without_a_secret_key_the_server_does_not_start() {
     let folder = tempfile::TempDir::new().unwrap();
     let output = harness::run(folder.path(), &["serve", "--provisioning", "on-demand"]);

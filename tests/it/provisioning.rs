@@ -2,7 +2,13 @@
 
 use serde_json::json;
 
-use crate::harness::{Server, tree};
+use cubby::{catalog::queries, tenants::retention::Author};
+
+use crate::harness::{
+    Server,
+    tokens::{SigningKey, flags},
+    tree,
+};
 
 #[tokio::test]
 async fn sixty_four_first_writes_at_once_make_one_user_and_sixty_four_notes() {
@@ -135,5 +141,73 @@ async fn deleted_users_are_unknown_and_come_back_whole_when_restored() {
     store.restore(&id).await.unwrap();
     assert_eq!(client.texts("ada").await, ["x"]);
     assert_eq!(store.restore(&id).await.unwrap_err().kind(), cubby::ErrorKind::Conflict);
+    server.stop().await;
+}
+
+/// As many creations as the burst, and none more within the test.
+const ONE: [&str; 2] = ["--creation-rate", "1/h:1"];
+
+#[tokio::test]
+async fn whoever_is_known_in_whatever_state_uses_up_no_creation() {
+    let key = SigningKey::new("a");
+    let mut all = flags(&key);
+    all.extend(["--provisioning", "on-proof"].iter().chain(&ONE).map(|flag| (*flag).to_owned()));
+    let server = Server::with_flags(&all).await;
+    let store = server.app.store();
+    let ids = ["deleted", "purged", "suspended", "quarantined", "closed"];
+    for id in ids {
+        drop(store.lease_or_create(&id.parse().unwrap()).await.unwrap());
+    }
+    store.delete(&"deleted".parse().unwrap()).await.unwrap();
+    store.delete(&"purged".parse().unwrap()).await.unwrap();
+    let author = Author { actor: "test".to_owned(), origin: None };
+    store.purge(&"purged".parse().unwrap(), &author).await.unwrap();
+    store.suspend(&"suspended".parse().unwrap(), "x").await.unwrap();
+    let id = "quarantined".parse().unwrap();
+    store.suspend(&id, "x").await.unwrap();
+    store.resume(&id).await.unwrap();
+    store.catalog().write(move |tx| queries::quarantine(tx, &id, "x", None)).await.unwrap();
+    let closed = "closed".parse().unwrap();
+    for _ in 0..3 {
+        // Takes it out of use, so that it has to be opened again.
+        store.suspend(&closed, "x").await.unwrap();
+        store.resume(&closed).await.unwrap();
+        for (id, status) in ids.iter().zip([404, 404, 403, 503, 200]) {
+            let reply = server.client.bearing(key.token(id)).get(&format!("/{id}")).await;
+            assert_eq!(reply.status, status, "{id}");
+        }
+    }
+    server.client.bearing(key.token("new")).get("/new").await.expect(200);
+    let next = server.client.bearing(key.token("next")).get("/next").await.expect(429);
+    assert_eq!(next.code(), "too_many_creations");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_first_requests_for_one_user_is_one_creation() {
+    let server = Server::with(&["--creation-rate", "1/h:2"]).await;
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let client = server.client.clone();
+        crowd.spawn(async move { client.post("/ada", json!({"text": "x"})).await.status });
+    }
+    assert_eq!(crowd.join_all().await, [201; 32]);
+    server.client.note("eve", "x").await;
+    assert_eq!(server.client.post("/bob", json!({"text": "x"})).await.expect(429).code(), "too_many_creations");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_creation_that_storage_refuses_is_not_counted() {
+    let server = Server::with(&ONE).await;
+    let file = server.app.store().layout().tenant(&"ada".parse().unwrap());
+    let shard = file.parent().unwrap();
+    std::fs::remove_dir(shard).unwrap();
+    std::fs::write(shard, b"in the way").unwrap();
+    for _ in 0..3 {
+        server.client.post("/ada", json!({"text": "x"})).await.expect(503);
+    }
+    server.client.note("eve", "x").await;
+    assert_eq!(server.client.post("/bob", json!({"text": "x"})).await.expect(429).code(), "too_many_creations");
     server.stop().await;
 }

@@ -4,7 +4,7 @@ use std::{path::Path, sync::atomic::Ordering, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{SIGHTING, Store, quarantined, suspended};
+use super::{New, SIGHTING, Store, quarantined, suspended};
 use crate::{
     catalog::{
         model::{Profile, State},
@@ -39,7 +39,7 @@ impl Store {
         &self,
         id: &TenantId,
         mut acquired: Acquired<Database>,
-        create: Option<Profile>,
+        create: Option<New>,
     ) -> Result<(Tenant, bool)> {
         let until = Instant::now() + self.inner.options.wait;
         let busy = |()| Error::new(ErrorKind::Busy, "all databases that may be open are in use; try again in a moment");
@@ -70,7 +70,7 @@ impl Store {
         }
     }
 
-    fn open_absent(&self, ticket: Opening<Database>, create: Option<Profile>) -> Result<Tried> {
+    fn open_absent(&self, ticket: Opening<Database>, create: Option<New>) -> Result<Tried> {
         let inner = &*self.inner;
         if inner.closing.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Busy, "the server is shutting down"));
@@ -97,7 +97,7 @@ impl Store {
         };
         let path = inner.layout.tenant(&id);
         let created = match (row.is_none(), create) {
-            (true, Some(profile)) => self.provision(&id, profile)?,
+            (true, Some(new)) => self.provision_counted(&id, new)?,
             _ => false,
         };
         let options = self.sqlite_options();
@@ -118,6 +118,20 @@ impl Store {
             self.sighted(&id, &lease, lease.bytes());
         }
         Ok(Tried::Open(lease, created))
+    }
+
+    /// Asked under the tenant's gate and once its row is known to be missing: a crowd of first requests is
+    /// one creation, and only what was made is counted.
+    fn provision_counted(&self, id: &TenantId, new: New) -> Result<bool> {
+        let New { profile, counter } = new;
+        if let Some(counter) = &counter {
+            counter.count()?;
+        }
+        let made = self.provision(id, profile);
+        if let Some(counter) = counter.filter(|_| !matches!(made, Ok(true))) {
+            counter.uncount();
+        }
+        made
     }
 
     /// File and catalog row of a new tenant, in this order: a crash between leaves a file that the
