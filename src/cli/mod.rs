@@ -1,6 +1,6 @@
 //! The command line: one file a subcommand.
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
 
@@ -85,19 +85,9 @@ pub fn main() -> ExitCode {
     // Whatever this process makes is its user's alone: also what SQLite makes beside a database.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // A missing file is the usual case; a broken one must not be silently ignored.
-    match dotenvy::dotenv() {
-        // The error shows part of the line, and there may be a secret in it.
-        Err(dotenvy::Error::LineParse(..)) => {
-            let good = dotenvy::dotenv_iter().into_iter().flatten().map_while(std::result::Result::ok).last();
-            let place = good.map_or("its first line".to_owned(), |(name, _)| format!("the line after {name}"));
-            eprintln!("error: .env cannot be read: {place} is not NAME=value; a value with spaces needs quotes");
-            return ExitCode::from(2);
-        }
-        Err(error) if !error.not_found() => {
-            eprintln!("error: .env cannot be read: {error}");
-            return ExitCode::from(2);
-        }
-        _ => {}
+    if let Err(why) = read_env_file() {
+        eprintln!("error: .env cannot be read: {why}");
+        return ExitCode::from(2);
     }
     match run(parse()) {
         Ok(code) => code,
@@ -105,6 +95,27 @@ pub fn main() -> ExitCode {
             eprintln!("error: {error}");
             ExitCode::from(if error.kind() == ErrorKind::Config { 2 } else { 1 })
         }
+    }
+}
+
+/// Makes the current folder's `.env` part of the environment. Those of the folders above belong to others:
+/// one of them could name the server that the operator's key is sent to.
+fn read_env_file() -> Result<(), String> {
+    let text = match std::fs::read(".env") {
+        Ok(text) => text,
+        // Some tools keep a folder of this name.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => return Ok(()),
+        Err(error) => return Err(error.to_string()),
+    };
+    match dotenvy::from_read(text.as_slice()) {
+        Ok(()) => Ok(()),
+        // The error shows part of the line, and there may be a secret in it.
+        Err(dotenvy::Error::LineParse(..)) => {
+            let good = dotenvy::from_read_iter(text.as_slice()).map_while(std::result::Result::ok).last();
+            let place = good.map_or("its first line".to_owned(), |(name, _)| format!("the line after {name}"));
+            Err(format!("{place} is not NAME=value; a value with spaces needs quotes"))
+        }
+        Err(error) => Err(error.to_string()),
     }
 }
 
