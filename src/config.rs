@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use crate::error::{Error, Result};
 
 pub mod door;
+pub mod endpoint;
 pub mod limits;
 pub mod provider;
 

@@ -25,12 +25,13 @@ impl Remote {
                 "{why}. Set ADMIN_API_KEY to the key the server was started with, and this command will ask the server"
             ))
         })?;
-        let http = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
+        let endpoint = config.endpoint()?;
+        let http = endpoint
+            .client()
             .timeout(std::time::Duration::from_secs(60))
             .build()
             .map_err(|e| Error::internal("no HTTP client can be made").with_source(e))?;
-        Ok(Self { http, base: config.base(), key })
+        Ok(Self { http, base: endpoint.base().to_owned(), key })
     }
 
     /// Asks, with a body if there is one, and reads the answer.

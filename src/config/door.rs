@@ -4,7 +4,10 @@ use std::{net::SocketAddr, str::FromStr};
 
 use clap::{Args, ValueEnum};
 
-use super::Secret;
+use super::{
+    Secret,
+    endpoint::{Endpoint, web_address},
+};
 use crate::error::{Error, Result};
 
 /// What a caller must show.
@@ -108,6 +111,11 @@ impl DoorConfig {
                  URL",
             ));
         };
+        // What is no URL may be an issuer's name all the same (RFC 7519, 4.1.1).
+        if issuer.contains("://") {
+            web_address("CUBBY_ISSUER", issuer)?;
+        }
+        self.jwks()?;
         match (&self.clerk_jwt_key, &self.jwks_url) {
             (Some(_), Some(_)) => Err(Error::config(
                 "CLERK_JWT_KEY and CUBBY_JWKS_URL are both set; keep one of them, so that it is clear whose keys are \
@@ -120,6 +128,14 @@ impl DoorConfig {
             ))),
             _ => Ok(()),
         }
+    }
+}
+
+impl DoorConfig {
+    /// Where the issuer publishes its keys.
+    pub fn jwks(&self) -> Result<Option<Endpoint>> {
+        let risk = "somebody on the way could put their own keys in place of the issuer's";
+        self.jwks_url.as_ref().map(|url| Endpoint::parse("CUBBY_JWKS_URL", url, risk)).transpose()
     }
 }
 
@@ -152,10 +168,16 @@ pub struct RemoteConfig {
 }
 
 impl RemoteConfig {
-    /// The address of the server, without a slash at its end.
-    pub fn base(&self) -> String {
+    /// Where the server is.
+    ///
+    /// # Errors
+    /// If the operator's key could be read on its way there.
+    pub fn endpoint(&self) -> Result<Endpoint> {
+        let risk = "ADMIN_API_KEY could be read on its way. On the server's machine set CUBBY_ADMIN_LISTEN to \
+                    127.0.0.1:8081, or from elsewhere open a tunnel (ssh -L 8081:127.0.0.1:8081 …) and use \
+                    --url http://127.0.0.1:8081";
         if let Some(url) = &self.url {
-            return url.trim_end_matches('/').to_owned();
+            return Endpoint::parse_base("CUBBY_URL", url, risk);
         }
         let mut address = self.admin_listen.unwrap_or(self.listen);
         if address.ip().is_unspecified() {
@@ -164,7 +186,8 @@ impl RemoteConfig {
                 SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
             });
         }
-        format!("http://{address}")
+        let setting = if self.admin_listen.is_some() { "CUBBY_ADMIN_LISTEN" } else { "CUBBY_LISTEN" };
+        Endpoint::parse_base(setting, &format!("http://{address}"), risk)
     }
 }
 
@@ -182,13 +205,15 @@ mod tests {
     fn a_command_asks_where_it_is_told_or_where_the_server_listens() {
         let base = |flags: &[&str]| {
             let command: Command = clap::Parser::try_parse_from([&["cubby"], flags].concat()).unwrap();
-            command.remote.base()
+            command.remote.endpoint().map(|endpoint| endpoint.base().to_owned()).unwrap_or_default()
         };
         assert_eq!(base(&["--listen", "127.0.0.1:9000"]), "http://127.0.0.1:9000");
         assert_eq!(base(&["--listen", "0.0.0.0:9000"]), "http://127.0.0.1:9000");
         assert_eq!(base(&["--listen", "[::]:9000"]), "http://[::1]:9000");
         assert_eq!(base(&["--listen", "127.0.0.1:9000", "--admin-listen", "127.0.0.1:9001"]), "http://127.0.0.1:9001");
         assert_eq!(base(&["--listen", "127.0.0.1:9000", "--url", "https://x.example/"]), "https://x.example");
+        assert_eq!(base(&["--listen", "10.0.0.1:9000"]), "", "not in the clear over the network");
+        assert_eq!(base(&["--listen", "10.0.0.1:9000", "--admin-listen", "127.0.0.1:9001"]), "http://127.0.0.1:9001");
     }
 
     #[test]

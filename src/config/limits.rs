@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Args;
+use reqwest::Url;
 
 use super::{door::List, duration};
 use crate::error::{Error, Result};
@@ -141,8 +142,10 @@ impl LimitsConfig {
     pub(super) fn validate(&self) -> Result<()> {
         self.proxies()?;
         for origin in &self.cors_origins.0 {
-            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-            if host.is_none_or(|host| host.is_empty() || host.contains(['/', '*', '?', '#', '@'])) {
+            // A browser sends it in exactly this form, and it is compared byte by byte.
+            let is_origin =
+                |url: Url| matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == *origin;
+            if origin.contains('*') || !Url::parse(origin).is_ok_and(is_origin) {
                 return Err(Error::config(format!(
                     "--cors-origins: {origin:?} is not an origin; write each as https://app.example.com, without a \
                      path and without *"

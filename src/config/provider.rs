@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use clap::Args;
 
-use super::{Secret, duration};
+use super::{Secret, duration, endpoint::Endpoint};
 use crate::error::{Error, Result};
 
 /// How Clerk is asked: for the server, and for the commands that ask it.
@@ -36,16 +36,12 @@ pub struct ProviderConfig {
 impl ProviderConfig {
     /// Refuses a key that would be sent in the clear.
     pub fn validate(&self) -> Result<()> {
-        let url = &self.clerk_api_url;
-        match url.split_once("://") {
-            Some(("https", _)) => Ok(()),
-            Some(("http", rest)) if ["127.0.0.1", "localhost", "[::1]"].iter().any(|host| rest.starts_with(host)) => {
-                Ok(())
-            }
-            _ => Err(Error::config(format!(
-                "CLERK_API_URL {url:?}: use https, or CLERK_SECRET_KEY could be read on its way"
-            ))),
-        }
+        self.endpoint().map(drop)
+    }
+
+    /// Where Clerk is asked.
+    pub fn endpoint(&self) -> Result<Endpoint> {
+        Endpoint::parse_base("CLERK_API_URL", &self.clerk_api_url, "CLERK_SECRET_KEY could be read on its way")
     }
 }
 

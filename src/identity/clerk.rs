@@ -13,7 +13,7 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use futures_util::future::BoxFuture;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Client, header, redirect};
+use reqwest::{Client, header};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
@@ -54,18 +54,14 @@ impl Clerk {
     /// A client with these settings; none without a secret key.
     pub fn new(config: &ProviderConfig) -> Result<Option<Self>> {
         let Some(key) = config.clerk_secret_key.clone() else { return Ok(None) };
-        let base = config.clerk_api_url.trim_end_matches('/').to_owned();
-        let mut http = Client::builder()
-            // The key is not to be carried elsewhere.
-            .redirect(redirect::Policy::none())
+        let endpoint = config.endpoint()?;
+        let http = endpoint
+            .client()
             .timeout(config.provider_timeout)
-            .user_agent(concat!("cubby/", env!("CARGO_PKG_VERSION")));
-        // On this machine: a test, or a proxy of one's own.
-        if base.starts_with("http://") {
-            http = http.no_proxy();
-        }
-        let http = http.build().map_err(|e| Error::config("no TLS client can be made").with_source(e))?;
-        Ok(Some(Self { http, base, key, retries: usize::from(config.provider_retries) }))
+            .user_agent(concat!("cubby/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|e| Error::config("no TLS client can be made").with_source(e))?;
+        Ok(Some(Self { http, base: endpoint.base().to_owned(), key, retries: usize::from(config.provider_retries) }))
     }
 
     /// Asks until there is an answer or `retries` are used up.

@@ -65,9 +65,9 @@ pub enum Verdict {
 impl Verifier {
     /// By the settings, which were validated before.
     pub fn new(config: &DoorConfig, clock: &Clock) -> Result<Self> {
-        let keys = match (&config.clerk_jwt_key, &config.jwks_url) {
+        let keys = match (&config.clerk_jwt_key, config.jwks()?) {
             (Some(pem), _) => Keys::Pem(Arc::new(public_key(pem)?)),
-            (None, Some(url)) => Keys::Published(Jwks::new(url)?),
+            (None, Some(endpoint)) => Keys::Published(Jwks::new(&endpoint)?),
             (None, None) => return Err(Error::config("neither CLERK_JWT_KEY nor CUBBY_JWKS_URL is set")),
         };
         let rules = Rules {

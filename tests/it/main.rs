@@ -37,6 +37,7 @@ mod provisioning;
 mod reconcile;
 mod restoration;
 mod scale;
+mod secrets;
 mod settings;
 mod shutdown;
 mod store;

@@ -7,6 +7,7 @@ pub mod blocked;
 pub mod clerk;
 pub mod sender;
 pub mod tokens;
+pub mod trap;
 pub mod wire;
 
 use std::{
