@@ -1,5 +1,7 @@
 //! Every route and the order of the middleware, on one screen.
 
+use std::net::SocketAddr;
+
 use axum::{Router, middleware};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -10,6 +12,7 @@ use crate::{
     http::{
         cors::{Origins, cors},
         health,
+        host::{self, Hosts},
         middleware::envelope,
         openapi,
         problem::Problem,
@@ -37,7 +40,7 @@ pub fn router(app: &App) -> Result<Router> {
     if app.store().has_table(NOTES_TABLE) {
         routes = routes.merge(notes::routes::routes(app));
     }
-    let routes = finish(app, routes);
+    let routes = finish(app, routes, app.config().listen);
     // Outside even of that, so that a page may read what went wrong.
     Ok(match Origins::new(&app.config().limits.cors_origins.0) {
         Some(origins) => routes.layer(middleware::from_fn_with_state(origins, cors)),
@@ -48,7 +51,8 @@ pub fn router(app: &App) -> Result<Router> {
 /// The routes of the operators' own listener.
 pub fn operators(app: &App) -> Router {
     let routes = OpenApiRouter::new().routes(routes!(health::alive)).routes(routes!(health::ready));
-    finish(app, routes.merge(operators_only(app)))
+    let listen = app.config().limits.admin_listen.unwrap_or(app.config().listen);
+    finish(app, routes.merge(operators_only(app)), listen)
 }
 
 fn operators_only(app: &App) -> OpenApiRouter<App> {
@@ -58,13 +62,18 @@ fn operators_only(app: &App) -> OpenApiRouter<App> {
         .merge(admin::guard::protect(app, webhooks::routes::log::routes()))
 }
 
-fn finish(app: &App, routes: OpenApiRouter<App>) -> Router {
+fn finish(app: &App, routes: OpenApiRouter<App>, listen: SocketAddr) -> Router {
     // The document is made of the same routes: what is mounted is in it, and nothing else.
     let (routes, document) = routes.split_for_parts();
-    routes
+    let routes = routes
         .merge(openapi::routes(&openapi::complete(document, app)))
         .fallback(|| async { Problem::no_route() })
-        .method_not_allowed_fallback(|| async { Problem::wrong_method() })
+        .method_not_allowed_fallback(|| async { Problem::wrong_method() });
+    let routes = match Hosts::new(app.config(), listen) {
+        Some(hosts) => routes.layer(middleware::from_fn_with_state(hosts, host::check)),
+        None => routes,
+    };
+    routes
         // Outermost: everything inside has an id, a time limit and one shape of errors.
         .layer(middleware::from_fn_with_state(app.clone(), envelope))
         .with_state(app.clone())

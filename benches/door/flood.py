@@ -14,13 +14,13 @@ TICK = 0.01
 def requests(kind, path, token):
     """One after the other, without end. Made as they are sent: a long list of them would take the cache that the
     server shares."""
-    bearer = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+    bearer = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
     # Each token is signed otherwise, with a number that a 2048-bit key could make: it begins with a zero.
     said = token.rpartition(".")[0]
     signature = base64.urlsafe_b64encode(b"\0" + secrets.token_bytes(255)).rstrip(b"=").decode()
-    forged = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {said}.{signature[:16]}%016x{signature[32:]}\r\n\r\n"
+    forged = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {said}.{signature[:16]}%016x{signature[32:]}\r\n\r\n"
     forged = forged.encode()
-    unknown = f"GET {path}%08d HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    unknown = f"GET {path}%08d HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     for number in itertools.count():
         if kind == "repeated":
             yield bearer

@@ -7,8 +7,8 @@ import time
 from urllib.parse import urlsplit
 
 HALVES = [
-    (b"GET /ada HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"x"),
-    (b"POST /ada HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 999999\r\n\r\n{", b" "),
+    (b"GET /ada HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", b"x"),
+    (b"POST /ada HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 999999\r\n\r\n{", b" "),
     (b"", b""),
 ]
 TICK = 0.001

@@ -1,6 +1,9 @@
 //! Settings of the door: who is let in, and what proves it.
 
-use std::{net::SocketAddr, str::FromStr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use clap::{Args, ValueEnum};
 
@@ -97,11 +100,25 @@ pub struct DoorConfig {
     /// Audiences that session tokens may name (their `aud`); without it a token that names one is for another service
     #[arg(long, env = "CUBBY_AUDIENCE", value_name = "NAMES", default_value = "", hide_default_value = true)]
     pub audience: List,
+
+    /// Names that `Host` may have besides localhost and loopback addresses; with none set, only those on loopback
+    /// without authentication, and any elsewhere
+    #[arg(long, env = "CUBBY_ALLOWED_HOSTS", value_name = "NAMES", default_value = "", hide_default_value = true)]
+    pub allowed_hosts: List,
 }
 
 impl DoorConfig {
     /// Refuses settings that contradict each other or leave a hole.
     pub(super) fn validate(&self) -> Result<()> {
+        for name in &self.allowed_hosts.0 {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+            if !name.chars().all(is_name) && name.parse::<IpAddr>().is_err() {
+                return Err(Error::config(format!(
+                    "CUBBY_ALLOWED_HOSTS: {name:?} is not the name of a host; write each as data.example.com, without \
+                     https://, a port or *"
+                )));
+            }
+        }
         if !self.auth.takes_tokens() {
             return Ok(());
         }

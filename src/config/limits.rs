@@ -111,7 +111,7 @@ pub struct LimitsConfig {
     #[arg(long, env = "CUBBY_ADDRESS_CONNECTIONS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub address_connections: Option<u32>,
 
-    /// Proxies in front, addresses or networks: their X-Forwarded-For is believed
+    /// Proxies in front, addresses or networks: their X-Forwarded-For and X-Forwarded-Proto are believed
     #[arg(long, env = "CUBBY_TRUSTED_PROXIES", value_name = "NETWORKS", default_value = "", hide_default_value = true)]
     pub trusted_proxies: List,
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts};
+use reqwest::Url;
 
-use super::problem::Problem;
+use super::{peer::Peer, problem::Problem};
 use crate::{
     app::App,
     catalog::queries,
@@ -18,6 +19,9 @@ use crate::{
 
 /// The cookie that Clerk's browser code keeps the session token in.
 const COOKIE: &str = "__session";
+
+/// How the caller reached the proxy.
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Someone who has proven who they are.
 #[derive(Debug, Clone)]
@@ -62,8 +66,8 @@ enum Shown<'a> {
 }
 
 /// Who is calling. Only where callers must show something.
-pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller, Problem> {
-    let shown = shown(headers, app)?;
+pub async fn authenticate(app: &App, parts: &Parts) -> Result<Caller, Problem> {
+    let shown = shown(parts, app)?;
     let Some(shown) = shown else {
         return Err(unauthorized(None, "show who you are: send Authorization: Bearer …"));
     };
@@ -98,7 +102,8 @@ pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller, Prob
 }
 
 /// The header comes before the cookie: it was set on purpose.
-fn shown<'a>(headers: &'a HeaderMap, app: &App) -> Result<Option<Shown<'a>>, Problem> {
+fn shown<'a>(parts: &'a Parts, app: &App) -> Result<Option<Shown<'a>>, Problem> {
+    let headers = &parts.headers;
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     if let Some(value) = given.next() {
         if given.next().is_some() {
@@ -110,7 +115,7 @@ fn shown<'a>(headers: &'a HeaderMap, app: &App) -> Result<Option<Shown<'a>>, Pro
             _ => Err(refused(Refusal("the Authorization header must be: Bearer and a token"))),
         };
     }
-    Ok(cookie(headers).filter(|_| !is_foreign_page(headers, app)).map(Shown::Cookie))
+    Ok(cookie(headers).filter(|_| !is_foreign_page(parts, app)).map(Shown::Cookie))
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
@@ -123,14 +128,35 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 
 /// A browser sends a cookie whoever's page asks for it; an `Origin` that is neither this server's
 /// nor an authorized party's makes the cookie worthless (cross-site request forgery).
-fn is_foreign_page(headers: &HeaderMap, app: &App) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else { return false };
-    let Ok(origin) = origin.to_str() else { return true };
-    let own = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let same = origin.split_once("://").is_some_and(|(_, host)| Some(host) == own);
+fn is_foreign_page(parts: &Parts, app: &App) -> bool {
+    let mut origins = parts.headers.get_all(header::ORIGIN).iter();
+    let Some(origin) = origins.next() else { return false };
+    let (Ok(origin), None) = (origin.to_str(), origins.next()) else { return true };
     let parties = &app.config().door.authorized_parties.0;
     let pages = &app.config().limits.cors_origins.0;
-    !same && !parties.iter().chain(pages).any(|known| known == origin)
+    !parties.iter().chain(pages).any(|known| known == origin) && !is_own_origin(origin, parts, app)
+}
+
+/// Whether an origin is this server's own as the caller sees it: scheme, host and port. Otherwise
+/// whoever is on the way to `http://` this host could put a page there that uses the cookie of `https://`.
+fn is_own_origin(origin: &str, parts: &Parts, app: &App) -> bool {
+    let Some(host) = only(&parts.headers, &header::HOST) else { return false };
+    let by_proxy = parts.extensions.get::<Peer>().is_some_and(|peer| app.limits().is_proxy(peer.0.ip()));
+    let scheme = match only(&parts.headers, &FORWARDED_PROTO).filter(|_| by_proxy) {
+        Some("https") => "https",
+        // Without a proxy's word a request came as it is, unencrypted.
+        Some("http") | None => "http",
+        Some(_) => return false,
+    };
+    let own = Url::parse(&format!("{scheme}://{host}"));
+    own.is_ok_and(|own| Url::parse(origin).is_ok_and(|origin| origin.origin() == own.origin()))
+}
+
+/// The value of a header that was sent once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(first)
 }
 
 fn refused(refusal: Refusal) -> Problem {

@@ -63,7 +63,7 @@ async fn admit(parts: &Parts, app: &App) -> Result<Admitted, Problem> {
         app.limits().of_tenant(&id)?;
         return Ok(Admitted { id, write_creates, read_creates: false });
     }
-    let caller = auth::authenticate(app, &parts.headers).await?;
+    let caller = auth::authenticate(app, parts).await?;
     let id = tenant_id(parts)?;
     if !caller.reaches(&id) {
         return Err(Error::unknown_tenant().into());

@@ -132,9 +132,9 @@ impl Bounds {
         })
     }
 
-    /// Whether requests must carry where they come from.
+    /// Whether requests must carry where they come from: they are counted by it, or a proxy speaks for them.
     pub fn count_addresses(&self) -> bool {
-        self.addresses.is_some()
+        self.addresses.is_some() || !self.proxies.is_empty()
     }
 
     /// Connections that one address may have; proxies may have any number.

@@ -7,6 +7,7 @@ pub mod cors;
 pub mod creations;
 pub mod extract;
 pub mod health;
+pub mod host;
 pub mod limits;
 pub mod middleware;
 pub mod openapi;

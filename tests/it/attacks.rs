@@ -81,7 +81,8 @@ fn apart(address: SocketAddr, token: &str, paths: &[&str]) -> Vec<f64> {
     for round in 0..3200 {
         for turn in 0..paths.len() {
             let which = (round + turn) % paths.len();
-            let request = format!("GET {} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n", paths[which]);
+            let request =
+                format!("GET {} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n", paths[which]);
             let started = Instant::now();
             let answer = line.ask(&request);
             let elapsed = started.elapsed().as_nanos();
@@ -155,7 +156,7 @@ fn flood(address: SocketAddr, from: usize, count: usize, token: Option<&str>, st
     });
     let token = token.map_or(String::new(), |token| format!("authorization: Bearer {token}\r\n"));
     for n in from..from + count {
-        let request = format!("GET /user_{n:08x} HTTP/1.1\r\nhost: x\r\n{token}\r\n");
+        let request = format!("GET /user_{n:08x} HTTP/1.1\r\nhost: localhost\r\n{token}\r\n");
         line.write_all(request.as_bytes()).unwrap();
     }
     reader.join().unwrap();
@@ -225,7 +226,7 @@ async fn two_thousand_slow_sockets_keep_nobody_out() {
             let mut stream = TcpStream::connect(server.address).unwrap();
             let text = match n % 3 {
                 0 => "GET /ada HT",
-                1 => "POST /ada HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{",
+                1 => "POST /ada HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{",
                 _ => "",
             };
             stream.write_all(text.as_bytes()).unwrap();
@@ -244,7 +245,7 @@ async fn two_thousand_slow_sockets_keep_nobody_out() {
     }
     held[0].set_nonblocking(false).unwrap();
     held[0].set_read_timeout(Some(PATIENCE)).unwrap();
-    held[0].write_all(b"TP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    held[0].write_all(b"TP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     held[0].read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -253,19 +254,21 @@ async fn two_thousand_slow_sockets_keep_nobody_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_not_smuggled_in_one_anothers_bodies() {
     let server = Server::start().await;
-    let hidden = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    let hidden = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let json = "content-type: application/json\r\n";
     let both = format!(
-        "POST /ada HTTP/1.1\r\nhost: x\r\n{json}content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
+        "POST /ada HTTP/1.1\r\nhost: localhost\r\n{json}content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
     );
-    let twice =
-        format!("POST /ada HTTP/1.1\r\nhost: x\r\n{json}content-length: 0\r\ncontent-length: 34\r\n\r\n{hidden}");
-    let odd =
-        format!("POST /ada HTTP/1.1\r\nhost: x\r\n{json}transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n{hidden}");
-    let space = format!("POST /ada HTTP/1.1\r\nhost: x\r\n{json}content-length : 0\r\n\r\n{hidden}");
-    let sign = format!("POST /ada HTTP/1.1\r\nhost: x\r\n{json}content-length: +0\r\n\r\n{hidden}");
+    let twice = format!(
+        "POST /ada HTTP/1.1\r\nhost: localhost\r\n{json}content-length: 0\r\ncontent-length: 42\r\n\r\n{hidden}"
+    );
+    let odd = format!(
+        "POST /ada HTTP/1.1\r\nhost: localhost\r\n{json}transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n{hidden}"
+    );
+    let space = format!("POST /ada HTTP/1.1\r\nhost: localhost\r\n{json}content-length : 0\r\n\r\n{hidden}");
+    let sign = format!("POST /ada HTTP/1.1\r\nhost: localhost\r\n{json}content-length: +0\r\n\r\n{hidden}");
     let size = format!(
-        "POST /ada HTTP/1.1\r\nhost: x\r\n{json}transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n{hidden}"
+        "POST /ada HTTP/1.1\r\nhost: localhost\r\n{json}transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n{hidden}"
     );
     for attack in [twice, odd, space, sign, size] {
         let mut stream = Line::to(server.address).0;
@@ -332,12 +335,14 @@ fn a_callers_bytes_do_not_break_lines_of_the_log() {
     let said = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>());
     let mut line = Line::to(address);
     for path in ["/x%0aFORGED%20line", "/x%1b[31mred", "/x%0d%0aFORGED"] {
-        line.ask(&format!("GET {path} HTTP/1.1\r\nhost: x\r\nx-request-id: a%0aFORGED\r\nsvix-id: FORGED\r\n\r\n"));
+        line.ask(&format!(
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nx-request-id: a%0aFORGED\r\nsvix-id: FORGED\r\n\r\n"
+        ));
     }
     let body = r#"{"text":"\nFORGED line \u001b[31m"}"#;
     let length = body.len();
     line.ask(&format!(
-        "POST /ada HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        "POST /ada HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     ));
     let killed = std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap();
     assert!(killed.success());

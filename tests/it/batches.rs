@@ -227,7 +227,7 @@ async fn a_tenant_is_let_go_by_a_client_that_does_not_wait_for_its_answer() {
     let address = server.address;
     let sent = tokio::task::spawn_blocking(move || {
         let body = r#"{"text":"of one who hung up"}"#;
-        let head = "POST /ada HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length:";
+        let head = "POST /ada HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length:";
         Wire::connect(address).send(format!("{head} {}\r\n\r\n{body}", body.len()).as_bytes());
     });
     sent.await.unwrap();

@@ -116,10 +116,11 @@ async fn request_targets_in_odd_forms_are_answered() {
     server.client.note("ada", "x").await;
     let address = server.address;
     for (method, target, statuses) in [
-        ("GET", "http://elsewhere.example/ada", &[200][..]),
+        ("GET", "http://localhost/ada", &[200][..]),
+        ("GET", "http://elsewhere.example/ada", &[421]),
         ("OPTIONS", "*", &[400, 404, 405]),
-        ("CONNECT", "ada:443", &[400, 404, 405]),
-        ("GET", "ada", &[400, 404]),
+        ("CONNECT", "ada:443", &[400, 404, 405, 421]),
+        ("GET", "ada", &[400, 404, 421]),
         ("GET", "/ada?limit=1#fragment", &[200, 400]),
         ("GET", "/%61da", &[200]),
         ("BREW", "/ada", &[405]),

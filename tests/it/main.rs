@@ -22,6 +22,7 @@ mod faults;
 mod files;
 mod health;
 mod hostile;
+mod hosts;
 mod input;
 mod invariants;
 mod isolation;

@@ -11,7 +11,7 @@ use crate::harness::{Process, Server, eventually, run, stdout, tree, wire::Wire}
 fn half_a_post(address: std::net::SocketAddr, body: &str) -> Wire {
     let mut wire = Wire::connect(address);
     let head = format!(
-        "POST /ada HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST /ada HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     wire.send(head.as_bytes()).send(&body.as_bytes()[..body.len() / 2]);

@@ -153,12 +153,62 @@ async fn the_cookie_counts_only_on_pages_of_ours() {
     for good in [None, Some("https://app.example"), Some(own.as_str())] {
         assert_eq!(post(good).await.status, 201, "{good:?}");
     }
-    for bad in ["https://evil.example", "null", "https://app.example.evil.example", "http://app.example"] {
+    let encrypted = format!("https://{}", server.address);
+    let port = format!("http://127.0.0.1:{}", server.address.port() ^ 1);
+    for bad in [
+        "https://evil.example",
+        "null",
+        "https://app.example.evil.example",
+        "http://app.example",
+        "http://127.0.0.1",
+        encrypted.as_str(),
+        port.as_str(),
+    ] {
         assert_eq!(post(Some(bad)).await.status, 401, "{bad}");
     }
+    let twice = server.client.request("POST", "/ada").header("cookie", &cookie).json(&json!({"text": "x"}));
+    let twice = twice.header("origin", "https://app.example").header("origin", "https://evil.example");
+    assert_eq!(server.client.send(twice).await.status, 401);
     server.client.bearing(key.token_with("ada", "azp", json!("https://evil.example"))).get("/ada").await.expect(401);
     server.client.bearing(key.token_with("ada", "azp", json!("https://app.example"))).get("/ada").await.expect(200);
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_of_ours_has_our_scheme_which_a_trusted_proxy_tells() {
+    let key = SigningKey::new("a");
+    let ask = async |server: &Server, origin: &str, forwarded: Option<&str>| {
+        let request = server.client.request("GET", "/ada").header("host", "data.example.com");
+        let request = request.header("cookie", format!("__session={}", key.token("ada"))).header("origin", origin);
+        let request = match forwarded {
+            Some(scheme) => request.header("x-forwarded-proto", scheme),
+            None => request,
+        };
+        server.client.send(request).await.status
+    };
+    let mut all = flags(&key);
+    all.extend(["--provisioning", "on-proof"].map(str::to_owned));
+    let plain = Server::with_flags(&all).await;
+    all.extend(["--trusted-proxies", "127.0.0.1", "--address-rate", "off"].map(str::to_owned));
+    let behind = Server::with_flags(&all).await;
+    for (server, origin, forwarded, status) in [
+        (&plain, "http://data.example.com", None, 200),
+        (&plain, "http://data.example.com:80", None, 200),
+        (&plain, "https://data.example.com", None, 401),
+        // A caller does not choose it.
+        (&plain, "https://data.example.com", Some("https"), 401),
+        (&behind, "https://data.example.com", Some("https"), 200),
+        (&behind, "https://data.example.com:443", Some("https"), 200),
+        (&behind, "http://data.example.com", Some("https"), 401),
+        (&behind, "http://data.example.com:443", Some("https"), 401),
+        (&behind, "https://data.example.com", Some("http"), 401),
+        (&behind, "https://data.example.com", Some("http, https"), 401),
+        (&behind, "https://data.example.com", None, 401),
+    ] {
+        assert_eq!(ask(server, origin, forwarded).await, status, "{origin} {forwarded:?}");
+    }
+    plain.stop().await;
+    behind.stop().await;
 }
 
 #[tokio::test]
@@ -264,6 +314,7 @@ async fn a_token_is_remembered_until_it_expires_and_no_longer() {
         jwks_url: None,
         authorized_parties: List::default(),
         audience: List::default(),
+        allowed_hosts: List::default(),
     };
     let now = Arc::new(AtomicI64::new(now() * 1000));
     let tells = now.clone();

@@ -110,7 +110,7 @@ impl Http {
     ) -> std::io::Result<Answer> {
         let stream = self.stream.as_mut().unwrap();
         let body = body.map(Value::to_string);
-        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: torture\r\n");
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n");
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
         }

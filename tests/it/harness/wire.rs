@@ -52,7 +52,7 @@ impl Wire {
 pub fn exchange(address: SocketAddr, method: &str, target: &[u8]) -> RawReply {
     let mut request = format!("{method} ").into_bytes();
     request.extend_from_slice(target);
-    request.extend_from_slice(b" HTTP/1.1\r\nhost: cubby.test\r\nconnection: close\r\n");
+    request.extend_from_slice(b" HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
     if method == "POST" {
         let body = br#"{"text":"x"}"#;
         request.extend_from_slice(b"content-type: application/json\r\n");

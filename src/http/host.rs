@@ -1,0 +1,92 @@
+//! Under which names the server may be asked.
+//!
+//! A page in a browser may give a name of its own the address 127.0.0.1 while it is open (DNS rebinding):
+//! then it counts as a page of the server's, and may read and write whatever its user's machine reaches.
+//! What it cannot change is the name in `Host`.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use axum::{
+    extract::{Request, State},
+    http::{StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::problem::Problem;
+use crate::config::{ServeConfig, endpoint::is_this_machine};
+
+/// The names that one listener answers to.
+#[derive(Debug, Clone)]
+pub struct Hosts(Arc<Allowed>);
+
+#[derive(Debug)]
+struct Allowed {
+    listen: IpAddr,
+    names: Vec<String>,
+}
+
+impl Hosts {
+    /// The rule of a listener; none where names do not count. They do on loopback as long as callers need
+    /// not show who they are, and wherever they are set.
+    pub fn new(config: &ServeConfig, listen: SocketAddr) -> Option<Self> {
+        let names = config.door.allowed_hosts.0.clone();
+        let open_here = config.door.auth.is_open() && listen.ip().is_loopback();
+        (open_here || !names.is_empty()).then(|| Self(Arc::new(Allowed { listen: listen.ip(), names })))
+    }
+
+    fn admit(&self, request: &Request) -> Result<(), Problem> {
+        let mut given = request.headers().get_all(header::HOST).iter();
+        let (Some(host), None) = (given.next(), given.next()) else {
+            return Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                "malformed_request",
+                "send the header Host once: it says whom the request is for",
+            ));
+        };
+        // A target that names a host goes before the header (RFC 9112, 3.2.2); both must be allowed.
+        let target = request.uri().authority().map(axum::http::uri::Authority::as_str);
+        let allowed = host.to_str().is_ok_and(|host| self.has(host)) && target.is_none_or(|target| self.has(target));
+        if allowed {
+            return Ok(());
+        }
+        tracing::debug!(?host, "a request for a name that is not allowed");
+        Err(Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "host_not_allowed",
+            "this server does not answer to the name in Host, so that no other site's page can reach it through a \
+             browser; ask it as 127.0.0.1 or localhost, or set CUBBY_ALLOWED_HOSTS to the names that it has",
+        ))
+    }
+
+    fn has(&self, host: &str) -> bool {
+        let Some(name) = name_of(host) else { return false };
+        let Allowed { listen, names } = &*self.0;
+        // No page can make a name of an address, so where all are listened on all are good.
+        let is_own = |address: IpAddr| listen.is_unspecified() || address == *listen;
+        is_this_machine(name)
+            || name.parse().is_ok_and(is_own)
+            || names.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+    }
+}
+
+/// The host of `host` or `host:port`, without the brackets of an IPv6 address.
+fn name_of(host: &str) -> Option<&str> {
+    let (name, rest) = match host.strip_prefix('[') {
+        Some(inside) => inside.split_once(']')?,
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let port = rest.strip_prefix(':').unwrap_or(rest);
+    (!name.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)
+}
+
+/// Refuses what is not for this server.
+pub async fn check(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
+    match hosts.admit(&request) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
