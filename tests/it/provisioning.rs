@@ -166,7 +166,10 @@ async fn whoever_is_known_in_whatever_state_uses_up_no_creation() {
     let id = "quarantined".parse().unwrap();
     store.suspend(&id, "x").await.unwrap();
     store.resume(&id).await.unwrap();
-    store.catalog().write(move |tx| queries::quarantine(tx, &id, "x", None)).await.unwrap();
+    let digest = store.schema().digest();
+    let quarantine =
+        queries::Quarantine { reason: "x".to_owned(), retry_at: store.clock().now() + 60_000, faults: 1, digest };
+    store.catalog().write(move |tx| queries::quarantine(tx, &id, &quarantine)).await.unwrap();
     let closed = "closed".parse().unwrap();
     for _ in 0..3 {
         // Takes it out of use, so that it has to be opened again.
