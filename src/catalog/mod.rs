@@ -10,19 +10,20 @@ pub mod queries;
 
 use std::{
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     sqlite::{
         combine::{Combiner, Limits},
         deadline::Deadline,
         flush,
         migrate::{Applied, Schema, Step, user_version},
+        named::Named,
         open::{self, Locking, Options},
         pool::{self, Pool},
     },
@@ -49,6 +50,24 @@ pub struct Catalog {
     readers: Pool,
     /// When it was last proven that it can be written.
     proven: Arc<tokio::sync::Mutex<Option<Instant>>>,
+    files: Files,
+}
+
+/// The files that were opened, once they are known. Whatever opens the catalog later must get the same.
+#[derive(Clone, Default)]
+struct Files(Arc<OnceLock<Named>>);
+
+impl Files {
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the catalog or what belongs to it was removed, moved or replaced.
+    fn check(&self) -> Result<()> {
+        let Some(named) = self.0.get() else { return Ok(()) };
+        named.check().map_err(|error| {
+            let why = "the catalog was removed, moved or replaced while it was in use; stop the server, then put back \
+                       what was there or run `cubby doctor --rebuild-catalog`";
+            Error::new(ErrorKind::Unavailable, why).with_source(error)
+        })
+    }
 }
 
 impl Catalog {
@@ -64,7 +83,8 @@ impl Catalog {
         let deadline = Deadline::none();
         let mut conn = open::open(path, &options, &deadline).map_err(|e| {
             Error::config(format!(
-                "the catalog {} cannot be opened; point --data at another folder, or restore it from a backup",
+                "the catalog {} cannot be opened; point --data at another folder, restore it from a backup, or make it \
+                 anew from the users' files with `cubby doctor --rebuild-catalog`",
                 path.display()
             ))
             .with_source(e)
@@ -89,22 +109,33 @@ impl Catalog {
             .spawn(move || runs.into_iter().for_each(|run| run()))
             .map_err(|e| Error::io("starting the catalog's thread", e))?;
         let (file, settings) = (path.to_owned(), options.clone());
+        let files = Files::default();
+        let (opened, checked, read) = (files.clone(), files.clone(), files.clone());
         let writer = Combiner::new(
             Limits { queue: 100_000, batch: 512, ..Limits::default() },
             // The channel closes only with the combiner itself.
             Box::new(move |run| drop(threads.send(run))),
             Box::new(move |_, deadline| {
                 let conn = open::open(&file, &settings, deadline)?;
+                if let Err(error) = opened.check() {
+                    open::abandon(conn);
+                    return Err(error);
+                }
                 // Who is to be forgotten must not be found in what the file calls free space.
                 conn.pragma_update(None, "secure_delete", true)?;
                 Ok(conn)
             }),
         );
+        let writer = writer.checked_by(Box::new(move || checked.check()));
         writer.reopen_as(Locking::Shared);
+        // With the writer's connection all three are there.
+        let named = writer.with(|_| Named::note(path))?;
+        let _ = files.0.set(named);
         Ok(Self {
             writer: Arc::new(writer),
-            readers: pool::readers(path.to_owned(), options, READERS, WAIT),
+            readers: pool::readers(path.to_owned(), options, READERS, WAIT, move || read.check()),
             proven: Arc::default(),
+            files,
         })
     }
 
@@ -136,8 +167,12 @@ impl Catalog {
     }
 
     /// Proves that the catalog can be written, by a commit, unless that was proven a moment ago. One at a
-    /// time: the rest wait for it.
+    /// time: the rest wait for it. That its files are still there is looked at each time.
     pub async fn prove_writable(&self) -> Result<()> {
+        let files = self.files.clone();
+        tokio::task::spawn_blocking(move || files.check())
+            .await
+            .map_err(|e| Error::internal("a look at the catalog's files did not finish").with_source(e))??;
         let mut proven = self.proven.lock().await;
         if !proven.is_some_and(|at| at.elapsed() < PROVEN_FOR) {
             *proven = None;
@@ -158,19 +193,23 @@ impl Catalog {
 
     /// What SQLite finds wrong with the file; nothing if it is in order. May block for a while.
     pub fn check(&self) -> Result<Vec<String>> {
-        let complaints: Vec<String> = self.read(|conn| {
-            conn.prepare("PRAGMA quick_check(20)")?.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()
-        })?;
-        Ok(complaints.into_iter().filter(|text| text != "ok").collect())
+        self.read(queries::salvage::complaints)
     }
 
     /// Notes which migrations the tenants are to have; see [`queries::set_current_schema`]. On this
     /// thread, which may be an async worker's: a start-up may block for a moment.
     pub fn set_current_schema(&self, digest: i64) -> Result<()> {
+        self.fill(|tx| Ok(queries::set_current_schema(tx, digest)?))
+    }
+
+    /// Runs a write on this thread, however long it takes: for a catalog that nobody else uses yet.
+    pub fn fill<T>(&self, work: impl FnOnce(&Transaction) -> Result<T>) -> Result<T> {
         self.writer.with(|conn| {
             let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
-            queries::set_current_schema(&tx, digest)?;
-            Ok(tx.commit()?)
+            let value = work(&tx)?;
+            tx.commit()?;
+            open::confirm(conn)?;
+            Ok(value)
         })
     }
 

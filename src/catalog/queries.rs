@@ -9,6 +9,7 @@ pub mod deliveries;
 pub mod departed;
 pub mod migrations;
 pub mod runs;
+pub mod salvage;
 
 type Sql<T> = rusqlite::Result<T>;
 

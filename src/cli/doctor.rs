@@ -8,21 +8,23 @@ use serde_json::json;
 
 use super::{close, open, print_json, sync};
 use crate::{
+    app,
     config::{DataConfig, provider::ProviderConfig},
     error::{Error, ErrorKind, Result},
     sync::{
         doctor::{self, Findings},
+        rebuild::{self, Rebuilt},
         report::{Outcome, Report, Tally},
         run::Options,
     },
-    tenants::path::Layout,
 };
 
 pub const EXAMPLES: &str = "Examples:
   cubby doctor                      compare the catalog with the files; changes nothing
   cubby doctor --fix                adopt files that say whose they are, complete what was interrupted
   cubby doctor --provider           compare with Clerk's list too, as `cubby sync --dry-run` does
-  cubby doctor --rebuild-catalog    after catalog.db was lost or damaged: make it anew from the files
+  cubby doctor --rebuild-catalog    after catalog.db was lost or damaged: make it anew from the files and
+                                    what can be read of it; the old one is kept, and what is lost is said
 
 It needs the data folder for itself: stop the server first.
 
@@ -59,17 +61,22 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
     }
     // Before the store opens and sweeps them away.
     let unfinished = std::fs::read_dir(root.join("tmp")).map(Iterator::count).unwrap_or(0);
-    if command.rebuild_catalog {
-        let aside = doctor::set_catalog_aside(&Layout::at(root), async || open(data).map_err(in_use)).await?;
-        if let Some(aside) = aside {
-            tracing::warn!(kept = %aside.display(), "the old catalog was moved aside");
-        }
-    }
-    let store = open(data).map_err(in_use)?;
     let bar = ProgressBar::no_length().with_style(
         ProgressStyle::with_template("{pos} files {per_sec}")
             .map_err(|e| Error::internal("progress bar").with_source(e))?,
     );
+    let rebuilt = match command.rebuild_catalog {
+        true => {
+            let (options, ticks) = (app::store_options(data)?, bar.clone());
+            let rebuilt = tokio::task::spawn_blocking(move || rebuild::rebuild(&options, || ticks.inc(1)))
+                .await
+                .map_err(|e| Error::internal("making the catalog anew did not finish").with_source(e))?;
+            bar.reset();
+            Some(rebuilt.map_err(in_use)?)
+        }
+        false => None,
+    };
+    let store = open(data).map_err(in_use)?;
     let (examined, ticks, fix) = (store.clone(), bar.clone(), command.fix || command.rebuild_catalog);
     let findings = tokio::task::spawn_blocking(move || doctor::examine(&examined, fix, || ticks.inc(1)))
         .await
@@ -80,13 +87,20 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
         false => None,
     };
     close(store).await;
-    let (findings, provider) = (findings?, provider.transpose()?);
-    match command.json {
-        true => print_json(&json!({"findings": findings, "unfinished": unfinished, "provider": provider}))?,
-        false => print(&findings, unfinished, provider.as_ref()),
+    let (mut findings, provider) = (findings?, provider.transpose()?);
+    if let Some(rebuilt) = &rebuilt {
+        findings.fixed.add_all(&rebuilt.known);
     }
-    if command.rebuild_catalog {
-        tracing::info!("the catalog was rebuilt from the files; `cubby sync` brings names and addresses back");
+    match command.json {
+        true => print_json(
+            &json!({"findings": findings, "unfinished": unfinished, "rebuilt": rebuilt, "provider": provider}),
+        )?,
+        false => {
+            if let Some(rebuilt) = &rebuilt {
+                print_rebuilt(rebuilt);
+            }
+            print(&findings, unfinished, provider.as_ref());
+        }
     }
     let agreed = provider.is_none_or(|report| report.outcome == Outcome::Done && report.differences() == 0);
     Ok(ExitCode::from(u8::from(findings.problems() > 0 || !agreed)))
@@ -130,6 +144,19 @@ fn print(found: &Findings, unfinished: usize, provider: Option<&Report>) {
     }
     if let Some(report) = provider {
         sync::print(report);
+    }
+}
+
+fn print_rebuilt(rebuilt: &Rebuilt) {
+    match &rebuilt.aside {
+        Some(aside) => println!("the catalog was made anew; the old one is kept as {}", aside.display()),
+        None => println!("the catalog was made anew; there was none"),
+    }
+    for part in rebuilt.salvaged.iter().filter(|part| part.rows > 0) {
+        println!("    read from the old one: {} {}", part.rows, part.table);
+    }
+    for lost in rebuilt.salvaged.iter().filter_map(|part| part.lost) {
+        println!("    lost, or a part of it: {lost}");
     }
 }
 

@@ -81,6 +81,9 @@ impl Default for Limits {
 /// Opens the connection: at first use, and again after a fault.
 pub type Opener = Box<dyn Fn(Locking, &Deadline) -> Result<Connection> + Send + Sync>;
 
+/// Whether the files that are open are still the database's; asked around every commit.
+pub type Check = Box<dyn Fn() -> Result<()> + Send + Sync>;
+
 /// Starts a combiner's run on some thread that may block.
 pub type Spawn = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
@@ -90,6 +93,7 @@ pub struct Combiner {
     /// A plain mutex: it is held while SQLite runs and never across an await.
     conn: Mutex<Held>,
     open: Opener,
+    check: Option<Check>,
     spawn: Spawn,
     limits: Limits,
     deadline: Deadline,
@@ -138,6 +142,7 @@ impl Combiner {
                 unsure: false,
             }),
             open,
+            check: None,
             spawn,
             limits,
             deadline,
@@ -151,6 +156,17 @@ impl Combiner {
     pub fn after_unclean_stop(mut self) -> Self {
         self.conn.get_mut().unsure = true;
         self
+    }
+
+    /// Refuses writes, and acknowledges none, while `check` fails.
+    #[must_use]
+    pub fn checked_by(mut self, check: Check) -> Self {
+        self.check = Some(check);
+        self
+    }
+
+    fn check(&self) -> Result<()> {
+        self.check.as_ref().map_or(Ok(()), |check| check())
     }
 
     /// How often the file was found damaged since it was opened.
@@ -292,7 +308,7 @@ impl Combiner {
             return;
         }
         // An opening begins to count anew what is placed, so it comes first.
-        let ready = self.settle(held).and_then(|()| self.connection(held).map(drop));
+        let ready = self.check().and_then(|()| self.settle(held)).and_then(|()| self.connection(held).map(drop));
         let placed = held.wal_placed;
         let outcome = match ready.and_then(|()| self.connection(held)) {
             Ok(conn) => match self.write_batch(conn, placed, writes) {

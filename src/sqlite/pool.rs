@@ -109,8 +109,15 @@ impl r2d2::ManageConnection for Counting {
 static THREADS: LazyLock<Arc<ScheduledThreadPool>> =
     LazyLock::new(|| Arc::new(ScheduledThreadPool::builder().num_threads(2).thread_name_pattern("pool-{}").build()));
 
-/// A pool of up to `size` readers of an existing file. Opens nothing yet.
-pub fn readers(path: PathBuf, options: Options, size: u32, wait: Duration) -> Pool {
+/// A pool of up to `size` readers of an existing file. Opens nothing yet. What `check` fails for is not
+/// read from: it is asked after each opening whether that was the right file.
+pub fn readers(
+    path: PathBuf,
+    options: Options,
+    size: u32,
+    wait: Duration,
+    check: impl Fn() -> Result<()> + Send + Sync + 'static,
+) -> Pool {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_EXRESCODE
@@ -125,7 +132,7 @@ pub fn readers(path: PathBuf, options: Options, size: u32, wait: Duration) -> Po
         };
         // Readers open the file for writing, since WAL readers write to shared memory, and are kept
         // from writing to the database itself by SQLite.
-        configure(conn, &options, &Deadline::none()).map_err(failed)?;
+        configure(conn, &options, &Deadline::none()).and_then(|()| check()).map_err(failed)?;
         conn.execute_batch("PRAGMA query_only=ON")
     });
     let open = Arc::new(Open::default());
@@ -179,7 +186,7 @@ mod tests {
         let path = folder.path().canonicalize().unwrap().join("one.db");
         super::super::flush::write_new(&path, &[]).unwrap();
         for _ in 0..200 {
-            let pool = readers(path.clone(), Options::default(), 4, Duration::from_secs(5));
+            let pool = readers(path.clone(), Options::default(), 4, Duration::from_secs(5), || Ok(()));
             // Each asks for a connection of its own, and some get one that another gave back: then one
             // is being opened that nobody waits for.
             std::thread::scope(|scope| {

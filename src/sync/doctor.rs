@@ -14,13 +14,11 @@ use crate::{
         queries::{self, departed},
     },
     clock::{Millis, millis},
-    error::{Error, ErrorKind, Result},
+    error::Result,
     tenants::{
         files::{self, Location},
         id::TenantId,
         inspect::{Card, inspect},
-        lock::FolderLock,
-        path::Layout,
         store::Store,
     },
 };
@@ -240,51 +238,7 @@ fn adopt(store: &Store, card: &Card, in_trash: bool) -> Result<()> {
     let (id, created, schema) = (card.tenant.clone(), card.created, card.schema);
     let now = store.clock().now();
     let until = now.saturating_add(millis(store.retention()));
-    store.catalog().write_blocking(move |tx| {
-        queries::insert(tx, &id, created, schema, &crate::catalog::model::Profile::default())?;
-        if in_trash {
-            queries::mark_deleted(tx, &id, now, until)?;
-        }
-        // Who it is remains to be told, by a webhook or a reconcile.
-        departed::unseen(tx, &id)
-    })
-}
-
-/// Moves a catalog that is lost or cannot be read aside, so that an empty one is made in its place.
-/// Says where it went; none if there was none.
-///
-/// # Errors
-/// [`ErrorKind::Conflict`] if the folder is in use, or the catalog is in order and knows users: with
-/// it, states, tombstones and keys would be lost.
-pub async fn set_catalog_aside(layout: &Layout, open: impl AsyncFnOnce() -> Result<Store>) -> Result<Option<PathBuf>> {
-    let path = layout.catalog();
-    if !path.exists() {
-        return Ok(None);
-    }
-    match open().await {
-        Ok(store) => {
-            let users = super::run::live(store.counts().await?);
-            let sound = store.catalog().check()?.is_empty();
-            store.close(tokio::time::Instant::now() + std::time::Duration::from_secs(10)).await;
-            if sound && users > 0 {
-                return Err(Error::new(
-                    ErrorKind::Conflict,
-                    format!(
-                        "the catalog is in order and knows {users} users; rebuilt from their files it would have no \
-                         states, tombstones and keys. `cubby doctor --fix` mends single users; to rebuild all the \
-                         same, move {} away first",
-                        path.display()
-                    ),
-                ));
-            }
-        }
-        Err(error) if error.kind() == ErrorKind::Conflict => return Err(error),
-        // What cannot be opened is what this is for.
-        Err(error) => tracing::warn!(error = %error, "the catalog cannot be opened"),
-    }
-    let _lock = FolderLock::take(&layout.lock())?;
-    let stamp = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string().replace(':', "");
-    let aside = layout.root().join(format!("catalog-{stamp}.lost"));
-    files::relocate(&path, &aside)?;
-    Ok(Some(aside))
+    store
+        .catalog()
+        .write_blocking(move |tx| departed::found(tx, &id, created, schema, in_trash.then_some((now, until))).map(drop))
 }

@@ -10,6 +10,7 @@
 //! | [`on_demand`] | the first request that beats the webhook |
 //! | [`health`] | whether both sides agree, for a page |
 //! | [`doctor`] | whether catalog and files agree |
+//! | [`rebuild`] | what a lost or damaged catalog is made anew from |
 //! | [`report`] | what a run says of itself |
 //!
 //! # Invariants
@@ -30,6 +31,7 @@ mod merge;
 pub mod on_demand;
 pub mod plan;
 mod queries;
+pub mod rebuild;
 pub mod report;
 pub mod run;
 pub mod runs;

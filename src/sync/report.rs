@@ -78,6 +78,13 @@ impl Tally {
             self.named.push(name.to_string());
         }
     }
+
+    /// All of another one more.
+    pub fn add_all(&mut self, other: &Self) {
+        self.count += other.count;
+        let room = NAMED.saturating_sub(self.named.len());
+        self.named.extend(other.named.iter().take(room).cloned());
+    }
 }
 
 /// What a run found and did; in a dry run, what it would do.

@@ -231,7 +231,8 @@ impl Database {
             let mut shared = self.shared.lock();
             if shared.readers.is_none() {
                 self.combiner.reopen_as(Locking::Shared);
-                shared.readers = Some(pool::readers(self.path.clone(), self.options.clone(), READERS, READER_WAIT));
+                let readers = pool::readers(self.path.clone(), self.options.clone(), READERS, READER_WAIT, || Ok(()));
+                shared.readers = Some(readers);
             }
             shared.users += 1;
             shared.readers.clone()

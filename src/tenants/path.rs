@@ -142,6 +142,20 @@ impl Layout {
         databases(&self.tenants().join(hex::encode([shard])), see)
     }
 
+    /// Whether any tenant has a file, live or in the trash. Stops at the first.
+    pub fn has_files(&self) -> Result<bool> {
+        let shards = (0..=u8::MAX).map(|shard| self.tenants().join(hex::encode([shard])));
+        for folder in std::iter::once(self.trash()).chain(shards) {
+            let failed = |e| Error::io(folder.display(), e);
+            for entry in std::fs::read_dir(&folder).map_err(failed)? {
+                if is_database(&entry.map_err(failed)?) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// Every deleted tenant's file, in no order.
     pub fn each_trashed(&self, see: impl FnMut(PathBuf)) -> Result<()> {
         databases(&self.trash(), see)
@@ -180,6 +194,10 @@ fn named(folder: &Path, length: usize, mut see: impl FnMut(PathBuf)) -> Result<(
         }
     }
     Ok(())
+}
+
+fn is_database(entry: &std::fs::DirEntry) -> bool {
+    entry.file_name().len() == FILE_NAME
 }
 
 /// The first eight bytes of an id's digest: enough to tell a hundred million apart.

@@ -21,7 +21,7 @@ use super::{
     id::TenantId,
     lock::FolderLock,
     long::LongReads,
-    path::Layout,
+    path::{Layout, wal_of},
     rehearsal::rehearse,
     retention::SteadyClock,
     slots::{Acquired, Eviction, Hold, Slots, Starved, Tick},
@@ -176,6 +176,7 @@ impl Store {
         let layout = Layout::prepare(&options.data)?;
         let lock = FolderLock::take(&layout.lock())?;
         files::sweep_tmp(&layout)?;
+        refuse_a_lost_catalog(&layout)?;
         let catalog = Catalog::open(&layout.catalog())?;
         let applied = known::check(&catalog, &layout, &schema, options.schema.is_none())?;
         for doubt in rehearse(&schema, &sqlite_options(&options), &applied)? {
@@ -455,6 +456,26 @@ fn sqlite_options(options: &StoreOptions) -> Options {
         cache_kib: options.cache_kib,
         ..Options::default()
     }
+}
+
+/// Refuses to make an empty catalog where there was another: whoever was deleted or suspended would be
+/// served again by the next message about them.
+fn refuse_a_lost_catalog(layout: &Layout) -> Result<()> {
+    let catalog = layout.catalog();
+    if catalog.exists() {
+        return Ok(());
+    }
+    // Its log is emptied when it is closed.
+    let log = std::fs::symlink_metadata(wal_of(&catalog)).is_ok_and(|found| found.len() > 0);
+    if !log && !layout.has_files()? {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "{} is missing, and the folder has {}. Put it back, with its -wal, from where it went or from a backup; or \
+         make it anew from the users' files with `cubby doctor --rebuild-catalog`",
+        catalog.display(),
+        if log { "its log" } else { "users' files" }
+    )))
 }
 
 pub(super) fn suspended(reason: Option<&str>) -> Error {

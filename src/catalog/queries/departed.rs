@@ -3,7 +3,10 @@
 use rusqlite::{Connection, Transaction, params};
 
 use super::{Sql, unknown};
-use crate::{catalog::model::Millis, tenants::id::TenantId};
+use crate::{
+    catalog::model::{Millis, Profile},
+    tenants::id::TenantId,
+};
 
 /// Adds a tombstone for a user of whom there is nothing else. `false` if the id is known already.
 pub fn bury(tx: &Transaction, id: &TenantId, now: Millis, purge_after: Millis) -> Sql<bool> {
@@ -84,6 +87,37 @@ pub fn reinstate(tx: &Transaction, id: &TenantId, restored: Millis) -> Sql<bool>
         )?
         .execute(params![id.as_str(), restored])?;
     Ok(changed == 1)
+}
+
+/// Gives a tenant the row that its file's place says: of one in the trash, when it counts as deleted
+/// and when its file may go, unless its row has that. `false` if its row says so already.
+pub fn found(
+    tx: &Transaction,
+    id: &TenantId,
+    created: Millis,
+    schema: i32,
+    trashed: Option<(Millis, Millis)>,
+) -> Sql<bool> {
+    let new = super::insert(tx, id, created, schema, &Profile::default())?;
+    if new {
+        // Who it is remains to be told, by a webhook or a reconcile.
+        unseen(tx, id)?;
+    }
+    let moved = match trashed {
+        Some((now, until)) => {
+            let deleted = super::mark_deleted(tx, id, now, until)?;
+            let kept = tx
+                .prepare_cached(
+                    "UPDATE tenants SET purged = NULL, purge_after = coalesce(purge_after, ?2) WHERE id = ?1 AND \
+                     (purged IS NOT NULL OR purge_after IS NULL)",
+                )?
+                .execute(params![id.as_str(), until])?;
+            deleted || kept == 1
+        }
+        // Nothing is history by it: nobody brought the tenant back.
+        None => reinstate(tx, id, 0)?,
+    };
+    Ok(new || moved)
 }
 
 /// Forgets when a tenant was last seen: of one that was found by its file alone, nobody knows.

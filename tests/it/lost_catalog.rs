@@ -1,0 +1,158 @@
+//! A catalog that is lost, or is not the one that was opened.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use cubby::catalog::model::State;
+
+use crate::harness::{
+    self, Process, Server,
+    sender::{Message, SECRET, deliver, event, gone, user},
+};
+
+const FILES: [&str; 3] = ["catalog.db", "catalog.db-wal", "catalog.db-shm"];
+
+async fn server() -> Server {
+    let server = Server::with(&["--clerk-webhook-secret", SECRET]).await;
+    deliver(&server.client, "m1", &event("user.created", user("user_1", "ada", 10), 1)).await;
+    server.client.note("user_1", "mine").await;
+    server.client.get("/readyz").await.expect(200);
+    server
+}
+
+/// Nothing that the catalog would have to keep is acknowledged; whoever is open is served.
+async fn refuses(server: &Server, what: &str) {
+    let red = server.client.get("/readyz").await;
+    assert_eq!(red.status, 503, "{what}");
+    assert_eq!(red.code(), "not_ready", "{what}");
+    let detail = red.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("cubby doctor --rebuild-catalog"), "{what}: {detail}");
+    let deletion = Message::new("m2", &event("user.deleted", gone("user_1"), 2)).send(&server.client).await;
+    assert_eq!((deletion.status, deletion.code().as_str()), (500, "delivery_failed"), "{what}");
+    assert!(server.app.store().layout().tenant(&"user_1".parse().unwrap()).exists(), "{what}");
+    let row = server.app.store().find(&"user_1".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(row.state, State::Active, "{what}: what is refused is not done either");
+    server.client.note("user_1", "still served").await;
+}
+
+#[tokio::test]
+async fn a_catalog_without_its_name_turns_readyz_red_and_acknowledges_nothing() {
+    for file in FILES {
+        let server = server().await;
+        let (path, away) = (server.data().join(file), server.data().join("away"));
+        fs::rename(&path, &away).unwrap();
+        refuses(&server, &format!("{file} is gone")).await;
+        // Put back, it is the one that was opened.
+        fs::rename(&away, &path).unwrap();
+        server.client.get("/readyz").await.expect(200);
+        deliver(&server.client, "m2", &event("user.deleted", gone("user_1"), 2)).await;
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_catalog_that_was_replaced_turns_readyz_red_and_acknowledges_nothing() {
+    for file in FILES {
+        let server = server().await;
+        let (path, copy) = (server.data().join(file), server.data().join("copy"));
+        fs::copy(&path, &copy).unwrap();
+        fs::rename(&copy, &path).unwrap();
+        refuses(&server, &format!("{file} is another")).await;
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_catalog_that_was_replaced_is_not_taken_for_the_one_that_was_closed() {
+    let server = server().await;
+    let (path, copy) = (server.data().join("catalog.db"), server.data().join("copy"));
+    // What is opened next is what has the name then.
+    server.app.store().catalog().close().unwrap();
+    fs::copy(&path, &copy).unwrap();
+    fs::rename(&copy, &path).unwrap();
+    let deletion = Message::new("m2", &event("user.deleted", gone("user_1"), 2)).send(&server.client).await;
+    assert_eq!(deletion.expect(500).code(), "delivery_failed");
+    server.client.get("/readyz").await.expect(503);
+    server.stop().await;
+}
+
+/// What a start must leave as it is.
+fn files(folder: &Path) -> Vec<(PathBuf, u64, u64)> {
+    let mut files = harness::tree(folder);
+    files.retain(|(path, ..)| path.is_file() && !path.ends_with("cubby.lock"));
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_starts_without_a_catalog_where_users_have_files() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let process = Process::start(folder.path(), &["--clerk-webhook-secret", SECRET]);
+    process.client.note("user_1", "mine").await;
+    let live = folder.path().join("tenants");
+    for (what, trashed) in [("live", false), ("in the trash", true)] {
+        let other = tempfile::TempDir::new().unwrap();
+        Server::on(other.path(), &[]).await.stop().await;
+        for file in FILES {
+            let _ = fs::remove_file(other.path().join(file));
+        }
+        let (file, ..) = harness::tree(&live).into_iter().find(|(path, ..)| path.extension().is_some()).unwrap();
+        let shard = file.parent().unwrap().file_name().unwrap();
+        let place = if trashed { other.path().join("trash") } else { other.path().join("tenants").join(shard) };
+        fs::copy(&file, place.join(file.file_name().unwrap())).unwrap();
+        let before = files(other.path());
+        for command in [&["tenants", "list"][..], &["doctor", "--fix"], &["serve", "--listen", "127.0.0.1:0"]] {
+            let refused = harness::run(other.path(), command);
+            let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert_eq!(refused.status.code(), Some(2), "{what}, {command:?}: {text}");
+            assert!(text.contains("`cubby doctor --rebuild-catalog`"), "{what}, {command:?}: {text}");
+            assert_eq!(files(other.path()), before, "{what}, {command:?}");
+        }
+    }
+    // A log without its database is what is left of a lost one, too.
+    process.kill();
+    for name in ["tenants", "trash"] {
+        fs::remove_dir_all(folder.path().join(name)).unwrap();
+    }
+    fs::remove_file(folder.path().join("catalog.db")).unwrap();
+    assert!(fs::metadata(folder.path().join("catalog.db-wal")).unwrap().len() > 0);
+    let refused = harness::run(folder.path(), &["tenants", "create", "user_2"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--rebuild-catalog"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_deleted_or_suspended_stays_so_when_the_catalog_is_lost_while_serving() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let flags = ["--clerk-webhook-secret", SECRET];
+    let process = Process::start(folder.path(), &flags);
+    let client = process.client.clone();
+    for id in ["user_1", "user_2"] {
+        deliver(&client, id, &event("user.created", user(id, id, 10), 1)).await;
+        client.note(id, "mine").await;
+    }
+    deliver(&client, "m1", &event("user.deleted", gone("user_1"), 2)).await;
+    fs::remove_file(folder.path().join("catalog.db")).unwrap();
+    Message::new("m2", &event("user.deleted", gone("user_2"), 2)).send(&client).await.expect(500);
+    process.signal("TERM");
+    process.wait();
+    assert!(!harness::run(folder.path(), &["tenants", "list"]).status.success());
+    let rebuilt = harness::run(folder.path(), &["doctor", "--rebuild-catalog"]);
+    assert!(rebuilt.status.success(), "{rebuilt:?}");
+
+    let process = Process::start(folder.path(), &flags);
+    let client = process.client.clone();
+    let late = deliver(&client, "m3", &event("user.created", user("user_1", "ada", 10), 1)).await;
+    assert_eq!(late["status"], "ignored");
+    deliver(&client, "m2", &event("user.deleted", gone("user_2"), 2)).await;
+    process.signal("TERM");
+    assert!(process.wait().success());
+    for id in ["user_1", "user_2"] {
+        harness::stdout(&harness::run(folder.path(), &["tenants", "restore", id]));
+    }
+    let server = Server::on(folder.path(), &[]).await;
+    for id in ["user_1", "user_2"] {
+        assert_eq!(server.client.texts(id).await, ["mine"], "no other file was moved over theirs");
+    }
+    server.stop().await;
+}
