@@ -1,6 +1,7 @@
 //! Users who come back: in what state, and who may not come back at all.
 
 use cubby::catalog::model::{Row, State};
+use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Value, json};
 
 use crate::{
@@ -316,4 +317,127 @@ async fn what_a_deleted_user_will_be_when_restored_is_shown() {
     let shown = run(&["tenants", "show", "ada"]);
     assert!(shown.contains(&format!("suspended: {REASON}")), "{shown}");
     assert_eq!(run(&["tenants", "restore", "ada"]), format!("ada is suspended: {REASON}\n"));
+}
+
+// ── In any order with a reconcile ────────────────────────────────────────────────────────────
+
+/// When a delivery arrives, by the reconcile: it begins after the first and reads its list in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Arrives {
+    Before,
+    During,
+    After,
+}
+
+/// What one user does at the provider, and what becomes known of it when.
+#[derive(Debug, Clone)]
+struct Story {
+    /// How often they are seen: created, and updated each time after.
+    versions: usize,
+    /// Whether they are deleted in the end, and how the event tells the time.
+    gone: Option<usize>,
+    /// How many of these steps the list of the reconcile shows.
+    listed: usize,
+    /// Each step at least once, in any order.
+    deliveries: Vec<(usize, Arrives)>,
+    /// Whether an operator deletes the user before the reconcile, who is there at the provider.
+    operator_deletes: bool,
+}
+
+fn stories() -> impl Strategy<Value = Story> {
+    (1_usize..4, proptest::option::of(0_usize..3), any::<bool>()).prop_flat_map(|(versions, gone, operator_deletes)| {
+        let steps = versions + usize::from(gone.is_some());
+        let arrives = || prop_oneof![Just(Arrives::Before), Just(Arrives::During), Just(Arrives::After)];
+        let every: Vec<_> = (0..steps).map(|step| (Just(step), arrives())).collect();
+        let more = proptest::collection::vec((0..steps, arrives()), 0..steps * 2);
+        let deliveries = (every, more).prop_map(|(every, more)| [every, more].concat()).prop_shuffle();
+        (0..=steps, deliveries).prop_map(move |(listed, mut deliveries)| {
+            for (step, arrives) in &mut deliveries {
+                // What the list does not show has not happened before it.
+                if *step >= listed {
+                    *arrives = (*arrives).max(Arrives::During);
+                }
+            }
+            Story { versions, gone, listed, deliveries, operator_deletes }
+        })
+    })
+}
+
+impl Story {
+    /// The user as the provider has them after so many steps.
+    fn world(&self, id: &str, steps: usize) -> Option<Value> {
+        let there = steps > 0 && steps <= self.versions;
+        there.then(|| user(id, &format!("version{steps}"), steps as i64))
+    }
+
+    fn event(&self, id: &str, step: usize) -> Value {
+        if step < self.versions {
+            let kind = if step == 0 { "user.created" } else { "user.updated" };
+            // The provider's deliveries have no order, nor have their times.
+            return event(kind, user(id, &format!("version{}", step + 1), step as i64 + 1), 100 - step as i64);
+        }
+        deletions(id)[self.gone.unwrap()].clone()
+    }
+
+    fn set(&self, clerk: &Clerk, id: &str, steps: usize) {
+        clerk.remove(id);
+        self.world(id, steps).into_iter().for_each(|user| clerk.add(user));
+    }
+
+    async fn deliver(&self, server: &Server, id: &str, when: Arrives) {
+        for (n, (step, arrives)) in self.deliveries.iter().enumerate() {
+            if *arrives == when {
+                // Under a new id each time: what is known already is applied once more.
+                deliver(&server.client, &format!("{id}-{n}"), &self.event(id, *step)).await;
+            }
+        }
+    }
+
+    async fn happens(&self, server: &Server, clerk: &Clerk, id: &str) -> Row {
+        self.deliver(server, id, Arrives::Before).await;
+        if self.operator_deletes && self.world(id, self.listed).is_some() {
+            let _ = server.app.store().delete(&id.parse().unwrap()).await;
+        }
+        // A list begun in the same millisecond is newer than nothing.
+        let before = server.app.clock().now();
+        harness::eventually("time goes on", async || server.app.clock().now() > before).await;
+        self.set(clerk, id, self.listed);
+        let report = sync_with_a_late_answer(server, clerk, async {
+            self.set(clerk, id, self.versions + usize::from(self.gone.is_some()));
+            self.deliver(server, id, Arrives::During).await;
+        })
+        .await;
+        assert_eq!(report["outcome"], "done", "{report}");
+        self.deliver(server, id, Arrives::After).await;
+        row(server, id).await
+    }
+}
+
+#[test]
+fn events_in_any_order_and_a_reconcile_at_any_place_give_the_same_row() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let mut runner = TestRunner::new(ProptestConfig { cases: 100, failure_persistence: None, ..Default::default() });
+    let (clerk, server) = runtime.block_on(async {
+        let clerk = Clerk::start().await;
+        clerk.add(user("user_0", "always there", 1));
+        let server = server(&clerk, &[]).await;
+        (clerk, server)
+    });
+    let next = std::cell::Cell::new(0);
+    let result = runner.run(&stories(), |story| {
+        next.set(next.get() + 1);
+        let id = format!("user_{}", next.get());
+        let found = runtime.block_on(story.happens(&server, &clerk, &id));
+        let state = if story.gone.is_some() { State::Deleted } else { State::Active };
+        prop_assert_eq!(found.state, state);
+        let (name, version) = (format!("version{}", story.versions), story.versions as i64);
+        prop_assert_eq!(found.profile.first_name, Some(name));
+        prop_assert_eq!(found.profile.provider_updated_at, Some(version * 1000));
+        prop_assert_eq!(found.profile.provider_event_at, Some((101 - version) * 1000));
+        let file = server.app.store().layout().tenant(&found.id).exists();
+        prop_assert_eq!(file, state == State::Active);
+        Ok(())
+    });
+    result.unwrap();
+    runtime.block_on(server.stop());
 }
