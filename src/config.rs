@@ -20,7 +20,7 @@ pub struct DataConfig {
     #[arg(long, env = "CUBBY_DATA", default_value = "./data", value_name = "DIR", global = true)]
     pub data: PathBuf,
 
-    /// Tenant migrations (V1__name.sql, …) to use instead of those that ship with Cubby
+    /// Tenant migrations (V1__name.sql, …) to use instead of those that ship with Cubby; a data folder keeps to its own
     #[arg(long, env = "CUBBY_MIGRATIONS", value_name = "DIR", global = true)]
     pub migrations: Option<PathBuf>,
 

@@ -123,7 +123,7 @@ pub struct Row {
     /// How often in a row it was quarantined: since an operator resumed it, or it served well for as long as
     /// it had been kept out.
     pub faults: u32,
-    /// When a quarantined tenant is tried again; none: when an operator says so.
+    /// When a quarantined tenant is tried again: with its next request after that.
     pub retry_at: Option<Millis>,
     /// The newest fault of its file or of the disk under it; it may be long over.
     pub fault: Option<String>,

@@ -112,7 +112,7 @@ mod tests {
     fn tables_get_rows_whatever_refers_to_what() {
         let conn = in_memory_like(&Options::default()).unwrap();
         conn.execute_batch(
-            "CREATE TABLE a (b INTEGER NOT NULL REFERENCES b, x TEXT UNIQUE, y AS (x || '!')) STRICT;
+            "CREATE TABLE a (b INTEGER NOT NULL REFERENCES b, x TEXT UNIQUE, y TEXT AS (x || '!')) STRICT;
              CREATE TABLE b (id INTEGER PRIMARY KEY, c TEXT NOT NULL REFERENCES \"c \"\"d\" (name), z ANY) STRICT;
              CREATE TABLE \"c \"\"d\" (name TEXT PRIMARY KEY, w BLOB NOT NULL, v REAL, u) WITHOUT ROWID;
              CREATE TABLE picky (x INTEGER NOT NULL CHECK (x > 100));

@@ -21,6 +21,7 @@
 //! | [`files`] | placing and moving files |
 //! | [`faults`] | what went wrong with whose file, for operators |
 //! | [`template`] | what a new file holds |
+//! | `rehearsal` | trying migrations where nothing can come of it |
 //! | [`lock`] | one process for a data folder |
 //!
 //! # Invariants

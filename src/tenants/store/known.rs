@@ -73,11 +73,14 @@ fn some_files(layout: &Layout) -> Result<Vec<PathBuf>> {
 
 /// The history of a file that nobody has open, which is left as it is.
 fn history_of(file: &std::path::Path) -> Result<Vec<Step>> {
-    let header = open::read_header(file, APPLICATION_ID)?;
+    if !open::read_header(file, APPLICATION_ID)?.is_wal {
+        // An open would make it so.
+        return Ok(Vec::new());
+    }
     let options = Options {
         locking: Locking::Exclusive,
         application_id: APPLICATION_ID,
-        known_header: header.is_wal,
+        known_header: true,
         ..Options::default()
     };
     let conn = open::open(file, &options, &Deadline::none())?;

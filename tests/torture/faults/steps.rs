@@ -71,11 +71,11 @@ fn cubby(setup: &Setup, data: &Path, arguments: &[&str]) -> Result<String, Strin
 fn prepare(setup: &Setup, data: &Path, old: &Path, step: &str) {
     let _ = std::fs::remove_dir_all(data);
     let old = old.to_str().unwrap();
-    cubby(setup, data, &["tenants", "create", "user_0"]).unwrap();
-    match step {
-        "create" => {}
-        "migrate" => drop(cubby(setup, data, &["tenants", "create", TENANT, "--migrations", old]).unwrap()),
-        _ => drop(cubby(setup, data, &["tenants", "create", TENANT]).unwrap()),
+    // A folder that has had the newer ones is refused to the older.
+    let version: &[&str] = if step == "migrate" { &["--migrations", old] } else { &[] };
+    cubby(setup, data, &[&["tenants", "create", "user_0"], version].concat()).unwrap();
+    if step != "create" {
+        cubby(setup, data, &[&["tenants", "create", TENANT], version].concat()).unwrap();
     }
     if step != "create" {
         let conn = check::connect(&file_of(data, TENANT)).unwrap();
