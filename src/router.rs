@@ -13,7 +13,7 @@ use crate::{
         cors::{Origins, cors},
         health,
         host::{self, Hosts},
-        middleware::envelope,
+        middleware::{envelope, preflight},
         openapi,
         problem::Problem,
         watch,
@@ -43,7 +43,9 @@ pub fn router(app: &App) -> Result<Router> {
     let routes = finish(app, routes, app.config().listen);
     // Outside even of that, so that a page may read what went wrong.
     Ok(match Origins::new(&app.config().limits.cors_origins.0) {
-        Some(origins) => routes.layer(middleware::from_fn_with_state(origins, cors)),
+        Some(origins) => {
+            routes.layer(middleware::from_fn_with_state(origins, cors)).layer(middleware::from_fn(preflight))
+        }
         None => routes,
     })
 }

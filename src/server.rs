@@ -1,14 +1,27 @@
 //! The accept loop, its deadlines, and the way out.
 
-use std::{collections::HashMap, future::Future, net::IpAddr, sync::Arc};
+mod crowd;
+mod patience;
+mod socket;
 
-use axum::Router;
+use std::{
+    collections::HashMap,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    http::{HeaderValue, header},
+};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::Instant,
 };
@@ -17,15 +30,18 @@ use tower::Service;
 use crate::{
     app::App,
     error::Result,
-    http::{limits::block, peer::Peer},
+    http::{
+        limits::{Door, Refused, block, is_operators},
+        peer::Peer,
+    },
     router,
 };
 
-/// Connections of operators at once, on a listener of their own.
-const OPERATORS: usize = 64;
+use crowd::{Crowd, Membership, Wish};
+use socket::Socket;
 
-/// A client that takes nothing of its answer for so long is gone.
-const STALLED: u32 = 30_000;
+/// How long one that was asked to give way is waited for before another is asked.
+const GIVE_WAY: Duration = Duration::from_millis(100);
 
 /// Serves on `listener` until `shutdown` resolves, then drains: `/readyz` turns red, nothing more
 /// is accepted, requests in flight are finished to a deadline, and all tenants are closed with
@@ -58,16 +74,17 @@ pub async fn serve_routes(app: App, routes: Router, listener: TcpListener, shutd
     run(app, (listener, routes), None, shutdown).await;
 }
 
-type Door = (TcpListener, Router);
+type Way = (TcpListener, Router);
 
-async fn run(app: App, (listener, routes): Door, operators: Option<Door>, shutdown: impl Future<Output = ()>) {
+async fn run(app: App, (listener, routes): Way, operators: Option<Way>, shutdown: impl Future<Output = ()>) {
     let most = app.config().max_connections as usize;
     let slots = Arc::new(Semaphore::new(most));
     let (drain, draining) = watch::channel(false);
-    let public = accept(app.clone(), listener, routes, slots.clone(), draining.clone());
+    let public = accept(app.clone(), listener, routes, (Door::Public, slots.clone()), draining.clone());
     let operators = async {
         if let Some((listener, routes)) = operators {
-            accept(app.clone(), listener, routes, Arc::new(Semaphore::new(OPERATORS)), draining.clone()).await;
+            let slots = Arc::new(Semaphore::new(app.config().limits.admin_connections as usize));
+            accept(app.clone(), listener, routes, (Door::Operators, slots), draining.clone()).await;
         }
     };
     // Ends when all connections have, which is not before the drain.
@@ -99,44 +116,69 @@ async fn accept(
     app: App,
     listener: TcpListener,
     routes: Router,
-    slots: Arc<Semaphore>,
+    (door, slots): (Door, Arc<Semaphore>),
     mut draining: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
     let from = Origins::default();
-    let each = draining.clone();
+    let crowd = Crowd::new(door, slots.available_permits());
+    let share = (slots.available_permits() / 4).max(1);
     loop {
-        // A permit first: with all taken, new connections wait in the kernel's queue.
-        let accepted = async {
-            let permit = slots.clone().acquire_owned().await;
-            (permit, listener.accept().await)
-        };
         tokio::select! {
             biased;
             () = async { drop(draining.wait_for(|drain| *drain).await) } => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            (permit, accepted) = accepted => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let Ok(counted) = from.count(&app, peer.ip()) else {
+                    let counted = match door {
+                        Door::Public => from.count(&app, peer.ip()),
+                        // Whoever comes to operate is not turned away because of others at that address.
+                        Door::Operators => Ok(None),
+                    };
+                    let Ok(counted) = counted else {
                         tracing::debug!(%peer, "a connection too many from one address");
                         continue;
                     };
-                    let served = connection(app.clone(), routes.clone(), stream, Peer(peer), each.clone());
+                    if door == Door::Operators && app.limits().connections_of(peer.ip()).is_some() {
+                        crowd.make_room_of(block(peer.ip()), share);
+                    }
+                    let room = tokio::select! {
+                        biased;
+                        () = async { drop(draining.wait_for(|drain| *drain).await) } => break,
+                        permit = room(&slots, &crowd) => permit,
+                    };
+                    let member = crowd.join(block(peer.ip()));
+                    let served = connection(app.clone(), routes.clone(), stream, (door, peer), member);
                     connections.spawn(async move {
                         served.await;
-                        drop((counted, permit));
+                        drop((counted, room));
                     });
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: some will be closed in a moment.
                     tracing::warn!(error = %error, "a connection could not be accepted");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
         }
     }
     drop(listener);
+    crowd.finish();
     while connections.join_next().await.is_some() {}
+}
+
+/// Room for one more. With all in use, those that do nothing give way to whoever comes; while all do
+/// something, whoever comes waits, the first one here and the others in the kernel's queue.
+async fn room(slots: &Arc<Semaphore>, crowd: &Crowd) -> Option<OwnedSemaphorePermit> {
+    loop {
+        if let Ok(permit) = slots.clone().try_acquire_owned() {
+            return Some(permit);
+        }
+        crowd.make_room();
+        if let Ok(permit) = tokio::time::timeout(GIVE_WAY, slots.clone().acquire_owned()).await {
+            return permit.ok();
+        }
+    }
 }
 
 /// How many connections each address has. As large as there are connections.
@@ -177,18 +219,45 @@ impl Drop for Counted {
     }
 }
 
-async fn connection(app: App, routes: Router, stream: TcpStream, peer: Peer, mut draining: watch::Receiver<bool>) {
+async fn connection(
+    app: App,
+    routes: Router,
+    stream: TcpStream,
+    (door, peer): (Door, SocketAddr),
+    membership: Membership,
+) {
+    let limits = &app.config().limits;
     // Small answers must not wait for more to come. A socket that refuses is merely slower.
     let _ = stream.set_nodelay(true);
-    // hyper has no deadline for writing: without this one, an answer that nobody takes is kept.
-    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, STALLED);
-    let counts_addresses = app.limits().count_addresses();
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        // Only where somebody asks for it: it is an allocation.
-        if counts_addresses || request.uri().path().starts_with("/api/") {
-            request.extensions_mut().insert(peer);
+    // Of a client that is gone the kernel hears nothing at all.
+    let stalled = u32::try_from(limits.answer_timeout.as_millis()).unwrap_or(u32::MAX);
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, stalled);
+    let member = &membership.0;
+    let held = &member.connection;
+    let socket = Socket::new(stream, held.clone(), limits.answer_timeout, limits.answer_rate.0);
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        let (app, mut routes, member) = (&app, routes.clone(), &**member);
+        async move {
+            held.room().await;
+            let path = request.uri().path();
+            let entered = app.limits().enter(door, peer.ip(), path, request.headers());
+            // Only where somebody asks for it: it is an allocation.
+            if is_operators(path) || app.limits().trusts_proxies() {
+                request.extensions_mut().insert(Peer(peer));
+            }
+            let entered = entered.unwrap_or_else(|problem| {
+                request.extensions_mut().insert(Refused(problem));
+                app.limits().nothing()
+            });
+            let proven = entered.is_operators();
+            member.uses(proven);
+            let mut answer = held.answer(entered, routes.call(request)).await?;
+            if door == Door::Operators && !proven {
+                // Whoever has not shown the key keeps no connection.
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(answer)
         }
-        routes.clone().call(request)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -198,15 +267,19 @@ async fn connection(app: App, routes: Router, stream: TcpStream, peer: Peer, mut
         .max_buf_size(usize::try_from(app.config().max_header_bytes.0).unwrap_or(64 << 10))
         // A client that has sent its request and closed its side still wants the answer.
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(socket, service);
     tokio::pin!(connection);
-    let drain = async { drop(draining.wait_for(|drain| *drain).await) };
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = drain => {
-            // Answers the request it has, then closes; at once if it has none.
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let result = loop {
+        tokio::select! {
+            result = connection.as_mut() => break result,
+            wish = member.wish() => {
+                if wish == Wish::GiveWay && member.may_go(door) {
+                    tracing::debug!(%peer, "an idle connection gave way to another");
+                    return;
+                }
+                // Answers the request it has, then closes; at once if it has none.
+                connection.as_mut().graceful_shutdown();
+            }
         }
     };
     if let Err(error) = result {

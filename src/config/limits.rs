@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use reqwest::Url;
 
-use super::{door::List, duration};
+use super::{Size, door::List, duration};
 use crate::error::{Error, Result};
 
 /// So many in a time, and how many at once: `100/s`, `600/m`, `20/s:200`; or `off`.
@@ -119,6 +119,38 @@ pub struct LimitsConfig {
     #[arg(long, env = "CUBBY_MAX_IN_FLIGHT", default_value_t = 2048, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_in_flight: u32,
 
+    /// Requests of one user being answered at once; more are answered 429
+    #[arg(long, env = "CUBBY_TENANT_IN_FLIGHT", default_value_t = 512, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub tenant_in_flight: u32,
+
+    /// Requests from one address being answered at once; more are answered 429 [default: 512; unbounded on loopback without a trusted proxy]
+    #[arg(long, env = "CUBBY_ADDRESS_IN_FLIGHT", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub address_in_flight: Option<u32>,
+
+    /// Bytes of larger requests being received and larger answers being written; more are answered 503
+    #[arg(long, env = "CUBBY_BYTES_IN_FLIGHT", default_value = "256MiB", value_name = "SIZE")]
+    pub bytes_in_flight: Size,
+
+    /// Of these, those of one user; more are answered 429
+    #[arg(long, env = "CUBBY_TENANT_BYTES_IN_FLIGHT", default_value = "32MiB", value_name = "SIZE")]
+    pub tenant_bytes_in_flight: Size,
+
+    /// Of these, those of one address; more are answered 429 [default: 64MiB; unbounded on loopback without a trusted proxy]
+    #[arg(long, env = "CUBBY_ADDRESS_BYTES_IN_FLIGHT", value_name = "SIZE")]
+    pub address_bytes_in_flight: Option<Size>,
+
+    /// Webhook deliveries being taken in at once; when one more comes, the one that has been arriving for longest is answered 503
+    #[arg(long, env = "CUBBY_DELIVERIES_IN_FLIGHT", default_value_t = 256, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub deliveries_in_flight: u32,
+
+    /// How long a client may take nothing of its answer; then the connection is cut
+    #[arg(long, env = "CUBBY_ANSWER_TIMEOUT", default_value = "30s", value_name = "TIME", value_parser = duration)]
+    pub answer_timeout: Duration,
+
+    /// Bytes of its answer that a client takes a second, at least; one that is slower for long is cut off
+    #[arg(long, env = "CUBBY_ANSWER_RATE", default_value = "16KiB", value_name = "SIZE")]
+    pub answer_rate: Size,
+
     /// How long a client may take to send a request's body
     #[arg(long, env = "CUBBY_BODY_TIMEOUT", default_value = "10s", value_name = "TIME", value_parser = duration)]
     pub body_timeout: Duration,
@@ -126,6 +158,14 @@ pub struct LimitsConfig {
     /// Origins whose pages may call from a browser, such as <https://app.example.com>; none if not set
     #[arg(long, env = "CUBBY_CORS_ORIGINS", value_name = "ORIGINS", default_value = "", hide_default_value = true)]
     pub cors_origins: List,
+
+    /// Wrong operators' keys from one address; more are answered 429 [default: 30/m:30; off on loopback without a trusted proxy]
+    #[arg(long, env = "CUBBY_KEY_FAILURES", value_name = "RATE")]
+    pub key_failures: Option<Rate>,
+
+    /// Connections of operators at once, with --admin-listen; when one more comes, the oldest that has not shown the key is closed
+    #[arg(long, env = "CUBBY_ADMIN_CONNECTIONS", default_value_t = 256, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub admin_connections: u32,
 
     /// Where operators are listened to: then /api/admin and /metrics are there and nowhere else
     #[arg(long, env = "CUBBY_ADMIN_LISTEN", value_name = "ADDR:PORT")]
@@ -141,6 +181,9 @@ impl LimitsConfig {
 
     pub(super) fn validate(&self) -> Result<()> {
         self.proxies()?;
+        if self.answer_timeout.is_zero() {
+            return Err(Error::config("--answer-timeout: more than nothing, or every answer is cut off"));
+        }
         for origin in &self.cors_origins.0 {
             // A browser sends it in exactly this form, and it is compared byte by byte.
             let is_origin =

@@ -20,15 +20,20 @@ pub fn check(key: Option<&Secret>, headers: &HeaderMap) -> Result<(), Problem> {
             "set ADMIN_API_KEY to use the admin API",
         ));
     };
-    match bearer(headers).is_some_and(|given| same(given, key.reveal().trim())) {
-        true => Ok(()),
-        false => Err(Problem::new(
+    match shown(Some(key), headers) {
+        Some(true) => Ok(()),
+        _ => Err(Problem::new(
             StatusCode::UNAUTHORIZED,
             "unauthorized",
             "send the operator's key as Authorization: Bearer …",
         )
         .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"cubby admin\""))),
     }
+}
+
+/// Whether what a request shows is the key; none if it shows nothing, or if there is no key.
+pub fn shown(key: Option<&Secret>, headers: &HeaderMap) -> Option<bool> {
+    Some(same(bearer(headers)?, key?.reveal().trim()))
 }
 
 /// The token of `Authorization: Bearer …`. The scheme's name has no case (RFC 9110, 11.1).

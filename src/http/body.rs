@@ -7,30 +7,53 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
 };
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 
-use super::problem::{Problem, brief};
+use super::{
+    connection::{self, next_piece},
+    problem::{Problem, brief},
+};
 use crate::error::{Error, ErrorKind};
 
 /// Reads a body of at most `limit` bytes, which must be there `within` a time: a client that sends a
-/// byte a second must not keep a connection.
+/// byte a second must not keep a connection. What is large is counted as it comes.
 pub async fn read(body: Body, limit: usize, within: Duration) -> Result<Bytes, Problem> {
-    let Ok(read) = tokio::time::timeout(within, Limited::new(body, limit).collect()).await else {
-        return Err(Problem::new(
+    let read = tokio::time::timeout(within, receive(body, limit)).await.unwrap_or_else(|_| {
+        Err(Problem::new(
             StatusCode::REQUEST_TIMEOUT,
             "body_timeout",
             format!("the body did not arrive within {}", humantime::format_duration(within)),
-        )
-        .with_header(header::CONNECTION, HeaderValue::from_static("close")));
-    };
-    match read {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            Err(Error::new(ErrorKind::TooLarge, format!("the body is larger than {limit} bytes")).into())
-        }
-        Err(error) => Err(Error::malformed("body", format!("the body did not arrive whole: {error}")).into()),
+        ))
+    });
+    // What comes of it yet is no request.
+    read.map_err(|problem| problem.with_header(header::CONNECTION, HeaderValue::from_static("close")))
+}
+
+async fn receive(mut body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let too_large = || Error::new(ErrorKind::TooLarge, format!("the body is larger than {limit} bytes"));
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large().into());
     }
+    let broken = |error| Error::malformed("body", format!("the body did not arrive whole: {error}"));
+    let Some(first) = next_piece(&mut body).await.transpose().map_err(broken)? else { return Ok(Bytes::new()) };
+    if first.len() > limit {
+        return Err(too_large().into());
+    }
+    if body.is_end_stream() {
+        // As it mostly is: nothing is copied.
+        return Ok(first);
+    }
+    let mut whole = Vec::from(first);
+    while let Some(piece) = next_piece(&mut body).await.transpose().map_err(broken)? {
+        let length = whole.len() + piece.len();
+        if length > limit {
+            return Err(too_large().into());
+        }
+        connection::held(|held| held.body(length as u64)).unwrap_or(Ok(()))?;
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.into())
 }
 
 /// Refuses a body that does not call itself JSON.

@@ -1,35 +1,30 @@
-//! How much one may ask: token buckets for each user and each address, and a bound on what is
-//! answered at once.
+//! How much one may ask and hold: token buckets for each user and each address, and bounds on the requests
+//! that are answered at once and on the bytes of those that are large.
 //!
 //! What is kept of a caller must not grow with the callers that an attacker can invent: buckets are
 //! in a cache of fixed size, whose policy keeps those that come often. One that is evicted starts
 //! anew, full.
 
-use std::{
-    hash::Hash,
-    net::IpAddr,
-    num::NonZeroU32,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{hash::Hash, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
-use axum::{
-    extract::Request,
-    http::{HeaderName, HeaderValue, StatusCode, header},
-};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use governor::{
     DefaultDirectRateLimiter, Quota, RateLimiter,
     clock::{Clock, DefaultClock},
 };
 use moka::sync::Cache;
 
-use super::{creations::Creations, peer, problem::Problem};
+use super::{
+    admin_key, connection,
+    creations::Creations,
+    peer,
+    places::{Place, Places},
+    problem::Problem,
+    shares::{Key, Keys, Shares, Total},
+};
 use crate::{
     config::{
-        ServeConfig,
+        Secret, ServeConfig, Size,
         limits::{Network, Rate},
     },
     error::{Error, ErrorKind, Result},
@@ -42,17 +37,42 @@ const BUCKETS: u64 = 50_000;
 const PER_TENANT: Rate = Rate::Of { count: 100, per: Duration::from_secs(1), burst: 400 };
 const PER_ADDRESS: Rate = Rate::Of { count: 200, per: Duration::from_secs(1), burst: 800 };
 const CREATIONS: Rate = Rate::Of { count: 600, per: Duration::from_secs(60), burst: 600 };
+const KEY_FAILURES: Rate = Rate::Of { count: 30, per: Duration::from_secs(60), burst: 30 };
 const CONNECTIONS: u32 = 256;
+const ADDRESS_IN_FLIGHT: u32 = 512;
+const ADDRESS_BYTES: Size = Size(64 << 20);
+
+/// Requests of operators being answered at once.
+const OPERATORS: u64 = 64;
+
+/// What a body may have without being counted: connections and requests at once bound how much that is.
+pub const SMALL: u64 = 64 << 10;
 
 /// The bounds of one server, and how much of them is used.
 pub struct Bounds {
     tenants: Option<Buckets<TenantId>>,
     addresses: Option<Buckets<u128>>,
     creations: Option<Creations>,
-    in_flight: AtomicUsize,
-    most_in_flight: usize,
+    key_failures: Option<Buckets<u128>>,
+    admin_key: Option<Secret>,
+    keys: Keys,
+    totals: Arc<Totals>,
+    deliveries: Places,
     address_connections: Option<u32>,
     proxies: Vec<Network>,
+}
+
+/// What is held now, and how much may be.
+struct Totals {
+    turns: Total,
+    operators: Total,
+    turns_of_user: Shares,
+    turns_of_address: Option<Shares>,
+    bytes: Total,
+    bytes_of_user: Shares,
+    bytes_of_address: Option<Shares>,
+    /// Whose share it is of which nobody has said whose it is.
+    nobody: Key,
 }
 
 struct Buckets<K> {
@@ -101,14 +121,147 @@ fn quota(rate: Rate) -> Option<Quota> {
     Some(Quota::with_period(per / count)?.allow_burst(NonZeroU32::new(burst)?))
 }
 
-/// A request that is being answered.
-pub struct Turn<'a>(&'a AtomicUsize);
+/// Whose bound on requests at once a request comes under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// That of all who have not shown the operator's key.
+    Ordinary,
+    /// That of operators.
+    Operator,
+    /// None here: whoever watches over the server must see it when it is busiest, and deliveries have
+    /// places of their own.
+    None,
+}
 
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+/// What a request holds, until dropped.
+pub struct Held {
+    totals: Arc<Totals>,
+    turn: Turn,
+    address: Option<Key>,
+    user: Option<Key>,
+    bytes: u64,
+}
+
+impl Held {
+    /// Whether the request came with the operator's key.
+    pub fn is_operators(&self) -> bool {
+        self.turn == Turn::Operator
+    }
+
+    /// Counts the request as this user's from now on.
+    fn of_user(&mut self, user: Key) -> Result<(), Problem> {
+        if self.user.is_some() || self.turn != Turn::Ordinary {
+            return Ok(());
+        }
+        if !self.totals.turns_of_user.take(user, 1) {
+            return Err(too_much("user", "requests being answered"));
+        }
+        self.user = Some(user);
+        Ok(())
+    }
+
+    /// Counts a body of so many bytes as far as it has come.
+    pub fn body(&mut self, bytes: u64) -> Result<(), Problem> {
+        if self.turn != Turn::Ordinary || bytes <= SMALL.max(self.bytes) {
+            return Ok(());
+        }
+        // In steps, so that it is not each piece that is counted.
+        let more = bytes.next_multiple_of(SMALL) - self.bytes;
+        let user = self.user.unwrap_or(self.totals.nobody);
+        let Totals { bytes: all, bytes_of_user: users, bytes_of_address: addresses, .. } = &*self.totals;
+        if !users.take(user, more) {
+            return Err(too_much("user", "bytes being received and sent"));
+        }
+        if let (Some(addresses), Some(address)) = (addresses, self.address)
+            && !addresses.take(address, more)
+        {
+            users.give(user, more);
+            return Err(too_much("address", "bytes being received and sent"));
+        }
+        if !all.take(more) {
+            users.give(user, more);
+            if let (Some(addresses), Some(address)) = (addresses, self.address) {
+                addresses.give(address, more);
+            }
+            return Err(overloaded("more bytes are being received and sent than this server may hold"));
+        }
+        self.bytes += more;
+        Ok(())
+    }
+
+    /// Counts the answer in place of the body, which is done with. One that tells of a change whose
+    /// body had room is told although it is a little longer.
+    pub fn answer(&mut self, bytes: u64, is_told_anyway: bool) -> Result<(), Problem> {
+        match self.body(bytes) {
+            Err(problem) if !is_told_anyway => Err(problem),
+            _ => {
+                let rest = if bytes <= SMALL { 0 } else { bytes.next_multiple_of(SMALL).min(self.bytes) };
+                self.give_bytes(self.bytes - rest);
+                Ok(())
+            }
+        }
+    }
+
+    fn give_bytes(&mut self, count: u64) {
+        if count == 0 {
+            return;
+        }
+        self.bytes -= count;
+        self.totals.bytes.give(count);
+        self.totals.bytes_of_user.give(self.user.unwrap_or(self.totals.nobody), count);
+        if let (Some(addresses), Some(address)) = (&self.totals.bytes_of_address, self.address) {
+            addresses.give(address, count);
+        }
     }
 }
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.give_bytes(self.bytes);
+        match self.turn {
+            Turn::None => {}
+            Turn::Operator => self.totals.operators.give(1),
+            Turn::Ordinary => {
+                self.totals.turns.give(1);
+                if let Some(user) = self.user {
+                    self.totals.turns_of_user.give(user, 1);
+                }
+                if let (Some(addresses), Some(address)) = (&self.totals.turns_of_address, self.address) {
+                    addresses.give(address, 1);
+                }
+            }
+        }
+    }
+}
+
+/// 503 because of everybody.
+fn overloaded(why: &'static str) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", format!("{why}; try again in a moment"))
+        .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+}
+
+/// 429 because of one.
+fn too_much(whose: &'static str, what: &'static str) -> Problem {
+    Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too_much_at_once",
+        format!("too many {what} for one {whose}; wait for answers to arrive and read them, then try again"),
+    )
+    .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+}
+
+/// Which door a request came in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Everybody's.
+    Public,
+    /// The listener for operators alone.
+    Operators,
+}
+
+/// A request that was not let in: put into its extensions for the envelope, which knows how to say it.
+#[derive(Clone)]
+pub struct Refused(pub Problem);
 
 impl Bounds {
     /// By the settings. On loopback nothing is limited that is not asked for, unless a proxy stands
@@ -116,25 +269,46 @@ impl Bounds {
     pub fn new(config: &ServeConfig) -> Result<Self> {
         let limits = &config.limits;
         let proxies = limits.proxies()?;
-        let exposed = !config.listen.ip().is_loopback();
-        let or = |set: Option<Rate>, default: Rate| match exposed || !proxies.is_empty() {
+        let outside = |listen: std::net::SocketAddr| !listen.ip().is_loopback();
+        let exposed = outside(config.listen) || limits.admin_listen.is_some_and(outside);
+        let limited = exposed || !proxies.is_empty();
+        let or = |set: Option<Rate>, default: Rate| match limited {
             true => set.unwrap_or(default),
             false => set.unwrap_or(Rate::Off),
         };
+        let keys = Keys::default();
+        let turns_of_address = limits.address_in_flight.or(limited.then_some(ADDRESS_IN_FLIGHT));
+        let bytes_of_address = limits.address_bytes_in_flight.or(limited.then_some(ADDRESS_BYTES));
         Ok(Self {
             tenants: Buckets::new("user", or(limits.tenant_rate, PER_TENANT)),
             addresses: Buckets::new("address", or(limits.address_rate, PER_ADDRESS)),
             creations: quota(or(limits.creation_rate, CREATIONS)).map(Creations::new),
-            in_flight: AtomicUsize::new(0),
-            most_in_flight: limits.max_in_flight as usize,
+            key_failures: Buckets::new("address", or(limits.key_failures, KEY_FAILURES)),
+            admin_key: config.admin_api_key.clone(),
+            totals: Arc::new(Totals {
+                turns: Total::of(limits.max_in_flight.into()),
+                operators: Total::of(OPERATORS),
+                turns_of_user: Shares::of(limits.tenant_in_flight.into()),
+                turns_of_address: turns_of_address.map(|most| Shares::of(most.into())),
+                bytes: Total::of(limits.bytes_in_flight.0),
+                bytes_of_user: Shares::of(limits.tenant_bytes_in_flight.0),
+                bytes_of_address: bytes_of_address.map(|most| Shares::of(most.0)),
+                nobody: keys.of(""),
+            }),
+            keys,
+            deliveries: Places::of(limits.deliveries_in_flight),
             address_connections: limits.address_connections.or(exposed.then_some(CONNECTIONS)),
             proxies,
         })
     }
 
-    /// Whether requests must carry where they come from: they are counted by it, or a proxy speaks for them.
-    pub fn count_addresses(&self) -> bool {
-        self.addresses.is_some() || !self.proxies.is_empty()
+    fn count_addresses(&self) -> bool {
+        self.addresses.is_some() || self.totals.turns_of_address.is_some() || self.totals.bytes_of_address.is_some()
+    }
+
+    /// Whether proxies speak for callers, so that requests must carry where they come from.
+    pub fn trusts_proxies(&self) -> bool {
+        !self.proxies.is_empty()
     }
 
     /// Connections that one address may have; proxies may have any number.
@@ -147,30 +321,77 @@ impl Bounds {
         self.proxies.iter().any(|network| network.contains(address))
     }
 
-    /// Lets a request in, if there is room and its address may.
-    pub fn enter(&self, request: &Request) -> Result<Option<Turn<'_>>, Problem> {
-        // Whoever watches over the server must see it when it is busiest.
-        if matches!(request.uri().path(), "/healthz" | "/readyz") {
-            return Ok(None);
+    /// Lets a request in, if there is room and its address may. Whoever shows the operator's key has
+    /// turns of their own: that others hold all of theirs keeps no operator out.
+    ///
+    /// # Errors
+    /// 503 `overloaded`, 429 `rate_limited` or `too_much_at_once`.
+    pub fn enter(&self, door: Door, peer: IpAddr, path: &str, headers: &HeaderMap) -> Result<Held, Problem> {
+        let mut held = self.nothing();
+        if matches!(path, "/healthz" | "/readyz") {
+            return Ok(held);
         }
-        let turn = Turn(&self.in_flight);
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= self.most_in_flight {
-            return Err(Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "overloaded",
-                "more requests are being answered than this server may take; try again in a moment",
-            )
-            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1")));
+        let address = || block(peer::nearest(self, headers, peer));
+        if door == Door::Operators || is_operators(path) {
+            match admin_key::shown(self.admin_key.as_ref(), headers) {
+                Some(true) if !self.totals.operators.take(1) => {
+                    return Err(overloaded("more requests of operators are being answered than this server may take"));
+                }
+                Some(true) => {
+                    held.turn = Turn::Operator;
+                    return Ok(held);
+                }
+                // The right key is let in however many wrong ones came: none is found by trying, and
+                // whoever shares an address with an attacker is not to be locked out. What is bounded is
+                // what trying costs.
+                Some(false) => self.key_failures.as_ref().map_or(Ok(()), |failures| failures.check(&address()))?,
+                None => {}
+            }
         }
-        if let Some(addresses) = &self.addresses {
-            addresses.check(&block(peer::origin(self, request)))?;
+        let address = self.count_addresses().then(address);
+        if let (Some(addresses), Some(address)) = (&self.addresses, &address) {
+            addresses.check(address)?;
         }
-        Ok(Some(turn))
+        if is_delivery(path) {
+            return Ok(held);
+        }
+        if !self.totals.turns.take(1) {
+            return Err(overloaded("more requests are being answered than this server may take"));
+        }
+        held.turn = Turn::Ordinary;
+        if let Some(address) = address.map(|address| self.keys.of(&address)) {
+            if let Some(shares) = &self.totals.turns_of_address
+                && !shares.take(address, 1)
+            {
+                return Err(too_much("address", "requests being answered"));
+            }
+            held.address = Some(address);
+        }
+        Ok(held)
+    }
+
+    /// What a request holds that was not let in.
+    pub fn nothing(&self) -> Held {
+        Held { totals: self.totals.clone(), turn: Turn::None, address: None, user: None, bytes: 0 }
+    }
+
+    /// A place for a delivery that is coming in.
+    ///
+    /// # Errors
+    /// 503 `overloaded` if as many as there may be are being applied.
+    pub fn delivery(&self) -> Result<Place, Problem> {
+        self.deliveries.take().ok_or_else(Self::no_place)
+    }
+
+    /// What a delivery is told that has no place, or has lost it.
+    pub fn no_place() -> Problem {
+        overloaded("more deliveries are coming in than this server may take")
     }
 
     /// Counts a request of a user's.
     pub fn of_tenant(&self, id: &TenantId) -> Result<(), Problem> {
-        self.tenants.as_ref().map_or(Ok(()), |tenants| tenants.check(id))
+        self.tenants.as_ref().map_or(Ok(()), |tenants| tenants.check(id))?;
+        connection::held(|held| held.of_user(self.keys.of(id))).unwrap_or(Ok(()))
     }
 
     /// Whether creations are counted.
@@ -194,6 +415,15 @@ impl Bounds {
             creations.give_back();
         }
     }
+}
+
+/// Whether a path is one of the operator's, or of those who watch for them.
+pub fn is_operators(path: &str) -> bool {
+    path.starts_with("/api/admin/") || path.starts_with("/api/health/") || path == "/metrics"
+}
+
+fn is_delivery(path: &str) -> bool {
+    path.ends_with("/webhooks/clerk") && matches!(path, "/webhooks/clerk" | "/api/webhooks/clerk")
 }
 
 /// What counts as one address: of IPv6 a network of 64 bits, which is what one customer is given.
@@ -246,12 +476,17 @@ mod tests {
             let help = setting.get_help().unwrap().to_string();
             help.split_once("[default: ").unwrap().1.split(';').next().unwrap().to_owned()
         };
-        for (name, default) in
-            [("tenant_rate", PER_TENANT), ("address_rate", PER_ADDRESS), ("creation_rate", CREATIONS)]
-        {
+        for (name, default) in [
+            ("tenant_rate", PER_TENANT),
+            ("address_rate", PER_ADDRESS),
+            ("creation_rate", CREATIONS),
+            ("key_failures", KEY_FAILURES),
+        ] {
             assert_eq!(told(name).parse(), Ok(default), "{name}");
         }
         assert_eq!(told("address_connections").parse(), Ok(CONNECTIONS));
+        assert_eq!(told("address_in_flight").parse(), Ok(ADDRESS_IN_FLIGHT));
+        assert_eq!(told("address_bytes_in_flight").parse(), Ok(ADDRESS_BYTES));
     }
 
     #[derive(clap::Parser)]

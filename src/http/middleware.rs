@@ -11,13 +11,18 @@ use std::{
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
+use hyper::body::Body as _;
 
-use super::problem::Problem;
+use super::{
+    connection,
+    limits::{Refused, SMALL},
+    problem::Problem,
+};
 use crate::{app::App, telemetry};
 
 /// The header with the request's id, in both directions.
@@ -27,15 +32,18 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SLOW: Duration = Duration::from_secs(1);
 
 /// Wraps every route.
-pub async fn envelope(State(app): State<App>, request: Request, next: Next) -> Response {
+pub async fn envelope(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let id = request_id(&request);
+    let refused = request.extensions_mut().remove::<Refused>();
+    // The answer to a change with a body: there was room for that, and the answer is about as long.
+    let is_told_anyway = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     let text: Arc<str> = id.to_str().unwrap_or("").into();
     telemetry::in_request(text.clone(), async {
         let started = tokio::time::Instant::now();
         let handled = async {
-            match app.limits().enter(&request) {
-                Ok(_turn) => next.run(request).await,
-                Err(problem) => problem.into_response(),
+            match refused {
+                None => next.run(request).await,
+                Some(Refused(problem)) => problem.into_response(),
             }
         };
         let handled = AssertUnwindSafe(handled).catch_unwind();
@@ -57,7 +65,13 @@ pub async fn envelope(State(app): State<App>, request: Request, next: Next) -> R
         };
         let mut response = match response.extensions().get::<Problem>() {
             Some(problem) => keep_allow(&response, problem.render(&text)),
-            None => response,
+            None => match response.body().size_hint().exact().filter(|length| *length > SMALL) {
+                None => response,
+                Some(length) => match connection::hold_answer(length, is_told_anyway) {
+                    Ok(()) => response,
+                    Err(problem) => problem.render(&text),
+                },
+            },
         };
         let took = started.elapsed();
         let status = response.status();
@@ -68,13 +82,38 @@ pub async fn envelope(State(app): State<App>, request: Request, next: Next) -> R
         } else {
             tracing::debug!(status = status.as_u16(), took = ?took, "answered");
         }
-        let headers = response.headers_mut();
-        headers.insert(REQUEST_ID, id.clone());
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        mark(&mut response, id);
         response
     })
     .await
+}
+
+/// What every answer has.
+fn mark(response: &mut Response, id: HeaderValue) {
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+}
+
+/// Outside of what answers preflights, which come to no route: they have an id and are refused as any
+/// request is.
+pub async fn preflight(mut request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    if request.method() != Method::OPTIONS || !headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
+        return next.run(request).await;
+    }
+    let id = request_id(&request);
+    let mut response = match request.extensions_mut().remove::<Refused>() {
+        Some(Refused(problem)) => problem.render(id.to_str().unwrap_or("")),
+        None => {
+            // One that comes to a route after all has the same.
+            request.headers_mut().insert(REQUEST_ID, id.clone());
+            next.run(request).await
+        }
+    };
+    mark(&mut response, id);
+    response
 }
 
 /// `Allow` is axum's to know; it must survive the rendering of a 405.

@@ -3,6 +3,7 @@
 pub mod admin_key;
 pub mod auth;
 pub mod body;
+pub mod connection;
 pub mod cors;
 pub mod creations;
 pub mod extract;
@@ -12,7 +13,9 @@ pub mod limits;
 pub mod middleware;
 pub mod openapi;
 pub mod peer;
+pub mod places;
 pub mod problem;
 pub mod query;
 pub mod segment;
+pub mod shares;
 pub mod watch;

@@ -13,9 +13,14 @@ pub struct Peer(pub SocketAddr);
 /// The address a request comes from: the other end's, or what a trusted proxy says it is.
 pub fn origin(limits: &Bounds, request: &Request) -> IpAddr {
     let peer = request.extensions().get::<Peer>();
-    let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip().to_canonical());
+    nearest(limits, request.headers(), peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip()))
+}
+
+/// The same for a connection from `peer`.
+pub fn nearest(limits: &Bounds, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
+    let peer = peer.to_canonical();
     match limits.is_proxy(peer) {
-        true => forwarded(limits, request.headers(), peer),
+        true => forwarded(limits, headers, peer),
         false => peer,
     }
 }

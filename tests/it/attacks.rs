@@ -216,11 +216,11 @@ async fn two_thousand_slow_sockets_keep_nobody_out() {
     let wanted = rustix::process::Rlimit { current: limit.maximum, ..limit };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, wanted).unwrap();
     let folder = TempDir::new().unwrap();
-    // For ever, as far as this test goes: what holds is not that they are thrown out soon.
-    let server = Process::start(
-        folder.path(),
-        &["--max-open", "50", "--header-timeout", "1h", "--body-timeout", "1h", "--request-timeout", "1h"],
-    );
+    // For ever, as far as this test goes: what holds is not that they are thrown out soon, nor that one
+    // user has so many turns and no more.
+    let forever = ["--header-timeout", "1h", "--body-timeout", "1h", "--request-timeout", "1h"];
+    let server =
+        Process::start(folder.path(), &[&forever[..], &["--max-open", "50", "--tenant-in-flight", "1000"]].concat());
     let mut held: Vec<TcpStream> = (0..2000)
         .map(|n| {
             let mut stream = TcpStream::connect(server.address).unwrap();

@@ -236,8 +236,28 @@ async fn only_pages_of_named_origins_may_call() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_preflight_has_an_id_and_counts_as_any_request() {
+    let server = Server::with(&["--cors-origins", "https://app.example", "--address-rate", "1/h:4"]).await;
+    let preflight = async |origin: &str| {
+        let request = server.client.request("OPTIONS", "/ada").header("origin", origin).header("x-request-id", "mine");
+        server.client.send(request.header("access-control-request-method", "POST")).await
+    };
+    let allowed = preflight("https://app.example").await.expect(204);
+    assert_eq!((allowed.header("x-request-id"), allowed.header("x-content-type-options")), ("mine", "nosniff"));
+    let foreign = preflight("https://evil.example").await.expect(405);
+    assert_eq!((foreign.header("x-request-id"), &foreign.json()["request_id"]), ("mine", &json!("mine")));
+    for _ in 0..2 {
+        preflight("https://app.example").await.expect(204);
+    }
+    assert_eq!(preflight("https://app.example").await.expect(429).code(), "rate_limited");
+    let page = server.client.send(server.client.request("GET", "/ada").header("origin", "https://app.example")).await;
+    assert_eq!(page.expect(429).header("access-control-allow-origin"), "https://app.example");
+    server.stop().await;
+}
+
 /// Where a server says that it listens to operators.
-fn operators_of(server: &Process) -> std::net::SocketAddr {
+pub fn operators_of(server: &Process) -> std::net::SocketAddr {
     let said = server.log().into_iter().find_map(|line| {
         let message = line["message"].as_str()?.to_owned();
         Some(message.strip_prefix("listening to operators on http://")?.parse().unwrap())

@@ -9,6 +9,7 @@ mod source;
 mod attacks;
 mod bad_answers;
 mod batches;
+mod bounds;
 mod cli;
 mod contract;
 mod cut_moves;

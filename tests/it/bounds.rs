@@ -1,0 +1,323 @@
+//! What one caller can hold of the server while others are served: turns, bytes, connections.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::{
+    harness::{Client, PATIENCE, Process, Reply, Server, eventually, wire::Wire},
+    limits::operators_of,
+};
+
+const ADMIN: &str = "an operator's key of some length";
+
+/// A connection that has sent this much.
+fn sent(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream
+}
+
+/// The same, with little room for what comes back.
+fn sent_by_a_slow_reader(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt::set_socket_recv_buffer_size};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    set_socket_recv_buffer_size(&socket, 4096).unwrap();
+    connect(&socket, &address).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream
+}
+
+async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap()
+}
+
+/// Waits for the answer's first bytes: whoever makes it is done then.
+async fn begun(mut stream: TcpStream) -> TcpStream {
+    in_background(move || {
+        stream.read_exact(&mut [0; 64]).unwrap();
+        stream
+    })
+    .await
+}
+
+/// Everything that still comes; an end by force counts as one.
+async fn rest(mut stream: TcpStream) -> Vec<u8> {
+    in_background(move || {
+        let mut bytes = Vec::new();
+        let mut chunk = vec![0; 1 << 20];
+        while let Ok(count @ 1..) = stream.read(&mut chunk) {
+            bytes.extend_from_slice(&chunk[..count]);
+        }
+        bytes
+    })
+    .await
+}
+
+const MIB: usize = 1 << 20;
+const PAGE: &str = "/ada?limit=5";
+
+fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").into_bytes()
+}
+
+/// A user whose page has five mebibytes: more than a socket takes that nobody reads from.
+async fn large(client: &Client, user: &str) {
+    for _ in 0..5 {
+        client.note(user, &"x".repeat(MIB - 100)).await;
+    }
+}
+
+#[tokio::test]
+async fn operators_have_turns_of_their_own_which_only_the_key_gives() {
+    let server = Server::with(&["--max-in-flight", "1", "--admin-api-key", ADMIN, "--body-timeout", "1h"]).await;
+    let slow = "POST /ada HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 12\r\n\r\n{";
+    let _slow = sent(server.address, slow.as_bytes());
+    eventually("the slow one has the turn", async || server.client.get("/eve").await.status == 503).await;
+    server.client.bearing(ADMIN).get("/api/admin/tenants").await.expect(200);
+    server.client.get("/api/admin/tenants").await.expect(503);
+    server.client.bearing("not the key").get("/api/admin/tenants").await.expect(503);
+    server.client.bearing(ADMIN).get("/eve").await.expect(503);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_lasts_until_the_answer_is_written() {
+    let server = Server::with(&["--max-in-flight", "1", "--request-timeout", "1h"]).await;
+    large(&server.client, "ada").await;
+    let slow = begun(sent_by_a_slow_reader(server.address, &get(PAGE))).await;
+    for _ in 0..3 {
+        assert_eq!(server.client.get("/eve").await.expect(503).code(), "overloaded");
+    }
+    assert!(rest(slow).await.len() > 4 * MIB);
+    eventually("it is written", async || server.client.get("/eve").await.status == 200).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_nobody_takes_is_given_up() {
+    let server = Server::with(&["--max-in-flight", "1", "--answer-timeout", "200ms"]).await;
+    large(&server.client, "ada").await;
+    let slow = begun(sent_by_a_slow_reader(server.address, &get(PAGE))).await;
+    eventually("it is given up", async || server.client.get("/eve").await.status == 200).await;
+    assert!(rest(slow).await.len() < 5 * MIB, "and what was left is gone");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_of_one_user_that_are_not_taken_are_bounded_and_others_are_served() {
+    let server = Server::with(&["--tenant-bytes-in-flight", "12MiB", "--answer-timeout", "1h"]).await;
+    for user in ["ada", "eve"] {
+        large(&server.client, user).await;
+    }
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        held.push(begun(sent_by_a_slow_reader(server.address, &get(PAGE))).await);
+    }
+    let refused = server.client.get(PAGE).await.expect(429);
+    assert_eq!((refused.code().as_str(), refused.header("retry-after")), ("too_much_at_once", "1"));
+    server.client.get("/ada?limit=0").await.expect(400);
+    server.client.post("/ada", json!({"text": "small"})).await.expect(201);
+    server.client.get("/eve?limit=5").await.expect(200);
+    for slow in held {
+        assert!(rest(slow).await.len() > 4 * MIB);
+    }
+    eventually("there is room again", async || server.client.get(PAGE).await.status == 200).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_nothing_is_asked_nothing_more() {
+    let server = Server::with(&["--answer-timeout", "1h"]).await;
+    let mut stream = sent_by_a_slow_reader(server.address, b"");
+    let all_was_taken = in_background(move || {
+        stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+        let requests = b"HEAD /healthz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1 << 15);
+        // More than the kernel keeps on its way.
+        (0..64).all(|_| stream.write_all(&requests).is_ok())
+    });
+    assert!(!all_was_taken.await, "answers that nobody reads fill the memory");
+    server.client.get("/ada").await.expect(200);
+    server.stop().await;
+}
+
+/// An upload of a mebibyte of which the end is missing.
+fn unfinished_upload(server: &Server, user: &str) -> TcpStream {
+    let header = format!(
+        "POST /{user} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {MIB}\r\n\r\n{{\"text\":\""
+    );
+    let mut stream = sent(server.address, header.as_bytes());
+    // One that is refused meanwhile is closed.
+    let _ = stream.write_all(&vec![b'x'; MIB - 1000]);
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unfinished_uploads_are_bounded_by_user_and_in_all() {
+    for (flag, status, code) in
+        [("--tenant-bytes-in-flight", 429, "too_much_at_once"), ("--bytes-in-flight", 503, "overloaded")]
+    {
+        let server = Server::with(&[flag, "3MiB", "--body-timeout", "1h", "--request-timeout", "1h"]).await;
+        let held = async |user: &'static str, count: usize| -> Vec<TcpStream> {
+            (0..count).map(|_| unfinished_upload(&server, user)).collect()
+        };
+        let _held = held("ada", 3).await;
+        let whole = || json!({"text": "x".repeat(900 << 10)});
+        let refused: Reply = {
+            let mut found = None;
+            eventually("there is room for no more", async || {
+                let answer = server.client.try_send(server.client.request("POST", "/ada").json(&whole())).await;
+                found = answer.ok().filter(|reply| reply.status != 201);
+                found.is_some()
+            })
+            .await;
+            found.unwrap()
+        };
+        assert_eq!((refused.status, refused.code().as_str()), (status, code));
+        server.client.note("ada", "small").await;
+        let other = server.client.try_send(server.client.request("POST", "/eve").json(&whole())).await;
+        let expected = if status == 429 { 201 } else { 503 };
+        assert!(other.is_ok_and(|reply| reply.status == expected) || expected == 503);
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn one_user_does_not_take_all_turns() {
+    let server = Server::with(&["--tenant-in-flight", "2", "--body-timeout", "1h", "--request-timeout", "1h"]).await;
+    let _held: Vec<_> = (0..2).map(|_| unfinished_upload(&server, "ada")).collect();
+    eventually("there is no third turn", async || server.client.get("/ada").await.status == 429).await;
+    assert_eq!(server.client.get("/ada").await.expect(429).code(), "too_much_at_once");
+    server.client.get("/eve").await.expect(200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_address_does_not_take_all_turns() {
+    let server = Server::with(&["--address-in-flight", "2", "--trusted-proxies", "127.0.0.1", "--body-timeout", "1h"]);
+    let server = server.await;
+    let upload = |n: usize| {
+        let header = format!(
+            "POST /user_{n} HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 203.0.113.1\r\ncontent-type: \
+             application/json\r\ncontent-length: 9\r\n\r\n{{"
+        );
+        sent(server.address, header.as_bytes())
+    };
+    let _held: Vec<_> = (0..2).map(upload).collect();
+    let ask = async |from: &str| {
+        server.client.send(server.client.request("GET", "/ada").header("x-forwarded-for", from)).await.status
+    };
+    eventually("there is no third turn", async || ask("203.0.113.1").await == 429).await;
+    assert_eq!(ask("203.0.113.2").await, 200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn idle_connections_give_way_to_those_who_come() {
+    let server = Server::with(&["--max-connections", "4", "--header-timeout", "1h"]).await;
+    let held: Vec<_> = ["", "GET /ada HT", "", ""].iter().map(|text| sent(server.address, text.as_bytes())).collect();
+    for _ in 0..3 {
+        Client::new(server.address).get("/ada").await.expect(200);
+    }
+    assert!(rest(held.into_iter().next().unwrap()).await.is_empty(), "the oldest is closed");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_with_an_answer_under_way_does_not_give_way() {
+    let server = Server::with(&["--max-connections", "2", "--request-timeout", "1h", "--answer-timeout", "1h"]).await;
+    large(&server.client, "ada").await;
+    let slow = begun(sent_by_a_slow_reader(server.address, &get(PAGE))).await;
+    for _ in 0..8 {
+        Client::new(server.address).get("/ada?limit=1").await.expect(200);
+    }
+    assert!(rest(slow).await.len() > 4 * MIB);
+    server.stop().await;
+}
+
+/// A server with a listener for operators, and where that is.
+fn with_operators(folder: &TempDir, more: &[&str]) -> (Process, SocketAddr) {
+    let flags = ["--admin-api-key", ADMIN, "--admin-listen", "127.0.0.1:0"];
+    let server = Process::start(folder.path(), &[&flags[..], more].concat());
+    let operators = operators_of(&server);
+    (server, operators)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sockets_without_the_key_do_not_keep_operators_out() {
+    let folder = TempDir::new().unwrap();
+    let (_server, address) = with_operators(&folder, &["--header-timeout", "1h"]);
+    let texts = ["", "GET /api/admin/te", "GET /api/admin/tenants HTTP/1.1\r\nhost: x\r\n\r\n"];
+    let ask = async || {
+        let client = Client::new(address).bearing(ADMIN);
+        let asked = client.request("GET", "/api/admin/tenants").timeout(Duration::from_secs(20));
+        client.send(asked).await.expect(200);
+    };
+    let mut held: Vec<_> = (0..400).map(|n| sent(address, texts[n % 3].as_bytes())).collect();
+    ask().await;
+    // Nor does one who comes again and again.
+    let busy = tokio::task::spawn_blocking(move || {
+        held.extend((0..400).map(|n| sent(address, texts[n % 3].as_bytes())));
+        held
+    });
+    for _ in 0..10 {
+        ask().await;
+    }
+    drop(busy.await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_has_shown_the_key_outlives_those_that_have_not() {
+    let folder = TempDir::new().unwrap();
+    let (_server, address) = with_operators(&folder, &["--header-timeout", "1h", "--admin-connections", "4"]);
+    let request = format!("GET /api/admin/keys HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN}\r\n");
+    let mut operator = sent(address, format!("{request}\r\n").as_bytes());
+    let mut chunk = [0; 4096];
+    let first = operator.read(&mut chunk).unwrap();
+    assert!(chunk[..first].starts_with(b"HTTP/1.1 200"));
+    let held: Vec<_> = (0..40).map(|_| sent(address, b"")).collect();
+    // It is accepted after them.
+    Client::new(address).bearing(ADMIN).get("/api/admin/keys").await.expect(200);
+    operator.write_all(format!("{request}connection: close\r\n\r\n").as_bytes()).unwrap();
+    let answer = String::from_utf8(rest(operator).await).unwrap();
+    assert!(answer.contains("HTTP/1.1 200"), "{answer}");
+    drop(held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operators_listener_closes_after_an_answer_to_one_without_the_key() {
+    let folder = TempDir::new().unwrap();
+    let (_server, address) = with_operators(&folder, &["--header-timeout", "1h"]);
+    for path in ["/api/admin/tenants", "/healthz", "/nothing"] {
+        let reply = in_background(move || {
+            let mut wire = Wire::connect(address);
+            wire.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes());
+            wire.rest()
+        });
+        assert!(reply.await.head.to_lowercase().contains("connection: close"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_keys_from_one_address_are_told_to_wait_and_the_right_one_is_not() {
+    let server = Server::with(&["--admin-api-key", ADMIN, "--key-failures", "1/h:2"]).await;
+    let wrong = server.client.bearing("a wrong key of some length");
+    for path in ["/api/admin/tenants", "/api/admin/keys"] {
+        wrong.get(path).await.expect(401);
+    }
+    let refused = wrong.get("/api/admin/tenants").await.expect(429);
+    assert_eq!(refused.code(), "rate_limited");
+    server.client.get("/api/admin/tenants").await.expect(401);
+    server.client.bearing(ADMIN).get("/api/admin/tenants").await.expect(200);
+    wrong.get("/ada").await.expect(200);
+    server.stop().await;
+}
