@@ -8,7 +8,7 @@ use axum::{
     Json,
     body::Body,
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     app::App,
     error::Result,
-    http::{body, problem::Problem},
+    http::{body, limits::Bounds, problem::Problem},
 };
 
 /// The largest delivery, in bytes. Clerk's metadata is at most 8 kB each of three.
@@ -58,8 +58,21 @@ async fn receive(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bod
             "set CLERK_WEBHOOK_SECRET to the endpoint's signing secret",
         ));
     };
+    // Nothing is known of the sender until the body is there. So what the header tells is looked at first,
+    // and whoever takes long to send a body gives way to those who come after.
+    let looked = match &endpoint.hookdeck {
+        None => Verifier::look(&headers, Some(seconds_since_1970())),
+        Some(_) => Hookdeck::look(&headers).and_then(|()| Verifier::look(&headers, None)),
+    };
+    looked.map_err(refuse)?;
+    let mut place = endpoint.app.limits().delivery()?;
+    let lost = || Bounds::no_place().with_header(header::CONNECTION, HeaderValue::from_static("close"));
     // The raw bytes: the signature is over them, not over what they mean.
-    let body = body::read(body, MAX_BODY, endpoint.app.config().limits.body_timeout).await?;
+    let body = tokio::select! {
+        biased;
+        body = body::read(body, MAX_BODY, endpoint.app.config().limits.body_timeout) => body?,
+        () = place.lost() => return Err(lost()),
+    };
     let verified = match &endpoint.hookdeck {
         None => verifier.verify(&headers, &body),
         // Hookdeck holds deliveries back and retries them for days: it vouches for when it got them.
@@ -68,6 +81,9 @@ async fn receive(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bod
         }
     };
     let svix_id = verified.map_err(refuse)?;
+    if !place.settle() {
+        return Err(lost());
+    }
     let parsed = event::parse(&body);
     match apply::apply(endpoint.app.store(), &svix_id, parsed, body, Repeats::Answer).await {
         Ok(Answer::Done(answer)) => Ok(Json(answer).into_response()),
@@ -87,6 +103,12 @@ async fn receive(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bod
             ))
         }
     }
+}
+
+/// By the machine's clock, which the signature is compared with too.
+fn seconds_since_1970() -> i64 {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Tells Svix not to retry what can never succeed.

@@ -17,6 +17,12 @@ pub struct Verifier {
     secrets: Vec<Webhook>,
 }
 
+const MISSING: &str = "svix-id, svix-timestamp and svix-signature are needed";
+const UNREADABLE: &str = "svix-timestamp is a number of seconds; the others are plain text";
+
+/// How far a timestamp may be from now, in seconds: Svix's own tolerance.
+const TOLERANCE: u64 = 300;
+
 /// Why a delivery is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
@@ -49,6 +55,33 @@ impl Verifier {
         }
     }
 
+    /// Looks at what can be known of a delivery before its body is read: that nothing is missing, and that
+    /// no body could make it one of ours. `now`, in seconds since 1970, is left out for deliveries that
+    /// something in front has held back.
+    pub fn look(headers: &HeaderMap, now: Option<i64>) -> Result<(), Refusal> {
+        delivery_id(headers)?;
+        let text = |names: [&str; 2]| {
+            let value = names.iter().find_map(|name| headers.get(*name)).ok_or(Refusal::Headers(MISSING))?;
+            value.to_str().map_err(|_| Refusal::Headers(UNREADABLE))
+        };
+        let signature = text(["svix-signature", "webhook-signature"])?;
+        let timestamp = text(["svix-timestamp", "webhook-timestamp"])?;
+        let timestamp: i64 = timestamp.parse().map_err(|_| Refusal::Headers(UNREADABLE))?;
+        if let Some(now) = now {
+            if timestamp < 0 {
+                return Err(Refusal::Headers(UNREADABLE));
+            }
+            if timestamp.abs_diff(now) > TOLERANCE {
+                return Err(Refusal::Stale);
+            }
+        }
+        let versions = signature.split(' ').filter_map(|each| each.split_once(','));
+        match versions.into_iter().any(|(version, mac)| version == "v1" && is_mac(mac.as_bytes())) {
+            true => Ok(()),
+            false => Err(Refusal::Signature),
+        }
+    }
+
     /// Verifies the raw bytes of a delivery and returns its id. The timestamp may differ from now
     /// by five minutes, Svix's own tolerance.
     pub fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<String, Refusal> {
@@ -74,10 +107,10 @@ impl Verifier {
                     refusal = Refusal::Stale;
                 }
                 Err(WebhookError::MissingHeader(_)) => {
-                    return Err(Refusal::Headers("svix-id, svix-timestamp and svix-signature are needed"));
+                    return Err(Refusal::Headers(MISSING));
                 }
                 Err(WebhookError::InvalidHeader(_) | WebhookError::InvalidTimestamp) => {
-                    return Err(Refusal::Headers("svix-timestamp is a number of seconds; the others are plain text"));
+                    return Err(Refusal::Headers(UNREADABLE));
                 }
                 Err(_) => {}
             }
@@ -106,15 +139,28 @@ impl Hookdeck {
         }
     }
 
-    /// Verifies the raw bytes of a delivery.
-    pub fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
+    fn given(headers: &HeaderMap) -> Result<Vec<&[u8]>, Refusal> {
         let given: Vec<&[u8]> =
             SIGNATURES.iter().filter_map(|name| headers.get(*name)).map(HeaderValue::as_bytes).collect();
-        if given.is_empty() {
-            return Err(Refusal::Headers(
+        match given.is_empty() {
+            false => Ok(given),
+            true => Err(Refusal::Headers(
                 "x-hookdeck-signature is needed: HOOKDECK_SIGNING_SECRET is set, so deliveries come through Hookdeck",
-            ));
+            )),
         }
+    }
+
+    /// Looks at what can be known before the body is read, as [`Verifier::look`].
+    pub fn look(headers: &HeaderMap) -> Result<(), Refusal> {
+        match Self::given(headers)?.into_iter().any(is_mac) {
+            true => Ok(()),
+            false => Err(Refusal::Signature),
+        }
+    }
+
+    /// Verifies the raw bytes of a delivery.
+    pub fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
+        let given = Self::given(headers)?;
         let made_by = |secret: &Secret| {
             let mac = BASE64.encode(hmac_sha256::HMAC::mac(body, secret.reveal().as_bytes()));
             given.iter().any(|signature| bool::from(signature.ct_eq(mac.as_bytes())))
@@ -126,10 +172,15 @@ impl Hookdeck {
     }
 }
 
+/// Whether this could be the base64 of an HMAC-SHA256.
+fn is_mac(text: &[u8]) -> bool {
+    BASE64.decode(text).is_ok_and(|mac| mac.len() == 32)
+}
+
 /// The sender's id of the message, which its retries share.
 fn delivery_id(headers: &HeaderMap) -> Result<String, Refusal> {
     let value = headers.get("svix-id").or_else(|| headers.get("webhook-id"));
-    let value = value.ok_or(Refusal::Headers("svix-id, svix-timestamp and svix-signature are needed"))?;
+    let value = value.ok_or(Refusal::Headers(MISSING))?;
     let text = value.to_str().ok().filter(|text| (1..=256).contains(&text.len()));
     text.map(str::to_owned).ok_or(Refusal::Headers("svix-id has 1 to 256 visible ASCII characters"))
 }

@@ -10,7 +10,11 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
-    harness::{Client, PATIENCE, Process, Reply, Server, eventually, wire::Wire},
+    harness::{
+        Client, PATIENCE, Process, Reply, Server, eventually,
+        sender::{Message, SECRET, event, now, user},
+        wire::Wire,
+    },
     limits::operators_of,
 };
 
@@ -74,6 +78,77 @@ fn get(path: &str) -> Vec<u8> {
 async fn large(client: &Client, user: &str) {
     for _ in 0..5 {
         client.note(user, &"x".repeat(MIB - 100)).await;
+    }
+}
+
+/// The beginning of a delivery that may be a good one as far as its header tells.
+fn beginning_of_a_delivery(number: usize) -> Vec<u8> {
+    format!(
+        "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\nsvix-id: msg_{number}\r\nsvix-timestamp: \
+         {}\r\nsvix-signature: v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=\r\n\r\n{{",
+        now()
+    )
+    .into_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_bodies_of_deliveries_keep_out_neither_users_nor_operators_nor_deliveries() {
+    let flags = ["--max-in-flight", "4", "--admin-api-key", ADMIN, "--clerk-webhook-secret", SECRET];
+    let server = Server::with(&[&flags[..], &["--body-timeout", "1h", "--request-timeout", "1h"]].concat()).await;
+    let held: Vec<_> = (0..300).map(|n| sent(server.address, &beginning_of_a_delivery(n))).collect();
+    for n in 0..20 {
+        server.client.get("/ada").await.expect(200);
+        server.client.bearing(ADMIN).get("/api/admin/tenants").await.expect(200);
+        let id = format!("user_{n}");
+        let message = Message::new(&format!("good_{n}"), &event("user.created", user(&id, "a", 1), 1));
+        message.send(&server.client).await.expect(200);
+    }
+    // There is no room for all of them: those that came first were told to come again.
+    let first = rest(held.into_iter().next().unwrap()).await;
+    let first = String::from_utf8_lossy(&first).to_lowercase();
+    assert!(first.starts_with("http/1.1 503") && first.contains("retry-after: 1"), "{first}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_deliverys_header_tells_is_told_before_its_body_has_come() {
+    let flags = ["--clerk-webhook-secret", SECRET, "--body-timeout", "2s"];
+    let hookdeck = [&flags[..], &["--hookdeck-signing-secret", "hookdeck"]].concat();
+    let good = [
+        ("svix-id", "msg_1".to_owned()),
+        ("svix-timestamp", now().to_string()),
+        ("svix-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=".to_owned()),
+        ("x-hookdeck-signature", "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=".to_owned()),
+    ];
+    for (flags, name, value, told) in [
+        (&flags[..], "svix-id", "", (400, "signature_headers")),
+        (&flags, "svix-signature", "", (401, "bad_signature")),
+        (&flags, "svix-signature", "v1,short", (401, "bad_signature")),
+        (&flags, "svix-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1O!=", (401, "bad_signature")),
+        (&flags, "svix-timestamp", "soon", (400, "signature_headers")),
+        (&flags, "svix-timestamp", "1700000000", (401, "stale_timestamp")),
+        (&flags, "svix-timestamp", "-", (400, "signature_headers")),
+        (&hookdeck, "x-hookdeck-signature", "-", (400, "signature_headers")),
+        (&hookdeck, "x-hookdeck-signature", "short", (401, "bad_signature")),
+        // Held back by Hookdeck: its age says nothing, and the body is waited for.
+        (&hookdeck, "svix-timestamp", "1700000000", (408, "body_timeout")),
+    ] {
+        let server = Server::with(flags).await;
+        for family in ["svix", "webhook"] {
+            let mut header = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n".to_owned();
+            for (key, usual) in &good {
+                let value = if *key == name { value } else { usual.as_str() };
+                if value != "-" {
+                    header.push_str(&format!("{}: {value}\r\n", key.replace("svix", family)));
+                }
+            }
+            let stream = sent(server.address, format!("{header}connection: close\r\n\r\n").as_bytes());
+            let answer = String::from_utf8(rest(stream).await).unwrap();
+            let (status, code) = told;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{family} {name}: {value}: {answer}");
+            assert!(answer.contains(code), "{family} {name}: {value}: {answer}");
+        }
+        server.stop().await;
     }
 }
 
