@@ -25,7 +25,7 @@ use crate::{
     tenants::id::TenantId,
 };
 
-/// Good keys at once: all of them are kept in memory.
+/// Good keys at once: all of them are kept in memory. And of those that ended, as many are remembered.
 const MOST: u32 = 10_000;
 
 /// What a key is to be.
@@ -97,7 +97,11 @@ pub async fn create(catalog: &Catalog, draft: KeyDraft, now: Millis) -> Result<(
         last_used: None,
     };
     let row = key.clone();
-    if !catalog.write(move |tx| queries::insert(tx, &row, &hash, MOST)).await? {
+    let made = catalog.write(move |tx| {
+        queries::forget_ended(tx, now, MOST)?;
+        queries::insert(tx, &row, &hash, MOST)
+    });
+    if !made.await? {
         return Err(Error::new(
             ErrorKind::Conflict,
             format!("there are {MOST} keys already; revoke those that nobody uses"),

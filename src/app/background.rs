@@ -6,16 +6,24 @@ use std::{
     time::Duration,
 };
 
+use rusqlite::Transaction;
+
 use super::Inner;
-use crate::{catalog::queries::deliveries, clock::millis, sync::run::Options, telemetry::metrics};
+use crate::{
+    catalog::queries::{self, deliveries},
+    clock::{Millis, millis},
+    sync::run::Options,
+    telemetry::metrics,
+};
 
 /// How often what has reached the end of its retention is looked for.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// Deliveries forgotten in one commit.
+/// Deliveries, and lines of the audit trail, forgotten in one commit.
 const FORGET: u32 = 1000;
 
-/// Purges tenants and deliveries whose retention has ended, by a time of day that is steady.
+/// Purges tenants and deliveries whose retention has ended, by a time of day that is steady, and what there is
+/// more of than may be.
 pub(super) async fn sweep(app: Weak<Inner>) {
     let mut ticks = tokio::time::interval(SWEEP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -29,19 +37,30 @@ pub(super) async fn sweep(app: Weak<Inner>) {
             tracing::error!(error = %error, "users whose retention has ended could not be purged");
         }
         let kept_for = app.config.sync.delivery_retention;
-        if !app.store.clock_is_steady(kept_for) {
-            continue;
-        }
-        let before = app.store.clock().now().saturating_sub(millis(kept_for));
-        loop {
-            match app.store.catalog().write(move |tx| deliveries::forget(tx, before, FORGET)).await {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::error!(error = %error, "old deliveries could not be removed");
-                    break;
-                }
-            }
+        let retention = match app.store.clock_is_steady(kept_for) {
+            true => app.store.clock().now().saturating_sub(millis(kept_for)),
+            false => Millis::MIN,
+        };
+        let most = app.config.limits.delivery_limit;
+        let beyond = app.store.catalog().query(move |conn| deliveries::beyond(conn, most)).await;
+        let before = beyond.ok().flatten().map_or(retention, |beyond| beyond.max(retention));
+        forget(&app, "old deliveries", move |tx| deliveries::forget(tx, before, FORGET)).await;
+        let most = app.config.limits.audit_limit;
+        forget(&app, "old lines of the audit trail", move |tx| queries::forget_audit(tx, most, FORGET)).await;
+    }
+}
+
+/// Removes some at a time until there are none: others write in between.
+async fn forget(
+    app: &Inner,
+    what: &str,
+    some: impl Fn(&Transaction) -> rusqlite::Result<usize> + Copy + Send + 'static,
+) {
+    loop {
+        match app.store.catalog().write(some).await {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) => return tracing::error!(error = %error, "{what} could not be removed"),
         }
     }
 }

@@ -283,6 +283,15 @@ pub fn audit(
     Ok(())
 }
 
+/// Removes up to `limit` of the oldest lines of the audit trail that has more than `most`; says how many.
+pub fn forget_audit(tx: &Transaction, most: u32, limit: u32) -> Sql<usize> {
+    tx.prepare_cached(
+        "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?1 ORDER BY id \
+         LIMIT ?2)",
+    )?
+    .execute(params![most, limit])
+}
+
 /// Up to `limit` lines of the audit trail before line `before`, newest first.
 pub fn audit_before(conn: &Connection, before: i64, limit: u32) -> Sql<Vec<AuditRow>> {
     conn.prepare_cached(

@@ -143,6 +143,14 @@ pub struct LimitsConfig {
     #[arg(long, env = "CUBBY_DELIVERIES_IN_FLIGHT", default_value_t = 256, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub deliveries_in_flight: u32,
 
+    /// Webhook deliveries that are kept; of more, the oldest are forgotten before their retention ends
+    #[arg(long, env = "CUBBY_DELIVERY_LIMIT", default_value_t = 1_000_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub delivery_limit: u32,
+
+    /// Lines of the audit trail that are kept; of more, the oldest are forgotten
+    #[arg(long, env = "CUBBY_AUDIT_LIMIT", default_value_t = 1_000_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub audit_limit: u32,
+
     /// How long a client may take nothing of its answer; then the connection is cut
     #[arg(long, env = "CUBBY_ANSWER_TIMEOUT", default_value = "30s", value_name = "TIME", value_parser = duration)]
     pub answer_timeout: Duration,

@@ -396,3 +396,55 @@ async fn wrong_keys_from_one_address_are_told_to_wait_and_the_right_one_is_not()
     wrong.get("/ada").await.expect(200);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn deliveries_and_lines_of_the_audit_trail_are_kept_up_to_a_number() {
+    let folder = TempDir::new().unwrap();
+    let flags = ["--admin-api-key", ADMIN, "--clerk-webhook-secret", SECRET];
+    let server = Server::on(folder.path(), &flags).await;
+    for n in 0..8 {
+        let message = Message::new(&format!("msg_{n}"), &event("user.created", user(&format!("u{n}"), "a", 1), 1));
+        message.send(&server.client).await.expect(200);
+        server.client.bearing(ADMIN).post("/api/admin/tenants", json!({"id": format!("t{n}")})).await.expect(201);
+    }
+    server.stop().await;
+    let bounded = [&flags[..], &["--delivery-limit", "3", "--audit-limit", "3"]].concat();
+    let server = Server::on(folder.path(), &bounded).await;
+    let operator = server.client.bearing(ADMIN);
+    let kept = async |list: &str| {
+        let page = operator.get(&format!("/api/admin/{list}")).await.expect(200).json();
+        page[list].as_array().unwrap().clone()
+    };
+    eventually("the oldest are forgotten", async || {
+        kept("deliveries").await.len() <= 3 && kept("audit").await.len() <= 3
+    })
+    .await;
+    assert_eq!(kept("deliveries").await[0]["svix_id"], "msg_7");
+    let targets: Vec<_> = kept("audit").await.iter().map(|line| line["target"].clone()).collect();
+    assert_eq!(targets, ["t7", "t6", "t5"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn of_keys_that_ended_the_last_are_remembered() {
+    use cubby::catalog::keys::queries;
+    let server = Server::with(&["--admin-api-key", ADMIN]).await;
+    let operator = server.client.bearing(ADMIN);
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        let made = operator.post("/api/admin/keys", json!({"name": n.to_string()})).await.expect(201).json();
+        ids.push(made["key"]["id"].as_str().unwrap().to_owned());
+    }
+    let now = server.app.clock().now();
+    let ended = ids[..4].to_vec();
+    let left = server.app.store().catalog().write(move |tx| {
+        for (id, ago) in ended.iter().zip([10, 40, 20, 30]) {
+            queries::revoke(tx, id, now - ago)?;
+        }
+        queries::forget_ended(tx, now, 2)?;
+        queries::list(tx)
+    });
+    let left: Vec<_> = left.await.unwrap().into_iter().map(|key| key.name).collect();
+    assert_eq!(left, ["0", "2", "4"], "those that ended last, and the one that is good");
+    server.stop().await;
+}

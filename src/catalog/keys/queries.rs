@@ -25,6 +25,15 @@ pub fn insert(tx: &Transaction, key: &KeyRow, hash: &[u8; 32], most: u32) -> Sql
     Ok(added == 1)
 }
 
+/// Removes what is known of keys that are revoked or expired, but for the `most` that ended last.
+pub fn forget_ended(tx: &Transaction, now: Millis, most: u32) -> Sql<usize> {
+    tx.prepare_cached(
+        "DELETE FROM api_keys WHERE id IN (SELECT id FROM api_keys WHERE revoked IS NOT NULL OR expires <= ?1 ORDER BY \
+         min(ifnull(revoked, expires), ifnull(expires, revoked)) DESC LIMIT -1 OFFSET ?2)",
+    )?
+    .execute(params![now, most])
+}
+
 /// All keys, newest last.
 pub fn list(conn: &Connection) -> Sql<Vec<KeyRow>> {
     conn.prepare_cached(&format!("SELECT {COLUMNS} FROM api_keys ORDER BY created, id"))?.query_map([], key)?.collect()

@@ -112,6 +112,14 @@ pub fn failing(conn: &Connection, since: Millis) -> Sql<u64> {
         .query_row([since], |row| row.get::<_, i64>(0).map(|n| u64::try_from(n).unwrap_or(0)))
 }
 
+/// The moment before which all deliveries must go for no more than `most` to be left; none if there are
+/// no more.
+pub fn beyond(conn: &Connection, most: u32) -> Sql<Option<Millis>> {
+    conn.prepare_cached("SELECT received + 1 FROM deliveries ORDER BY received DESC LIMIT 1 OFFSET ?1")?
+        .query_row([most], |row| row.get(0))
+        .optional()
+}
+
 /// Removes up to `limit` deliveries received before `before`; says how many. The newest of all stays,
 /// without its body: how long ago it came must be known however long that is.
 pub fn forget(tx: &Transaction, before: Millis, limit: u32) -> Sql<usize> {
