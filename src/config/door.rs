@@ -3,12 +3,13 @@
 use std::{
     net::{IpAddr, SocketAddr},
     str::FromStr,
+    time::Duration,
 };
 
 use clap::{Args, ValueEnum};
 
 use super::{
-    Secret,
+    Secret, duration,
     endpoint::{Endpoint, web_address},
 };
 use crate::error::{Error, Result};
@@ -86,6 +87,10 @@ pub struct DoorConfig {
     /// Where the issuer publishes its keys, instead of a PEM
     #[arg(long, env = "CUBBY_JWKS_URL", value_name = "URL")]
     pub jwks_url: Option<String>,
+
+    /// How old the issuer's published keys may get while it cannot be asked; five minutes at least
+    #[arg(long, env = "CUBBY_JWKS_GRACE", default_value = "1h", value_name = "TIME", value_parser = duration)]
+    pub jwks_grace: Duration,
 
     /// Origins that session tokens may have been made for (their `azp`); any if not set
     #[arg(

@@ -2,7 +2,8 @@
 //!
 //! A verified token is remembered by its SHA-256 until it expires, so that a caller who comes
 //! again pays a hash and not an RSA verification. So are the forged ones that came last: a client
-//! that has a wrong token tends to try it again.
+//! that has a wrong token tends to try it again. A token whose key the issuer has withdrawn is forgotten
+//! as soon as that is known, and how old that knowledge may be is [`jwks`](super::jwks)' matter.
 
 use std::{
     sync::Arc,
@@ -40,10 +41,16 @@ const REMEMBER_AT_MOST: Millis = 300_000;
 pub struct Verifier {
     rules: Rules,
     keys: Keys,
-    seen: Cache<[u8; 32], Arc<Session>>,
+    seen: Cache<[u8; 32], Arc<Seen>>,
     /// Tokens whose signature is not that of the key.
     forged: Forged,
     clock: Clock,
+}
+
+/// A token that was verified.
+struct Seen {
+    session: Arc<Session>,
+    by: Arc<PublicKey>,
 }
 
 enum Keys {
@@ -67,7 +74,7 @@ impl Verifier {
     pub fn new(config: &DoorConfig, clock: &Clock) -> Result<Self> {
         let keys = match (&config.clerk_jwt_key, config.jwks()?) {
             (Some(pem), _) => Keys::Pem(Arc::new(public_key(pem)?)),
-            (None, Some(endpoint)) => Keys::Published(Jwks::new(&endpoint)?),
+            (None, Some(endpoint)) => Keys::Published(Jwks::new(&endpoint, config.jwks_grace, clock)?),
             (None, None) => return Err(Error::config("neither CLERK_JWT_KEY nor CUBBY_JWKS_URL is set")),
         };
         let rules = Rules {
@@ -98,15 +105,25 @@ impl Verifier {
             return Verdict::Refused(Refusal("the token is too long"));
         }
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        if let Some(session) = self.seen.get(&digest)
-            && self.clock.now() < session.until
+        let now = self.clock.now();
+        if let Some(seen) = self.seen.get(&digest)
+            && now < seen.session.until
         {
-            return Verdict::Session(session, false);
+            if let Keys::Published(jwks) = &self.keys
+                && !jwks.are_fresh(now)
+                && !jwks.are_believed().await
+            {
+                return Verdict::Unavailable;
+            }
+            if !seen.by.is_withdrawn() {
+                return Verdict::Session(seen.session.clone(), false);
+            }
+            self.seen.invalidate(&digest);
         }
         match self.verify_new(token, &digest).await {
-            Ok(session) => {
+            Ok((session, by)) => {
                 let session = Arc::new(session);
-                self.seen.insert(digest, session.clone());
+                self.seen.insert(digest, Arc::new(Seen { session: session.clone(), by }));
                 Verdict::Session(session, true)
             }
             Err(Some(refusal)) => Verdict::Refused(refusal),
@@ -116,7 +133,7 @@ impl Verifier {
 
     /// What costs nothing is looked at first: of a flood of forged tokens most end before the
     /// signature. `Err(None)`: the keys could not be had.
-    async fn verify_new(&self, token: &str, digest: &[u8; 32]) -> Result<Session, Option<Refusal>> {
+    async fn verify_new(&self, token: &str, digest: &[u8; 32]) -> Result<(Session, Arc<PublicKey>), Option<Refusal>> {
         let malformed = || Refusal("the token is not a JWT of the kind that is accepted here");
         let mut parts = token.split('.');
         let (Some(head), Some(body), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
@@ -141,7 +158,7 @@ impl Verifier {
         let message = &token.as_bytes()[..head.len() + 1 + body.len()];
         if !self.forged.has(digest, &key) {
             if key.has_signed(message, signature) {
-                return Ok(session);
+                return Ok((session, key));
             }
             self.forged.note(*digest, key);
         }
@@ -165,9 +182,9 @@ fn public_key(pem: &Secret) -> Result<PublicKey> {
 /// Forgets a token when it expires.
 struct UntilExpired(Clock);
 
-impl Expiry<[u8; 32], Arc<Session>> for UntilExpired {
-    fn expire_after_create(&self, _: &[u8; 32], session: &Arc<Session>, _: Instant) -> Option<Duration> {
-        let left = (session.until - self.0.now()).clamp(0, REMEMBER_AT_MOST);
+impl Expiry<[u8; 32], Arc<Seen>> for UntilExpired {
+    fn expire_after_create(&self, _: &[u8; 32], seen: &Arc<Seen>, _: Instant) -> Option<Duration> {
+        let left = (seen.session.until - self.0.now()).clamp(0, REMEMBER_AT_MOST);
         Some(Duration::from_millis(left.unsigned_abs()))
     }
 }

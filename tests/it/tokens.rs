@@ -1,8 +1,14 @@
 //! Session tokens: whose database they open, and every way to forge one.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    task::Poll,
+    time::Duration,
 };
 
 use cubby::{
@@ -10,6 +16,7 @@ use cubby::{
     config::door::{AuthMode, DoorConfig, List},
     identity::jwt::{Verdict, Verifier},
 };
+use futures_util::future::join_all;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
@@ -230,6 +237,192 @@ async fn a_flood_of_unknown_kids_asks_the_issuer_once() {
     server.stop().await;
 }
 
+/// A time of day that is set by hand.
+fn clock() -> (Clock, Arc<AtomicI64>) {
+    let now = Arc::new(AtomicI64::new(now() * 1000));
+    let tells = now.clone();
+    (Clock::new(move || tells.load(Ordering::SeqCst)), now)
+}
+
+/// How far a future gets at once.
+async fn polled<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
+}
+
+const SECOND: i64 = 1_000;
+const MINUTE: i64 = 60 * SECOND;
+
+/// A token that outlives the test, however its clock is set.
+fn lasting(key: &SigningKey) -> String {
+    key.token_with("ada", "exp", json!(now() + 100 * 86_400))
+}
+
+async fn status(server: &Server, token: &str) -> u16 {
+    server.client.bearing(token).get("/ada").await.status
+}
+
+#[tokio::test]
+async fn a_withdrawn_key_is_believed_for_five_minutes_at_most_however_idle_the_server_was() {
+    for idle in [5 * MINUTE + 1, 3 * 60 * MINUTE] {
+        let (old, new) = (SigningKey::new("old"), SigningKey::new("new"));
+        let publisher = Publisher::start(&[&old]).await;
+        let (clock, now) = clock();
+        let server = Server::at(&clock, &publisher.flags()).await;
+        let (remembered, unseen) = (lasting(&old), old.token_with("ada", "exp", json!(self::now() + 99 * 86_400)));
+        server.client.bearing(&remembered).note("ada", "x").await;
+        publisher.publish(&[&new]);
+        now.fetch_add(idle, Ordering::SeqCst);
+        assert_eq!(status(&server, &remembered).await, 401, "remembered, and its key is gone");
+        assert_eq!(status(&server, &unseen).await, 401);
+        assert_eq!(status(&server, &lasting(&new)).await, 200);
+        assert_eq!(publisher.asked(), 2);
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_a_withdrawn_key_are_forgotten_when_the_keys_are_fetched_and_no_others() {
+    let (old, new) = (SigningKey::new("old"), SigningKey::new("new"));
+    let publisher = Publisher::start(&[&old, &new]).await;
+    let (clock, now) = clock();
+    let server = Server::at(&clock, &publisher.flags()).await;
+    let (by_old, by_new) = (lasting(&old), new.token_with("ada", "act", json!({"sub": "user_support"})));
+    server.client.bearing(&by_old).note("ada", "x").await;
+    assert_eq!(status(&server, &by_new).await, 200);
+    publisher.publish(&[&new]);
+    now.fetch_add(MINUTE + 1, Ordering::SeqCst);
+    // The first request has the keys fetched and does not wait for them.
+    assert_eq!(status(&server, &by_new).await, 200);
+    eventually("the key is gone", async || status(&server, &by_old).await == 401).await;
+    assert_eq!((status(&server, &by_new).await, publisher.asked()), (200, 2));
+    // Verified anew it would have left a second trace.
+    eventually("the trace", async || impersonations(&server).await > 0).await;
+    assert_eq!(impersonations(&server).await, 1);
+    server.stop().await;
+}
+
+async fn impersonations(server: &Server) -> u32 {
+    let rows = server.app.store().catalog().query(|conn| {
+        Ok(conn.query_row("SELECT count(*) FROM audit WHERE action = 'impersonate'", [], |row| row.get(0))?)
+    });
+    rows.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_thousand_requests_that_wait_for_the_keys_ask_the_issuer_once() {
+    let (old, new) = (SigningKey::new("old"), SigningKey::new("new"));
+    let publisher = Publisher::start(&[&old]).await;
+    let (clock, now) = clock();
+    let server = Server::at(&clock, &publisher.flags()).await;
+    let remembered = lasting(&old);
+    server.client.bearing(&remembered).note("ada", "x").await;
+    publisher.publish(&[&old, &new]);
+    publisher.hold(true);
+    now.fetch_add(5 * MINUTE + 1, Ordering::SeqCst);
+    let verifier = server.app.identity().sessions().unwrap();
+    let tokens = [remembered, old.token("ada"), new.token("ada"), lasting(&new)];
+    let mut crowd = Box::pin(join_all((0..1000).map(|n| verifier.verify(&tokens[n % tokens.len()]))));
+    assert!(polled(&mut crowd).await.is_pending());
+    eventually("somebody asks", async || publisher.asked() == 2).await;
+    assert!(polled(&mut crowd).await.is_pending(), "nobody goes on without the answer");
+    publisher.hold(false);
+    for verdict in crowd.await {
+        assert!(matches!(verdict, Verdict::Session(..)), "{verdict:?}");
+    }
+    assert_eq!(publisher.asked(), 2);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn while_the_issuer_is_down_its_keys_are_believed_for_the_grace_and_no_longer() {
+    let key = SigningKey::new("a");
+    for (flags, grace) in
+        [(&[][..], 60 * MINUTE), (&["--jwks-grace", "2h"], 120 * MINUTE), (&["--jwks-grace", "0s"], 5 * MINUTE)]
+    {
+        let publisher = Publisher::start(&[&key]).await;
+        let (clock, now) = clock();
+        let mut all = publisher.flags();
+        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let server = Server::at(&clock, &all).await;
+        let start = now.load(Ordering::SeqCst);
+        let remembered = lasting(&key);
+        server.client.bearing(&remembered).note("ada", "x").await;
+        publisher.answer(500, String::new());
+        now.store(start + grace, Ordering::SeqCst);
+        for token in [&remembered, &key.token_with("ada", "exp", json!(self::now() + 50 * 86_400))] {
+            assert_eq!(status(&server, token).await, 200, "{flags:?}");
+        }
+        now.store(start + grace + 1, Ordering::SeqCst);
+        for token in [&remembered, &key.token_with("ada", "exp", json!(self::now() + 51 * 86_400))] {
+            let reply = server.client.bearing(token).get("/ada").await.expect(503);
+            assert_eq!(
+                (reply.code().as_str(), reply.header("retry-after")),
+                ("identity_unavailable", "5"),
+                "{flags:?}"
+            );
+        }
+        publisher.publish(&[&key]);
+        now.fetch_add(5 * SECOND, Ordering::SeqCst);
+        assert_eq!(status(&server, &remembered).await, 200, "the issuer is back");
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_known_to_be_down_is_waited_for_by_nobody() {
+    let key = SigningKey::new("a");
+    let publisher = Publisher::start(&[&key]).await;
+    let (clock, now) = clock();
+    let server = Server::at(&clock, &publisher.flags()).await;
+    let remembered = lasting(&key);
+    server.client.bearing(&remembered).note("ada", "x").await;
+    publisher.answer(500, String::new());
+    now.fetch_add(6 * MINUTE, Ordering::SeqCst);
+    assert_eq!((status(&server, &remembered).await, publisher.asked()), (200, 2));
+    publisher.hold(true);
+    now.fetch_add(31 * SECOND, Ordering::SeqCst);
+    let verifier = server.app.identity().sessions().unwrap();
+    for token in [&remembered, &key.token("ada")] {
+        let mut answer = Box::pin(verifier.verify(token));
+        let answer = polled(&mut answer).await;
+        assert!(matches!(answer, Poll::Ready(Verdict::Session(..))), "{answer:?}");
+    }
+    eventually("it is asked again all the same", async || publisher.asked() == 3).await;
+    publisher.hold(false);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn keys_are_fetched_anew_when_the_clock_was_set_back() {
+    let (old, new) = (SigningKey::new("old"), SigningKey::new("new"));
+    let publisher = Publisher::start(&[&old]).await;
+    let (clock, now) = clock();
+    let server = Server::at(&clock, &publisher.flags()).await;
+    let remembered = lasting(&old);
+    server.client.bearing(&remembered).note("ada", "x").await;
+    publisher.publish(&[&new]);
+    now.fetch_sub(SECOND, Ordering::SeqCst);
+    assert_eq!(status(&server, &remembered).await, 401);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_issuer_who_publishes_no_key_has_withdrawn_all() {
+    let key = SigningKey::new("a");
+    let publisher = Publisher::start(&[&key]).await;
+    let (clock, now) = clock();
+    let server = Server::at(&clock, &publisher.flags()).await;
+    let remembered = lasting(&key);
+    server.client.bearing(&remembered).note("ada", "x").await;
+    publisher.publish(&[]);
+    now.fetch_add(5 * MINUTE + 1, Ordering::SeqCst);
+    assert_eq!(status(&server, &remembered).await, 503);
+    publisher.publish(&[&key]);
+    now.fetch_add(5 * SECOND, Ordering::SeqCst);
+    assert_eq!(status(&server, &remembered).await, 200);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn without_the_issuers_keys_nobody_is_told_to_sign_in_again() {
     let key = SigningKey::new("a");
@@ -312,13 +505,12 @@ async fn a_token_is_remembered_until_it_expires_and_no_longer() {
         issuer: Some(ISSUER.to_owned()),
         clerk_jwt_key: Some(key.pem().parse().unwrap()),
         jwks_url: None,
+        jwks_grace: Duration::from_secs(3600),
         authorized_parties: List::default(),
         audience: List::default(),
         allowed_hosts: List::default(),
     };
-    let now = Arc::new(AtomicI64::new(now() * 1000));
-    let tells = now.clone();
-    let clock = Clock::new(move || tells.load(Ordering::Relaxed));
+    let (clock, now) = clock();
     let verifier = Verifier::new(&config, &clock).unwrap();
     let token = key.token("ada");
     let Verdict::Session(session, true) = verifier.verify(&token).await else { panic!("a good token") };

@@ -22,8 +22,9 @@ use std::{
 
 use clap::Parser;
 use cubby::{
-    Store,
+    Store, StoreOptions,
     app::App,
+    clock::Clock,
     config::{DataConfig, LogConfig, ServeConfig},
 };
 use serde_json::{Value, json};
@@ -86,6 +87,14 @@ impl Server {
     pub async fn over(store: Store, flags: &[&str]) -> Self {
         let settings = Settings::try_parse_from(["cubby"].iter().chain(flags)).expect("flags of a test are legal");
         Self::of(App::over(store, settings.serve).expect("the server starts")).await
+    }
+
+    /// In a fresh folder, with a time of day of the test's own.
+    pub async fn at(clock: &Clock, flags: &[String]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let options = StoreOptions { clock: clock.clone(), ..StoreOptions::new(folder.path()) };
+        Self { folder: Some(folder), ..Self::over(Store::open(options).unwrap(), &flags).await }
     }
 
     async fn of(app: App) -> Self {

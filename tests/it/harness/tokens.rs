@@ -19,6 +19,7 @@ use base64::{
 use jsonwebtoken::{DecodingKey, jwk::Jwk};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 pub const ISSUER: &str = "https://issuer.example";
 
@@ -104,13 +105,17 @@ pub struct Publisher {
 struct Shared {
     asked: AtomicU64,
     answer: Mutex<(u16, String)>,
+    /// Whether answers are held back.
+    held: watch::Sender<bool>,
 }
 
 impl Publisher {
     pub async fn start(keys: &[&SigningKey]) -> Self {
-        let shared = Arc::new(Shared { asked: AtomicU64::new(0), answer: Mutex::default() });
+        let shared =
+            Arc::new(Shared { asked: AtomicU64::new(0), answer: Mutex::default(), held: watch::Sender::new(false) });
         let answer = async |State(shared): State<Arc<Shared>>| {
             shared.asked.fetch_add(1, Ordering::SeqCst);
+            let _ = shared.held.subscribe().wait_for(|held| !held).await;
             let (status, body) = shared.answer.lock().clone();
             let location = [("location", "/elsewhere")];
             (axum::http::StatusCode::from_u16(status).unwrap(), location, body)
@@ -135,6 +140,11 @@ impl Publisher {
 
     pub fn answer(&self, status: u16, body: String) {
         *self.shared.answer.lock() = (status, body);
+    }
+
+    /// Holds answers back, or lets them go.
+    pub fn hold(&self, held: bool) {
+        self.shared.held.send_replace(held);
     }
 
     pub fn asked(&self) -> u64 {
