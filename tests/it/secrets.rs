@@ -189,3 +189,33 @@ fn keys_that_come_in_the_clear_are_taken_from_this_machine_alone() {
         assert!(text.contains("CUBBY_JWKS_URL") && text.contains("https"), "{url}: {text}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_command_writes_a_key_at_any_level() {
+    let server = Server::with(&["--admin-api-key", ADMIN]).await;
+    let clerk = clerk::Clerk::start().await;
+    let folder = TempDir::new().unwrap();
+    let run = async |mut command: Command| {
+        command.env("CUBBY_LOG", "trace").env("ADMIN_API_KEY", ADMIN).env("CLERK_SECRET_KEY", clerk::KEY);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
+        assert!(!text.contains(ADMIN) && !text.contains(clerk::KEY), "{text}");
+        (output.status.code(), text)
+    };
+    let mut asks = cubby();
+    asks.args(["tenants", "list", "--url", &format!("http://{}", server.address), "--data"]).arg(server.data());
+    let (code, text) = run(asks).await;
+    assert!(code == Some(0) && text.contains("TRACE"), "{text}");
+    let mut syncs = cubby();
+    syncs.args(["sync", "--clerk-api-url", &clerk.url(), "--data"]).arg(folder.path());
+    assert_eq!(run(syncs).await.0, Some(0));
+    // A key that cannot be sent, and the settings themselves.
+    let mut broken = cubby();
+    broken.args(["sync", "--clerk-api-url", &clerk.url(), "--provider-retries", "0", "--data"]).arg(folder.path());
+    broken.args(["--clerk-secret-key", &format!("{}\n{}", clerk::KEY, clerk::KEY)]);
+    assert_eq!(run(broken).await.0, Some(1));
+    let mut helps = cubby();
+    helps.args(["serve", "--help"]);
+    assert_eq!(run(helps).await.0, Some(0));
+    server.stop().await;
+}
