@@ -1,6 +1,6 @@
 //! Rows that are made up, for tables of which nothing is known but their definition.
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, Params, Row};
 
 use crate::error::Result;
 
@@ -23,8 +23,8 @@ pub fn fill(conn: &Connection, except: &[&str]) -> Result<()> {
     let mut empty: Vec<String> = all(
         conn,
         "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite\\_%' \
-         ESCAPE '\\' AND name <> ?1",
-        "",
+         ESCAPE '\\'",
+        [],
         |row| row.get(0),
     )?;
     empty.retain(|table| !except.contains(&table.as_str()));
@@ -46,12 +46,13 @@ pub fn fill(conn: &Connection, except: &[&str]) -> Result<()> {
 
 fn add_rows(conn: &Connection, table: &str) -> Result<bool> {
     // Neither generated nor hidden.
-    let columns = all(conn, "SELECT name, type FROM pragma_table_xinfo(?1) WHERE hidden = 0", table, |row| {
+    let columns = all(conn, "SELECT name, type FROM pragma_table_xinfo(?1) WHERE hidden = 0", [table], |row| {
         Ok(Column { name: row.get(0)?, kind: row.get::<_, String>(1)?.to_ascii_uppercase() })
     })?;
-    let references = all(conn, "SELECT \"from\", \"table\", \"to\" FROM pragma_foreign_key_list(?1)", table, |row| {
-        Ok(Reference { from: row.get(0)?, table: row.get(1)?, to: row.get(2)? })
-    })?;
+    let references =
+        all(conn, "SELECT \"from\", \"table\", \"to\" FROM pragma_foreign_key_list(?1)", [table], |row| {
+            Ok(Reference { from: row.get(0)?, table: row.get(1)?, to: row.get(2)? })
+        })?;
     let names: Vec<String> = columns.iter().map(|column| quoted(&column.name)).collect();
     for number in 1..=ROWS {
         let mut values = Vec::new();
@@ -75,18 +76,22 @@ fn add_rows(conn: &Connection, table: &str) -> Result<bool> {
 /// another one for each row.
 fn made_up(kind: &str, number: u32) -> String {
     let has = |words: &[&str]| words.iter().any(|word| kind.contains(word));
-    match () {
-        () if has(&["INT"]) => number.to_string(),
-        () if has(&["CHAR", "CLOB", "TEXT"]) => format!("'row {number}'"),
-        () if has(&["BLOB"]) => format!("x'{number:02x}'"),
-        () if has(&["REAL", "FLOA", "DOUB"]) => format!("{number}.5"),
-        () => number.to_string(),
+    if has(&["INT"]) {
+        number.to_string()
+    } else if has(&["CHAR", "CLOB", "TEXT"]) {
+        format!("'row {number}'")
+    } else if has(&["BLOB"]) {
+        format!("x'{number:02x}'")
+    } else if has(&["REAL", "FLOA", "DOUB"]) {
+        format!("{number}.5")
+    } else {
+        number.to_string()
     }
 }
 
 /// A value that a row of another table has.
 fn existing(conn: &Connection, reference: &Reference, number: u32) -> Result<String> {
-    let key = || all(conn, "SELECT name FROM pragma_table_info(?1) WHERE pk = 1", &reference.table, |row| row.get(0));
+    let key = || all(conn, "SELECT name FROM pragma_table_info(?1) WHERE pk = 1", [&reference.table], |row| row.get(0));
     let column = match &reference.to {
         Some(column) => Some(column.clone()),
         None => key()?.pop(),
@@ -95,8 +100,13 @@ fn existing(conn: &Connection, reference: &Reference, number: u32) -> Result<Str
     Ok(format!("(SELECT {column} FROM {} ORDER BY 1 LIMIT 1 OFFSET {})", quoted(&reference.table), number - 1))
 }
 
-fn all<T>(conn: &Connection, sql: &str, table: &str, read: impl Fn(&Row) -> rusqlite::Result<T>) -> Result<Vec<T>> {
-    Ok(conn.prepare(sql)?.query_map([table], read)?.collect::<rusqlite::Result<_>>()?)
+fn all<T>(
+    conn: &Connection,
+    sql: &str,
+    values: impl Params,
+    read: impl Fn(&Row) -> rusqlite::Result<T>,
+) -> Result<Vec<T>> {
+    Ok(conn.prepare(sql)?.query_map(values, read)?.collect::<rusqlite::Result<_>>()?)
 }
 
 fn quoted(name: &str) -> String {

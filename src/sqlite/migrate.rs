@@ -450,6 +450,76 @@ mod tests {
     }
 
     #[test]
+    fn a_schema_goes_on_from_what_ran_or_says_where_it_does_not() {
+        let schema = |names: &[&str]| {
+            Schema::new(names.iter().map(|name| migration(name, &format!("CREATE TABLE {name} (x)"))).collect())
+                .unwrap()
+        };
+        let ran = schema(&["V1__a", "V3__c"]).steps();
+        let (first, last) = (ran[0].clone(), ran[1].clone());
+        assert_eq!(schema(&["V1__a", "V3__c"]).continues(&ran), Ok(()));
+        assert_eq!(schema(&["V1__a", "V3__c", "V4__d"]).continues(&ran), Ok(()));
+        assert_eq!(schema(&["V7__x"]).continues(&[]), Ok(()));
+        assert_eq!(schema(&["V1__x", "V2__y"]).continues(&ran), Err(Mismatch::Other(first.clone())));
+        assert_eq!(schema(&["V1__a", "V2__b"]).continues(&ran), Err(Mismatch::Older(last.clone())));
+        assert_eq!(schema(&["V1__a", "V4__d"]).continues(&ran), Err(Mismatch::Missing(last.clone())));
+        assert_eq!(schema(&["V1__a", "V3__x"]).continues(&ran), Err(Mismatch::Missing(last.clone())));
+        let late = schema(&["V1__a", "V2__b", "V3__c"]);
+        let [_, second, _] = &late.steps()[..] else { panic!("three") };
+        assert_eq!(late.continues(&ran), Err(Mismatch::Late { late: second.clone(), newest: last }));
+        // Also when it is the only one that ran.
+        let edited = Schema::new(vec![migration("V1__a", "CREATE TABLE other (x)")]).unwrap();
+        assert_eq!(edited.continues(&ran[..1]), Err(Mismatch::Edited(first)));
+    }
+
+    #[test]
+    fn a_migration_cannot_end_its_transaction() {
+        for end in ["COMMIT", "END", "ROLLBACK", "COMMIT; BEGIN", "ROLLBACK; BEGIN"] {
+            let mut conn = memory();
+            let sql = format!("CREATE TABLE a (x); {end}; CREATE TABLE b (x)");
+            let error =
+                Schema::new(vec![migration("V1__a", &sql)]).unwrap().apply(&mut conn, false, |_| Ok(())).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Quarantined);
+            assert!(error.message().starts_with("migration V1__a failed: it says "), "{error}");
+            assert_eq!((tables(&conn), conn.is_autocommit()), (0, true), "{end}");
+            // What comes after is no migration.
+            conn.execute_batch("BEGIN; CREATE TABLE c (x); COMMIT").unwrap();
+        }
+        let fine = "SAVEPOINT s; CREATE TABLE a (x); ROLLBACK TO s; CREATE TABLE b (x); RELEASE s";
+        let mut conn = memory();
+        Schema::new(vec![migration("V1__a", fine)]).unwrap().apply(&mut conn, false, |_| Ok(())).unwrap();
+        conn.prepare("SELECT x FROM b").unwrap();
+        conn.prepare("SELECT x FROM a").unwrap_err();
+    }
+
+    #[test]
+    fn bounds_are_lifted_while_migrating_and_not_after() {
+        use rusqlite::limits::Limit;
+        let options = open::Options { max_bytes: 32 << 12, max_value_bytes: 1 << 20, ..open::Options::default() };
+        let mut conn = open::in_memory_like(&options).unwrap();
+        let bounds = |conn: &Connection| {
+            let pages: i64 = conn.query_row("PRAGMA max_page_count", [], |row| row.get(0)).unwrap();
+            let limit = |limit| conn.limit(limit).unwrap();
+            (pages, limit(Limit::SQLITE_LIMIT_SQL_LENGTH), limit(Limit::SQLITE_LIMIT_LENGTH))
+        };
+        let before = bounds(&conn);
+        let long = format!("CREATE TABLE a (x); SELECT '{}'", "x".repeat(2 << 20));
+        for (sql, works) in [(long.as_str(), true), ("CREATE TABLE b (x); oops", false)] {
+            let schema = Schema::new(vec![migration("V1__a", &long), migration("V2__b", sql)]);
+            let schema = if works { schema.unwrap().up_to(1).unwrap() } else { schema.unwrap() };
+            assert_eq!(schema.apply(&mut conn, false, |_| Ok(())).is_ok(), works);
+            assert_eq!(bounds(&conn), before);
+        }
+        // Grown beyond its bound, a file cannot grow further.
+        let grow = "CREATE TABLE big AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100) SELECT \
+                    zeroblob(4000) AS x FROM n";
+        let schema = Schema::new(vec![migration("V1__a", &long), migration("V2__big", grow)]).unwrap();
+        schema.apply(&mut conn, false, |_| Ok(())).unwrap();
+        let full = conn.execute_batch("INSERT INTO big SELECT x FROM big").unwrap_err();
+        assert_eq!(full.sqlite_error_code(), Some(rusqlite::ErrorCode::DiskFull));
+    }
+
+    #[test]
     fn a_newer_file_is_refused_untouched() {
         let mut conn = memory();
         conn.pragma_update(None, "user_version", 7).unwrap();
