@@ -5,7 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cubby::catalog::model::{Row, State};
+use cubby::{
+    catalog::model::{Row, State},
+    sqlite::{
+        deadline::Deadline,
+        open::{self, Options},
+    },
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -67,9 +73,13 @@ async fn everybody_is_served(folder: &Path, what: &str) -> Server {
     server
 }
 
+fn opened(catalog: &Path) -> rusqlite::Connection {
+    open::open(catalog, &Options::default(), &Deadline::none()).unwrap()
+}
+
 /// The page that each table and index begins with.
 fn root_pages(catalog: &Path) -> Vec<(String, usize)> {
-    let conn = rusqlite::Connection::open(catalog).unwrap();
+    let conn = opened(catalog);
     let mut pages: Vec<(String, usize)> = conn
         .prepare("SELECT name, rootpage FROM sqlite_schema WHERE rootpage > 0 AND type = 'table'")
         .unwrap()
@@ -194,7 +204,7 @@ async fn a_catalog_in_order_one_in_use_and_a_newer_one_are_left_as_they_are() {
     left("in use", "stop the server");
     process.signal("TERM");
     assert!(process.wait().success());
-    let conn = rusqlite::Connection::open(folder.path().join("catalog.db")).unwrap();
+    let conn = opened(&folder.path().join("catalog.db"));
     conn.pragma_update(None, "user_version", 1000).unwrap();
     drop(conn);
     left("newer", "newer than this program's");
