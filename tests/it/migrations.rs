@@ -513,6 +513,19 @@ async fn a_dry_run_tries_on_copies_and_says_what_would_fail() {
 }
 
 #[tokio::test]
+async fn a_dry_run_tries_some_of_each_schema_and_not_all() {
+    let names: Vec<String> = (0..12).map(|n| format!("old_{n}")).collect();
+    let users: Vec<(&str, &[&str])> = names.iter().map(|name| (name.as_str(), &["x"][..])).collect();
+    let folder = folder_with(v1(), &users).await;
+    stdout(&run(folder.path(), &["tenants", "create", "newer"]));
+    let custom = migrations(&[("V3__more.sql", "CREATE TABLE more (x ANY) STRICT;")]);
+    let flags = ["--migrations", custom.path().to_str().unwrap()];
+    let output = run(folder.path(), &[&["migrate", "--all", "--dry-run", "--json"][..], &flags].concat());
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((&report["behind"], &report["tried"]), (&json!(13), &json!(8 + 1)), "{report}");
+}
+
+#[tokio::test]
 async fn a_user_at_the_quota_is_served_after_the_schema_grew() {
     let folder = TempDir::new().unwrap();
     let quota = ["--quota", "256KiB"];
