@@ -53,6 +53,9 @@ class Hold:
                 self.pending = self.pending[self.socket.send(self.pending):]
         except BlockingIOError:
             pass
+        except OSError:
+            # Refused: opened again at its next turn.
+            self.pending = b""
 
     def nudge(self):
         self.turn += 1
@@ -65,11 +68,8 @@ class Hold:
             pass
         except OSError:
             return self.again()
-        try:
-            self.pending = self.pending or self.drip
-            self.push()
-        except OSError:
-            self.again()
+        self.pending = self.pending or self.drip
+        self.push()
 
     def again(self):
         self.socket.close()

@@ -64,7 +64,13 @@ async fn guard(
 ) -> Response {
     let origin = origin(app.limits(), &request).to_string();
     if let Err(problem) = admin_key::check(app.config().admin_api_key.as_ref(), request.headers()) {
-        tracing::warn!(origin, path = path.as_str(), "the operator's routes were tried without the operator's key");
+        // Of wrong keys there are only so many from one address; of requests without any, any number.
+        match admin_key::shown(app.config().admin_api_key.as_ref(), request.headers()) {
+            Some(_) => {
+                tracing::warn!(origin, path = path.as_str(), "the operator's routes were tried with a wrong key")
+            }
+            None => tracing::debug!(origin, path = path.as_str(), "the operator's routes were tried without a key"),
+        }
         return problem.into_response();
     }
     let Some(action) = action(request.method(), path.as_str()) else { return next.run(request).await };

@@ -240,6 +240,11 @@ fn overloaded(why: &'static str) -> Problem {
         .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
 }
 
+/// Whether this was refused because of everybody.
+pub fn is_shed(problem: &Problem) -> bool {
+    problem.code == "overloaded"
+}
+
 /// 429 because of one.
 fn too_much(whose: &'static str, what: &'static str) -> Problem {
     Problem::new(

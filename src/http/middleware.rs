@@ -6,7 +6,7 @@ use std::{
         Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -20,7 +20,7 @@ use hyper::body::Body as _;
 
 use super::{
     connection,
-    limits::{Refused, SMALL},
+    limits::{Refused, SMALL, is_shed},
     problem::Problem,
 };
 use crate::{app::App, telemetry};
@@ -63,6 +63,7 @@ pub async fn envelope(State(app): State<App>, mut request: Request, next: Next) 
             )
             .into_response(),
         };
+        let is_shed = response.extensions().get::<Problem>().is_some_and(is_shed);
         let mut response = match response.extensions().get::<Problem>() {
             Some(problem) => keep_allow(&response, problem.render(&text)),
             None => match response.body().size_hint().exact().filter(|length| *length > SMALL) {
@@ -75,7 +76,7 @@ pub async fn envelope(State(app): State<App>, mut request: Request, next: Next) 
         };
         let took = started.elapsed();
         let status = response.status();
-        if status.is_server_error() {
+        if status.is_server_error() && !(is_shed && was_told_of_shedding()) {
             tracing::warn!(status = status.as_u16(), took = ?took, "failed");
         } else if took > SLOW {
             tracing::warn!(status = status.as_u16(), took = ?took, "slow");
@@ -114,6 +115,15 @@ pub async fn preflight(mut request: Request, next: Next) -> Response {
     };
     mark(&mut response, id);
     response
+}
+
+/// Whether the log has a line of this second about a request that was shed: whoever floods the server with
+/// requests must not fill the disk with lines.
+fn was_told_of_shedding() -> bool {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    static TOLD: AtomicU64 = AtomicU64::new(0);
+    let second = START.elapsed().as_secs() + 1;
+    TOLD.swap(second, Ordering::Relaxed) == second
 }
 
 /// `Allow` is axum's to know; it must survive the rendering of a 405.

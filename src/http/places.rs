@@ -84,20 +84,20 @@ mod tests {
     #[tokio::test]
     async fn the_oldest_that_has_not_settled_makes_room() {
         let places = Places::of(2);
-        let (mut a, b) = (places.take().unwrap(), places.take().unwrap());
-        assert!(a.settle());
-        let c = places.take().unwrap();
-        b.lost().await;
-        let mut d = places.take().unwrap();
-        c.lost().await;
-        drop((b, c));
-        assert!(d.settle());
+        let (mut settled, oldest) = (places.take().unwrap(), places.take().unwrap());
+        assert!(settled.settle());
+        let next = places.take().unwrap();
+        oldest.lost().await;
+        let mut last = places.take().unwrap();
+        next.lost().await;
+        drop((oldest, next));
+        assert!(last.settle());
         assert!(places.take().is_none(), "all have settled");
-        drop(a);
-        let mut e = places.take().unwrap();
+        drop(settled);
+        let mut one_more = places.take().unwrap();
         drop(places.take());
-        assert!(!e.settle());
-        drop((d, e));
+        assert!(!one_more.settle());
+        drop((last, one_more));
         let shared = places.shared.lock();
         assert_eq!((shared.taken, shared.waiting.len()), (0, 0));
     }

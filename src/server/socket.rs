@@ -55,7 +55,7 @@ impl Socket {
                 std::task::ready!(alarm.as_mut().poll(cx));
                 Poll::Ready(Err(self.give_up()))
             }
-            failed => failed,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
         }
     }
 

@@ -166,6 +166,21 @@ async fn operators_have_turns_of_their_own_which_only_the_key_gives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_shed_do_not_fill_the_log() {
+    let folder = TempDir::new().unwrap();
+    let server = Process::start(folder.path(), &["--max-in-flight", "1", "--body-timeout", "1h"]);
+    let slow = "POST /ada HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 12\r\n\r\n{";
+    let _slow = sent(server.address, slow.as_bytes());
+    eventually("the slow one has the turn", async || server.client.get("/eve").await.status == 503).await;
+    for _ in 0..1000 {
+        server.client.get("/eve").await.expect(503);
+    }
+    server.client.get("/readyz").await.expect(200);
+    let told = server.logged("failed").await.len();
+    assert!(told < 500, "{told} lines for a thousand requests");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_turn_lasts_until_the_answer_is_written() {
     let server = Server::with(&["--max-in-flight", "1", "--request-timeout", "1h"]).await;
     large(&server.client, "ada").await;
