@@ -123,17 +123,17 @@ impl Known {
             Some(at) => now - at,
         };
         let is_down = self.failed && since(self.tried, now) <= DOWN;
-        match age {
-            _ if self.keys.is_empty() || age > grace => Standing::Gone,
-            ..=FRESH => Standing::Fresh,
-            ..=BELIEVED => Standing::Aging,
-            _ if is_down => Standing::Aging,
-            _ => Standing::Old,
+        if self.keys.is_empty() || age > grace {
+            Standing::Gone
+        } else if age <= FRESH {
+            Standing::Fresh
+        } else if age <= BELIEVED || is_down {
+            Standing::Aging
+        } else {
+            Standing::Old
         }
     }
-}
 
-impl Known {
     /// Takes what is published now for all there is; says how many keys were withdrawn. One that stays
     /// remains the same, so that what is remembered of it does.
     fn replace(&mut self, new: Keys) -> usize {

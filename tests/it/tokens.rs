@@ -302,9 +302,10 @@ async fn tokens_of_a_withdrawn_key_are_forgotten_when_the_keys_are_fetched_and_n
 }
 
 async fn impersonations(server: &Server) -> u32 {
-    let rows = server.app.store().catalog().query(|conn| {
-        Ok(conn.query_row("SELECT count(*) FROM audit WHERE action = 'impersonate'", [], |row| row.get(0))?)
-    });
+    let rows =
+        server.app.store().catalog().query(|conn| {
+            conn.query_row("SELECT count(*) FROM audit WHERE action = 'impersonate'", [], |row| row.get(0))
+        });
     rows.await.unwrap()
 }
 
