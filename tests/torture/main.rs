@@ -7,13 +7,18 @@
 
 mod broken;
 mod check;
+mod clerk;
 mod faults;
 mod http;
 mod ledger;
 mod load;
 mod mount;
+mod people;
 mod rng;
 mod server;
+mod snapshot;
+mod step;
+mod trace;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
@@ -42,6 +47,9 @@ struct Common {
     /// Break the promise on purpose: the checks must catch it
     #[arg(long)]
     control: bool,
+    /// Just the cases whose name contains this, of faults that have cases
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// The server [default: the cubby beside this program's folder]
     #[arg(long, value_name = "FILE")]
     server: Option<PathBuf>,
@@ -79,6 +87,10 @@ enum Fault {
     Lifecycle(Common),
     /// A read that does not end, under writes
     Reader(Common),
+    /// Every operation on a user cut at each of its system calls, and followed by each other operation
+    Pairs(Common),
+    /// Every two operations on a user started together, and each on many users
+    AtOnce(Common),
     /// Hours of use: descriptors, memory, threads and logs stay flat
     Soak(Common),
     /// A deliberately broken server, for the controls
@@ -110,6 +122,8 @@ fn main() -> ExitCode {
         Fault::Sigterm(common) => ("sigterm", common, faults::sigterm::run),
         Fault::Lifecycle(common) => ("lifecycle", common, faults::lifecycle::run),
         Fault::Reader(common) => ("reader", common, faults::reader::run),
+        Fault::Pairs(common) => ("pairs", common, faults::pairs::run),
+        Fault::AtOnce(common) => ("at-once", common, faults::at_once::run),
         Fault::Soak(common) => ("soak", common, faults::soak::run),
     };
     let (name, common, work) = run;
@@ -118,6 +132,7 @@ fn main() -> ExitCode {
         count: common.count,
         seconds: common.seconds,
         control: common.control,
+        only: common.only,
         program: server::cubby(common.server.as_deref()),
     };
     let started = Instant::now();

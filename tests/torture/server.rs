@@ -83,32 +83,32 @@ impl Launch {
         self
     }
 
-    fn spawn(&self) -> Child {
+    /// The whole command line, ready to be spawned.
+    pub fn command(&self) -> Command {
         let mut words: Vec<PathBuf> = self.wrapper.iter().map(PathBuf::from).collect();
         words.push(self.program.clone());
         let mut command = clean(&words[0]);
         command.args(&words[1..]).args(&self.command);
         command.args(["--listen", "127.0.0.1:0", "--log-format", "json", "--data"]).arg(&self.data);
         command.envs(self.environment.iter().cloned());
-        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command
     }
 
     /// Starts it and waits until it says where it listens; else gives what it said.
     pub fn try_start(&self) -> Result<Node, (ExitStatus, String)> {
         let started = Instant::now();
-        let mut child = self.spawn();
+        let mut child = self.command().spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut said = Vec::new();
         let address = loop {
             let Some(Ok(line)) = lines.next() else {
                 return Err((child.wait().unwrap(), said.join("\n")));
             };
-            let found = line.split_once("serving on http://").map(|(_, rest)| {
-                rest.chars().take_while(|c| c.is_ascii_hexdigit() || ".:[]".contains(*c)).collect::<String>()
-            });
+            let found = address_in(&line);
             said.push(line);
             if let Some(address) = found {
-                break address.parse().unwrap();
+                break address;
             }
         };
         let log = Arc::new(Mutex::new(said));
@@ -205,6 +205,13 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Where a server listens, if this line of its log says so.
+pub fn address_in(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("serving on http://")?;
+    let text: String = rest.chars().take_while(|c| c.is_ascii_hexdigit() || ".:[]".contains(*c)).collect();
+    text.parse().ok()
 }
 
 pub fn signal(process: u32, name: &str) {

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use crate::load::Seen;
 
+pub mod at_once;
 pub mod clock;
 pub mod corrupt;
 pub mod descriptors;
@@ -14,6 +15,7 @@ pub mod kill;
 pub mod lifecycle;
 pub mod memory;
 pub mod migration;
+pub mod pairs;
 pub mod power;
 pub mod reader;
 pub mod readonly;
@@ -30,6 +32,7 @@ pub struct Setup {
     pub count: Option<u32>,
     pub seconds: Option<u64>,
     pub control: bool,
+    pub only: Option<String>,
     pub program: PathBuf,
 }
 
