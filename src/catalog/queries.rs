@@ -215,9 +215,22 @@ pub fn quarantine(tx: &Transaction, id: &TenantId, quarantine: &Quarantine) -> S
     Ok(changed == 1)
 }
 
-/// Marks a tenant deleted; its file may be removed after `purge_after`. What it was is kept for
+/// The newest moment that the catalog knows of: the time of day may be behind it on a machine that has not
+/// asked a time server yet.
+pub(super) fn newest_moment(conn: &Connection) -> Sql<Millis> {
+    conn.prepare_cached(
+        "SELECT max(coalesce((SELECT max(received) FROM deliveries), 0), coalesce((SELECT max(at) FROM (SELECT at FROM \
+         audit ORDER BY id DESC LIMIT 100)), 0))",
+    )?
+    .query_row([], |row| row.get(0))
+}
+
+/// Marks a tenant deleted; its file may be removed after `purge_after`, counted from the newest moment that
+/// the catalog knows of if `now` is before it. What it was is kept for
 /// [`departed::reinstate`].
 pub fn mark_deleted(tx: &Transaction, id: &TenantId, now: Millis, purge_after: Millis) -> Sql<bool> {
+    let behind = newest_moment(tx)?.saturating_sub(now).max(0);
+    let purge_after = if purge_after > now { purge_after.saturating_add(behind) } else { purge_after };
     let changed = tx
         .prepare_cached(
             "UPDATE tenants SET state = 'deleted', state_before = nullif(state, 'active'), reason = NULL, \
@@ -290,6 +303,14 @@ pub fn forget_audit(tx: &Transaction, most: u32, limit: u32) -> Sql<usize> {
          LIMIT ?2)",
     )?
     .execute(params![most, limit])
+}
+
+/// Whether a line of the audit trail is there.
+pub fn was_audited(conn: &Connection, at: Millis, action: &str, target: &str, result: &str) -> Sql<bool> {
+    conn.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM audit WHERE target = ?3 AND at = ?1 AND action = ?2 AND result = ?4)",
+    )?
+    .query_row(params![at, action, target, result], |row| row.get(0))
 }
 
 /// Up to `limit` lines of the audit trail before line `before`, newest first.

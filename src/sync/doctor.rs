@@ -19,6 +19,7 @@ use crate::{
         files::{self, Location},
         id::TenantId,
         inspect::{Card, inspect},
+        path::{Places, lone_of},
         store::Store,
     },
 };
@@ -103,17 +104,16 @@ pub fn examine(store: &Store, fix: bool, mut seen: impl FnMut()) -> Result<Findi
         let location = files::locate(&places)?;
         match row.state {
             State::Deleted => {
-                if let Some(what) =
-                    half_erased(&row, location, store.clock().now()).filter(|_| files::remains(&places).unwrap_or(true))
-                {
+                let half = half_erased(&row, location, store.clock().now());
+                if let Some(what) = half.filter(|_| files::remains(&places).unwrap_or(true)) {
                     lone.retain(|log| store.layout().places_of(log).as_ref() != Some(&places));
-                    match fix {
-                        true => {
-                            store.erase_rest(&row.id)?;
-                            found.fixed.add(&format!("{}: erased", row.id));
-                        }
-                        false => found.interrupted.add(&format!("{}: {what}", row.id)),
+                    match fix.then(|| store.erase_rest(&row.id)) {
+                        Some(Ok(())) => found.fixed.add(&format!("{}: erased", row.id)),
+                        Some(Err(error)) => found.interrupted.add(&format!("{}: {what}: {}", row.id, error.message())),
+                        None => found.interrupted.add(&format!("{}: {what}", row.id)),
                     }
+                } else if location == Location::Nowhere && is_restorable(&row, store.clock().now()) {
+                    found.missing.add(&format!("{}, deleted", row.id));
                 }
             }
             _ if matches!(location, Location::Nowhere | Location::Trash) => found.missing.add(&row.id),
@@ -140,6 +140,12 @@ fn half_erased(row: &Row, location: Location, now: Millis) -> Option<&'static st
     }
 }
 
+/// Whether a deleted tenant has a file until its retention ends. One of whom nothing but a deletion was
+/// ever told has no schema and no file.
+fn is_restorable(row: &Row, now: Millis) -> bool {
+    row.purged.is_none() && row.schema_version.is_some() && row.purge_after.is_some_and(|at| at > now)
+}
+
 /// Write-ahead logs without a database beside them. Those that an interrupted move parted from theirs are
 /// counted, and with `fix` brought back; the others are returned.
 fn lone_logs(store: &Store, fix: bool, found: &mut Findings) -> Result<Vec<PathBuf>> {
@@ -150,12 +156,13 @@ fn lone_logs(store: &Store, fix: bool, found: &mut Findings) -> Result<Vec<PathB
     store.layout().lone_logs_in_trash(|log| all.push(log))?;
     for log in all {
         let Some(places) = store.layout().places_of(&log) else { continue };
+        // An empty one says nothing; whatever comes next takes its place.
+        if std::fs::symlink_metadata(&log).is_ok_and(|found| found.len() == 0) {
+            continue;
+        }
         let name = name_of(store, &log);
-        if files::parted_log(&places)?.is_none() {
-            // An empty one says nothing; whatever comes next takes its place.
-            if std::fs::symlink_metadata(&log).is_ok_and(|found| found.len() > 0) {
-                lone.push(log);
-            }
+        if lone_of(&places.live) == log || lone_of(&places.trashed) == log || !was_parted(store, &places)? {
+            lone.push(log);
         } else if fix {
             match store.gather(&places) {
                 Ok(()) => found.fixed.add(&format!("{name}: brought back to its database")),
@@ -166,6 +173,19 @@ fn lone_logs(store: &Store, fix: bool, found: &mut Findings) -> Result<Vec<PathB
         }
     }
     Ok(lone)
+}
+
+/// Whether a lone log belongs to the database in the other folder: an interrupted move parts them only
+/// while the tenant is deleted.
+fn was_parted(store: &Store, places: &Places) -> Result<bool> {
+    let database = match files::locate(places)? {
+        Location::Live => &places.live,
+        Location::Trash => &places.trashed,
+        Location::Nowhere | Location::Both => return Ok(false),
+    };
+    let Ok(card) = inspect(database) else { return Ok(false) };
+    let row = store.catalog().read(|conn| queries::find(conn, &card.tenant))?;
+    Ok(row.is_none_or(|row| row.state == State::Deleted))
 }
 
 fn name_of(store: &Store, path: &Path) -> String {
@@ -215,23 +235,21 @@ fn file(store: &Store, path: &Path, in_trash: bool, fix: bool, found: &mut Findi
         (Some((State::Deleted, _)), false) if both => {
             found.leftover.add(&format!("{id} has two files; the newer one is a person's to choose"));
         }
-        (Some((State::Deleted, _)), false) => settle(store, &id, "to the trash", fix, found)?,
+        (Some((State::Deleted, _)), false) => settle(store, &id, "to the trash", fix, found),
         (Some((State::Deleted, _)), true) | (Some(_), false) => {}
         (Some(_), true) if both => found.leftover.add(&format!("{id} lives, and {name} is there too")),
-        (Some(_), true) => settle(store, &id, "back from the trash", fix, found)?,
+        (Some(_), true) => settle(store, &id, "back from the trash", fix, found),
     }
     Ok(())
 }
 
 /// Has a file moved to where its row says.
-fn settle(store: &Store, id: &TenantId, what: &str, fix: bool, found: &mut Findings) -> Result<()> {
-    if fix {
-        store.settle(id)?;
-        found.fixed.add(&format!("{id}: file moved {what}"));
-    } else {
-        found.interrupted.add(&format!("{id}: its file is to go {what}"));
+fn settle(store: &Store, id: &TenantId, what: &str, fix: bool, found: &mut Findings) {
+    match fix.then(|| store.settle(id)) {
+        Some(Ok(())) => found.fixed.add(&format!("{id}: file moved {what}")),
+        Some(Err(error)) => found.interrupted.add(&format!("{id}: its file is to go {what}: {}", error.message())),
+        None => found.interrupted.add(&format!("{id}: its file is to go {what}")),
     }
-    Ok(())
 }
 
 fn adopt(store: &Store, card: &Card, in_trash: bool) -> Result<()> {

@@ -18,11 +18,11 @@ use crate::{
     },
     error::{Error, ErrorKind, Result},
     sqlite::{deadline::Deadline, open},
+    telemetry::carried_along,
 };
 
-/// How long the copy of a file may be looked at for damage: an operator waits for it, and a file of many
-/// gigabytes takes minutes.
-const CHECK: Duration = Duration::from_secs(3600);
+/// How long the copy of a file is looked at for damage: an operator waits for it, and both users do.
+const CHECK: Duration = Duration::from_secs(60);
 
 impl Store {
     /// Moves the file of a deleted tenant under the id of a live one, whose own file must be
@@ -36,17 +36,22 @@ impl Store {
         if new == from {
             return Err(Error::invalid("from", "a user cannot adopt their own data"));
         }
-        // Both gates, always in the same order: two adoptions crosswise must not wait for each other.
-        let (first, second) = if new < from { (new, from) } else { (from, new) };
-        let holds = [self.inner.slots.hold(first).await, self.inner.slots.hold(second).await];
-        let (new, from, author) = (new.clone(), from.clone(), author.clone());
-        self.blocking(move |store| {
-            holds.iter().for_each(Self::close_held);
-            let row = store.exchange(&new, &from, replace, &author);
-            drop(holds);
-            row
-        })
-        .await
+        let (new, from, author, store) = (new.clone(), from.clone(), author.clone(), self.clone());
+        // A task of its own, so that it is not cancelled between its two gates.
+        let done = self.inner.runtime.spawn(carried_along(async move {
+            // Always in the same order: two adoptions crosswise must not wait for each other.
+            let (first, second) = if new < from { (&new, &from) } else { (&from, &new) };
+            let holds = [store.inner.slots.hold(first).await, store.inner.slots.hold(second).await];
+            store
+                .blocking(move |store| {
+                    holds.iter().for_each(Self::close_held);
+                    let row = store.exchange(&new, &from, replace, &author);
+                    drop(holds);
+                    row
+                })
+                .await
+        }));
+        done.await.map_err(|e| Error::internal("an adoption did not finish").with_source(e))?
     }
 
     fn exchange(&self, new: &TenantId, from: &TenantId, replace: bool, author: &Author) -> Result<Row> {
@@ -81,7 +86,7 @@ impl Store {
         if card.tenant != *from {
             return conflict(format!("the file of {from} says that it is {}'s; `cubby doctor` says more", card.tenant));
         }
-        let taken = matches!(files::gather(&place)?, Location::Live | Location::Both);
+        let taken = matches!(files::locate(&place)?, Location::Live | Location::Both);
         if taken && !replace && !inspect::look(&place.live, template::is_untouched)? {
             return conflict(format!("{new} has data of their own; --replace gives it up for that of {from}"));
         }
@@ -92,12 +97,17 @@ impl Store {
         inspect::merge_log(&database)?;
 
         let copy = self.layout().temporary();
-        let placed =
-            copy_as(&database, &copy, new).and_then(|()| self.swap_and_commit(&copy, &place, &card, new, from, author));
+        let made = copy_as(&database, &copy, new).and_then(|()| is_whole(&copy, new));
+        let swapped =
+            made.map_err(Unfinished::from).and_then(|()| self.swap_and_commit(&copy, &place, &card, new, from, author));
+        if let Err(Unfinished { error, keep: true }) = &swapped {
+            tracing::error!(tenant = %new, kept = %copy.display(), error = %error, "an adoption cannot be taken back");
+            return Err(error.clone());
+        }
         // What was replaced, or a copy that came to nothing.
-        let cleared = files::discard(&copy);
-        placed?;
-        cleared?;
+        let discarded = files::discard(&copy);
+        swapped.map_err(|unfinished| unfinished.error)?;
+        discarded?;
         files::erase(&source)?;
         let (gone, now) = (from.clone(), self.now());
         self.forget_samples(from);
@@ -106,8 +116,8 @@ impl Store {
         find(new)?.ok_or_else(|| unknown(new))
     }
 
-    /// Swaps a copy in, sees that it is whole and its user's where it is, and writes the adoption to the
-    /// catalog. On an error before the commit the swap is taken back.
+    /// Swaps a copy in, sees whose it is where it is, and writes the adoption to the catalog. On an error
+    /// the swap is taken back, unless the catalog has the adoption all the same.
     fn swap_and_commit(
         &self,
         copy: &Path,
@@ -116,40 +126,69 @@ impl Store {
         new: &TenantId,
         from: &TenantId,
         author: &Author,
-    ) -> Result<()> {
+    ) -> Result<(), Unfinished> {
         let replaced = files::swap_in(copy, &place.live)?;
-        let take_back = |error: Error| -> Result<()> {
-            if replaced {
-                files::swap_in(copy, &place.live)?;
-            } else {
-                files::remove(&place.live)?;
-            }
-            Err(error)
+        let take_back = |error: Error| {
+            let taken = match replaced {
+                true => files::swap_in(copy, &place.live).map(drop),
+                false => files::remove(&place.live).map(drop),
+            };
+            Err(Unfinished { error, keep: taken.is_err() })
         };
-        if let Err(error) = Self::is_whole(&place.live, new) {
-            return take_back(error);
+        match inspect::inspect(&place.live) {
+            Ok(found) if found.tenant == *new => {}
+            Ok(found) => return take_back(wrong_owner(&found.tenant)),
+            Err(error) => return take_back(error),
         }
         let (to, gone, by, schema, now) = (new.clone(), from.clone(), author.clone(), card.schema, self.now());
+        let result = format!("done, from {from}");
+        let line = result.clone();
         let committed = self.catalog().write_blocking(move |tx| {
             queries::set_schema(tx, &to, schema)?;
             departed::mark_due(tx, &gone, now)?;
-            by.signs(tx, now, "tenants adopt", &to, &format!("done, from {gone}"))
+            by.signs(tx, now, ACTION, &to, &line)
         });
         let Err(error) = committed else { return Ok(()) };
-        // Whether it was written is not known: the source is to go only if the catalog says so.
-        match self.catalog().read(|conn| queries::find(conn, from)) {
-            Ok(Some(row)) if row.purge_after.is_none_or(|at| at > now) => take_back(error),
-            _ => Err(error),
+        // A failed commit may be in the catalog all the same, and then its source goes at the next sweep.
+        // Asked by a write: that connection has recovered from the file.
+        let to = new.clone();
+        match self.catalog().write_blocking(move |tx| queries::was_audited(tx, now, ACTION, to.as_str(), &result)) {
+            Ok(false) => take_back(error),
+            Ok(true) => Err(Unfinished { error, keep: false }),
+            Err(_) => Err(Unfinished { error, keep: true }),
         }
     }
+}
 
-    fn is_whole(path: &Path, id: &TenantId) -> Result<()> {
-        let card = inspect::inspect(path)?;
-        if card.tenant != *id {
-            return Err(Error::new(ErrorKind::Damaged, format!("the copy says that it is {}'s", card.tenant)));
-        }
-        inspect::look(path, |conn| open::quick_check(conn, &Deadline::none(), CHECK).map(drop))
+/// What an adoption is called in the audit trail.
+const ACTION: &str = "tenants adopt";
+
+/// An adoption that failed. `keep`: what is in `tmp/` may be the only copy of the user's file.
+struct Unfinished {
+    error: Error,
+    keep: bool,
+}
+
+impl From<Error> for Unfinished {
+    fn from(error: Error) -> Self {
+        Self { error, keep: false }
     }
+}
+
+fn wrong_owner(found: &TenantId) -> Error {
+    Error::new(ErrorKind::Damaged, format!("the copy says that it is {found}'s"))
+}
+
+/// Whether a copy is its user's and undamaged.
+fn is_whole(path: &Path, id: &TenantId) -> Result<()> {
+    let card = inspect::inspect(path)?;
+    if card.tenant != *id {
+        return Err(wrong_owner(&card.tenant));
+    }
+    if !inspect::check(path, CHECK)? {
+        tracing::warn!(tenant = %id, "too large to be looked through whole");
+    }
+    Ok(())
 }
 
 /// Copies a closed database without a write-ahead log, makes the copy another tenant's, and flushes it.

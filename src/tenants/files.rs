@@ -12,7 +12,7 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::path::{Layout, Places, shm_of, wal_of};
+use super::path::{Layout, Places, lone_of, shm_of, wal_of};
 use crate::{
     error::{Error, ErrorKind, Result},
     sqlite::flush::{sync_folder, write_new},
@@ -64,6 +64,9 @@ pub fn parted_log(places: &Places) -> Result<Option<PathBuf>> {
 /// Brings the write-ahead log back to its database where an interrupted move parted them, and says
 /// where the database is.
 ///
+/// Only for a tenant that the catalog calls deleted or does not know. A move leaves no other one parted,
+/// so a log in the other place is then another database's, which SQLite would replay into this one.
+///
 /// # Errors
 /// [`ErrorKind::Conflict`] if there is a log in both places: only one of them belongs to the database.
 pub fn gather(places: &Places) -> Result<Location> {
@@ -88,6 +91,18 @@ pub fn gather(places: &Places) -> Result<Location> {
         tracing::warn!(file = %database.display(), "an interrupted move was put right: its write-ahead log is back");
     }
     Ok(location)
+}
+
+/// Sets a log aside that lies in the trash where the database in the live place will be moved to, and that
+/// is not its own.
+pub fn set_lone_log_aside(places: &Places) -> Result<()> {
+    let log = wal_of(&places.trashed);
+    if length(&log)?.is_none_or(|bytes| bytes == 0) {
+        return Ok(());
+    }
+    tracing::warn!(log = %log.display(), "a write-ahead log without its database was set aside");
+    rename(&log, &lone_of(&places.trashed))?;
+    sync_folder(log.parent().unwrap_or(&log))
 }
 
 /// Puts a new file in the live place, whole and durable or not at all: written and flushed in `tmp/`,
@@ -156,21 +171,27 @@ pub fn swap_in(tmp: &Path, path: &Path) -> Result<bool> {
     Ok(there)
 }
 
-/// Removes a tenant's files from both places. The database goes before its log: a database without
-/// its log would be taken for a whole one, and a log without its database is never used.
+/// Removes a tenant's files from both places. A database goes before its log: cut between the two, what is
+/// left is a log that nothing replays, and not a database that has lost its newest commits. Of two
+/// databases the one in the trash goes first and its log before it, or [`gather`] would take that log for
+/// the live one's.
 pub fn erase(places: &Places) -> Result<()> {
+    if locate(places)? == Location::Both {
+        remove(&wal_of(&places.trashed))?;
+        sync_folder(places.trashed.parent().unwrap_or(&places.trashed))?;
+    }
     for path in [&places.trashed, &places.live] {
         let folder = path.parent().unwrap_or(path);
         remove(path)?;
         sync_folder(folder)?;
-        if remove(&wal_of(path))? | remove(&shm_of(path))? {
+        if remove(&wal_of(path))? | remove(&shm_of(path))? | remove(&lone_of(path))? {
             sync_folder(folder)?;
         }
     }
     Ok(())
 }
 
-/// Removes a database in `tmp/` and what belongs to it.
+/// Removes one database and what belongs to it, which holds nothing that must be kept or hidden.
 pub(super) fn discard(path: &Path) -> Result<()> {
     [path.to_owned(), wal_of(path), shm_of(path)].iter().try_for_each(|file| remove(file).map(drop))
 }
@@ -178,7 +199,8 @@ pub(super) fn discard(path: &Path) -> Result<()> {
 /// Whether anything of a tenant is in either place: its database or a write-ahead log that is not empty.
 pub fn remains(places: &Places) -> Result<bool> {
     for path in [&places.live, &places.trashed] {
-        if length(path)?.is_some() || length(&wal_of(path))?.is_some_and(|bytes| bytes > 0) {
+        let filled = |log: PathBuf| Ok::<_, Error>(length(&log)?.is_some_and(|bytes| bytes > 0));
+        if length(path)?.is_some() || filled(wal_of(path))? || filled(lone_of(path))? {
             return Ok(true);
         }
     }

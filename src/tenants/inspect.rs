@@ -1,6 +1,6 @@
 //! Looking at a tenant's file without serving or changing it.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use rusqlite::Connection;
 
@@ -56,7 +56,17 @@ pub fn inspect(path: &Path) -> Result<Card> {
 /// Opens a file that nobody else has open for `work`, and leaves it as it was found: without a
 /// checkpoint, and without the empty write-ahead log that opening makes.
 pub(super) fn look<T>(path: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-    let conn = match open::open(path, &options(), &Deadline::none()) {
+    look_within(path, &Deadline::none(), work)
+}
+
+/// Looks for damage in a file for at most `limit`. `false` if there was more to look at.
+pub(super) fn check(path: &Path, limit: Duration) -> Result<bool> {
+    let deadline = Deadline::none();
+    look_within(path, &deadline, |conn| open::quick_check(conn, &deadline, limit))
+}
+
+fn look_within<T>(path: &Path, deadline: &Deadline, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    let conn = match open::open(path, &options(), deadline) {
         Ok(conn) => conn,
         Err(error) => {
             // The first error is the one to tell.

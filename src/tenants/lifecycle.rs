@@ -130,8 +130,8 @@ impl Store {
                     tracing::info!(tenant = %ticket.id(), schema = store.schema().version(), "created");
                 }
                 if placed == Placed::New && matches!(state, None | Some(State::Deleted)) {
-                    let places = store.layout().places(ticket.id());
-                    store.blocking(move |_| files::erase(&places)).await?;
+                    let path = store.layout().tenant(ticket.id());
+                    store.blocking(move |_| files::discard(&path)).await?;
                 }
                 drop(ticket);
                 Ok(value)
@@ -244,8 +244,7 @@ impl Store {
             let row = |hold: &Hold<Database>| {
                 store.catalog().read(|conn| queries::find(conn, hold.id()))?.ok_or_else(Error::unknown_tenant)
             };
-            let before = row(&hold)?;
-            let result = work(store, &hold, &before);
+            let result = row(&hold).and_then(|before| work(store, &hold, &before));
             // Whatever became of it, nothing may stay open behind a tenant that is absent.
             Self::close_held(&hold);
             result.and_then(|()| row(&hold))

@@ -109,7 +109,7 @@ impl Layout {
     /// their siblings found. None if it is not called as a tenant's file or its write-ahead log is.
     pub fn places_of(&self, file: &Path) -> Option<Places> {
         let name = file.file_name()?.to_str()?;
-        let name = name.strip_suffix(WAL_SUFFIX).unwrap_or(name);
+        let name = name.strip_suffix(LONE_SUFFIX).or(name.strip_suffix(WAL_SUFFIX)).unwrap_or(name);
         let shard = name.get(..2).filter(|_| name.len() == FILE_NAME)?;
         Some(Places { live: self.tenants().join(shard).join(name), trashed: self.trash().join(name) })
     }
@@ -161,12 +161,12 @@ impl Layout {
         databases(&self.trash(), see)
     }
 
-    /// The write-ahead logs in one of the 256 folders that have no database beside them.
+    /// The write-ahead logs in one of the 256 folders that have no database beside them, or were set aside.
     pub fn lone_logs_in(&self, shard: u8, see: impl FnMut(PathBuf)) -> Result<()> {
         lone_logs(&self.tenants().join(hex::encode([shard])), see)
     }
 
-    /// The write-ahead logs in the trash that have no database beside them.
+    /// The write-ahead logs in the trash that have no database beside them, or were set aside.
     pub fn lone_logs_in_trash(&self, see: impl FnMut(PathBuf)) -> Result<()> {
         lone_logs(&self.trash(), see)
     }
@@ -178,6 +178,7 @@ fn databases(folder: &Path, see: impl FnMut(PathBuf)) -> Result<()> {
 }
 
 fn lone_logs(folder: &Path, mut see: impl FnMut(PathBuf)) -> Result<()> {
+    named(folder, FILE_NAME + LONE_SUFFIX.len(), &mut see)?;
     named(folder, FILE_NAME + WAL_SUFFIX.len(), |log| {
         if !log.with_extension("db").exists() {
             see(log);
@@ -217,6 +218,9 @@ const FILE_NAME: usize = 64 + ".db".len();
 /// What SQLite appends to a database's name for its write-ahead log.
 const WAL_SUFFIX: &str = "-wal";
 
+/// What is appended for a write-ahead log that was set aside.
+const LONE_SUFFIX: &str = "-wal.lone";
+
 fn file_name(id: &TenantId) -> String {
     let mut name = hex::encode(Sha256::digest(id.as_str().as_bytes()));
     name.push_str(".db");
@@ -231,6 +235,11 @@ pub fn wal_of(database: &Path) -> PathBuf {
 /// The shared-memory file of a database opened by more than one connection.
 pub fn shm_of(database: &Path) -> PathBuf {
     suffixed(database, "-shm")
+}
+
+/// Where a log is kept that lay in the place of a database's own and is not its own.
+pub fn lone_of(database: &Path) -> PathBuf {
+    suffixed(database, LONE_SUFFIX)
 }
 
 fn suffixed(database: &Path, suffix: &str) -> PathBuf {

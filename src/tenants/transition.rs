@@ -58,9 +58,9 @@ impl Store {
         let (value, state) = self.catalog().write_blocking(move |tx| and_state(tx, &of, commit))?;
         let gone = matches!(state, None | Some(State::Deleted));
         if gone && new {
-            files::erase(&places)?;
+            files::discard(&places.live)?;
         } else if state == Some(State::Deleted) && location == Location::Live {
-            let keep = row.is_some_and(|row| row.state == State::Quarantined);
+            let keep = row.is_some_and(|row| is_damaged(&row));
             // The catalog's word stands without the move: nobody is served from the file, and the purge
             // looks in both places.
             if let Err(error) = relocate(&places.live, &places.trashed, keep) {
@@ -77,7 +77,16 @@ impl Store {
             tracing::warn!(tenant = %id, "purged, and a file was left: it is erased now");
             files::erase(places)?;
         }
-        let location = match files::gather(places) {
+        let found = match row.map(|row| row.state) {
+            None | Some(State::Deleted) => files::gather(places),
+            Some(State::Active | State::Suspended | State::Quarantined) => {
+                files::locate(places).and_then(|location| match location {
+                    Location::Live => files::set_lone_log_aside(places).map(|()| location),
+                    _ => Ok(location),
+                })
+            }
+        };
+        let location = match found {
             // Whoever is to go must go, whatever is wrong with the files: they stay where they are.
             Err(error) if before == Before::Anything => {
                 tracing::error!(tenant = %id, error = %error, "its files stay where they are");
@@ -88,7 +97,7 @@ impl Store {
         match (before, location) {
             (Before::Anything, _) | (_, Location::Live | Location::Both) => Ok((location, false)),
             (_, Location::Trash) => {
-                relocate(&places.trashed, &places.live, false)?;
+                relocate(&places.trashed, &places.live, row.is_some_and(is_damaged))?;
                 Ok((Location::Live, false))
             }
             (Before::Live, Location::Nowhere) => Err(Error::new(
@@ -104,6 +113,11 @@ impl Store {
             }
         }
     }
+}
+
+/// Whether a tenant's file is, or was at its deletion, in quarantine: it stays as it was found.
+fn is_damaged(row: &Row) -> bool {
+    row.state == State::Quarantined || row.state_before == Some(State::Quarantined)
 }
 
 /// Moves a database as one file where that can be, and with its write-ahead log where it cannot:

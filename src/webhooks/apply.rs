@@ -65,7 +65,11 @@ pub async fn apply(store: &Store, svix_id: &str, parsed: Parsed, body: Bytes, re
         delivery.duration_us = microseconds(started);
         metrics::delivery(&delivery.kind, Outcome::Failed.as_str(), started.elapsed());
         // The failure itself is what matters; that it may not be recorded either is logged.
-        if let Err(error) = store.catalog().write(move |tx| deliveries::record(tx, &delivery)).await {
+        let record = move |tx: &Transaction| {
+            keep_nothing_of_the_forgotten(tx, &mut delivery)?;
+            deliveries::record(tx, &delivery)
+        };
+        if let Err(error) = store.catalog().write(record).await {
             tracing::error!(svix_id, error = %error, "the failed delivery could not be recorded");
         }
     }
@@ -177,7 +181,7 @@ impl Job {
             return Ok(Done::Answered(first));
         }
         let event = self.event.clone();
-        self.keep_nothing_of_the_forgotten(tx)?;
+        keep_nothing_of_the_forgotten(tx, &mut self.delivery)?;
         let (outcome, answer) = match event.as_ref() {
             Err(error) => {
                 self.delivery.error = Some(error.message().to_owned());
@@ -193,15 +197,6 @@ impl Job {
         self.delivery.duration_us = microseconds(self.started);
         deliveries::record(tx, &self.delivery)?;
         Ok(Done::Applied(outcome, answer))
-    }
-
-    /// A message about a user who was purged is as personal as those that were removed then.
-    fn keep_nothing_of_the_forgotten(&mut self, tx: &Transaction) -> rusqlite::Result<()> {
-        let Some(id) = &self.delivery.tenant else { return Ok(()) };
-        if queries::find(tx, id)?.is_some_and(|row| row.purged.is_some()) {
-            self.delivery.body = None;
-        }
-        Ok(())
     }
 
     /// Decides and writes the tenant's row. `None` if what must be done was not prepared for.
@@ -231,6 +226,15 @@ impl Job {
         }
         Ok(Some(decision.outcome))
     }
+}
+
+/// A message about a user who was purged is as personal as those that were removed then.
+fn keep_nothing_of_the_forgotten(conn: &Connection, delivery: &mut Delivery) -> rusqlite::Result<()> {
+    let Some(id) = &delivery.tenant else { return Ok(()) };
+    if queries::find(conn, id)?.is_some_and(|row| row.purged.is_some()) {
+        delivery.body = None;
+    }
+    Ok(())
 }
 
 /// The event with a time: a deletion that has none happened before it was first delivered, which only

@@ -247,6 +247,80 @@ async fn a_purge_that_was_cut_leaves_no_log_to_be_replayed_into_a_new_database()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_in_the_trash_is_not_replayed_into_a_live_users_database() {
+    for follower in [&["doctor", "--fix"][..], &["tenants", "show", ADA]] {
+        let folder = killed_with_notes().await;
+        let layout = layout(folder.path());
+        let log = fs::read(wal_of(&layout.tenant(&id(ADA)))).unwrap();
+        // A clean close merges the log; then others' frames lie where this user's file is to be moved.
+        let server = Server::on(folder.path(), &[]).await;
+        server.client.note(ADA, "five").await;
+        server.stop().await;
+        fs::write(wal_of(&layout.trashed(&id(ADA))), log).unwrap();
+        let expected = ["one", "two", "three", "four", "five"];
+
+        assert_eq!(harness::run(folder.path(), &["doctor"]).status.code(), Some(1), "the doctor tells");
+        harness::run(folder.path(), follower);
+        assert_eq!(texts(folder.path(), ADA).await, expected);
+        harness::stdout(&harness::run(folder.path(), &["tenants", "delete", ADA]));
+        assert_eq!(harness::run(folder.path(), &["doctor"]).status.code(), Some(1), "it is kept and told of");
+        harness::stdout(&harness::run(folder.path(), &["tenants", "restore", ADA]));
+        assert_eq!(texts(folder.path(), ADA).await, expected);
+        harness::stdout(&harness::run(folder.path(), &["tenants", "purge", ADA, "--yes"]));
+        in_order(folder.path());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_goes_on_after_a_user_it_cannot_mend() {
+    let folder = killed_with_notes().await;
+    cut(folder.path(), Cut::Deletion);
+    let layout = layout(folder.path());
+    // Which of two logs is the user's own, nobody can say.
+    fs::write(wal_of(&layout.tenant(&id(ADA))), "another log").unwrap();
+    harness::stdout(&harness::run(folder.path(), &["tenants", "delete", "user_new"]));
+    fs::rename(layout.trashed(&id("user_new")), layout.tenant(&id("user_new"))).unwrap();
+    assert_eq!(harness::run(folder.path(), &["doctor", "--fix"]).status.code(), Some(1));
+    assert!(layout.trashed(&id("user_new")).exists(), "the other user is put right");
+    assert!(fs::metadata(wal_of(&layout.trashed(&id(ADA)))).unwrap().len() > 0, "and nothing is lost");
+    assert_eq!(fs::read(wal_of(&layout.tenant(&id(ADA)))).unwrap(), b"another log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_misses_the_file_of_a_deleted_user_who_could_be_restored() {
+    let folder = killed_with_notes().await;
+    harness::stdout(&harness::run(folder.path(), &["tenants", "delete", ADA]));
+    in_order(folder.path());
+    fs::remove_file(layout(folder.path()).trashed(&id(ADA))).unwrap();
+    let doctor = harness::run(folder.path(), &["doctor"]);
+    assert_eq!(doctor.status.code(), Some(1), "{doctor:?}");
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains(ADA), "{doctor:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_in_quarantine_is_deleted_and_restored_as_it_was_found() {
+    let folder = killed_with_notes().await;
+    let places = layout(folder.path()).places(&id(ADA));
+    let mut damaged = fs::read(&places.live).unwrap();
+    let half = damaged.len() / 2;
+    damaged[4096..half].fill(0xA5);
+    fs::write(&places.live, &damaged).unwrap();
+    // Pages that the log has are read from there, so the log goes, but for its header.
+    let log = fs::read(wal_of(&places.live)).unwrap()[..32].to_vec();
+    fs::write(wal_of(&places.live), &log).unwrap();
+    let server = Server::on(folder.path(), &[]).await;
+    server.client.get(&format!("/{ADA}")).await.expect(503);
+    server.stop().await;
+    let row = harness::stdout(&harness::run(folder.path(), &["tenants", "show", ADA, "--json"]));
+    assert!(row.contains("\"quarantined\""), "{row}");
+    let found = [fs::read(&places.live).unwrap(), fs::read(wal_of(&places.live)).unwrap()];
+    harness::stdout(&harness::run(folder.path(), &["tenants", "delete", ADA]));
+    assert_eq!([fs::read(&places.trashed).unwrap(), fs::read(wal_of(&places.trashed)).unwrap()], found);
+    harness::stdout(&harness::run(folder.path(), &["tenants", "restore", ADA]));
+    assert_eq!([fs::read(&places.live).unwrap(), fs::read(wal_of(&places.live)).unwrap()], found);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn adoptions_at_once_bring_each_user_their_own_data() {
     const PAIRS: usize = 24;
     let folder = TempDir::new().unwrap();
@@ -387,5 +461,24 @@ async fn a_usage_sample_is_not_written_to_a_tombstone() {
     tokio::task::spawn_blocking(move || shared.maintain()).await.unwrap();
     let row = store.find(&id(ADA)).await.unwrap().unwrap();
     assert_eq!((row.state, row.bytes, row.last_seen, row.schema_version), (State::Deleted, None, None, None));
+    close(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_by_a_clock_that_is_behind_is_kept_for_the_whole_retention() {
+    const DAY: i64 = 86_400_000;
+    let folder = TempDir::new().unwrap();
+    let (store, now) = store(folder.path(), |_| {});
+    store.create(&id(ADA), Profile::default()).await.unwrap();
+    let today = now.load(Ordering::SeqCst);
+    let audit =
+        move |tx: &rusqlite::Transaction| queries::audit(tx, today, "operator", "tenants list", None, None, "200");
+    store.catalog().write(audit).await.unwrap();
+    now.store(today - 1000 * DAY, Ordering::SeqCst);
+    store.delete(&id(ADA)).await.unwrap();
+    now.store(today + 29 * DAY, Ordering::SeqCst);
+    assert_eq!(store.purge_due().await.unwrap(), 0);
+    now.store(today + 30 * DAY, Ordering::SeqCst);
+    assert_eq!(store.purge_due().await.unwrap(), 1);
     close(store).await;
 }
