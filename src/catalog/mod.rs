@@ -89,7 +89,7 @@ impl Catalog {
             ))
             .with_source(e)
         })?;
-        let found = user_version(&conn)?;
+        let found = user_version(&conn).map_err(damaged)?;
         if found > schema.version() {
             return Err(Error::config(format!(
                 "the catalog {} is version {found}, made by a newer program than this one, which knows version {}: \
@@ -98,7 +98,7 @@ impl Catalog {
                 schema.version()
             )));
         }
-        if let Applied::From(version) = schema.apply(&mut conn, false, |_| Ok(()))? {
+        if let Applied::From(version) = schema.apply(&mut conn, false, |_| Ok(())).map_err(damaged)? {
             tracing::info!(from = version, to = schema.version(), "catalog migrated");
         }
         drop(conn);
@@ -199,7 +199,7 @@ impl Catalog {
     /// Notes which migrations the tenants are to have; see [`queries::set_current_schema`]. On this
     /// thread, which may be an async worker's: a start-up may block for a moment.
     pub fn set_current_schema(&self, digest: i64) -> Result<()> {
-        self.fill(|tx| Ok(queries::set_current_schema(tx, digest)?))
+        self.fill(|tx| Ok(queries::set_current_schema(tx, digest)?)).map_err(damaged)
     }
 
     /// Runs a write on this thread, however long it takes: for a catalog that nobody else uses yet.
@@ -232,6 +232,15 @@ impl Catalog {
         self.writer.close()?;
         result
     }
+}
+
+/// Says of a damaged catalog what to do; other errors are left as they are.
+pub fn damaged(error: Error) -> Error {
+    if error.kind() != ErrorKind::Damaged {
+        return error;
+    }
+    let why = "the catalog is damaged; restore it from a backup, or make it anew with `cubby doctor --rebuild-catalog`";
+    Error::new(ErrorKind::Damaged, why).with_source(error)
 }
 
 /// Makes an empty catalog file, marked as ours, beside its name and then under it: a crash leaves

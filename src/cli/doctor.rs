@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{close, open, print_json, sync};
 use crate::{
-    app,
+    app, catalog,
     config::{DataConfig, provider::ProviderConfig},
     error::{Error, ErrorKind, Result},
     sync::{
@@ -87,7 +87,7 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
         false => None,
     };
     close(store).await;
-    let (mut findings, provider) = (findings?, provider.transpose()?);
+    let (mut findings, provider) = (findings.map_err(catalog::damaged)?, provider.transpose()?);
     if let Some(rebuilt) = &rebuilt {
         findings.fixed.add_all(&rebuilt.known);
     }
@@ -149,7 +149,9 @@ fn print(found: &Findings, unfinished: usize, provider: Option<&Report>) {
 
 fn print_rebuilt(rebuilt: &Rebuilt) {
     match &rebuilt.aside {
-        Some(aside) => println!("the catalog was made anew; the old one is kept as {}", aside.display()),
+        Some(aside) => {
+            println!("the catalog was made anew; the old one is kept as {}, its log beside it", aside.display())
+        }
         None => println!("the catalog was made anew; there was none"),
     }
     for part in rebuilt.salvaged.iter().filter(|part| part.rows > 0) {

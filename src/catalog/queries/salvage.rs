@@ -26,8 +26,8 @@ const TABLES: [Table; 5] = [
         name: "tenants",
         key: "id",
         tenant: Some("id"),
-        without: "why users were suspended, when they were deleted (their retention begins anew), who was purged (a \
-                  late message may make them a new database), and names and addresses (`cubby sync` brings them back)",
+        without: "why users were suspended, when they were deleted (their retention begins anew), and names and \
+                  addresses (`cubby sync` brings them back)",
     },
     Table {
         name: "api_keys",
@@ -48,11 +48,12 @@ const TABLES: [Table; 5] = [
 /// What is lost with a catalog of which nothing can be read.
 pub fn nothing() -> Vec<Salvaged> {
     let lost = |table: &Table| Salvaged { table: table.name, rows: 0, lost: Some(table.without) };
-    let suspended = Salvaged { table: "suspensions", rows: 0, lost: Some(SUSPENSIONS) };
+    let suspended = Salvaged { table: "states", rows: 0, lost: Some(STATES) };
     TABLES.iter().map(lost).chain([suspended]).collect()
 }
 
-const SUSPENSIONS: &str = "who was suspended: `cubby tenants suspend` does it again";
+const STATES: &str = "who was suspended (`cubby tenants suspend` does it again), and who was purged (a late message may \
+                      make them a new database)";
 
 /// What became of one table.
 #[derive(Debug, Clone, Serialize)]
@@ -97,7 +98,7 @@ pub fn copy(old: &Connection, tx: &Transaction, now: Millis, until: Millis) -> S
     if all.iter().any(|salvaged| salvaged.table == "tenants" && salvaged.lost.is_some()) {
         let mut rows = 0;
         let whole = out_of_use(old, tx, now, until, &mut rows)?;
-        all.push(Salvaged { table: "suspensions", rows, lost: (!whole).then_some(SUSPENSIONS) });
+        all.push(Salvaged { table: "states", rows, lost: (!whole).then_some(STATES) });
     }
     Ok(all)
 }
