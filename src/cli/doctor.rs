@@ -150,7 +150,7 @@ fn print(found: &Findings, unfinished: usize, provider: Option<&Report>) {
 fn print_rebuilt(rebuilt: &Rebuilt) {
     match &rebuilt.aside {
         Some(aside) => {
-            println!("the catalog was made anew; the old one is kept as {}, its log beside it", aside.display())
+            println!("the catalog was made anew; the old one is kept as {}, its log beside it", aside.display());
         }
         None => println!("the catalog was made anew; there was none"),
     }
