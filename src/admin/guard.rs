@@ -65,11 +65,15 @@ async fn guard(
     let origin = origin(app.limits(), &request).to_string();
     if let Err(problem) = admin_key::check(app.config().admin_api_key.as_ref(), request.headers()) {
         // Of wrong keys there are only so many from one address; of requests without any, any number.
-        match admin_key::shown(app.config().admin_api_key.as_ref(), request.headers()) {
-            Some(_) => {
-                tracing::warn!(origin, path = path.as_str(), "the operator's routes were tried with a wrong key")
-            }
-            None => tracing::debug!(origin, path = path.as_str(), "the operator's routes were tried without a key"),
+        // Of wrong keys there are only so many from one address, of requests without any key no end.
+        if admin_key::shown(app.config().admin_api_key.as_ref(), request.headers()).is_some() {
+            tracing::warn!(origin, path = path.as_str(), "the operator's routes were tried without the operator's key");
+        } else {
+            tracing::debug!(
+                origin,
+                path = path.as_str(),
+                "the operator's routes were tried without the operator's key"
+            );
         }
         return problem.into_response();
     }
