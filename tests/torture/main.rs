@@ -47,7 +47,7 @@ struct Common {
     /// Break the promise on purpose: the checks must catch it
     #[arg(long)]
     control: bool,
-    /// Just the cases whose name contains this, of faults that have cases
+    /// Just the cases whose name starts with this, of faults that name theirs
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// The server [default: the cubby beside this program's folder]

@@ -14,6 +14,9 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+/// How an error starts where the system does not let programs be traced.
+pub const REFUSED: &str = "programs cannot be traced here";
+
 /// What became of the program.
 #[derive(Debug)]
 pub struct Traced {
@@ -99,7 +102,7 @@ pub fn run(
         if done { Ok(()) } else { Err(Error::last_os_error()) }
     };
     // SAFETY: between fork and exec only system calls are made; nothing is allocated or locked.
-    let mut child = unsafe { command.pre_exec(prepare) }.spawn().map_err(|e| format!("cannot be traced: {e}"))?;
+    let mut child = unsafe { command.pre_exec(prepare) }.spawn().map_err(|e| format!("{REFUSED}: {e}"))?;
     let main = i32::try_from(child.id()).unwrap();
     let mut options = None;
     let mut started = Some(started);

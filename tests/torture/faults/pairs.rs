@@ -409,24 +409,24 @@ impl Bench<'_> {
 
     /// Every cut, or those that a sample needs.
     fn cuts(&self, report: &mut Report) -> Result<Vec<Cut>, String> {
-        let failed = Mutex::new(None);
+        let failed: Mutex<Vec<String>> = Mutex::default();
         let found = Mutex::new(Vec::new());
         let calls = Mutex::new(0);
         let done = AtomicUsize::new(0);
-        let share = self.setup.count.map(|count| (count as usize).div_ceil(self.operations.len()).max(2));
+        let share = self.count().map(|count| (count as usize).div_ceil(self.operations.len()).max(2));
         let work = || {
             while let Some(operation) = self.operations.get(done.fetch_add(1, Ordering::Relaxed)) {
                 let number = self.operations.iter().position(|other| std::ptr::eq(other, operation)).unwrap();
-                if self.setup.only.as_ref().is_some_and(|only| {
-                    !only.starts_with(&operation.to_string()) && !operation.to_string().contains(only.as_str())
-                }) {
+                let named = operation.to_string();
+                let asked = |only: &String| only.starts_with(&named) || named.starts_with(only.as_str());
+                if !self.setup.only.as_ref().is_none_or(asked) {
                     continue;
                 }
                 let whole = match self.cut(operation, None) {
                     Ok(whole) => whole,
                     Err(why) => {
-                        *failed.lock().unwrap() = Some(why);
-                        return;
+                        failed.lock().unwrap().push(why);
+                        continue;
                     }
                 };
                 let last = whole.0.len();
@@ -450,23 +450,28 @@ impl Bench<'_> {
                         }
                         // Threads take turns: now and then a run has a call fewer.
                         Ok((_, false, _)) => {}
-                        Err(why) => {
-                            *failed.lock().unwrap() = Some(why);
-                            return;
-                        }
+                        Err(why) => failed.lock().unwrap().push(why),
                     }
                 }
                 found.lock().unwrap().extend(left);
             }
         };
         std::thread::scope(|scope| (0..threads()).for_each(|_| drop(scope.spawn(work))));
-        if let Some(why) = failed.into_inner().unwrap() {
-            return Err(why);
+        for why in failed.into_inner().unwrap() {
+            if why.starts_with(trace::REFUSED) {
+                return Err(why);
+            }
+            report.wrong(format!("OPERATION: {why}"));
         }
         let mut cuts = found.into_inner().unwrap();
         cuts.sort_by_key(|cut| (cut.operation, cut.nth));
         report.note(format!("{} operations with {} calls", self.operations.len(), calls.into_inner().unwrap()));
         Ok(cuts)
+    }
+
+    /// How many cases; none for all.
+    fn count(&self) -> Option<u32> {
+        self.setup.count.or(self.setup.control.then_some(150))
     }
 
     fn follow(&self, cuts: &[Cut], report: &mut Report) {
@@ -483,10 +488,9 @@ impl Bench<'_> {
             text
         };
         if let Some(only) = &self.setup.only {
-            cases.retain(|(cut, step)| name(cut, step).contains(only.as_str()));
+            cases.retain(|(cut, step)| name(cut, step).starts_with(only.as_str()));
         }
-        let count = self.setup.count.or(self.setup.control.then_some(300));
-        if let Some(count) = count {
+        if let Some(count) = self.count() {
             let mut rng = Rng::new(self.setup.seed, u64::MAX);
             while cases.len() > count as usize {
                 cases.swap_remove(rng.index(cases.len()));
