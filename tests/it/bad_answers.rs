@@ -193,7 +193,7 @@ async fn a_thousand_requests_do_not_queue_for_a_provider_that_is_dead() {
     }
     let flags = clerk.flags();
     let mut flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    flags.extend(["--provisioning", "on-demand", "--provider-retries", "0", "--provider-timeout", "100ms"]);
+    flags.extend(["--provisioning", "on-demand", "--provider-retries", "0", "--provider-timeout", "2s"]);
     let server = Server::with(&flags).await;
     server.client.note("user_known", "mine").await;
     clerk.world.lock().always = Some(Fault::Silence);

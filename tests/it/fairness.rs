@@ -222,9 +222,9 @@ fn a_short_read_that_is_not_short_does_not_keep_the_thread_that_asked() {
         let here = std::thread::current().id();
         assert_eq!(tenant.read(on("SELECT 7")).await.unwrap(), (7, here));
         let counting =
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000000) SELECT max(i) FROM n";
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 300000) SELECT max(i) FROM n";
         let (found, there) = tenant.read(on(counting)).await.unwrap();
-        assert_eq!(found, 2_000_000);
+        assert_eq!(found, 300_000);
         assert_ne!(there, here);
     });
 }
