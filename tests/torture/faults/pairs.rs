@@ -553,6 +553,15 @@ impl Bench<'_> {
         }
     }
 
+    fn rebuild(&self, data: &Path, wrong: &mut Wrong) {
+        let mut command = server::clean(&self.setup.program);
+        let output = command.args(["doctor", "--rebuild-catalog", "--data"]).arg(data).output().unwrap();
+        // 1 says that something wants a hand.
+        if !matches!(output.status.code(), Some(0 | 1)) || !data.join("catalog.db").exists() {
+            wrong.push(("ERROR", format!("doctor --rebuild-catalog: {}", String::from_utf8_lossy(&output.stderr))));
+        }
+    }
+
     /// One cut, one follower, and all that must hold then. Whether what was to be sabotaged could be.
     fn case(
         &self,
@@ -568,12 +577,19 @@ impl Bench<'_> {
         let mut applied = sabotage.is_some_and(|kind| kind.early(&data));
         if step.act == Act::Rebuild {
             lose_catalog(&data);
+            step.begins(&mut world);
+            self.rebuild(&data, &mut wrong);
+        } else {
+            runtime.block_on(async {
+                // Without a catalog a folder may be refused until one is made.
+                if !data.join("catalog.db").exists() && Store::open(StoreOptions::new(&data)).is_err() {
+                    self.rebuild(&data, &mut wrong);
+                }
+                let Some(store) = open(&data, &mut wrong) else { return };
+                step.perform(&store, &mut world, &mut wrong).await;
+                close(store).await;
+            });
         }
-        runtime.block_on(async {
-            let Some(store) = open(&data, &mut wrong) else { return };
-            step.perform(&store, &mut world, &mut wrong).await;
-            close(store).await;
-        });
         applied |= sabotage.is_some_and(|kind| kind.late(&data, &self.starts[&Before::Live].folder));
 
         let look = match Look::at(&data) {
