@@ -570,7 +570,7 @@ impl Batch<'_> {
 
     fn many(&mut self, data: &Path) {
         self.world = World::with(&[]);
-        let served = Served::start(self.runtime, data, self.provider, &["--max-open", "16"]);
+        let served = Served::start(self.runtime, data, self.provider, &["--max-open", "32"]);
         let steps = |act: Act, name: &str, from: &str| -> Vec<Step> {
             let number = |name: &str, at: u32| format!("user_{name}{at}");
             (0..MANY).map(|at| Step::new(act, &number(name, at)).from(&number(from, at))).collect()
