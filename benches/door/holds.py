@@ -17,17 +17,17 @@ def beginning(kind, number, token):
     bearer = f"Authorization: Bearer {token}\r\n"
     if kind == "deliveries":
         # Nobody can tell from the header that it is not a good one.
-        return (f"POST /webhooks/clerk HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\nsvix-id: msg_{number}\r\n"
+        return (f"POST /webhooks/clerk HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\nsvix-id: msg_{number}\r\n"
                 f"svix-timestamp: {int(time.time())}\r\nsvix-signature: {SIGNATURE}\r\n\r\n{{").encode(), b" "
     if kind == "readers":
-        return f"GET /ada?limit=500 HTTP/1.1\r\nHost: x\r\n{bearer}\r\n".encode(), b""
+        return f"GET /ada?limit=500 HTTP/1.1\r\nHost: localhost\r\n{bearer}\r\n".encode(), b""
     if kind == "uploads":
-        header = (f"POST /ada HTTP/1.1\r\nHost: x\r\n{bearer}Content-Type: application/json\r\n"
+        header = (f"POST /ada HTTP/1.1\r\nHost: localhost\r\n{bearer}Content-Type: application/json\r\n"
                   f"Content-Length: {UPLOAD}\r\n\r\n").encode()
         return header + b'{"text":"' + b"x" * (UPLOAD - 1000), b""
     if kind == "heads":
-        return f"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 20_000, b""
-    whole = b"GET /api/admin/tenants HTTP/1.1\r\nHost: x\r\n"
+        return f"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() * 20_000, b""
+    whole = b"GET /api/admin/tenants HTTP/1.1\r\nHost: localhost\r\n"
     return [(b"", b""), (whole + b"x-slow: ", b"x"), (whole + b"\r\n", b"")][number % 3]
 
 

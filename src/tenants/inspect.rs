@@ -55,7 +55,7 @@ pub fn inspect(path: &Path) -> Result<Card> {
 
 /// Opens a file that nobody else has open for `work`, and leaves it as it was found: without a
 /// checkpoint, and without the empty write-ahead log that opening makes.
-pub(super) fn look<T>(path: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+pub(in crate::tenants) fn look<T>(path: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
     look_within(path, &Deadline::none(), work)
 }
 

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     catalog::{
-        Catalog,
+        self, Catalog,
         model::{Counts, Profile, Row, Sighting, State},
         queries,
     },
@@ -178,7 +178,7 @@ impl Store {
         files::sweep_tmp(&layout)?;
         refuse_a_lost_catalog(&layout)?;
         let catalog = Catalog::open(&layout.catalog())?;
-        let applied = known::check(&catalog, &layout, &schema, options.schema.is_none())?;
+        let applied = known::check(&catalog, &layout, &schema, options.schema.is_none()).map_err(catalog::damaged)?;
         for doubt in rehearse(&schema, &sqlite_options(&options), &applied)? {
             tracing::warn!(
                 doubt,

@@ -71,7 +71,7 @@ const MIB: usize = 1 << 20;
 const PAGE: &str = "/ada?limit=5";
 
 fn get(path: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").into_bytes()
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").into_bytes()
 }
 
 /// A user whose page has five mebibytes: more than a socket takes that nobody reads from.
@@ -84,7 +84,7 @@ async fn large(client: &Client, user: &str) {
 /// The beginning of a delivery that may be a good one as far as its header tells.
 fn beginning_of_a_delivery(number: usize) -> Vec<u8> {
     format!(
-        "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\nsvix-id: msg_{number}\r\nsvix-timestamp: \
+        "POST /webhooks/clerk HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\nsvix-id: msg_{number}\r\nsvix-timestamp: \
          {}\r\nsvix-signature: v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=\r\n\r\n{{",
         now()
     )
@@ -135,7 +135,7 @@ async fn what_a_deliverys_header_tells_is_told_before_its_body_has_come() {
     ] {
         let server = Server::with(flags).await;
         for family in ["svix", "webhook"] {
-            let mut header = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n".to_owned();
+            let mut header = "POST /webhooks/clerk HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n".to_owned();
             for (key, usual) in &good {
                 let value = if *key == name { value } else { usual.as_str() };
                 if value != "-" {
@@ -155,7 +155,7 @@ async fn what_a_deliverys_header_tells_is_told_before_its_body_has_come() {
 #[tokio::test]
 async fn operators_have_turns_of_their_own_which_only_the_key_gives() {
     let server = Server::with(&["--max-in-flight", "1", "--admin-api-key", ADMIN, "--body-timeout", "1h"]).await;
-    let slow = "POST /ada HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 12\r\n\r\n{";
+    let slow = "POST /ada HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 12\r\n\r\n{";
     let _slow = sent(server.address, slow.as_bytes());
     eventually("the slow one has the turn", async || server.client.get("/eve").await.status == 503).await;
     server.client.bearing(ADMIN).get("/api/admin/tenants").await.expect(200);
@@ -169,7 +169,7 @@ async fn operators_have_turns_of_their_own_which_only_the_key_gives() {
 async fn requests_that_are_shed_do_not_fill_the_log() {
     let folder = TempDir::new().unwrap();
     let server = Process::start(folder.path(), &["--max-in-flight", "1", "--body-timeout", "1h"]);
-    let slow = "POST /ada HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 12\r\n\r\n{";
+    let slow = "POST /ada HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 12\r\n\r\n{";
     let _slow = sent(server.address, slow.as_bytes());
     eventually("the slow one has the turn", async || server.client.get("/eve").await.status == 503).await;
     for _ in 0..1000 {
@@ -231,7 +231,7 @@ async fn who_reads_nothing_is_asked_nothing_more() {
     let mut stream = sent_by_a_slow_reader(server.address, b"");
     let all_was_taken = in_background(move || {
         stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
-        let requests = b"HEAD /healthz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1 << 15);
+        let requests = b"HEAD /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(1 << 15);
         // More than the kernel keeps on its way.
         (0..64).all(|_| stream.write_all(&requests).is_ok())
     });
@@ -243,7 +243,7 @@ async fn who_reads_nothing_is_asked_nothing_more() {
 /// An upload of a mebibyte of which the end is missing.
 fn unfinished_upload(server: &Server, user: &str) -> TcpStream {
     let header = format!(
-        "POST /{user} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {MIB}\r\n\r\n{{\"text\":\""
+        "POST /{user} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {MIB}\r\n\r\n{{\"text\":\""
     );
     let mut stream = sent(server.address, header.as_bytes());
     // One that is refused meanwhile is closed.
@@ -297,7 +297,7 @@ async fn one_address_does_not_take_all_turns() {
     let server = server.await;
     let upload = |n: usize| {
         let header = format!(
-            "POST /user_{n} HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 203.0.113.1\r\ncontent-type: \
+            "POST /user_{n} HTTP/1.1\r\nhost: localhost\r\nx-forwarded-for: 203.0.113.1\r\ncontent-type: \
              application/json\r\ncontent-length: 9\r\n\r\n{{"
         );
         sent(server.address, header.as_bytes())
@@ -346,7 +346,7 @@ fn with_operators(folder: &TempDir, more: &[&str]) -> (Process, SocketAddr) {
 async fn sockets_without_the_key_do_not_keep_operators_out() {
     let folder = TempDir::new().unwrap();
     let (_server, address) = with_operators(&folder, &["--header-timeout", "1h"]);
-    let texts = ["", "GET /api/admin/te", "GET /api/admin/tenants HTTP/1.1\r\nhost: x\r\n\r\n"];
+    let texts = ["", "GET /api/admin/te", "GET /api/admin/tenants HTTP/1.1\r\nhost: localhost\r\n\r\n"];
     let ask = async || {
         let client = Client::new(address).bearing(ADMIN);
         let asked = client.request("GET", "/api/admin/tenants").timeout(Duration::from_secs(20));
@@ -369,7 +369,7 @@ async fn sockets_without_the_key_do_not_keep_operators_out() {
 async fn a_connection_that_has_shown_the_key_outlives_those_that_have_not() {
     let folder = TempDir::new().unwrap();
     let (_server, address) = with_operators(&folder, &["--header-timeout", "1h", "--admin-connections", "4"]);
-    let request = format!("GET /api/admin/keys HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN}\r\n");
+    let request = format!("GET /api/admin/keys HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {ADMIN}\r\n");
     let mut operator = sent(address, format!("{request}\r\n").as_bytes());
     let mut chunk = [0; 4096];
     let first = operator.read(&mut chunk).unwrap();
@@ -390,7 +390,7 @@ async fn the_operators_listener_closes_after_an_answer_to_one_without_the_key() 
     for path in ["/api/admin/tenants", "/healthz", "/nothing"] {
         let reply = in_background(move || {
             let mut wire = Wire::connect(address);
-            wire.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes());
+            wire.send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes());
             wire.rest()
         });
         assert!(reply.await.head.to_lowercase().contains("connection: close"), "{path}");

@@ -344,7 +344,8 @@ async fn what_ran_before_it_was_written_down_is_read_from_the_files() {
     let text = refuse(folder.path(), &["doctor", "--rebuild-catalog"]);
     assert!(text.contains("V3__more"), "{text}");
     let flags = ["--migrations", custom.path().to_str().unwrap()];
-    stdout(&run(folder.path(), &[&["doctor", "--rebuild-catalog"][..], &flags].concat()));
+    // The catalog itself was made anew; with the right migrations all is in order.
+    stdout(&run(folder.path(), &[&["doctor"][..], &flags].concat()));
     let server = Server::on(folder.path(), &flags).await;
     assert_eq!(server.client.texts("ada").await, ["x"]);
     server.stop().await;

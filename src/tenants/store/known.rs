@@ -8,11 +8,10 @@ use crate::{
     catalog::{Catalog, queries::migrations},
     error::{Error, Result},
     sqlite::{
-        deadline::Deadline,
         migrate::{self, Mismatch, Schema, Step},
-        open::{self, Locking, Options},
+        open,
     },
-    tenants::{path::Layout, template::APPLICATION_ID},
+    tenants::{inspect, path::Layout, template::APPLICATION_ID},
 };
 
 /// Files that are asked what has run on them, where the catalog does not know.
@@ -77,16 +76,7 @@ fn history_of(file: &std::path::Path) -> Result<Vec<Step>> {
         // An open would make it so.
         return Ok(Vec::new());
     }
-    let options = Options {
-        locking: Locking::Exclusive,
-        application_id: APPLICATION_ID,
-        known_header: true,
-        ..Options::default()
-    };
-    let conn = open::open(file, &options, &Deadline::none())?;
-    let history = migrate::history(&conn);
-    open::abandon(conn);
-    history
+    inspect::look(file, migrate::history)
 }
 
 fn refusal(mismatch: Mismatch, schema: &Schema, is_shipped: bool) -> Error {
