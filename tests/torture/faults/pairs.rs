@@ -243,6 +243,30 @@ impl Bench<'_> {
         }
     }
 
+    /// A folder with the first of the shipped migrations alone: what an older version had.
+    fn first_migration(&self) -> PathBuf {
+        let old = self.place.join("V1");
+        std::fs::create_dir_all(&old).unwrap();
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/tenant");
+        let mut files = std::fs::read_dir(shipped).unwrap().map(|entry| entry.unwrap());
+        let first = files.find(|file| file.file_name().to_string_lossy().starts_with("V1__")).unwrap();
+        std::fs::copy(first.path(), old.join(first.file_name())).unwrap();
+        old
+    }
+
+    /// Deletes a user whose file keeps its log, as when the log could not be merged into it: a deletion
+    /// otherwise leaves none.
+    fn delete_with_log(&self, data: &Path, id: &str, flags: &[&str]) {
+        let layout = Layout::at(data.canonicalize().unwrap());
+        let places = layout.places(&tenant(id));
+        let log = |path: &Path| cubby::tenants::path::wal_of(path);
+        let found = [std::fs::read(&places.live).unwrap(), std::fs::read(log(&places.live)).unwrap()];
+        self.cubby(data, &[&["tenants", "delete", id], flags].concat());
+        for (path, bytes) in [places.trashed.clone(), log(&places.trashed)].iter().zip(found) {
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+
     fn prepare(&self, before: Before) -> Start {
         let data = self.folder();
         let mut world = World::with(&[ADA, BOB, CYD, DAN]);
@@ -250,9 +274,18 @@ impl Bench<'_> {
         if !matches!(before, Before::Unknown | Before::Older) {
             ids.push(ADA);
         }
-        self.cubby(&data, &["tenants", "create", CYD]);
-        self.wrote(&data, &[], &ids, &mut world);
-        self.cubby(&data, &["tenants", "delete", DAN]);
+        // A folder is never gone back with: its first migrations come before the newest.
+        let old = self.first_migration();
+        let flags: &[&str] = match before {
+            Before::Older => {
+                ids.push(ADA);
+                &["--migrations", old.to_str().unwrap()]
+            }
+            _ => &[],
+        };
+        self.cubby(&data, &[&["tenants", "create", CYD], flags].concat());
+        self.wrote(&data, flags, &ids, &mut world);
+        self.delete_with_log(&data, DAN, flags);
         world.told(DAN, Some("deleted"));
         let change = |sql: &str| {
             let conn = check::connect(&data.join("catalog.db")).unwrap();
@@ -261,20 +294,11 @@ impl Bench<'_> {
         };
         let hers = format!("WHERE id = '{ADA}'");
         match before {
-            Before::Unknown | Before::Live => {}
-            Before::Older => {
-                let old = self.place.join("V1");
-                std::fs::create_dir_all(&old).unwrap();
-                let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/tenant");
-                let mut files = std::fs::read_dir(shipped).unwrap().map(|entry| entry.unwrap());
-                let first = files.find(|file| file.file_name().to_string_lossy().starts_with("V1__")).unwrap();
-                std::fs::copy(first.path(), old.join(first.file_name())).unwrap();
-                self.wrote(&data, &["--migrations", old.to_str().unwrap()], &[ADA], &mut world);
-            }
+            Before::Unknown | Before::Live | Before::Older => {}
             Before::Suspended => self.cubby(&data, &["tenants", "suspend", ADA, "--reason", "for a moment"]),
-            Before::Deleted => self.cubby(&data, &["tenants", "delete", ADA]),
+            Before::Deleted => self.delete_with_log(&data, ADA, &[]),
             Before::Due => {
-                self.cubby(&data, &["tenants", "delete", ADA, "--retention", "1ms"]);
+                self.delete_with_log(&data, ADA, &["--retention", "1ms"]);
                 world.purge_begins(ADA);
             }
             Before::Purged => {
