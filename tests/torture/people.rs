@@ -315,7 +315,11 @@ impl World {
             }
             let state = row.state.to_string();
             let back = match state.as_str() {
-                "deleted" => store.restore(&who).await.map(drop),
+                // Whoever was suspended is so again.
+                "deleted" => match store.restore(&who).await {
+                    Ok(row) if row.state.to_string() == "suspended" => store.resume(&who).await.map(drop),
+                    done => done.map(drop),
+                },
                 "suspended" => store.resume(&who).await.map(drop),
                 _ => Ok(()),
             };
