@@ -15,6 +15,7 @@ use std::{
 };
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -74,8 +75,11 @@ impl Catalog {
     /// Opens the catalog at `path`, making and migrating it as needed. May block.
     pub fn open(path: &Path) -> Result<Self> {
         open::init()?;
-        if !path.exists() {
-            create(path)?;
+        match path.symlink_metadata() {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(path)?,
+            // That it cannot be looked at does not mean that it is missing.
+            Err(error) => return Err(Error::io(path.display(), error)),
         }
         let options =
             Options { locking: Locking::Shared, cache_kib: 8192, application_id: APPLICATION_ID, ..Options::default() };
@@ -196,13 +200,36 @@ impl Catalog {
         self.read(queries::salvage::complaints)
     }
 
-    /// Notes which migrations the tenants are to have; see [`queries::set_current_schema`]. On this
-    /// thread, which may be an async worker's: a start-up may block for a moment.
+    /// Notes which migrations the tenants are to have; see [`queries::set_current_schema`]. As
+    /// [`note_applied`](Self::note_applied).
     pub fn set_current_schema(&self, digest: i64) -> Result<()> {
-        self.fill(|tx| Ok(queries::set_current_schema(tx, digest)?)).map_err(damaged)
+        self.write_at_start(move |tx| queries::set_current_schema(tx, digest)).map_err(damaged)
     }
 
-    /// Runs a write on this thread, however long it takes: for a catalog that nobody else uses yet.
+    /// Notes which migrations have run on tenants' files; see [`queries::migrations::add_applied`]. The
+    /// thread that waits may be an async worker's: a start-up may block for a moment.
+    pub fn note_applied(&self, steps: &[Step]) -> Result<()> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let steps = steps.to_vec();
+        self.write_at_start(move |tx| queries::migrations::add_applied(tx, &steps))
+    }
+
+    /// [`write_blocking`](Self::write_blocking), which refuses to wait on an async worker, from a thread of
+    /// its own.
+    fn write_at_start<T, F>(&self, work: F) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let this = self.clone();
+        let waits = std::thread::Builder::new().name("catalog start".into()).spawn(move || this.write_blocking(work));
+        let waits = waits.map_err(|e| Error::io("starting a thread for the catalog", e))?;
+        waits.join().map_err(|_| Error::internal("a write to the catalog did not finish"))?
+    }
+
+    /// Runs a write on this thread, however long it takes: for a catalog in `tmp/` that nobody else uses.
     pub fn fill<T>(&self, work: impl FnOnce(&Transaction) -> Result<T>) -> Result<T> {
         self.writer.with(|conn| {
             let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
@@ -210,19 +237,6 @@ impl Catalog {
             tx.commit()?;
             open::confirm(conn)?;
             Ok(value)
-        })
-    }
-
-    /// Notes which migrations have run on tenants' files; see [`queries::migrations::add_applied`]. On this
-    /// thread, as [`set_current_schema`](Self::set_current_schema).
-    pub fn note_applied(&self, steps: &[Step]) -> Result<()> {
-        if steps.is_empty() {
-            return Ok(());
-        }
-        self.writer.with(|conn| {
-            let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
-            queries::migrations::add_applied(&tx, steps)?;
-            Ok(tx.commit()?)
         })
     }
 
@@ -255,7 +269,25 @@ fn create(path: &Path) -> Result<()> {
         conn.execute_batch("VACUUM")?;
         conn.serialize(rusqlite::MAIN_DB)?.to_vec()
     };
-    flush::write_new(&fresh, &image)?;
-    std::fs::rename(&fresh, path).map_err(|e| Error::io(path.display(), e))?;
+    if let Err(error) = flush::write_new(&fresh, &image).and_then(|()| rename_new(&fresh, path)) {
+        // The first error is the one to tell; the next start writes it anew.
+        let _ = std::fs::remove_file(&fresh);
+        return Err(error);
+    }
     flush::sync_folder(path.parent().unwrap_or(path))
+}
+
+/// Renames a file of the catalog to a name that nothing has.
+///
+/// # Errors
+/// [`ErrorKind::Conflict`] if something has it: nothing was renamed.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::EXIST) => {
+            let why = format!("{} is there already, and nothing replaces it; look at it first", to.display());
+            Err(Error::new(ErrorKind::Conflict, why))
+        }
+        Err(error) => Err(Error::io(from.display(), error.into())),
+    }
 }

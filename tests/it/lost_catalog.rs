@@ -2,10 +2,12 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
-use cubby::catalog::model::State;
+use cubby::{ErrorKind, catalog::model::State, sqlite::migrate::Step};
+use tempfile::TempDir;
 
 use crate::harness::{
     self, Process, Server,
@@ -154,5 +156,37 @@ async fn whoever_is_deleted_or_suspended_stays_so_when_the_catalog_is_lost_while
     for id in ["user_1", "user_2"] {
         assert_eq!(server.client.texts(id).await, ["mine"], "no other file was moved over theirs");
     }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_replaces_nothing_that_has_the_catalogs_name() {
+    let away = TempDir::new().unwrap();
+    for target in [away.path().join("not-mounted"), PathBuf::from("catalog.db")] {
+        let folder = TempDir::new().unwrap();
+        let catalog = folder.path().join("catalog.db");
+        symlink(&target, &catalog).unwrap();
+        let refused = harness::run(folder.path(), &["tenants", "create", "user_1"]);
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{target:?}: {text}");
+        assert!(text.contains("catalog.db"), "{target:?}: {text}");
+        assert_eq!(fs::read_link(&catalog).unwrap(), target);
+        assert!(!folder.path().join("catalog.db.new").exists(), "{target:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_start_notes_is_not_written_to_a_catalog_without_its_name() {
+    let server = server().await;
+    let (path, away) = (server.data().join("catalog.db"), server.data().join("away"));
+    let catalog = server.app.store().catalog().clone();
+    let step = Step { version: 1000, name: "of_another_program".to_owned(), checksum: 1 };
+    fs::rename(&path, &away).unwrap();
+    assert_eq!(catalog.note_applied(&[step]).unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(catalog.set_current_schema(1).unwrap_err().kind(), ErrorKind::Unavailable);
+    fs::rename(&away, &path).unwrap();
+    server.client.get("/readyz").await.expect(200);
+    let noted = catalog.read(cubby::catalog::queries::migrations::applied).unwrap();
+    assert!(noted.iter().all(|step| step.version != 1000));
     server.stop().await;
 }
