@@ -1,7 +1,12 @@
 //! A catalog that is lost or damaged is made anew: from the users' files, and from what can still be
 //! read of the old one.
 //!
-//! Whether a user lives or is deleted follows from where the file is. The new catalog is built in `tmp/`
+//! What can be read of a row is believed: who was deleted or purged stays so, wherever a file of theirs is.
+//! Of whom there is no row, the place of the file says whether they live. A file in the trash outweighs a row
+//! that says its user lives: it got there after the deletion was committed, and the row that can be read may
+//! be older, since a damaged log ends early. So no deletion is undone; a restoration can be repeated.
+//!
+//! The new catalog is built in `tmp/`
 //! and gets its name when it is whole; the old one is only read from a copy, and kept aside. So a crash
 //! leaves the old one, or none, or the new one, and without one nothing starts.
 
@@ -19,7 +24,7 @@ use crate::{
         APPLICATION_ID, Catalog,
         model::Millis,
         queries::{
-            departed,
+            departed::{self, Found},
             salvage::{self, Salvaged},
         },
     },
@@ -127,7 +132,8 @@ fn refuse_to_replace(old: &Connection, new: &Catalog, layout: &Layout) -> Result
     Err(Error::new(ErrorKind::Conflict, why))
 }
 
-/// Gives every user who has a file the row that belongs to its place.
+/// Gives every user who has a file and no row the one that belongs to its place, and marks those deleted
+/// whose file is in the trash.
 fn take_in(catalog: &Catalog, layout: &Layout, now: Millis, until: Millis, seen: &mut impl FnMut()) -> Result<Tally> {
     /// Files for which there is one commit.
     const TOGETHER: usize = 1000;
@@ -145,12 +151,16 @@ fn take_in(catalog: &Catalog, layout: &Layout, now: Millis, until: Millis, seen:
                 cards.push(card);
             }
         }
+        let deleted = in_trash.then_some((now, until));
         catalog.fill(|tx| {
             for card in &cards {
-                if departed::found(tx, &card.tenant, card.created, card.schema, in_trash.then_some((now, until)))? {
-                    let whence = if in_trash { ", as deleted" } else { "" };
-                    known.add(&format!("{}: known again{whence}", card.tenant));
-                }
+                let what = match departed::found(tx, &card.tenant, card.created, card.schema, deleted)? {
+                    Found::Known => continue,
+                    Found::New if in_trash => "known again, as deleted",
+                    Found::New => "known again",
+                    Found::Deleted => "deleted, since its file is in the trash",
+                };
+                known.add(&format!("{}: {what}", card.tenant));
             }
             Ok(())
         })

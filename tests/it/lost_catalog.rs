@@ -4,9 +4,19 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use cubby::{ErrorKind, catalog::model::State, sqlite::migrate::Step};
+use cubby::{
+    ErrorKind,
+    catalog::model::{Row, State},
+    sqlite::{
+        deadline::Deadline,
+        migrate::Step,
+        open::{self, Options},
+    },
+};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::{
@@ -156,6 +166,112 @@ async fn whoever_is_deleted_or_suspended_stays_so_when_the_catalog_is_lost_while
     for id in ["user_1", "user_2"] {
         assert_eq!(server.client.texts(id).await, ["mine"], "no other file was moved over theirs");
     }
+    server.stop().await;
+}
+
+const ADMIN: &str = "an-admin-key-of-32-characters-ok";
+const REASON: &str = "terms were broken";
+const PAGE: usize = 4096;
+
+/// A damaged catalog of which nothing is lost that anybody misses, with users in every state. Who was
+/// deleted or suspended last is in its log alone.
+async fn damaged() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let flags = ["--clerk-webhook-secret", SECRET, "--admin-api-key", ADMIN];
+    let server = Server::on(folder.path(), &flags).await;
+    for name in ["user_1", "user_2", "user_gone", "user_out", "user_purged"] {
+        deliver(&server.client, name, &event("user.created", user(name, name, 10), 1)).await;
+        server.client.note(name, &format!("note of {name}")).await;
+    }
+    server.stop().await;
+    harness::stdout(&harness::run(folder.path(), &["tenants", "purge", "user_purged", "--yes"]));
+    harness::stdout(&harness::run(folder.path(), &["keys", "create", "--name", "a key"]));
+    let process = Process::start(folder.path(), &flags);
+    for name in ["user_gone", "user_never"] {
+        deliver(&process.client, &format!("{name}-gone"), &event("user.deleted", gone(name), 2)).await;
+    }
+    let suspension = json!({"reason": REASON});
+    process.client.bearing(ADMIN).post("/api/admin/tenants/user_out/suspend", suspension).await.expect(200);
+    process.kill();
+
+    let catalog = folder.path().join("catalog.db");
+    assert!(fs::metadata(folder.path().join("catalog.db-wal")).unwrap().len() > 0);
+    let root: i64 = opened(&copy(folder.path()).path().join("catalog.db"))
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'sync_runs'", [], |row| row.get(0))
+        .unwrap();
+    let root = usize::try_from(root).unwrap();
+    let mut bytes = fs::read(&catalog).unwrap();
+    bytes[(root - 1) * PAGE..root * PAGE].fill(0);
+    fs::write(&catalog, bytes).unwrap();
+    folder
+}
+
+fn copy(from: &Path) -> TempDir {
+    let to = TempDir::new().unwrap();
+    let copied = Command::new("cp").arg("-a").arg(from.join(".")).arg(to.path()).status().unwrap();
+    assert!(copied.success());
+    to
+}
+
+fn opened(catalog: &Path) -> cubby::rusqlite::Connection {
+    open::open(catalog, &Options::default(), &Deadline::none()).unwrap()
+}
+
+async fn row(server: &Server, id: &str) -> Option<Row> {
+    server.app.store().find(&id.parse().unwrap()).await.unwrap()
+}
+
+/// A user's file in its live place, and in the trash.
+fn places(folder: &Path, id: &str) -> [PathBuf; 2] {
+    let live = PathBuf::from(harness::stdout(&harness::run(folder, &["tenants", "path", id])).trim());
+    let name = live.file_name().unwrap().to_owned();
+    let shard = &name.to_str().unwrap()[..2];
+    [folder.join("tenants").join(shard).join(&name), folder.join("trash").join(&name)]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_stands_of_which_the_row_or_the_place_of_the_file_tells() {
+    let folder = damaged().await;
+    let folder = folder.path();
+    let elsewhere = TempDir::new().unwrap();
+    let server = Server::on(elsewhere.path(), &[]).await;
+    server.client.note("user_purged", "left over").await;
+    server.stop().await;
+    let whole = copy(folder);
+    let at = |id: &str| places(whole.path(), id).map(|path| folder.join(path.strip_prefix(whole.path()).unwrap()));
+    // Deletions whose files were not moved, or not all erased.
+    let [live, trashed] = at("user_gone");
+    fs::rename(trashed, live).unwrap();
+    let left_over = &places(elsewhere.path(), "user_purged")[0];
+    for place in at("user_purged") {
+        fs::copy(left_over, place).unwrap();
+    }
+    // Deletions of which the row is not known.
+    for id in ["user_1", "user_out"] {
+        let [live, trashed] = at(id);
+        fs::rename(live, trashed).unwrap();
+    }
+    harness::stdout(&harness::run(folder, &["doctor", "--rebuild-catalog"]));
+    harness::stdout(&harness::run(folder, &["doctor"]));
+
+    let server = Server::on(folder, &[]).await;
+    for id in ["user_1", "user_gone", "user_out", "user_purged", "user_never"] {
+        let row = row(&server, id).await.unwrap();
+        assert_eq!((row.state, row.purged.is_some()), (State::Deleted, id == "user_purged"), "{id}");
+        server.client.post(&format!("/{id}"), json!({"text": "x"})).await.expect(404);
+        let [live, trashed] = at(id);
+        let has_file = ["user_1", "user_gone", "user_out"].contains(&id);
+        assert_eq!((live.exists(), trashed.exists()), (false, has_file), "{id}");
+    }
+    assert_eq!(server.client.texts("user_2").await, ["note of user_2"]);
+    for id in ["user_1", "user_gone", "user_out"] {
+        server.app.store().restore(&id.parse().unwrap()).await.unwrap();
+    }
+    for id in ["user_1", "user_gone"] {
+        assert_eq!(server.client.texts(id).await, [format!("note of {id}")]);
+    }
+    let out = row(&server, "user_out").await.unwrap();
+    assert_eq!((out.state, out.reason.as_deref()), (State::Suspended, Some(REASON)));
     server.stop().await;
 }
 

@@ -89,35 +89,41 @@ pub fn reinstate(tx: &Transaction, id: &TenantId, restored: Millis) -> Sql<bool>
     Ok(changed == 1)
 }
 
-/// Gives a tenant the row that its file's place says: of one in the trash, when it counts as deleted
-/// and when its file may go, unless its row has that. `false` if its row says so already.
+/// What [`found`] made of a tenant's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing: it says enough.
+    Known,
+    /// There was none.
+    New,
+    /// It said that the tenant lives, and the file is in the trash.
+    Deleted,
+}
+
+/// Gives a tenant without a row the one that its file's place says, and marks one deleted whose file is in
+/// the trash: `trashed` is when it counts as deleted and when its file may go. Nobody who is deleted comes
+/// back by it, wherever the file is.
 pub fn found(
     tx: &Transaction,
     id: &TenantId,
     created: Millis,
     schema: i32,
     trashed: Option<(Millis, Millis)>,
-) -> Sql<bool> {
+) -> Sql<Found> {
     let new = super::insert(tx, id, created, schema, &Profile::default())?;
     if new {
         // Who it is remains to be told, by a webhook or a reconcile.
         unseen(tx, id)?;
     }
-    let moved = match trashed {
-        Some((now, until)) => {
-            let deleted = super::mark_deleted(tx, id, now, until)?;
-            let kept = tx
-                .prepare_cached(
-                    "UPDATE tenants SET purged = NULL, purge_after = coalesce(purge_after, ?2) WHERE id = ?1 AND \
-                     (purged IS NOT NULL OR purge_after IS NULL)",
-                )?
-                .execute(params![id.as_str(), until])?;
-            deleted || kept == 1
-        }
-        // Nothing is history by it: nobody brought the tenant back.
-        None => reinstate(tx, id, 0)?,
+    let deleted = match trashed {
+        Some((now, until)) => super::mark_deleted(tx, id, now, until)?,
+        None => false,
     };
-    Ok(new || moved)
+    Ok(match (new, deleted) {
+        (true, _) => Found::New,
+        (false, true) => Found::Deleted,
+        (false, false) => Found::Known,
+    })
 }
 
 /// Forgets when a tenant was last seen: of one that was found by its file alone, nobody knows.
