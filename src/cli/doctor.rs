@@ -13,7 +13,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     sync::{
         doctor::{self, Findings},
-        rebuild::{self, Rebuilt},
+        rebuild::{self, Progress, Rebuilt},
         report::{Outcome, Report, Tally},
         run::Options,
     },
@@ -68,7 +68,12 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
     let rebuilt = match command.rebuild_catalog {
         true => {
             let (options, ticks) = (app::store_options(data)?, bar.clone());
-            let rebuilt = tokio::task::spawn_blocking(move || rebuild::rebuild(&options, || ticks.inc(1)))
+            let tick = move |progress| {
+                if progress == Progress::File {
+                    ticks.inc(1);
+                }
+            };
+            let rebuilt = tokio::task::spawn_blocking(move || rebuild::rebuild(&options, tick))
                 .await
                 .map_err(|e| Error::internal("making the catalog anew did not finish").with_source(e))?;
             bar.reset();

@@ -8,13 +8,15 @@ use std::{
 };
 
 use cubby::{
-    ErrorKind,
+    ErrorKind, StoreOptions,
     catalog::model::{Row, State},
+    rusqlite::types::Value,
     sqlite::{
         deadline::Deadline,
         migrate::Step,
         open::{self, Options},
     },
+    sync::rebuild::{self, Progress},
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -217,6 +219,39 @@ fn opened(catalog: &Path) -> cubby::rusqlite::Connection {
     open::open(catalog, &Options::default(), &Deadline::none()).unwrap()
 }
 
+/// Rows, each with its table.
+type Rows = Vec<(&'static str, Vec<Value>)>;
+
+/// All rows that are worth something.
+fn rows(folder: &Path) -> Rows {
+    let folder = copy(folder);
+    let catalog = opened(&folder.path().join("catalog.db"));
+    let mut all = Rows::new();
+    for table in ["tenants", "api_keys", "deliveries", "audit"] {
+        let mut select = catalog.prepare(&format!("SELECT * FROM {table} ORDER BY 1")).unwrap();
+        let width = select.column_count();
+        let rows = select.query_map([], |row| (0..width).map(|at| row.get(at)).collect()).unwrap();
+        all.extend(rows.map(|row| (table, row.unwrap())));
+    }
+    all
+}
+
+/// What is in the data folder itself; of what was set aside, the content, whatever time is in its name.
+fn root_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut names: Vec<(String, Vec<u8>)> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            let (path, name) = entry.map(|e| (e.path(), e.file_name().into_string().unwrap())).unwrap();
+            match name.split_once(".lost") {
+                Some((_, suffix)) => (format!("aside{suffix}"), fs::read(path).unwrap()),
+                None => (name, Vec::new()),
+            }
+        })
+        .collect();
+    names.sort();
+    names
+}
+
 async fn row(server: &Server, id: &str) -> Option<Row> {
     server.app.store().find(&id.parse().unwrap()).await.unwrap()
 }
@@ -227,6 +262,60 @@ fn places(folder: &Path, id: &str) -> [PathBuf; 2] {
     let name = live.file_name().unwrap().to_owned();
     let shard = &name.to_str().unwrap()[..2];
     [folder.join("tenants").join(shard).join(&name), folder.join("trash").join(&name)]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_that_is_killed_at_any_moment_is_completed_by_the_next() {
+    let found = damaged().await;
+    killed_at_any_moment(found.path(), rows);
+    // Of a log alone nothing can be read, and it is kept all the same.
+    fs::remove_file(found.path().join("catalog.db")).unwrap();
+    killed_at_any_moment(found.path(), |folder| {
+        let mut rows = rows(folder);
+        // The rest of a row has the time of the rebuild.
+        rows.iter_mut().for_each(|(_, values)| values.truncate(2));
+        rows
+    });
+}
+
+fn killed_at_any_moment(found: &Path, rows: impl Fn(&Path) -> Rows) {
+    let unkilled = copy(found);
+    harness::stdout(&harness::run(unkilled.path(), &["doctor", "--rebuild-catalog"]));
+    let (rows_wanted, files_wanted) = (rows(unkilled.path()), root_of(unkilled.path()));
+    for name in ["catalog.db", "catalog.db-wal"] {
+        let Ok(content) = fs::read(found.join(name)) else { continue };
+        let aside = (name.replace("catalog.db", "aside"), content);
+        assert!(files_wanted.contains(&aside), "{name} is kept as it was found");
+    }
+
+    let folder = copy(found);
+    let mut killed: Vec<(Progress, TempDir)> = Vec::new();
+    let options = StoreOptions::new(folder.path());
+    rebuild::rebuild(&options, |progress| killed.push((progress, copy(folder.path())))).unwrap();
+    assert!(killed.iter().filter(|(progress, _)| *progress == Progress::Changed).count() > 2);
+    let last = killed.len() - 1;
+    for (n, (progress, killed)) in killed.iter().enumerate() {
+        let what = format!("{n}, {progress:?}");
+        let folder = killed.path();
+        // What a start does meanwhile changes nothing about it.
+        if !folder.join("catalog.db").is_file() {
+            let refused = harness::run(folder, &["tenants", "list"]);
+            let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert_eq!(refused.status.code(), Some(2), "{what}: {text}");
+            assert!(text.contains("`cubby doctor --rebuild-catalog`"), "{what}: {text}");
+        }
+        let again = harness::run(folder, &["doctor", "--rebuild-catalog"]);
+        let text = String::from_utf8_lossy(&again.stderr).into_owned();
+        if n == last {
+            assert!(text.contains("in order"), "{what}: {text}");
+            harness::stdout(&harness::run(folder, &["doctor", "--fix"]));
+        } else {
+            assert_eq!(again.status.code(), Some(0), "{what}: {text}");
+        }
+        assert_eq!(rows(folder), rows_wanted, "{what}");
+        assert!(root_of(folder) == files_wanted, "{what}: {:?}", harness::tree(folder));
+        harness::stdout(&harness::run(folder, &["doctor"]));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,6 +361,63 @@ async fn a_deletion_stands_of_which_the_row_or_the_place_of_the_file_tells() {
     }
     let out = row(&server, "user_out").await.unwrap();
     assert_eq!((out.state, out.reason.as_deref()), (State::Suspended, Some(REASON)));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalog_that_is_no_plain_file_is_not_taken_for_a_lost_one() {
+    let found = damaged().await;
+    let away = TempDir::new().unwrap();
+    for what in ["moved behind a link", "a link to nothing", "a folder", "its log is a folder", "its log is a link"] {
+        let folder = copy(found.path());
+        let folder = folder.path();
+        let (catalog, log) = (folder.join("catalog.db"), folder.join("catalog.db-wal"));
+        let moved = away.path().join(what);
+        fs::rename(if what.contains("log") { &log } else { &catalog }, &moved).unwrap();
+        match what {
+            "moved behind a link" => symlink(&moved, &catalog).unwrap(),
+            "a link to nothing" => symlink(away.path().join("nothing"), &catalog).unwrap(),
+            "a folder" => fs::create_dir(&catalog).unwrap(),
+            "its log is a folder" => fs::create_dir(&log).unwrap(),
+            _ => symlink(&moved, &log).unwrap(),
+        }
+        let before = files(folder);
+        let refused = harness::run(folder, &["doctor", "--rebuild-catalog"]);
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{what}: {text}");
+        assert!(text.contains("catalog.db") && text.contains("no plain file"), "{what}: {text}");
+        assert_eq!(files(folder), before, "{what}");
+        let name = if what.contains("log") { &log } else { &catalog };
+        assert!(!name.symlink_metadata().unwrap().is_file(), "{what}: it is where it was");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_file_that_cannot_be_looked_at_stops_a_rebuild_which_changes_nothing() {
+    let folder = damaged().await;
+    let folder = folder.path();
+    let [live, _] = places(copy(folder).path(), "user_2");
+    let shard = live.parent().unwrap().file_name().unwrap();
+    let live = folder.join("tenants").join(shard).join(live.file_name().unwrap());
+    for file in FILES {
+        fs::remove_file(folder.join(file)).unwrap();
+    }
+    // SQLite can open no log there: that says nothing about the file.
+    let log = PathBuf::from(format!("{}-wal", live.display()));
+    let _ = fs::remove_file(&log);
+    fs::create_dir(&log).unwrap();
+    // An empty log goes when its database is looked at.
+    let filled = || files(folder).into_iter().filter(|(.., bytes)| *bytes > 0).collect::<Vec<_>>();
+    let before = filled();
+    let refused = harness::run(folder, &["doctor", "--rebuild-catalog"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{text}");
+    assert!(text.contains(live.to_str().unwrap()), "{text}");
+    assert_eq!(filled(), before, "no catalog is made that does not know the user");
+    fs::remove_dir(&log).unwrap();
+    harness::stdout(&harness::run(folder, &["doctor", "--rebuild-catalog"]));
+    let server = Server::on(folder, &[]).await;
+    assert_eq!(row(&server, "user_2").await.unwrap().state, State::Active);
     server.stop().await;
 }
 

@@ -4,11 +4,15 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, ErrorCode, Transaction, params, params_from_iter, types::Value};
+use rusqlite::{Connection, Error, ErrorCode, Transaction, params, params_from_iter, types::Value};
 use serde::Serialize;
 
 use super::{Sql, counts, departed};
-use crate::{catalog::model::Millis, tenants::id::TenantId};
+use crate::{
+    catalog::model::Millis,
+    error::{ErrorKind, classify},
+    tenants::id::TenantId,
+};
 
 /// A table that is copied.
 struct Table {
@@ -74,18 +78,31 @@ pub fn complaints(conn: &Connection) -> Sql<Vec<String>> {
     Ok(found.into_iter().filter(|text| text != "ok").collect())
 }
 
-/// How many live users a catalog knows that is in order; none if it is not.
-pub fn sound(conn: &Connection) -> Option<u64> {
-    let counts = complaints(conn).ok()?.is_empty().then(|| counts(conn).ok())??;
-    super::list(conn, None, None, 1).ok()?;
-    Some(counts.active + counts.suspended + counts.quarantined)
+/// How many live users a catalog knows.
+pub fn live_users(conn: &Connection) -> Sql<u64> {
+    let counts = counts(conn)?;
+    super::list(conn, None, None, 1)?;
+    Ok(counts.active + counts.suspended + counts.quarantined)
+}
+
+/// Whether an error comes from what is in the file. Others, such as those of the disk, say nothing about it.
+pub fn is_damage(error: &Error) -> bool {
+    matches!(classify(error).0, ErrorKind::Damaged | ErrorKind::Internal)
+}
+
+/// None for what the file is too damaged to tell.
+fn readable<T>(result: Sql<T>) -> Sql<Option<T>> {
+    match result {
+        Err(error) if is_damage(&error) => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 /// Copies what can be read of `old` into a new, empty catalog. At `until` the files of those may go of
 /// whom nothing is known but that they are deleted.
 ///
 /// # Errors
-/// Those of the new one. What cannot be read of the old one is none.
+/// Those of the new one, and those of the old one that are no damage; see [`is_damage`].
 pub fn copy(old: &Connection, tx: &Transaction, now: Millis, until: Millis) -> Sql<Vec<Salvaged>> {
     let mut all = Vec::new();
     for table in &TABLES {
@@ -105,7 +122,7 @@ pub fn copy(old: &Connection, tx: &Transaction, now: Millis, until: Millis) -> S
 
 /// Whether all of the table could be read.
 fn one(old: &Connection, tx: &Transaction, table: &Table, copied: &mut u64) -> Sql<bool> {
-    let Ok(there) = columns(old, table.name) else { return Ok(false) };
+    let Some(there) = readable(columns(old, table.name))? else { return Ok(false) };
     let here = columns(tx, table.name)?;
     let both: Vec<&str> = here.intersection(&there).map(String::as_str).collect();
     if !both.contains(&table.key) {
@@ -117,14 +134,14 @@ fn one(old: &Connection, tx: &Transaction, table: &Table, copied: &mut u64) -> S
     let mut insert = tx.prepare(&format!("INSERT OR IGNORE INTO {} ({both}) VALUES ({places})", table.name))?;
     for order in ["ASC", "DESC"] {
         let select = format!("SELECT {both} FROM {} ORDER BY {} {order}", table.name, table.key);
-        let Ok(mut select) = old.prepare(&select) else { return Ok(false) };
+        let Some(mut select) = readable(old.prepare(&select))? else { return Ok(false) };
         let width = select.column_count();
-        let Ok(mut rows) = select.query([]) else { return Ok(false) };
+        let Some(mut rows) = readable(select.query([]))? else { return Ok(false) };
         loop {
-            let row = match rows.next() {
-                Ok(Some(row)) => row,
-                Ok(None) => return Ok(true),
-                Err(_) => break,
+            let row = match readable(rows.next())? {
+                Some(Some(row)) => row,
+                Some(None) => return Ok(true),
+                None => break,
             };
             let Ok(values) = (0..width).map(|at| row.get(at)).collect::<Sql<Vec<Value>>>() else { continue };
             if !tenant.is_none_or(|at| is_tenant(&values[at])) {
@@ -145,13 +162,13 @@ fn one(old: &Connection, tx: &Transaction, table: &Table, copied: &mut u64) -> S
 /// like. Whether all of it could be read.
 fn out_of_use(old: &Connection, tx: &Transaction, now: Millis, until: Millis, copied: &mut u64) -> Sql<bool> {
     let select = "SELECT id, state FROM tenants INDEXED BY tenants_by_state WHERE state <> 'active'";
-    let Ok(mut select) = old.prepare(select) else { return Ok(false) };
-    let Ok(mut rows) = select.query([]) else { return Ok(false) };
+    let Some(mut select) = readable(old.prepare(select))? else { return Ok(false) };
+    let Some(mut rows) = readable(select.query([]))? else { return Ok(false) };
     loop {
-        let row = match rows.next() {
-            Ok(Some(row)) => row,
-            Ok(None) => return Ok(true),
-            Err(_) => return Ok(false),
+        let row = match readable(rows.next())? {
+            Some(Some(row)) => row,
+            Some(None) => return Ok(true),
+            None => return Ok(false),
         };
         let (Ok(id), Ok(state)) = (row.get::<_, String>(0), super::state(row, 1)) else { continue };
         let Ok(id) = id.parse::<TenantId>() else { continue };
