@@ -3,7 +3,7 @@
 //!
 //! All take the tenant's gate first ([`Slots::hold`](super::slots::Slots::hold)): an open that is under
 //! way cannot slip in between the catalog's word and the move of the files. What moves files is a
-//! [`transition`](super::transition).
+//! transition (`transition.rs`).
 
 use rusqlite::Transaction;
 use tokio::time::Instant;
