@@ -10,7 +10,7 @@ use super::{
     id::TenantId,
     slots::Hold,
     store::Store,
-    transition::Before,
+    transition::{Before, erase},
 };
 use crate::{
     catalog::{
@@ -112,7 +112,7 @@ impl Store {
         self.catalog().write_blocking(move |tx| departed::mark_due(tx, &gone, now))?;
         Self::close_held(hold);
         self.forget_samples(&id);
-        files::erase(&self.layout().places(&id))?;
+        erase(&self.layout().places(&id))?;
         // Last: a row that says purged has no file left.
         let (forgotten, actor) = (id.clone(), author.actor.clone());
         self.catalog().write_blocking(move |tx| {

@@ -75,7 +75,7 @@ impl Store {
     fn prepare(&self, id: &TenantId, row: Option<&Row>, places: &Places, before: Before) -> Result<(Location, bool)> {
         if row.is_some_and(|row| row.purged.is_some()) && files::remains(places)? {
             tracing::warn!(tenant = %id, "purged, and a file was left: it is erased now");
-            files::erase(places)?;
+            erase(places)?;
         }
         let found = match row.map(|row| row.state) {
             None | Some(State::Deleted) => files::gather(places),
@@ -113,6 +113,17 @@ impl Store {
             }
         }
     }
+}
+
+/// Erases a tenant's files. A log is first merged into its database, where that can be done, so that a crash
+/// leaves both or neither.
+pub(super) fn erase(places: &Places) -> Result<()> {
+    for path in [&places.live, &places.trashed] {
+        if let Err(error) = inspect::merge_log(path) {
+            tracing::debug!(file = %path.display(), error = %error, "erased with its write-ahead log");
+        }
+    }
+    files::erase(places)
 }
 
 /// Whether a tenant's file is, or was at its deletion, in quarantine: it stays as it was found.

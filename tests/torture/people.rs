@@ -270,7 +270,10 @@ impl World {
                     continue;
                 }
                 let doomed = |id: &str| self.people.get(id).is_some_and(|person| person.was_doomed);
-                let inherited = group.heirs.iter().any(|heir| has_all(heir, &group.notes) || doomed(heir));
+                // Whoever adopted them and then gave them up for another's was told so.
+                let gave_up = |id: &str| self.people.get(id).is_some_and(|person| person.gave_up);
+                let inherited =
+                    group.heirs.iter().any(|heir| has_all(heir, &group.notes) || doomed(heir) || gave_up(heir));
                 let replaced = group.givers.iter().any(|giver| {
                     let given = self.people.get(giver).map(|giver| &giver.groups);
                     doomed(giver) || given.is_none_or(|given| given.iter().all(|group| has_all(id, &group.notes)))
