@@ -293,7 +293,7 @@ async fn a_folder_with_a_schema_of_its_own_is_refused_without_it_and_the_other_w
 
 #[tokio::test]
 async fn what_was_applied_nowhere_may_be_changed_and_left_out() {
-    let folder = folder_with(shipped_schema().unwrap(), &[("bad", &["same", "same"])]).await;
+    let folder = folder_with(shipped_schema().unwrap(), &[("ada", &["x"]), ("bad", &["same", "same"])]).await;
     let custom = migrations(&[UNIQUE]);
     let flags = ["--migrations", custom.path().to_str().unwrap()];
     let server = Server::on(folder.path(), &flags).await;
@@ -303,7 +303,7 @@ async fn what_was_applied_nowhere_may_be_changed_and_left_out() {
     let server = Server::on(folder.path(), &[]).await;
     assert_eq!(server.client.texts("bad").await, ["same", "same"]);
     server.stop().await;
-    let output = run(folder.path(), &[&["migrate", "--all"][..], &flags].concat());
+    let output = run(folder.path(), &[&["migrate", "bad"][..], &flags].concat());
     assert_eq!(output.status.code(), Some(1));
     fs::write(custom.path().join(UNIQUE.0), "CREATE INDEX notes_by_text ON notes (text);").unwrap();
     let server = Server::on(folder.path(), &flags).await;
@@ -313,7 +313,7 @@ async fn what_was_applied_nowhere_may_be_changed_and_left_out() {
 
 #[tokio::test]
 async fn whom_the_command_quarantined_the_server_tries_again_by_itself() {
-    let folder = folder_with(shipped_schema().unwrap(), &[("bad", &["same", "same"])]).await;
+    let folder = folder_with(shipped_schema().unwrap(), &[("ada", &["x"]), ("bad", &["same", "same"])]).await;
     let custom = migrations(&[UNIQUE]);
     let flags = ["--migrations", custom.path().to_str().unwrap()];
     assert_eq!(run(folder.path(), &[&["migrate", "--all"][..], &flags].concat()).status.code(), Some(1));
@@ -337,6 +337,7 @@ async fn what_ran_before_it_was_written_down_is_read_from_the_files() {
     let folder = folder_with(Schema::from_folder(custom.path()).unwrap(), &[("ada", &["x"])]).await;
     forget_what_ran(folder.path());
     refused(folder.path(), &["ada"], &[], &["V3__more", "version 2"]);
+    assert_eq!(written_down(folder.path()), 0, "nothing was changed");
     // Nor does a lost catalog make the folder anybody's.
     for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
         let _ = fs::remove_file(folder.path().join(name));
@@ -349,6 +350,45 @@ async fn what_ran_before_it_was_written_down_is_read_from_the_files() {
     let server = Server::on(folder.path(), &flags).await;
     assert_eq!(server.client.texts("ada").await, ["x"]);
     server.stop().await;
+}
+
+/// The newest migration that the catalog has written down; 0 for none.
+fn written_down(data: &Path) -> i32 {
+    let conn = shell(&data.join("catalog.db"));
+    conn.query_row("SELECT coalesce(max(version), 0) FROM tenant_migrations", [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test]
+async fn one_newer_or_foreign_file_does_not_bar_the_folder() {
+    let newer = migrations(&[("V3__more.sql", "CREATE TABLE more (x ANY) STRICT;")]);
+    let other = TempDir::new().unwrap();
+    fs::write(other.path().join("V1__todo.sql"), "CREATE TABLE todo (what TEXT NOT NULL) STRICT;").unwrap();
+    for (custom, owner, version) in [(&newer, "ada", 3), (&other, "ada", 1), (&newer, "eve", 3)] {
+        let folder = folder_with(shipped_schema().unwrap(), &[("ada", &["x"]), ("ben", &["y"]), ("cy", &["z"])]).await;
+        let from = folder_with(Schema::from_folder(custom.path()).unwrap(), &[(owner, &[])]).await;
+        fs::copy(file(from.path(), owner), file(folder.path(), "ada")).unwrap();
+        forget_what_ran(folder.path());
+        let conn = shell(&folder.path().join("catalog.db"));
+        conn.execute("UPDATE tenants SET schema_version = ?1 WHERE id = 'ada'", [version]).unwrap();
+        conn.close().unwrap();
+        for _ in 0..2 {
+            let server = Server::on(folder.path(), &[]).await;
+            assert_eq!(server.client.get("/ada").await.expect(503).code(), "quarantined");
+            assert_eq!(server.client.texts("ben").await, ["y"]);
+            server.stop().await;
+            assert_eq!(written_down(folder.path()), 2, "what ran on the others");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_ran_is_read_from_the_trash_where_no_live_file_is() {
+    let custom = migrations(&[("V3__more.sql", "CREATE TABLE more (x ANY) STRICT;")]);
+    let folder = folder_with(Schema::from_folder(custom.path()).unwrap(), &[("ada", &["x"])]).await;
+    let flags = ["--migrations", custom.path().to_str().unwrap()];
+    stdout(&run(folder.path(), &[&["tenants", "delete", "ada"][..], &flags].concat()));
+    forget_what_ran(folder.path());
+    refused(folder.path(), &[], &[], &["V3__more", "version 2"]);
 }
 
 #[tokio::test]

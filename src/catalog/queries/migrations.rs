@@ -23,9 +23,12 @@ pub fn add_applied(tx: &Transaction, steps: &[Step]) -> Sql<()> {
     Ok(())
 }
 
-/// Up to `limit` tenants that have a file, those of the newest schema first. Looks at every tenant.
-pub fn of_the_newest_schema(conn: &Connection, limit: u32) -> Sql<Vec<TenantId>> {
-    ids(conn, "SELECT id FROM tenants WHERE state <> 'deleted' ORDER BY schema_version DESC LIMIT ?1", params![limit])
+/// Up to `limit` tenants that have a file: half of them those of the newest schema, and half the first ones.
+/// Looks at every tenant.
+pub fn some_with_files(conn: &Connection, limit: u32) -> Sql<Vec<TenantId>> {
+    let sql = "SELECT id FROM (SELECT id FROM tenants WHERE state <> 'deleted' ORDER BY schema_version DESC LIMIT ?1) \
+               UNION SELECT id FROM (SELECT id FROM tenants WHERE state <> 'deleted' ORDER BY id LIMIT ?1)";
+    ids(conn, sql, params![limit / 2])
 }
 
 /// Of each schema that tenants behind `version` have, up to `limit` of the largest; see

@@ -1,7 +1,7 @@
 //! Whether a data folder and a set of migrations belong together. Looked at before anything is touched:
 //! where they do not, every single tenant would be found unfit at its next open.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::shipped_schema;
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
         migrate::{self, Mismatch, Schema, Step},
         open,
     },
-    tenants::{inspect, path::Layout, template::APPLICATION_ID},
+    tenants::{id::TenantId, inspect, path::Layout, template},
 };
 
 /// Files that are asked what has run on them, where the catalog does not know.
@@ -24,59 +24,91 @@ const ASKED: u32 = 16;
 pub(super) fn check(catalog: &Catalog, layout: &Layout, schema: &Schema, is_shipped: bool) -> Result<Vec<Step>> {
     let mut applied = catalog.read(migrations::applied)?;
     if applied.is_empty() {
-        applied = ask_files(catalog, layout)?;
+        applied =
+            accepted(histories(catalog, layout)?, schema).map_err(|mismatch| refusal(mismatch, schema, is_shipped))?;
         catalog.note_applied(&applied)?;
+    } else {
+        schema.continues(&applied).map_err(|mismatch| refusal(mismatch, schema, is_shipped))?;
     }
-    schema.continues(&applied).map_err(|mismatch| refusal(mismatch, schema, is_shipped))?;
     Ok(applied)
 }
 
-/// What has run on the files of a folder whose catalog does not know: it is new, or of a program that did
-/// not write it down.
-fn ask_files(catalog: &Catalog, layout: &Layout) -> Result<Vec<Step>> {
-    let ids = catalog.read(|conn| migrations::of_the_newest_schema(conn, ASKED))?;
-    let files = match ids.is_empty() {
-        false => ids.iter().map(|id| layout.tenant(id)).collect(),
-        true => some_files(layout)?,
-    };
-    let mut applied: Vec<Step> = Vec::new();
-    for file in files {
-        // One that cannot be read is its own tenant's matter.
-        for step in history_of(&file).unwrap_or_default() {
-            if applied.iter().all(|other| other.version != step.version) {
-                applied.push(step);
-            }
+/// What has run by the histories that `schema` goes on from. Refused if most do not fit: a few files that do
+/// not, such as one put back from a newer program's backup, are their own tenants' matter.
+fn accepted(histories: Vec<Vec<Step>>, schema: &Schema) -> std::result::Result<Vec<Step>, Mismatch> {
+    let (mut applied, mut refused): (Vec<Step>, Vec<Mismatch>) = (Vec::new(), Vec::new());
+    let asked = histories.len();
+    for history in histories {
+        match schema.continues(&history) {
+            Ok(()) => applied.extend(history),
+            Err(mismatch) => refused.push(mismatch),
         }
+    }
+    if refused.len() * 2 > asked {
+        return Err(refused.swap_remove(0));
+    }
+    if !refused.is_empty() {
+        tracing::warn!(
+            asked,
+            unfit = refused.len(),
+            "some users' files do not fit the migrations; they are refused when opened"
+        );
     }
     applied.sort_by_key(|step| step.version);
+    applied.dedup();
     Ok(applied)
 }
 
-/// Some tenants' files, as they come.
-fn some_files(layout: &Layout) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let failed = |e| Error::io(layout.tenants().display(), e);
-    for shard in std::fs::read_dir(layout.tenants()).map_err(failed)? {
-        for entry in std::fs::read_dir(shard.map_err(failed)?.path()).into_iter().flatten() {
-            let path = entry.map_err(failed)?.path();
-            if path.extension().is_some_and(|extension| extension == "db") {
-                found.push(path);
-            }
-            if found.len() >= ASKED as usize {
-                return Ok(found);
-            }
-        }
+/// What has run on some files of a folder whose catalog does not know: it is new, or of a program that did
+/// not write it down.
+fn histories(catalog: &Catalog, layout: &Layout) -> Result<Vec<Vec<Step>>> {
+    let ids = catalog.read(|conn| migrations::some_with_files(conn, ASKED))?;
+    // One that cannot be read is its own tenant's matter.
+    let read = |files: Vec<PathBuf>| -> Vec<Vec<Step>> {
+        let histories = files.iter().filter_map(|file| history_of(layout, file).ok());
+        histories.filter(|history| !history.is_empty()).collect()
+    };
+    let mut found = read(ids.iter().map(|id| layout.tenant(id)).collect());
+    if found.is_empty() {
+        found = read(some_live(layout)?);
+    }
+    if found.is_empty() {
+        let mut trashed = Vec::new();
+        layout.each_trashed(|file| trashed.push(file))?;
+        trashed.truncate(ASKED as usize);
+        found = read(trashed);
     }
     Ok(found)
 }
 
-/// The history of a file that nobody has open, which is left as it is.
-fn history_of(file: &std::path::Path) -> Result<Vec<Step>> {
-    if !open::read_header(file, APPLICATION_ID)?.is_wal {
+/// Some tenants' files, as they come.
+fn some_live(layout: &Layout) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for shard in 0..=u8::MAX {
+        layout.live_in(shard, |file| found.push(file))?;
+        if found.len() >= ASKED as usize {
+            break;
+        }
+    }
+    found.truncate(ASKED as usize);
+    Ok(found)
+}
+
+/// The history of a file that nobody has open, which is left as it is. Empty if it is not the file of the
+/// tenant whose place it is in.
+fn history_of(layout: &Layout, file: &Path) -> Result<Vec<Step>> {
+    if !open::read_header(file, template::APPLICATION_ID)?.is_wal {
         // An open would make it so.
         return Ok(Vec::new());
     }
-    inspect::look(file, migrate::history)
+    inspect::look(file, |conn| {
+        let owner = TenantId::parse(template::meta(conn)?.tenant.as_bytes());
+        let places = owner.ok().map(|id| layout.places(&id));
+        match places.is_some_and(|places| places.live == file || places.trashed == file) {
+            true => migrate::history(conn),
+            false => Ok(Vec::new()),
+        }
+    })
 }
 
 fn refusal(mismatch: Mismatch, schema: &Schema, is_shipped: bool) -> Error {
