@@ -345,6 +345,8 @@ fn forbidden(action: AuthAction) -> Option<String> {
             let pragma = pragma_name.to_ascii_lowercase();
             let kept = match pragma.as_str() {
                 "application_id" | "locking_mode" | "query_only" => true,
+                // A hook of the server's, and bounds of the whole process.
+                "wal_autocheckpoint" | "soft_heap_limit" | "hard_heap_limit" => true,
                 "journal_mode" => !value.eq_ignore_ascii_case("wal"),
                 _ => false,
             };

@@ -127,13 +127,28 @@ pub fn open_file(recipe: &Recipe) -> Result<Opened> {
         }
         inspect(recipe, &mut conn)
     });
-    match applied {
-        Ok(applied) => Ok(Opened { conn, deadline, unclean, applied }),
+    let applied = match applied {
+        Ok(applied) => applied,
         Err(error) => {
             open::abandon(conn);
-            Err(error)
+            return Err(error);
         }
+    };
+    if applied != Applied::Nothing {
+        // What a migration leaves on its connection, such as temporary tables and pragmas, serves nobody.
+        close(conn)?;
+        conn = open::open(recipe.path, &options, &deadline)?;
     }
+    Ok(Opened { conn, deadline, unclean, applied })
+}
+
+/// Closes a connection that nobody else has beside them, WAL emptied.
+fn close(conn: Connection) -> Result<()> {
+    if let Err(error) = open::checkpoint(&conn) {
+        open::abandon(conn);
+        return Err(error);
+    }
+    conn.close().map_err(|(_, error)| error.into())
 }
 
 fn inspect(recipe: &Recipe, conn: &mut Connection) -> Result<Applied> {

@@ -392,6 +392,25 @@ async fn what_ran_is_read_from_the_trash_where_no_live_file_is() {
 }
 
 #[tokio::test]
+async fn what_a_migration_sets_on_its_connection_is_not_served() {
+    let folder = folder_with(shipped_schema().unwrap(), &[("ada", &["x"])]).await;
+    let shadow = "CREATE TEMP TABLE notes (id TEXT PRIMARY KEY, text TEXT NOT NULL, created INTEGER NOT NULL, updated \
+                  INTEGER NOT NULL); CREATE TABLE main.positive (n INTEGER NOT NULL CHECK (n > 0)) STRICT; PRAGMA \
+                  ignore_check_constraints = ON;";
+    let custom = migrations(&[("V3__shadow.sql", shadow)]);
+    let flags = ["--migrations", custom.path().to_str().unwrap()];
+    let server = Server::on(folder.path(), &flags).await;
+    server.client.note("ada", "y").await;
+    let tenant = server.app.store().lease(&"ada".parse().unwrap()).await.unwrap();
+    tenant.write(|tx| Ok(tx.execute("INSERT INTO positive VALUES (-1)", [])?)).await.unwrap_err();
+    drop(tenant);
+    server.stop().await;
+    let server = Server::on(folder.path(), &flags).await;
+    assert_eq!(server.client.texts("ada").await, ["x", "y"], "what was acknowledged is there");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn an_older_schema_of_ones_own_is_upgraded_by_more_of_the_same() {
     let custom = TempDir::new().unwrap();
     fs::copy(format!("{SHIPPED}/V1__notes.sql"), custom.path().join("V1__notes.sql")).unwrap();
@@ -434,7 +453,7 @@ async fn a_catalog_newer_than_the_program_is_refused_and_named() {
 }
 
 /// Migrations that run on an empty database as SQLite comes, and not in a user's file.
-const UNFIT: [(&str, &str, &str); 10] = [
+const UNFIT: [(&str, &str, &str); 13] = [
     ("V3__quoted.sql", r#"UPDATE notes SET text = text WHERE text = "quoted";"#, "quoted"),
     ("V3__required.sql", "ALTER TABLE notes ADD COLUMN kind TEXT NOT NULL;", "NOT NULL"),
     ("V3__ends.sql", "CREATE TABLE a (x ANY) STRICT; COMMIT; BEGIN; CREATE TABLE b (x ANY) STRICT;", "COMMIT"),
@@ -442,6 +461,9 @@ const UNFIT: [(&str, &str, &str); 10] = [
     ("V3__ends.sql", "END; CREATE TABLE b (x ANY) STRICT;", "COMMIT"),
     ("V3__whose.sql", "PRAGMA application_id = 7;", "application_id"),
     ("V3__mode.sql", "PRAGMA journal_mode = DELETE;", "journal_mode"),
+    ("V3__log.sql", "PRAGMA wal_autocheckpoint = 5;", "wal_autocheckpoint"),
+    ("V3__heap.sql", "PRAGMA soft_heap_limit = 1000000;", "soft_heap_limit"),
+    ("V3__heap.sql", "PRAGMA hard_heap_limit = 2000000000;", "hard_heap_limit"),
     ("V3__whose.sql", "UPDATE cubby_meta SET tenant = 'eve';", "cubby_meta"),
     ("V3__whose.sql", "DROP TABLE cubby_meta;", "cubby_meta"),
     ("V3__attach.sql", "ATTACH ':memory:' AS more;", "attach"),
