@@ -18,8 +18,8 @@ struct Reference {
     to: Option<String>,
 }
 
-/// Adds rows to every table but `except`. A table whose constraints no such row satisfies stays empty.
-pub fn fill(conn: &Connection, except: &[&str]) -> Result<()> {
+/// Adds rows to every table but `except`. Gives those that stay empty, whose constraints no such row satisfies.
+pub fn fill(conn: &Connection, except: &[&str]) -> Result<Vec<String>> {
     let mut empty: Vec<String> = all(
         conn,
         "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite\\_%' \
@@ -38,7 +38,7 @@ pub fn fill(conn: &Connection, except: &[&str]) -> Result<()> {
             }
         }
         if left.is_empty() || left.len() == before {
-            return Ok(());
+            return Ok(left);
         }
         empty = left;
     }
@@ -129,7 +129,7 @@ mod tests {
              CREATE TABLE kept (x)",
         )
         .unwrap();
-        fill(&conn, &["kept"]).unwrap();
+        assert_eq!(fill(&conn, &["kept"]).unwrap(), ["picky"]);
         for (table, rows) in [("a", 2), ("b", 2), ("\"c \"\"d\"", 2), ("picky", 0), ("kept", 0)] {
             let count: i64 = conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
             assert_eq!(count, rows, "{table}");

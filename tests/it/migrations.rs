@@ -411,6 +411,51 @@ async fn what_a_migration_sets_on_its_connection_is_not_served() {
 }
 
 #[tokio::test]
+async fn migrations_are_tried_on_a_connection_of_their_own() {
+    let custom = migrations(&[("V3__scratch.sql", "CREATE TEMP TABLE scratch (x);")]);
+    let folder = folder_with(Schema::from_folder(custom.path()).unwrap(), &[("ada", &[])]).await;
+    let flags = ["--migrations", custom.path().to_str().unwrap()];
+    // On an empty file both run on one connection, and on a file of version 3 they do not.
+    fs::write(custom.path().join("V4__use.sql"), "DELETE FROM notes WHERE text IN (SELECT x FROM scratch);").unwrap();
+    refused(folder.path(), &["ada"], &flags, &["V4__use", "scratch"]);
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_on_all_real_files_is_refused_before_it_is_final() {
+    let folder = folder_with(shipped_schema().unwrap(), &[("ada", &["x"]), ("ben", &["y"]), ("cy", &[])]).await;
+    let fails = "CREATE TABLE lengths (n INTEGER NOT NULL CHECK (n < 0)) STRICT; INSERT INTO lengths SELECT \
+                 length(text) FROM notes;";
+    let custom = migrations(&[("V3__lengths.sql", fails)]);
+    let flags = ["--migrations", custom.path().to_str().unwrap()];
+    refused(
+        folder.path(),
+        &["ada", "ben", "cy"],
+        &flags,
+        &["V3__lengths", "CHECK", "ada", "ben", "Nothing was changed"],
+    );
+    assert_eq!(fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0, "no copy is left");
+    // So it may be edited.
+    fs::write(custom.path().join("V3__lengths.sql"), fails.replace("n < 0", "n > 0")).unwrap();
+    let server = Server::on(folder.path(), &flags).await;
+    server.client.note("new", "z").await;
+    assert_eq!(server.client.texts("ada").await, ["x"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_folder_takes_every_history_that_runs_on_an_empty_file() {
+    let folder = TempDir::new().unwrap();
+    let custom = migrations(&[("V3__kind.sql", "ALTER TABLE idempotency_keys ADD COLUMN kind TEXT NOT NULL;")]);
+    let flags = ["--migrations", custom.path().to_str().unwrap()];
+    for texts in [&["x"][..], &["x", "x"]] {
+        let server = Server::on(folder.path(), &flags).await;
+        server.client.note("ada", "x").await;
+        assert_eq!(server.client.texts("ada").await, texts);
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn an_older_schema_of_ones_own_is_upgraded_by_more_of_the_same() {
     let custom = TempDir::new().unwrap();
     fs::copy(format!("{SHIPPED}/V1__notes.sql"), custom.path().join("V1__notes.sql")).unwrap();
@@ -515,7 +560,7 @@ async fn a_migration_that_fails_on_rows_made_up_alone_is_no_reason_not_to_start(
     let server = Process::start(folder.path(), &["--migrations", custom.path().to_str().unwrap()]);
     assert_eq!(server.client.texts("ada").await, ["1"]);
     let doubts: Vec<_> = server.log().into_iter().filter(|line| line["doubt"].is_string()).collect();
-    assert_eq!(doubts.len(), 2, "from each older version: {doubts:?}");
+    assert_eq!(doubts.len(), 1, "from each version that files have: {doubts:?}");
     assert!(doubts[0]["doubt"].as_str().unwrap().contains("V3__numbers failed: CHECK"), "{doubts:?}");
     assert!(doubts[0]["message"].as_str().unwrap().contains("migrate --all --dry-run"), "{doubts:?}");
     server.signal("TERM");

@@ -31,6 +31,22 @@ pub fn some_with_files(conn: &Connection, limit: u32) -> Sql<Vec<TenantId>> {
     ids(conn, sql, params![limit / 2])
 }
 
+/// The schema versions that tenants' files have, those in the trash included; none for one that is not known.
+/// Looks at every tenant.
+pub fn versions(conn: &Connection) -> Sql<Vec<Option<i32>>> {
+    let sql = "SELECT DISTINCT schema_version FROM tenants WHERE purged IS NULL";
+    conn.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
+}
+
+/// Up to `limit` of the smallest active tenants that are behind `version` and have at most `bytes`. Those that
+/// have as little as the smallest come last: most of them have nothing. Looks at every tenant.
+pub fn smallest_behind(conn: &Connection, version: i32, bytes: i64, limit: u32) -> Sql<Vec<TenantId>> {
+    let sql = "WITH behind AS (SELECT id, coalesce(bytes, 0) AS size FROM tenants WHERE state = 'active' AND \
+               schema_version IS NOT ?1 AND coalesce(bytes, 0) <= ?2) SELECT id FROM behind ORDER BY size = (SELECT \
+               min(size) FROM behind), size, id LIMIT ?3";
+    ids(conn, sql, params![version, bytes, limit])
+}
+
 /// Of each schema that tenants behind `version` have, up to `limit` of the largest; see
 /// [`behind`](super::behind). Looks at every tenant.
 pub fn sample_behind(conn: &Connection, version: i32, limit: u32) -> Sql<Vec<TenantId>> {

@@ -11,7 +11,7 @@ use crate::{
         migrate::{self, Mismatch, Schema, Step},
         open,
     },
-    tenants::{id::TenantId, inspect, path::Layout, template},
+    tenants::{id::TenantId, inspect, path::Layout, rehearsal::Past, template},
 };
 
 /// Files that are asked what has run on them, where the catalog does not know.
@@ -21,7 +21,7 @@ const ASKED: u32 = 16;
 ///
 /// # Errors
 /// [`ErrorKind::Config`](crate::ErrorKind::Config), with what to do.
-pub(super) fn check(catalog: &Catalog, layout: &Layout, schema: &Schema, is_shipped: bool) -> Result<Vec<Step>> {
+pub(super) fn check<'a>(catalog: &Catalog, layout: &'a Layout, schema: &Schema, is_shipped: bool) -> Result<Past<'a>> {
     let mut applied = catalog.read(migrations::applied)?;
     if applied.is_empty() {
         applied =
@@ -30,7 +30,7 @@ pub(super) fn check(catalog: &Catalog, layout: &Layout, schema: &Schema, is_ship
     } else {
         schema.continues(&applied).map_err(|mismatch| refusal(mismatch, schema, is_shipped))?;
     }
-    Ok(applied)
+    Past::of(catalog, layout, schema, applied)
 }
 
 /// What has run by the histories that `schema` goes on from. Refused if most do not fit: a few files that do
