@@ -6,7 +6,7 @@ use rusqlite::{Connection, MAIN_DB, params};
 use super::id::TenantId;
 use crate::{
     clock::Millis,
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     sqlite::{
         migrate::{Applied, Schema},
         open::{self, Options},
@@ -87,7 +87,11 @@ pub(super) fn upgrade_noting(
 ) -> Result<Applied> {
     schema.apply(conn, true, |tx| {
         tx.execute("UPDATE cubby_meta SET schema_digest = ?1", [schema.digest()])?;
-        applying()
+        // Not the file's own fault, whatever it is.
+        applying().map_err(|error| {
+            let message = format!("that its migrations run could not be noted: {}", error.message());
+            Error::new(ErrorKind::Unavailable, message).with_source(error)
+        })
     })
 }
 
@@ -137,4 +141,22 @@ pub fn is_untouched(conn: &Connection) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tenants::store::shipped_schema;
+
+    #[test]
+    fn what_fails_outside_a_file_is_not_taken_for_its_damage() {
+        let schema = shipped_schema().unwrap();
+        let mut conn = blank(&schema.up_to(1).unwrap(), &Options::default()).unwrap();
+        for kind in [ErrorKind::Damaged, ErrorKind::Quarantined, ErrorKind::Internal] {
+            let error = upgrade_noting(&mut conn, &schema, || Err(Error::new(kind, "the catalog"))).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            assert!(error.message().contains("the catalog"), "{error}");
+        }
+        upgrade(&mut conn, &schema).unwrap();
+    }
 }
