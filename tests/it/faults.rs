@@ -223,6 +223,18 @@ async fn a_clock_that_was_set_back_does_not_prolong_a_quarantine() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_clock_that_was_ahead_does_not_count_faults_for_ever() {
+    let folder = TempDir::new().unwrap();
+    let (server, now) = with_unreadable_note(folder.path()).await;
+    assert_eq!(quarantined_for(&server, &now).await, 2000);
+    now.fetch_add(365 * 86_400_000, Ordering::SeqCst);
+    server.client.post("/bad", json!({"text": "x"})).await.expect(201);
+    now.fetch_sub(364 * 86_400_000, Ordering::SeqCst);
+    assert_eq!(quarantined_for(&server, &now).await, 2000);
+    server.stop().await;
+}
+
 /// A database of one table, and a combiner over it that `spawn` runs.
 fn combiner(folder: &TempDir, spawn: Spawn) -> (Arc<Combiner>, PathBuf) {
     let path = folder.path().canonicalize().unwrap().join("x.db");

@@ -229,9 +229,11 @@ impl Store {
         let file = self.inner.layout.tenant(id);
         let why = reason.clone();
         let written = self.inner.catalog.write_blocking(move |tx| {
-            // It has proven healthy if its last quarantine is as long ago as it lasted.
+            // It has proven healthy if its last quarantine is as long ago as it lasted. Later than the longest
+            // was written by a clock that was ahead.
+            let latest = now.saturating_add(millis(RETRY_AT_MOST));
             let faults = queries::gate(tx, &target)?
-                .filter(|row| row.healthy_at.is_none_or(|at| at > now))
+                .filter(|row| row.healthy_at.is_none_or(|at| at > now && at <= latest))
                 .map_or(0, |row| row.faults);
             let wait = wait_after(faults);
             let retry_at = now.saturating_add(millis(wait));
