@@ -65,16 +65,23 @@ pub fn insert(tx: &Transaction, text: &str, now: Millis) -> Sql<NoteId> {
     if inserted == 1 { Ok(id) } else { insert_after_newest(tx, text, now) }
 }
 
-/// The same where the newest note is one of a time to come.
+/// The same where a note is of a time to come, or is called otherwise than ours.
 fn insert_after_newest(tx: &Transaction, text: &str, now: Millis) -> Sql<NoteId> {
+    let id = NoteId::generate(now);
     let newest: Option<String> = tx
-        .prepare_cached("SELECT id FROM notes WHERE id < 'note_{' ORDER BY id DESC LIMIT 1")?
-        .query_row([], |row| row.get(0))
+        .prepare_cached(
+            "SELECT id FROM notes WHERE id >= ?1 AND id < 'note_{' AND length(id) = 21 AND substr(id, 6) NOT GLOB \
+             '*[^a-z]*' ORDER BY id DESC LIMIT 1",
+        )?
+        .query_row([id.as_str()], |row| row.get(0))
         .optional()?;
-    let mut next = newest.and_then(|id| NoteId::parse(&id)).and_then(|id| id.successor());
+    let mut next = match newest {
+        Some(newest) => NoteId::parse(&newest).and_then(|id| id.successor()),
+        None => Some(id),
+    };
     let mut statement = tx.prepare_cached("INSERT INTO notes (id, text, created, updated) VALUES (?1, ?2, ?3, ?3)")?;
     loop {
-        // Without one, the last is no id of ours or the last of all, and there is nothing to come after.
+        // Without one, the newest is the last of all, and there is nothing to come after.
         let id = next.take().unwrap_or_else(|| NoteId::generate(now));
         match statement.execute(params![id.as_str(), text, now]) {
             Ok(_) => return Ok(id),
@@ -146,4 +153,31 @@ fn note<'r>(row: &'r Row) -> Sql<Note<'r>> {
 
 fn damaged() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some("a note is not what was written".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::open;
+
+    #[test]
+    fn new_ids_sort_after_all_of_ours_whatever_else_is_there() {
+        let mut conn = open::in_memory().unwrap();
+        conn.execute_batch(include_str!("../../migrations/tenant/V1__notes.sql")).unwrap();
+        let tx = conn.transaction().unwrap();
+        let ahead = "note_nzzzzzzzzaaaaaaa";
+        let foreign = ["note_z", "note_zzzzzzzzzzzzzzzz-copy", "note_zzzzzzzzzzzzzzz1", "zebra"];
+        for id in foreign {
+            tx.execute("INSERT INTO notes VALUES (?1, 'x', 0, 0)", [id]).unwrap();
+        }
+        let id = insert(&tx, "x", 0).unwrap();
+        assert!(id.as_str() < ahead, "{id:?}");
+        tx.execute("INSERT INTO notes VALUES (?1, 'x', 0, 0)", [ahead]).unwrap();
+        let mut last = ahead.to_owned();
+        for _ in 0..3 {
+            let id = insert(&tx, "x", 0).unwrap();
+            assert!(id.as_str() > last.as_str(), "{id:?} after {last}");
+            last = id.as_str().to_owned();
+        }
+    }
 }
