@@ -86,7 +86,8 @@ impl Connection {
         .await;
     }
 
-    /// Answers a request that holds this much, and goes on holding it until the answer is written.
+    /// Answers a request that holds this much, and goes on holding it until the answer is written: all but
+    /// the turn of one who has proven nothing.
     pub async fn answer<E>(
         self: &Arc<Self>,
         held: Held,
@@ -95,7 +96,10 @@ impl Connection {
         self.under_way.fetch_add(1, Ordering::AcqRel);
         self.state.lock().current = Some(held);
         let answered = CONNECTION.scope(self.clone(), answer).await;
-        let held = self.state.lock().current.take();
+        let mut held = self.state.lock().current.take();
+        if let Some(held) = &mut held {
+            held.is_answered();
+        }
         Ok(answered?.map(|body| Answer { body, held, of: self.clone() }))
     }
 

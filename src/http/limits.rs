@@ -202,6 +202,31 @@ impl Held {
         }
     }
 
+    /// Gives the turn back of a request whose user is not known, once its answer is made: whoever shows
+    /// nothing could hold it by reading nothing. What of its answer waits to be written is bounded by the
+    /// connection, and by its bytes if it is large.
+    pub fn is_answered(&mut self) {
+        if self.turn == Turn::Ordinary && self.user.is_none() {
+            self.give_turn();
+        }
+    }
+
+    fn give_turn(&mut self) {
+        match std::mem::replace(&mut self.turn, Turn::None) {
+            Turn::None => {}
+            Turn::Operator => self.totals.operators.give(1),
+            Turn::Ordinary => {
+                self.totals.turns.give(1);
+                if let Some(user) = self.user {
+                    self.totals.turns_of_user.give(user, 1);
+                }
+                if let (Some(addresses), Some(address)) = (&self.totals.turns_of_address, self.address) {
+                    addresses.give(address, 1);
+                }
+            }
+        }
+    }
+
     fn give_bytes(&mut self, count: u64) {
         if count == 0 {
             return;
@@ -218,19 +243,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.give_bytes(self.bytes);
-        match self.turn {
-            Turn::None => {}
-            Turn::Operator => self.totals.operators.give(1),
-            Turn::Ordinary => {
-                self.totals.turns.give(1);
-                if let Some(user) = self.user {
-                    self.totals.turns_of_user.give(user, 1);
-                }
-                if let (Some(addresses), Some(address)) = (&self.totals.turns_of_address, self.address) {
-                    addresses.give(address, 1);
-                }
-            }
-        }
+        self.give_turn();
     }
 }
 

@@ -240,6 +240,30 @@ async fn who_reads_nothing_is_asked_nothing_more() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_to_requests_without_proof_hold_no_turn_while_they_wait_to_be_taken() {
+    let server = Server::with(&["--max-in-flight", "4", "--answer-timeout", "1h"]).await;
+    let fill = |number: usize| {
+        let mut stream = sent_by_a_slow_reader(server.address, b"");
+        in_background(move || {
+            stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+            let method = ["GET", "HEAD"][number % 2];
+            let requests = format!("{method} /no/such/place HTTP/1.1\r\nhost: localhost\r\n\r\n").repeat(1 << 14);
+            // More than the kernel keeps on its way.
+            let all_was_taken = (0..64).all(|_| stream.write_all(requests.as_bytes()).is_ok());
+            assert!(!all_was_taken, "answers wait to be taken");
+            stream
+        })
+    };
+    let held = futures_util::future::join_all((0..8).map(fill)).await;
+    for n in 0..100 {
+        let status = server.client.get(&format!("/user_{n}")).await.status;
+        assert_eq!(status, 200, "the {n}th request");
+    }
+    drop(held);
+    server.stop().await;
+}
+
 /// An upload of a mebibyte of which the end is missing.
 fn unfinished_upload(server: &Server, user: &str) -> TcpStream {
     let header = format!(
