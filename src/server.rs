@@ -139,7 +139,7 @@ async fn accept(
                         tracing::debug!(%peer, "a connection too many from one address");
                         continue;
                     };
-                    if door == Door::Operators && app.limits().connections_of(peer.ip()).is_some() {
+                    if door == Door::Operators && app.limits().shares_operators(peer.ip()) {
                         crowd.make_room_of(block(peer.ip()), share);
                     }
                     let room = tokio::select! {

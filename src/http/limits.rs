@@ -53,7 +53,11 @@ pub struct Bounds {
     tenants: Option<Buckets<TenantId>>,
     addresses: Option<Buckets<u128>>,
     creations: Option<Creations>,
+    /// Of those who come to the operators' listener and do not show the key.
+    operators_addresses: Option<Buckets<u128>>,
     key_failures: Option<Buckets<u128>>,
+    /// Whether one address may have only a share of the connections to the operators' listener.
+    shares_operators: bool,
     admin_key: Option<Secret>,
     keys: Keys,
     totals: Arc<Totals>,
@@ -288,12 +292,15 @@ impl Bounds {
         let limits = &config.limits;
         let proxies = limits.proxies()?;
         let outside = |listen: std::net::SocketAddr| !listen.ip().is_loopback();
-        let exposed = outside(config.listen) || limits.admin_listen.is_some_and(outside);
+        let exposed = outside(config.listen);
         let limited = exposed || !proxies.is_empty();
-        let or = |set: Option<Rate>, default: Rate| match limited {
+        // Whoever comes to the operators' listener from elsewhere says nothing of where users come from.
+        let operators_exposed = limits.admin_listen.is_some_and(outside);
+        let of = |set: Option<Rate>, limited: bool, default: Rate| match limited {
             true => set.unwrap_or(default),
             false => set.unwrap_or(Rate::Off),
         };
+        let or = |set: Option<Rate>, default: Rate| of(set, limited, default);
         let keys = Keys::default();
         let turns_of_address = limits.address_in_flight.or(limited.then_some(ADDRESS_IN_FLIGHT));
         let bytes_of_address = limits.address_bytes_in_flight.or(limited.then_some(ADDRESS_BYTES));
@@ -301,7 +308,8 @@ impl Bounds {
             tenants: Buckets::new("user", or(limits.tenant_rate, PER_TENANT)),
             addresses: Buckets::new("address", or(limits.address_rate, PER_ADDRESS)),
             creations: quota(or(limits.creation_rate, CREATIONS)).map(Creations::new),
-            key_failures: Buckets::new("address", or(limits.key_failures, KEY_FAILURES)),
+            operators_addresses: Buckets::new("address", of(limits.address_rate, operators_exposed, PER_ADDRESS)),
+            key_failures: Buckets::new("address", of(limits.key_failures, limited || operators_exposed, KEY_FAILURES)),
             admin_key: config.admin_api_key.clone(),
             totals: Arc::new(Totals {
                 turns: Total::of(limits.max_in_flight.into()),
@@ -316,12 +324,22 @@ impl Bounds {
             keys,
             deliveries: Places::of(limits.deliveries_in_flight),
             address_connections: limits.address_connections.or(exposed.then_some(CONNECTIONS)),
+            shares_operators: limits.address_connections.is_some() || exposed || operators_exposed,
             proxies,
         })
     }
 
-    fn count_addresses(&self) -> bool {
-        self.addresses.is_some() || self.totals.turns_of_address.is_some() || self.totals.bytes_of_address.is_some()
+    fn addresses(&self, door: Door) -> Option<&Buckets<u128>> {
+        match door {
+            Door::Public => self.addresses.as_ref(),
+            Door::Operators => self.operators_addresses.as_ref().or(self.addresses.as_ref()),
+        }
+    }
+
+    fn count_addresses(&self, door: Door) -> bool {
+        self.addresses(door).is_some()
+            || self.totals.turns_of_address.is_some()
+            || self.totals.bytes_of_address.is_some()
     }
 
     /// Whether proxies speak for callers, so that requests must carry where they come from.
@@ -332,6 +350,11 @@ impl Bounds {
     /// Connections that one address may have; proxies may have any number.
     pub fn connections_of(&self, address: IpAddr) -> Option<u32> {
         self.address_connections.filter(|_| !self.is_proxy(address))
+    }
+
+    /// Whether an address may have only a share of the connections to the operators' listener.
+    pub fn shares_operators(&self, address: IpAddr) -> bool {
+        self.shares_operators && !self.is_proxy(address)
     }
 
     /// Whether an address's word on where a request comes from is believed.
@@ -366,8 +389,8 @@ impl Bounds {
                 None => {}
             }
         }
-        let address = self.count_addresses().then(address);
-        if let (Some(addresses), Some(address)) = (&self.addresses, &address) {
+        let address = self.count_addresses(door).then(address);
+        if let (Some(addresses), Some(address)) = (self.addresses(door), &address) {
             addresses.check(address)?;
         }
         if is_delivery(path) {
@@ -527,6 +550,7 @@ mod tests {
             ]
         };
         assert_eq!(limited(&["--listen", "127.0.0.1:0"]), [false; 4]);
+        assert_eq!(limited(&["--listen", "127.0.0.1:0", "--admin-listen", "10.0.0.1:0"]), [false; 4]);
         assert_eq!(limited(&["--listen", "0.0.0.0:0"]), [true; 4]);
         // Connections are the proxy's then.
         assert_eq!(limited(&["--trusted-proxies", "127.0.0.1"]), [true, true, true, false]);

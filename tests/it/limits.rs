@@ -297,3 +297,30 @@ async fn with_a_listener_of_their_own_operators_are_heard_there_and_nowhere_else
     server.signal("TERM");
     assert!(server.wait().success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_others_reach_as_operators_limits_no_users_behind_a_proxy_on_this_machine() {
+    let folder = TempDir::new().unwrap();
+    let flags = ["--admin-api-key", ADMIN, "--admin-listen", "0.0.0.0:0", "--header-timeout", "1h"];
+    let server = Process::start(folder.path(), &flags);
+    let mut held: Vec<TcpStream> = (0..300)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.address).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            // One that is closed at once may say so already.
+            let _ = stream.write_all(b"GET /ada HTTP/1.1\r\nhost: localhost\r\n\r\n");
+            stream
+        })
+        .collect();
+    let answered = tokio::task::spawn_blocking(move || {
+        held.iter_mut().filter(|stream| (&mut &**stream).read_exact(&mut [0; 12]).is_ok()).count()
+    });
+    assert_eq!(answered.await.unwrap(), 300, "connections from one address that are answered");
+    let wrong =
+        Client::new(([127, 0, 0, 1], operators_of(&server).port()).into()).bearing("a wrong key of some length");
+    let mut told_to_wait = false;
+    for _ in 0..40 {
+        told_to_wait |= wrong.get("/api/admin/tenants").await.status == 429;
+    }
+    assert!(told_to_wait, "guesses of the key are bounded there");
+}
