@@ -160,6 +160,14 @@ impl Held {
         if !self.totals.turns_of_user.take(user, 1) {
             return Err(too_much("user", "requests being answered"));
         }
+        // What has come already counted as nobody's.
+        if self.bytes > 0 {
+            if !self.totals.bytes_of_user.take(user, self.bytes) {
+                self.totals.turns_of_user.give(user, 1);
+                return Err(too_much("user", "bytes being received and sent"));
+            }
+            self.totals.bytes_of_user.give(self.totals.nobody, self.bytes);
+        }
         self.user = Some(user);
         Ok(())
     }
@@ -556,6 +564,31 @@ mod tests {
         assert_eq!(limited(&["--trusted-proxies", "127.0.0.1"]), [true, true, true, false]);
         assert_eq!(limited(&["--listen", "0.0.0.0:0", "--tenant-rate", "off"]), [false, true, true, true]);
         assert_eq!(limited(&["--creation-rate", "5/m"]), [false, false, true, false]);
+    }
+
+    #[test]
+    fn bytes_that_came_before_their_user_was_known_count_as_that_users_from_then_on() {
+        const MIB: u64 = 1 << 20;
+        let flags = ["cubby", "--tenant-bytes-in-flight", "2MiB"];
+        let serve: Serve = clap::Parser::try_parse_from(flags).unwrap();
+        let bounds = Bounds::new(&serve.config).unwrap();
+        let enter = || bounds.enter(Door::Public, [127, 0, 0, 1].into(), "/ada", &HeaderMap::new()).unwrap();
+        let ada = bounds.keys.of("ada");
+        let mut first = enter();
+        first.body(2 * MIB).unwrap();
+        first.of_user(ada).unwrap();
+        let mut unknown = enter();
+        unknown.body(2 * MIB).expect("the share of nobody is free again");
+        let mut second = enter();
+        second.of_user(ada).unwrap();
+        assert!(second.body(MIB).is_err(), "the first holds all that is this user's");
+        // Whoever's user has no room for them is refused.
+        assert!(unknown.of_user(ada).is_err());
+        drop((first, unknown));
+        second.body(2 * MIB).expect("all is given back");
+        drop(second);
+        let mut next = enter();
+        next.body(2 * MIB).expect("and the share of nobody too");
     }
 
     #[test]
