@@ -64,6 +64,14 @@ pub fn hold_answer(bytes: u64, is_told_anyway: bool) -> Result<(), Problem> {
     held(|held| held.answer(bytes, is_told_anyway)).unwrap_or(Ok(()))
 }
 
+/// Counts so many bytes of a body as far as it has come, or of an answer that is yet to be made.
+///
+/// # Errors
+/// As [`hold_answer`].
+pub fn hold(bytes: u64) -> Result<(), Problem> {
+    held(|held| held.body(bytes)).unwrap_or(Ok(()))
+}
+
 impl Connection {
     /// Whether no request is being answered and all answers are written.
     pub fn is_idle(&self) -> bool {

@@ -35,8 +35,8 @@ const SLOW: Duration = Duration::from_secs(1);
 pub async fn envelope(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let id = request_id(&request);
     let refused = request.extensions_mut().remove::<Refused>();
-    // The answer to a change with a body: there was room for that, and the answer is about as long.
-    let is_told_anyway = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
+    // The answer to a change: there was room for what came, or for what is removed, and it is about as long.
+    let is_told_anyway = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
     let text: Arc<str> = id.to_str().unwrap_or("").into();
     telemetry::in_request(text.clone(), async {
         let started = tokio::time::Instant::now();

@@ -264,6 +264,33 @@ async fn answers_to_requests_without_proof_hold_no_turn_while_they_wait_to_be_ta
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_note_is_removed_only_if_there_is_room_to_answer_with_it() {
+    let folder = TempDir::new().unwrap();
+    let server = Server::on(folder.path(), &[]).await;
+    large(&server.client, "ada").await;
+    let small = server.client.note("ada", "small").await;
+    let whole = server.client.get(PAGE).await.expect(200).body.len();
+    let page = server.client.get("/ada?limit=1").await.expect(200).json();
+    server.stop().await;
+    // Room for one page, and for half a note.
+    let bytes = format!("{}KiB", (whole.next_multiple_of(64 << 10) >> 10) + 512);
+    let flags = ["--tenant-bytes-in-flight", &bytes, "--answer-timeout", "1h", "--request-timeout", "1h"];
+    let server = Server::on(folder.path(), &flags).await;
+    let note = format!("/ada/{}", page["notes"][0]["id"].as_str().unwrap());
+    let slow = begun(sent_by_a_slow_reader(server.address, &get(PAGE))).await;
+    let refused = server.client.delete(&note).await;
+    assert_eq!((refused.status, refused.code().as_str()), (429, "too_much_at_once"));
+    server.client.delete(&format!("/ada/{small}")).await.expect(200);
+    assert!(rest(slow).await.len() > 4 * MIB);
+    eventually("there is room again", async || server.client.get(&note).await.status != 429).await;
+    let removed = server.client.delete(&note).await;
+    assert_eq!(removed.status, 200, "it was still there");
+    assert!(removed.json()["note"] == page["notes"][0], "the answer is the note");
+    server.client.get(&note).await.expect(404);
+    server.stop().await;
+}
+
 /// An upload of a mebibyte of which the end is missing.
 fn unfinished_upload(server: &Server, user: &str) -> TcpStream {
     let header = format!(
