@@ -21,7 +21,7 @@ pub struct Member {
     address: u128,
     /// Whether the operator's key was shown on it.
     proven: AtomicBool,
-    /// Whether it had a request since it was last looked at.
+    /// Whether it came, or had a request, since it was last looked at.
     used: AtomicBool,
     gone: AtomicBool,
     wish: AtomicU8,
@@ -99,7 +99,7 @@ impl Crowd {
             connection: Arc::default(),
             address,
             proven: AtomicBool::new(false),
-            used: AtomicBool::new(false),
+            used: AtomicBool::new(true),
             gone: AtomicBool::new(false),
             wish: AtomicU8::new(0),
             wished: Notify::new(),
@@ -112,7 +112,7 @@ impl Crowd {
         Membership(member)
     }
 
-    /// Asks one to give way: the one that had no request for longest and has shown no key, one that has
+    /// Asks one to give way: the one that has done nothing for longest and has shown no key, one that has
     /// if there is no other. None that is answering a request, where everybody may have one.
     pub fn make_room(&self) {
         let mut members = self.members.lock();
@@ -180,12 +180,27 @@ mod tests {
     fn the_oldest_without_a_request_gives_way_then_the_oldest_with_one_and_last_who_showed_the_key() {
         let crowd = Crowd::new(Door::Public, 4);
         let members: Vec<_> = (0..4).map(|_| crowd.join(0)).collect();
+        // They were looked at once since they came.
+        members.iter().for_each(|member| member.0.used.store(false, Ordering::Relaxed));
         members[0].0.uses(true);
         members[1].0.uses(false);
         for wanted in [&[2][..], &[2, 3], &[1, 2, 3], &[0, 1, 2, 3]] {
             crowd.make_room();
             assert_eq!(asked(&members), wanted);
         }
+    }
+
+    #[test]
+    fn who_has_just_come_does_not_give_way_before_those_who_came_earlier() {
+        let crowd = Crowd::new(Door::Public, 4);
+        let mut members: Vec<_> = (0..3).map(|_| crowd.join(0)).collect();
+        members.iter().for_each(|member| member.0.uses(false));
+        members.push(crowd.join(0));
+        crowd.make_room();
+        assert_eq!(asked(&members), [0]);
+        members[1].0.uses(false);
+        crowd.make_room();
+        assert_eq!(asked(&members), [0, 2], "of those that were looked at, the one without a request since");
     }
 
     #[test]
