@@ -271,6 +271,8 @@ async fn connection(
     tokio::pin!(connection);
     let result = loop {
         tokio::select! {
+            // A request that has come is answered before its connection may give way.
+            biased;
             result = connection.as_mut() => break result,
             wish = member.wish() => {
                 if wish == Wish::GiveWay && member.may_go(door) {
