@@ -344,9 +344,9 @@ fn forbidden(action: AuthAction) -> Option<String> {
         AuthAction::Pragma { pragma_name, pragma_value: Some(value) } => {
             let pragma = pragma_name.to_ascii_lowercase();
             let kept = match pragma.as_str() {
-                "application_id" | "locking_mode" | "query_only" => true,
-                // A hook of the server's, and bounds of the whole process.
-                "wal_autocheckpoint" | "soft_heap_limit" | "hard_heap_limit" => true,
+                // What a file is, a hook of the server's, and bounds of the whole process.
+                "application_id" | "locking_mode" | "query_only" | "wal_autocheckpoint" | "soft_heap_limit"
+                | "hard_heap_limit" => true,
                 "journal_mode" => !value.eq_ignore_ascii_case("wal"),
                 _ => false,
             };
