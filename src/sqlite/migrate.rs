@@ -361,6 +361,12 @@ fn forbidden(action: AuthAction) -> Option<String> {
         {
             Some(format!("it changes the table {table_name}, which is the server's; remove that"))
         }
+        // What is noted of a migration would go there, and be lost with the connection.
+        AuthAction::CreateTempTable { table_name: name } | AuthAction::CreateTempView { view_name: name }
+            if ["cubby_", "refinery_"].iter().any(|prefix| name.to_ascii_lowercase().starts_with(prefix)) =>
+        {
+            Some(format!("it makes a temporary {name}, which would hide the server's; give it another name"))
+        }
         _ => None,
     }
 }

@@ -498,7 +498,7 @@ async fn a_catalog_newer_than_the_program_is_refused_and_named() {
 }
 
 /// Migrations that run on an empty database as SQLite comes, and not in a user's file.
-const UNFIT: [(&str, &str, &str); 13] = [
+const UNFIT: [(&str, &str, &str); 15] = [
     ("V3__quoted.sql", r#"UPDATE notes SET text = text WHERE text = "quoted";"#, "quoted"),
     ("V3__required.sql", "ALTER TABLE notes ADD COLUMN kind TEXT NOT NULL;", "NOT NULL"),
     ("V3__ends.sql", "CREATE TABLE a (x ANY) STRICT; COMMIT; BEGIN; CREATE TABLE b (x ANY) STRICT;", "COMMIT"),
@@ -511,6 +511,8 @@ const UNFIT: [(&str, &str, &str); 13] = [
     ("V3__heap.sql", "PRAGMA hard_heap_limit = 2000000000;", "hard_heap_limit"),
     ("V3__whose.sql", "UPDATE cubby_meta SET tenant = 'eve';", "cubby_meta"),
     ("V3__whose.sql", "DROP TABLE cubby_meta;", "cubby_meta"),
+    ("V3__shadow.sql", "CREATE TEMP TABLE cubby_meta (schema_digest);", "cubby_meta"),
+    ("V3__shadow.sql", "CREATE TEMP VIEW refinery_schema_history AS SELECT 1;", "refinery_schema_history"),
     ("V3__attach.sql", "ATTACH ':memory:' AS more;", "attach"),
 ];
 
