@@ -40,8 +40,8 @@ pub const APPLICATION_ID: i32 = 0x4375_4263;
 const READERS: u32 = 4;
 const WAIT: Duration = Duration::from_secs(5);
 
-/// How long a proof that the catalog can be written counts. Whoever asks for one is not asked who they are,
-/// and each is a commit.
+/// How long it counts that the catalog could be written or could not. Whoever asks is not asked who they are,
+/// and each try is a commit.
 const PROVEN_FOR: Duration = Duration::from_millis(500);
 
 /// The open catalog. Cloning shares it.
@@ -49,8 +49,8 @@ const PROVEN_FOR: Duration = Duration::from_millis(500);
 pub struct Catalog {
     writer: Arc<Combiner>,
     readers: Pool,
-    /// When it was last proven that it can be written.
-    proven: Arc<tokio::sync::Mutex<Option<Instant>>>,
+    /// When it was last tried whether it can be written, and what came of it.
+    proven: Arc<tokio::sync::Mutex<Option<(Instant, Result<()>)>>>,
     files: Files,
 }
 
@@ -170,20 +170,27 @@ impl Catalog {
         self.writer.write(|| (), move |tx| Ok(work(tx)?)).await
     }
 
-    /// Proves that the catalog can be written, by a commit, unless that was proven a moment ago. One at a
-    /// time: the rest wait for it. That its files are still there is looked at each time.
+    /// Proves that the catalog can be written, by a commit, unless that was tried a moment ago: then what came
+    /// of it counts. One at a time: the rest wait for it. That its files are still there is looked at each time.
     pub async fn prove_writable(&self) -> Result<()> {
         let files = self.files.clone();
         tokio::task::spawn_blocking(move || files.check())
             .await
-            .map_err(|e| Error::internal("a look at the catalog's files did not finish").with_source(e))??;
+            .map_err(|e| Error::internal("a look at the catalog's files did not finish").with_source(e))?
+            .inspect_err(|e| tracing::error!(error = %e, "the catalog cannot be written"))?;
         let mut proven = self.proven.lock().await;
-        if !proven.is_some_and(|at| at.elapsed() < PROVEN_FOR) {
-            *proven = None;
-            self.write(queries::probe).await?;
-            *proven = Some(Instant::now());
+        if let Some((at, outcome)) = &*proven
+            && at.elapsed() < PROVEN_FOR
+        {
+            return outcome.clone();
         }
-        Ok(())
+        *proven = None;
+        let outcome = self.write(queries::probe).await;
+        if let Err(e) = &outcome {
+            tracing::error!(error = %e, "the catalog cannot be written");
+        }
+        *proven = Some((Instant::now(), outcome.clone()));
+        outcome
     }
 
     /// [`write`](Self::write) for a thread that may block.

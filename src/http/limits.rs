@@ -17,6 +17,7 @@ use moka::sync::Cache;
 use super::{
     admin_key, connection,
     creations::Creations,
+    health::Readiness,
     peer,
     places::{Place, Places},
     problem::Problem,
@@ -63,6 +64,8 @@ pub struct Bounds {
     totals: Arc<Totals>,
     deliveries: Places,
     address_connections: Option<u32>,
+    /// For `/readyz`, which is asked at no rate.
+    pub(super) readiness: Readiness,
     proxies: Vec<Network>,
 }
 
@@ -332,6 +335,7 @@ impl Bounds {
             keys,
             deliveries: Places::of(limits.deliveries_in_flight),
             address_connections: limits.address_connections.or(exposed.then_some(CONNECTIONS)),
+            readiness: Readiness::default(),
             shares_operators: limits.address_connections.is_some() || exposed || operators_exposed,
             proxies,
         })

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{Process, Server, sender};
+use crate::harness::{Process, Server, eventually, sender};
 
 #[tokio::test]
 async fn a_server_is_not_ready_when_its_catalog_cannot_be_written() {
@@ -35,6 +35,32 @@ async fn whoever_asks_whether_the_server_is_ready_does_not_have_it_write_each_ti
     let (written, took) = (pages() - before, started.elapsed());
     assert!(u128::from(written) <= took.as_millis() / 500 + 1, "{written} pages were written in {took:?}");
     server.stop().await;
+}
+
+/// A file as an operator opens it in the `sqlite3` shell.
+#[expect(clippy::disallowed_methods, reason = "an operator, who opens files in their own way")]
+fn shell(path: &std::path::Path) -> rusqlite::Connection {
+    rusqlite::Connection::open(path).unwrap()
+}
+
+#[tokio::test]
+async fn whoever_asks_whether_the_server_is_ready_does_not_have_it_try_again_each_time_that_failed() {
+    const ASKED: usize = 200;
+    let folder = TempDir::new().unwrap();
+    let server = Process::start(folder.path(), &[]);
+    let catalog = shell(&folder.path().join("catalog.db"));
+    let refusing = "CREATE TRIGGER refusing BEFORE UPDATE ON tenant_counts BEGIN SELECT RAISE(ABORT, 'no'); END";
+    catalog.execute_batch(refusing).unwrap();
+    eventually("what was proven is old", async || server.client.get("/readyz").await.status == 503).await;
+    let started = std::time::Instant::now();
+    for _ in 0..ASKED {
+        assert_eq!(server.client.get("/readyz").await.expect(503).code(), "not_ready");
+    }
+    let took = started.elapsed();
+    let tries = server.logged("the catalog cannot be written").await.len();
+    assert!(tries as u128 <= took.as_millis() / 500 + 2, "{tries} tries in {took:?}");
+    catalog.execute_batch("DROP TRIGGER refusing").unwrap();
+    eventually("it is found writable again", async || server.client.get("/readyz").await.status == 200).await;
 }
 
 #[tokio::test]
