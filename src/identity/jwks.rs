@@ -277,7 +277,7 @@ impl Jwks {
         match answer {
             Ok(keys) => {
                 if keys.is_empty() {
-                    tracing::error!(url = %self.inner.url, "the issuer publishes no RSA signing key: nobody is let in");
+                    tracing::error!(url = self.place(), "the issuer publishes no RSA signing key: nobody is let in");
                 }
                 let withdrawn = known.replace(keys);
                 known.fetched = Some(asked);
@@ -289,9 +289,21 @@ impl Jwks {
             Err(error) => {
                 // By a clock that was set back their age begins anew, or it would stand still until then.
                 known.fetched = known.fetched.map(|at| if at > now { now.saturating_sub(BELIEVED + 1) } else { at });
-                tracing::error!(url = %self.inner.url, kept = known.keys.len(), error, "the issuer's keys cannot be fetched");
+                tracing::error!(
+                    url = self.place(),
+                    kept = known.keys.len(),
+                    error,
+                    "the issuer's keys cannot be fetched"
+                );
             }
         }
+    }
+
+    /// Where the keys are, for the log: host and path. A query may have a secret in it.
+    fn place(&self) -> String {
+        let url = &self.inner.url;
+        let host = url.host_str().unwrap_or_default();
+        url.port().map_or_else(|| format!("{host}{}", url.path()), |port| format!("{host}:{port}{}", url.path()))
     }
 
     async fn fetch(&self) -> Result<Keys, String> {
@@ -397,6 +409,18 @@ mod tests {
             }
         });
         url
+    }
+
+    #[test]
+    fn the_log_is_told_where_the_keys_are_without_a_query() {
+        for (url, told) in [
+            ("https://issuer.example/keys?api_key=secret#part", "issuer.example/keys"),
+            ("http://127.0.0.1:8081/jwks?key=secret", "127.0.0.1:8081/jwks"),
+        ] {
+            let endpoint = Endpoint::parse("CUBBY_JWKS_URL", url, "…").unwrap();
+            let jwks = Jwks::new(&endpoint, Duration::ZERO, &Clock::new(|| 0)).unwrap();
+            assert_eq!(jwks.place(), told);
+        }
     }
 
     #[tokio::test]
