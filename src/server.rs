@@ -14,7 +14,7 @@ use std::{
 
 use axum::{
     Router,
-    http::{HeaderValue, header},
+    http::{HeaderMap, HeaderValue, header},
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioTimer;
@@ -249,11 +249,15 @@ async fn connection(
                 request.extensions_mut().insert(Refused(problem));
                 app.limits().nothing()
             });
+            let large = has_large_body(request.headers());
             let proven = entered.is_operators();
             member.uses(proven);
             let mut answer = held.answer(entered, routes.call(request)).await?;
-            if door == Door::Operators && !proven {
-                // Whoever has not shown the key keeps no connection.
+            let refused = answer.status().is_client_error() || answer.status().is_server_error();
+            if (door == Door::Operators && !proven) || (large && refused) {
+                // Whoever has not shown the key keeps no connection. And one on which a large body was
+                // refused before all of it was read is closed: the client is told, or it would send its
+                // next request there.
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, std::convert::Infallible>(answer)
@@ -287,4 +291,13 @@ async fn connection(
     if let Err(error) = result {
         tracing::debug!(error = %error, "connection ended");
     }
+}
+
+/// The longest body that is read to its end after its request was refused, in bytes: one piece, which has
+/// most likely come by then.
+const DRAINED: u64 = 8 << 10;
+
+fn has_large_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|bytes| bytes > DRAINED)
 }

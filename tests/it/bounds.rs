@@ -514,3 +514,17 @@ async fn of_keys_that_ended_the_last_are_remembered() {
     assert_eq!(left, ["0", "2", "4"], "those that ended last, and the one that is good");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_on_which_a_large_body_was_refused_is_said_to_be_closed() {
+    let server = Server::with(&["--auth", "keys"]).await;
+    for (bytes, closed) in [(1_000_000, true), (100, false)] {
+        let request = server.client.request("POST", "/ada").json(&json!({"text": "x".repeat(bytes)}));
+        let Ok(reply) = server.client.try_send(request).await else {
+            assert!(closed, "a small body is read");
+            continue;
+        };
+        assert_eq!((reply.status, reply.header("connection") == "close"), (401, closed), "{bytes} bytes");
+    }
+    server.stop().await;
+}
