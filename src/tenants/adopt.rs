@@ -101,7 +101,8 @@ impl Store {
         let swapped =
             made.map_err(Unfinished::from).and_then(|()| self.swap_and_commit(&copy, &place, &card, new, from, author));
         if let Err(Unfinished { error, keep: true }) = &swapped {
-            tracing::error!(tenant = %new, kept = %copy.display(), error = %error, "an adoption cannot be taken back");
+            let what_to_do = "move the file that was replaced out of tmp/: the next start removes it";
+            tracing::error!(tenant = %new, kept = %copy.display(), error = %error, what_to_do, "an adoption cannot be taken back");
             return Err(error.clone());
         }
         // What was replaced, or a copy that came to nothing.

@@ -73,7 +73,8 @@ impl Store {
     /// Mends what an interrupted operation left, then puts the files where `before` wants them. Says
     /// where they are then, and whether an empty one was made.
     fn prepare(&self, id: &TenantId, row: Option<&Row>, places: &Places, before: Before) -> Result<(Location, bool)> {
-        if row.is_some_and(|row| row.purged.is_some()) && files::remains(places)? {
+        let was_purged = |row: &Row| row.state == State::Deleted && row.purged.is_some();
+        if row.is_some_and(was_purged) && files::remains(places)? {
             tracing::warn!(tenant = %id, "purged, and a file was left: it is erased now");
             erase(places)?;
         }
