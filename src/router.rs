@@ -12,7 +12,7 @@ use crate::{
     http::{
         cors::{Origins, cors},
         health,
-        host::{self, Hosts},
+        host::Hosts,
         middleware::{envelope, preflight},
         openapi,
         problem::Problem,
@@ -71,12 +71,9 @@ fn finish(app: &App, routes: OpenApiRouter<App>, listen: SocketAddr) -> Router {
         .merge(openapi::routes(&openapi::complete(document, app)))
         .fallback(|| async { Problem::no_route() })
         .method_not_allowed_fallback(|| async { Problem::wrong_method() });
-    let routes = match Hosts::new(app.config(), listen) {
-        Some(hosts) => routes.layer(middleware::from_fn_with_state(hosts, host::check)),
-        None => routes,
-    };
+    let hosts = Hosts::new(app.config(), listen);
     routes
         // Outermost: everything inside has an id, a time limit and one shape of errors.
-        .layer(middleware::from_fn_with_state(app.clone(), envelope))
+        .layer(middleware::from_fn_with_state((app.clone(), hosts), envelope))
         .with_state(app.clone())
 }

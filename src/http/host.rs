@@ -10,10 +10,8 @@ use std::{
 };
 
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{StatusCode, header},
-    middleware::Next,
-    response::{IntoResponse, Response},
 };
 
 use super::problem::Problem;
@@ -38,7 +36,11 @@ impl Hosts {
         (open_here || !names.is_empty()).then(|| Self(Arc::new(Allowed { listen: listen.ip(), names })))
     }
 
-    fn admit(&self, request: &Request) -> Result<(), Problem> {
+    /// Refuses what is not for this server.
+    ///
+    /// # Errors
+    /// 421 `host_not_allowed`, and 400 where no host is named or several are.
+    pub fn check(&self, request: &Request) -> Result<(), Problem> {
         let mut given = request.headers().get_all(header::HOST).iter();
         let (Some(host), None) = (given.next(), given.next()) else {
             return Err(Problem::new(
@@ -81,12 +83,4 @@ fn name_of(host: &str) -> Option<&str> {
     };
     let port = rest.strip_prefix(':').unwrap_or(rest);
     (!name.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)
-}
-
-/// Refuses what is not for this server.
-pub async fn check(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
-    match hosts.admit(&request) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
-    }
 }

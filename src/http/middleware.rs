@@ -20,6 +20,7 @@ use hyper::body::Body as _;
 
 use super::{
     connection,
+    host::Hosts,
     limits::{Refused, SMALL, is_shed},
     problem::Problem,
 };
@@ -31,10 +32,16 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A request that takes longer is logged as slow.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// Wraps every route.
-pub async fn envelope(State(app): State<App>, mut request: Request, next: Next) -> Response {
+/// Wraps every route. The names that the listener answers to are checked here rather than in a layer of
+/// their own, which would be two allocations a request.
+pub async fn envelope(State((app, hosts)): State<(App, Option<Hosts>)>, mut request: Request, next: Next) -> Response {
     let id = request_id(&request);
     let refused = request.extensions_mut().remove::<Refused>();
+    let refused = match (refused, &hosts) {
+        (Some(Refused(problem)), _) => Some(problem),
+        (None, Some(hosts)) => hosts.check(&request).err(),
+        (None, None) => None,
+    };
     // The answer to a change: there was room for what came, or for what is removed, and it is about as long.
     let is_told_anyway = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
     let text: Arc<str> = id.to_str().unwrap_or("").into();
@@ -43,7 +50,7 @@ pub async fn envelope(State(app): State<App>, mut request: Request, next: Next) 
         let handled = async {
             match refused {
                 None => next.run(request).await,
-                Some(Refused(problem)) => problem.into_response(),
+                Some(problem) => problem.into_response(),
             }
         };
         let handled = AssertUnwindSafe(handled).catch_unwind();

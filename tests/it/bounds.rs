@@ -156,12 +156,13 @@ async fn what_a_deliverys_header_tells_is_told_before_its_body_has_come() {
 async fn operators_have_turns_of_their_own_which_only_the_key_gives() {
     let server = Server::with(&["--max-in-flight", "1", "--admin-api-key", ADMIN, "--body-timeout", "1h"]).await;
     let slow = "POST /ada HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 12\r\n\r\n{";
-    let _slow = sent(server.address, slow.as_bytes());
+    let slow = sent(server.address, slow.as_bytes());
     eventually("the slow one has the turn", async || server.client.get("/eve").await.status == 503).await;
     server.client.bearing(ADMIN).get("/api/admin/tenants").await.expect(200);
     server.client.get("/api/admin/tenants").await.expect(503);
     server.client.bearing("not the key").get("/api/admin/tenants").await.expect(503);
     server.client.bearing(ADMIN).get("/eve").await.expect(503);
+    drop(slow);
     server.stop().await;
 }
 
@@ -335,10 +336,11 @@ async fn unfinished_uploads_are_bounded_by_user_and_in_all() {
 #[tokio::test]
 async fn one_user_does_not_take_all_turns() {
     let server = Server::with(&["--tenant-in-flight", "2", "--body-timeout", "1h", "--request-timeout", "1h"]).await;
-    let _held: Vec<_> = (0..2).map(|_| unfinished_upload(&server, "ada")).collect();
+    let held: Vec<_> = (0..2).map(|_| unfinished_upload(&server, "ada")).collect();
     eventually("there is no third turn", async || server.client.get("/ada").await.status == 429).await;
     assert_eq!(server.client.get("/ada").await.expect(429).code(), "too_much_at_once");
     server.client.get("/eve").await.expect(200);
+    drop(held);
     server.stop().await;
 }
 
@@ -353,12 +355,13 @@ async fn one_address_does_not_take_all_turns() {
         );
         sent(server.address, header.as_bytes())
     };
-    let _held: Vec<_> = (0..2).map(upload).collect();
+    let held: Vec<_> = (0..2).map(upload).collect();
     let ask = async |from: &str| {
         server.client.send(server.client.request("GET", "/ada").header("x-forwarded-for", from)).await.status
     };
     eventually("there is no third turn", async || ask("203.0.113.1").await == 429).await;
     assert_eq!(ask("203.0.113.2").await, 200);
+    drop(held);
     server.stop().await;
 }
 
