@@ -60,7 +60,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn StdError>> {
     let slow = Router::new()
         .route("/{user_id}/slow", get(apart))
         .route("/{user_id}/slow-inline", get(inline))
-        .layer(from_fn_with_state(app.clone(), envelope))
+        .layer(from_fn_with_state((app.clone(), None), envelope))
         .with_state(app.clone());
     let routes = router(&app)?.merge(slow);
     server::serve_routes(app, routes, listener, async move {
