@@ -27,8 +27,10 @@ use cubby::{
         open::Options,
     },
     tenants::{
-        database::{self, Recipe},
-        descriptors::Budget,
+        open::{
+            database::{self, OpenParams},
+            descriptors::Budget,
+        },
         store::shipped_schema,
     },
 };
@@ -123,7 +125,7 @@ fn id_parse() -> TenantId {
 
 #[divan::bench]
 fn id_to_path(bencher: Bencher) {
-    let layout = cubby::tenants::path::Layout::at("/var/lib/cubby".into());
+    let layout = cubby::tenants::disk::path::Layout::at("/var/lib/cubby".into());
     let id = id(1);
     bencher.bench(|| layout.tenant(black_box(&id)));
 }
@@ -175,7 +177,7 @@ mod lease {
 /// A tenant that is not open.
 mod cold {
     use super::{
-        Bencher, Budget, Cell, House, Limits, NoteId, Options, Recipe, Result, Spawn, at_once, database, queries,
+        Bencher, Budget, Cell, House, Limits, NoteId, OpenParams, Options, Result, Spawn, at_once, database, queries,
         shipped_schema,
     };
 
@@ -215,7 +217,7 @@ mod cold {
         let (options, path) =
             (Options { cache_kib: 1024, ..Options::default() }, house.store.layout().tenant(&house.ids[0]));
         let budget = Budget::new(2);
-        let recipe = Recipe {
+        let params = OpenParams {
             id: &house.ids[0],
             path: &path,
             schema: &schema,
@@ -226,8 +228,8 @@ mod cold {
         };
         bencher.bench_local(|| {
             let no_thread: Spawn = Box::new(|_| unreachable!("the connection is free"));
-            let opened = database::open_file(&recipe).unwrap();
-            let database = opened.into_database(&recipe, no_thread, budget.take(2).unwrap(), None);
+            let opened = database::open_file(&params).unwrap();
+            let database = opened.into_database(&params, no_thread, budget.take(2).unwrap(), None);
             let note = note.clone();
             let body = at_once(database.combiner().read(|| (), move |conn| read(conn, &note)));
             database.close().unwrap();

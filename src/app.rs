@@ -28,8 +28,8 @@ use crate::{
         keys::{Key, KeyHash},
         provider::Provider,
     },
+    reconcile::{health::Health, on_demand::OnDemand, run::Syncer},
     sqlite::{combine::Limits, migrate::Schema, open::PAGE_SIZE},
-    sync::{health::Health, on_demand::OnDemand, run::Syncer},
     telemetry::metrics,
     tenants::store::{Counter, Store, StoreOptions},
 };

@@ -12,7 +12,7 @@
 //! server router          accept loop, every route on one screen
 //! notes webhooks admin   features; never each other
 //! app http               long-lived parts; the HTTP toolkit, which knows no feature
-//! sync                   comparing the catalog with the provider, and mending it
+//! reconcile              comparing the catalog with the provider, and mending it
 //! tenants                the LRU of open databases, leases, lifecycle: the core
 //! identity               who is calling, by what they show
 //! catalog                who exists, in what state
@@ -38,10 +38,10 @@ pub mod error;
 pub mod http;
 pub mod identity;
 pub mod notes;
+pub mod reconcile;
 pub mod router;
 pub mod server;
 pub mod sqlite;
-pub mod sync;
 pub mod telemetry;
 pub mod tenants;
 pub mod webhooks;

@@ -120,7 +120,7 @@ async fn accept(
     mut draining: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
-    let from = Origins::default();
+    let from = AddressCounts::default();
     let crowd = Crowd::new(door, slots.available_permits());
     let share = (slots.available_permits() / 4).max(1);
     loop {
@@ -183,7 +183,7 @@ async fn room(slots: &Arc<Semaphore>, crowd: &Crowd) -> Option<OwnedSemaphorePer
 
 /// How many connections each address has. As large as there are connections.
 #[derive(Default)]
-struct Origins(Arc<Mutex<HashMap<u128, u32>>>);
+struct AddressCounts(Arc<Mutex<HashMap<u128, u32>>>);
 
 struct TooMany;
 
@@ -193,7 +193,7 @@ struct Counted {
     key: u128,
 }
 
-impl Origins {
+impl AddressCounts {
     fn count(&self, app: &App, address: IpAddr) -> Result<Option<Counted>, TooMany> {
         let Some(most) = app.limits().connections_of(address) else { return Ok(None) };
         let key = block(address);
@@ -233,12 +233,12 @@ async fn connection(
     let stalled = u32::try_from(limits.answer_timeout.as_millis()).unwrap_or(u32::MAX);
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, stalled);
     let member = &membership.0;
-    let held = &member.connection;
-    let socket = Socket::new(stream, held.clone(), limits.answer_timeout, limits.answer_rate.0);
+    let in_flight = &member.connection;
+    let socket = Socket::new(stream, in_flight.clone(), limits.answer_timeout, limits.answer_rate.0);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         let (app, mut routes, member) = (&app, routes.clone(), &**member);
         async move {
-            held.room().await;
+            in_flight.room().await;
             let path = request.uri().path();
             let entered = app.limits().enter(door, peer.ip(), path, request.headers());
             // Only where somebody asks for it: it is an allocation.
@@ -252,7 +252,7 @@ async fn connection(
             let large = has_large_body(request.headers());
             let proven = entered.is_operators();
             member.uses(proven);
-            let mut answer = held.answer(entered, routes.call(request)).await?;
+            let mut answer = in_flight.answer(entered, routes.call(request)).await?;
             let refused = answer.status().is_client_error() || answer.status().is_server_error();
             if (door == Door::Operators && !proven) || (large && refused) {
                 // Whoever has not shown the key keeps no connection. And one on which a large body was

@@ -10,7 +10,7 @@ use cubby::{
     Store,
     catalog::{
         APPLICATION_ID,
-        model::{Delivery, Outcome, Profile},
+        model::{Delivery, DeliveryOutcome, Profile},
         queries::{self, deliveries},
     },
     sqlite::{
@@ -67,7 +67,7 @@ fn raw(store: &Store, count: u32) -> f64 {
             kind: parsed.kind,
             tenant: Some(user.id),
             received: 1,
-            outcome: Outcome::Updated,
+            outcome: DeliveryOutcome::Updated,
             duration_us: 0,
             error: None,
             answer: None,

@@ -7,7 +7,7 @@ use cubby::{
         provider::{Page, Provider},
         user::{User, WireUser},
     },
-    sync::{
+    reconcile::{
         report::Report,
         run::{Options, Syncer},
     },

@@ -12,7 +12,7 @@ use cubby::{
     catalog::{model::Profile, queries},
     rusqlite::{Connection, MAIN_DB},
     sqlite::open::Options,
-    tenants::template::Template,
+    tenants::disk::template::Template,
 };
 
 /// Rows in one catalog commit.

@@ -11,7 +11,7 @@ use crate::{
     catalog::model::Row,
     error::{Error, Result},
     http::{body, problem::Problem, segment::Segment},
-    tenants::{id::TenantId, retention::Author},
+    tenants::{id::TenantId, lifecycle::purge::Author},
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {

@@ -17,8 +17,8 @@ use crate::{
     catalog::queries::runs,
     error::{Error, ErrorKind},
     http::{admin_key, problem::Problem, query::parameters, segment::Segment},
-    sync::{
-        report::{Outcome, Report},
+    reconcile::{
+        report::{Report, RunOutcome},
         run::Options,
         runs::Fate,
     },
@@ -90,8 +90,8 @@ async fn look_at(State(app): State<App>, headers: HeaderMap, Segment(run): Segme
 /// A run that stopped is answered like a problem too, with what it did all the same.
 fn answer(report: &Report) -> Response {
     match report.outcome {
-        Outcome::Done | Outcome::Held => Json(report).into_response(),
-        Outcome::Failed => {
+        RunOutcome::Done | RunOutcome::Held => Json(report).into_response(),
+        RunOutcome::Failed => {
             let mut body = json!(report);
             body["code"] = json!("sync_failed");
             body["detail"] = json!(report.error);

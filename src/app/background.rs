@@ -12,7 +12,7 @@ use super::Inner;
 use crate::{
     catalog::queries::{self, deliveries},
     clock::{Millis, millis},
-    sync::run::Options,
+    reconcile::run::Options,
     telemetry::metrics,
 };
 

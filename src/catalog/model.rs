@@ -176,7 +176,7 @@ pub struct Counts {
 
 /// What was noticed of a tenant when its file was closed; written in batches.
 #[derive(Debug, Clone)]
-pub struct Sighting {
+pub struct UsageSample {
     /// Whose.
     pub id: TenantId,
     /// When.
@@ -190,7 +190,7 @@ pub struct Sighting {
 /// What became of a webhook message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub enum DeliveryOutcome {
     /// It made a tenant.
     Created,
     /// The tenant was there already.
@@ -207,7 +207,7 @@ pub enum Outcome {
     Failed,
 }
 
-impl Outcome {
+impl DeliveryOutcome {
     /// Every outcome.
     pub const ALL: [Self; 7] =
         [Self::Created, Self::Exists, Self::Updated, Self::Deleted, Self::Ignored, Self::Rejected, Self::Failed];
@@ -226,13 +226,13 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for DeliveryOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
 }
 
-impl std::str::FromStr for Outcome {
+impl std::str::FromStr for DeliveryOutcome {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -255,7 +255,7 @@ pub struct Delivery {
     /// When it came.
     pub received: Millis,
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: DeliveryOutcome,
     /// How long that took, in microseconds.
     pub duration_us: i64,
     /// Why it failed or was rejected.
@@ -280,7 +280,7 @@ pub struct Recorded {
     /// When it last came.
     pub updated: Millis,
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: DeliveryOutcome,
     /// How often it was tried.
     pub attempts: u32,
     /// How long the last attempt took, in microseconds.

@@ -2,14 +2,14 @@
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, named_params, params, types::Type};
 
-use super::model::{AuditRow, Counts, Millis, Profile, Row, Sighting, State};
+use super::model::{AuditRow, Counts, Millis, Profile, Row, State, UsageSample};
 use crate::tenants::id::TenantId;
 
 pub mod deliveries;
-pub mod departed;
 pub mod migrations;
 pub mod runs;
 pub mod salvage;
+pub mod tombstones;
 
 type Sql<T> = rusqlite::Result<T>;
 
@@ -157,7 +157,7 @@ pub fn set_profile(tx: &Transaction, id: &TenantId, profile: &Profile) -> Sql<bo
 }
 
 /// Makes a tenant active that is not deleted, forgetting why it was not and how often. A deleted one comes back by
-/// [`departed::reinstate`] alone.
+/// [`tombstones::reinstate`] alone.
 pub fn activate(tx: &Transaction, id: &TenantId) -> Sql<bool> {
     let changed = tx
         .prepare_cached(
@@ -227,7 +227,7 @@ pub(super) fn newest_moment(conn: &Connection) -> Sql<Millis> {
 
 /// Marks a tenant deleted; its file may be removed after `purge_after`, counted from the newest moment that
 /// the catalog knows of if `now` is before it. What it was is kept for
-/// [`departed::reinstate`].
+/// [`tombstones::reinstate`].
 pub fn mark_deleted(tx: &Transaction, id: &TenantId, now: Millis, purge_after: Millis) -> Sql<bool> {
     let behind = newest_moment(tx)?.saturating_sub(now).max(0);
     let purge_after = if purge_after > now { purge_after.saturating_add(behind) } else { purge_after };
@@ -269,12 +269,12 @@ pub fn record_fault(tx: &Transaction, id: &TenantId, at: Millis, what: &str) -> 
 }
 
 /// Writes a batch of what was noticed when files were closed. Nothing is written to a tombstone.
-pub fn record_sightings(tx: &Transaction, sightings: &[Sighting]) -> Sql<()> {
+pub fn record_usage_samples(tx: &Transaction, usage_samples: &[UsageSample]) -> Sql<()> {
     let mut statement = tx.prepare_cached(
         "UPDATE tenants SET last_seen = ?2, bytes = ?3, schema_version = ?4, schema_digest = (SELECT digest FROM \
              current_schema) WHERE id = ?1 AND purged IS NULL",
     )?;
-    for seen in sightings {
+    for seen in usage_samples {
         let bytes = i64::try_from(seen.bytes).unwrap_or(i64::MAX);
         statement.execute(params![seen.id.as_str(), seen.at, bytes, seen.schema_version])?;
     }

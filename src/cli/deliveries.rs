@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     catalog::{
-        model::Outcome,
+        model::DeliveryOutcome,
         queries::deliveries::{self as queries, Filter},
     },
     clock::rfc3339,
@@ -51,7 +51,7 @@ enum Command {
     List {
         /// Only those of this outcome: created, exists, updated, deleted, ignored, rejected, failed
         #[arg(long)]
-        outcome: Option<Outcome>,
+        outcome: Option<DeliveryOutcome>,
         /// Only those about this user
         #[arg(long, value_name = "ID")]
         user: Option<TenantId>,
@@ -90,7 +90,7 @@ pub async fn run(data: &DataConfig, deliveries: Deliveries) -> Result<ExitCode> 
 
 async fn list(
     place: &Place,
-    outcome: Option<Outcome>,
+    outcome: Option<DeliveryOutcome>,
     user: Option<TenantId>,
     limit: u32,
     json: bool,

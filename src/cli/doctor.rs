@@ -11,10 +11,10 @@ use crate::{
     app, catalog,
     config::{DataConfig, provider::ProviderConfig},
     error::{Error, ErrorKind, Result},
-    sync::{
+    reconcile::{
         doctor::{self, Findings},
         rebuild::{self, Progress, Rebuilt},
-        report::{Outcome, Report, Tally},
+        report::{Report, RunOutcome, Tally},
         run::Options,
     },
 };
@@ -107,7 +107,7 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
             print(&findings, unfinished, provider.as_ref());
         }
     }
-    let agreed = provider.is_none_or(|report| report.outcome == Outcome::Done && report.differences() == 0);
+    let agreed = provider.is_none_or(|report| report.outcome == RunOutcome::Done && report.differences() == 0);
     Ok(ExitCode::from(u8::from(findings.problems() > 0 || !agreed)))
 }
 

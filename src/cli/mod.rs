@@ -9,7 +9,7 @@ use crate::{
     config::{DataConfig, LogConfig, ServeConfig},
     error::{Error, ErrorKind, Result},
     telemetry,
-    tenants::{path::Layout, store::Store},
+    tenants::{disk::path::Layout, store::Store},
 };
 
 mod deliveries;

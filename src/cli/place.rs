@@ -16,7 +16,7 @@ use crate::{
     },
     config::{DataConfig, door::RemoteConfig},
     error::{Error, ErrorKind, Result},
-    tenants::{id::TenantId, retention::Author, store::Store},
+    tenants::{id::TenantId, lifecycle::purge::Author, store::Store},
 };
 
 /// One of the two.

@@ -20,8 +20,8 @@ use crate::{
     config::{DataConfig, door::RemoteConfig, provider::ProviderConfig},
     error::{Error, ErrorKind, Result},
     identity::{clerk::Clerk, provider::Provider},
-    sync::{
-        report::{Outcome, Phase, Report, Tally},
+    reconcile::{
+        report::{Phase, Report, RunOutcome, Tally},
         run::{Options, Syncer},
         runs::{Fate, Progress},
     },
@@ -74,7 +74,7 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
         true => print_json(&report)?,
         false => print(&report),
     }
-    Ok(ExitCode::from(u8::from(report.outcome != Outcome::Done || report.errors.count > 0)))
+    Ok(ExitCode::from(u8::from(report.outcome != RunOutcome::Done || report.errors.count > 0)))
 }
 
 /// What the server answers to a run that it is not to wait for.

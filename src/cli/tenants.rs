@@ -15,7 +15,7 @@ use crate::{
     clock::rfc3339,
     config::{DataConfig, door::RemoteConfig},
     error::{Error, Result},
-    tenants::{id::TenantId, path::Layout},
+    tenants::{disk::path::Layout, id::TenantId},
 };
 
 pub const EXAMPLES: &str = "Examples:

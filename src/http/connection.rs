@@ -22,7 +22,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use super::{limits::Held, problem::Problem};
+use super::{limits::InFlight, problem::Problem};
 
 /// Answers of one connection that may wait to be written before its next request is looked at: one who
 /// sends requests and reads nothing must not have them all answered into memory.
@@ -44,15 +44,15 @@ pub struct Connection {
 #[derive(Default)]
 struct State {
     /// What the request holds that is being answered: HTTP/1.1 answers one after the other.
-    current: Option<Held>,
+    current: Option<InFlight>,
     /// What those hold whose bodies hyper has and the socket has not.
-    unwritten: Vec<Held>,
+    unwritten: Vec<InFlight>,
     waiting: Option<Waker>,
     closed: bool,
 }
 
 /// Looks at what the request holds that this task is answering. None outside of a request.
-pub fn held<T>(look: impl FnOnce(&mut Held) -> T) -> Option<T> {
+pub fn in_flight<T>(look: impl FnOnce(&mut InFlight) -> T) -> Option<T> {
     CONNECTION.try_with(|connection| connection.state.lock().current.as_mut().map(look)).ok().flatten()
 }
 
@@ -61,7 +61,7 @@ pub fn held<T>(look: impl FnOnce(&mut Held) -> T) -> Option<T> {
 /// # Errors
 /// If there is no room for it.
 pub fn hold_answer(bytes: u64, is_told_anyway: bool) -> Result<(), Problem> {
-    held(|held| held.answer(bytes, is_told_anyway)).unwrap_or(Ok(()))
+    in_flight(|in_flight| in_flight.answer(bytes, is_told_anyway)).unwrap_or(Ok(()))
 }
 
 /// Counts so many bytes of a body as far as it has come, or of an answer that is yet to be made.
@@ -69,7 +69,7 @@ pub fn hold_answer(bytes: u64, is_told_anyway: bool) -> Result<(), Problem> {
 /// # Errors
 /// As [`hold_answer`].
 pub fn hold(bytes: u64) -> Result<(), Problem> {
-    held(|held| held.body(bytes)).unwrap_or(Ok(()))
+    in_flight(|in_flight| in_flight.body(bytes)).unwrap_or(Ok(()))
 }
 
 impl Connection {
@@ -98,17 +98,17 @@ impl Connection {
     /// the turn of one who has proven nothing.
     pub async fn answer<E>(
         self: &Arc<Self>,
-        held: Held,
+        in_flight: InFlight,
         answer: impl Future<Output = Result<Response, E>>,
     ) -> Result<Response<Answer>, E> {
         self.under_way.fetch_add(1, Ordering::AcqRel);
-        self.state.lock().current = Some(held);
+        self.state.lock().current = Some(in_flight);
         let answered = CONNECTION.scope(self.clone(), answer).await;
-        let mut held = self.state.lock().current.take();
-        if let Some(held) = &mut held {
-            held.is_answered();
+        let mut in_flight = self.state.lock().current.take();
+        if let Some(in_flight) = &mut in_flight {
+            in_flight.is_answered();
         }
-        Ok(answered?.map(|body| Answer { body, held, of: self.clone() }))
+        Ok(answered?.map(|body| Answer { body, in_flight, of: self.clone() }))
     }
 
     /// All that hyper was handed is with the kernel.
@@ -137,7 +137,7 @@ impl Connection {
 /// The body of an answer, and what its request holds.
 pub struct Answer {
     body: Body,
-    held: Option<Held>,
+    in_flight: Option<InFlight>,
     of: Arc<Connection>,
 }
 
@@ -162,9 +162,9 @@ impl Drop for Answer {
     /// hyper has all of it: what is left is to write it.
     fn drop(&mut self) {
         let mut state = self.of.state.lock();
-        match self.held.take() {
-            Some(held) if !state.closed => {
-                state.unwritten.push(held);
+        match self.in_flight.take() {
+            Some(in_flight) if !state.closed => {
+                state.unwritten.push(in_flight);
                 self.of.unwritten.fetch_add(1, Ordering::Relaxed);
             }
             _ => {}

@@ -17,9 +17,9 @@ use moka::sync::Cache;
 use super::{
     admin_key, connection,
     creations::Creations,
+    delivery_slots::{DeliverySlot, DeliverySlots},
     health::Readiness,
     peer,
-    places::{Place, Places},
     problem::Problem,
     shares::{Key, Keys, Shares, Total},
 };
@@ -62,19 +62,19 @@ pub struct Bounds {
     admin_key: Option<Secret>,
     keys: Keys,
     totals: Arc<Totals>,
-    deliveries: Places,
+    deliveries: DeliverySlots,
     address_connections: Option<u32>,
     /// For `/readyz`, which is asked at no rate.
     pub(super) readiness: Readiness,
     proxies: Vec<Network>,
 }
 
-/// What is held now, and how much may be.
+/// What is in_flight now, and how much may be.
 struct Totals {
-    turns: Total,
+    requests: Total,
     operators: Total,
-    turns_of_user: Shares,
-    turns_of_address: Option<Shares>,
+    requests_of_user: Shares,
+    requests_of_address: Option<Shares>,
     bytes: Total,
     bytes_of_user: Shares,
     bytes_of_address: Option<Shares>,
@@ -130,7 +130,7 @@ fn quota(rate: Rate) -> Option<Quota> {
 
 /// Whose bound on requests at once a request comes under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
+enum Class {
     /// That of all who have not shown the operator's key.
     Ordinary,
     /// That of operators.
@@ -141,32 +141,32 @@ enum Turn {
 }
 
 /// What a request holds, until dropped.
-pub struct Held {
+pub struct InFlight {
     totals: Arc<Totals>,
-    turn: Turn,
+    class: Class,
     address: Option<Key>,
     user: Option<Key>,
     bytes: u64,
 }
 
-impl Held {
+impl InFlight {
     /// Whether the request came with the operator's key.
     pub fn is_operators(&self) -> bool {
-        self.turn == Turn::Operator
+        self.class == Class::Operator
     }
 
     /// Counts the request as this user's from now on.
     fn of_user(&mut self, user: Key) -> Result<(), Problem> {
-        if self.user.is_some() || self.turn != Turn::Ordinary {
+        if self.user.is_some() || self.class != Class::Ordinary {
             return Ok(());
         }
-        if !self.totals.turns_of_user.take(user, 1) {
+        if !self.totals.requests_of_user.take(user, 1) {
             return Err(too_much("user", "requests being answered"));
         }
         // What has come already counted as nobody's.
         if self.bytes > 0 {
             if !self.totals.bytes_of_user.take(user, self.bytes) {
-                self.totals.turns_of_user.give(user, 1);
+                self.totals.requests_of_user.give(user, 1);
                 return Err(too_much("user", "bytes being received and sent"));
             }
             self.totals.bytes_of_user.give(self.totals.nobody, self.bytes);
@@ -177,7 +177,7 @@ impl Held {
 
     /// Counts a body of so many bytes as far as it has come.
     pub fn body(&mut self, bytes: u64) -> Result<(), Problem> {
-        if self.turn != Turn::Ordinary || bytes <= SMALL.max(self.bytes) {
+        if self.class != Class::Ordinary || bytes <= SMALL.max(self.bytes) {
             return Ok(());
         }
         // In steps, so that it is not each piece that is counted.
@@ -217,25 +217,25 @@ impl Held {
         }
     }
 
-    /// Gives the turn back of a request whose user is not known, once its answer is made: whoever shows
+    /// Gives the class back of a request whose user is not known, once its answer is made: whoever shows
     /// nothing could hold it by reading nothing. What of its answer waits to be written is bounded by the
     /// connection, and by its bytes if it is large.
     pub fn is_answered(&mut self) {
-        if self.turn == Turn::Ordinary && self.user.is_none() {
-            self.give_turn();
+        if self.class == Class::Ordinary && self.user.is_none() {
+            self.release_request();
         }
     }
 
-    fn give_turn(&mut self) {
-        match std::mem::replace(&mut self.turn, Turn::None) {
-            Turn::None => {}
-            Turn::Operator => self.totals.operators.give(1),
-            Turn::Ordinary => {
-                self.totals.turns.give(1);
+    fn release_request(&mut self) {
+        match std::mem::replace(&mut self.class, Class::None) {
+            Class::None => {}
+            Class::Operator => self.totals.operators.give(1),
+            Class::Ordinary => {
+                self.totals.requests.give(1);
                 if let Some(user) = self.user {
-                    self.totals.turns_of_user.give(user, 1);
+                    self.totals.requests_of_user.give(user, 1);
                 }
-                if let (Some(addresses), Some(address)) = (&self.totals.turns_of_address, self.address) {
+                if let (Some(addresses), Some(address)) = (&self.totals.requests_of_address, self.address) {
                     addresses.give(address, 1);
                 }
             }
@@ -255,10 +255,10 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.give_bytes(self.bytes);
-        self.give_turn();
+        self.release_request();
     }
 }
 
@@ -313,7 +313,7 @@ impl Bounds {
         };
         let or = |set: Option<Rate>, default: Rate| of(set, limited, default);
         let keys = Keys::default();
-        let turns_of_address = limits.address_in_flight.or(limited.then_some(ADDRESS_IN_FLIGHT));
+        let requests_of_address = limits.address_in_flight.or(limited.then_some(ADDRESS_IN_FLIGHT));
         let bytes_of_address = limits.address_bytes_in_flight.or(limited.then_some(ADDRESS_BYTES));
         Ok(Self {
             tenants: Buckets::new("user", or(limits.tenant_rate, PER_TENANT)),
@@ -323,17 +323,17 @@ impl Bounds {
             key_failures: Buckets::new("address", of(limits.key_failures, limited || operators_exposed, KEY_FAILURES)),
             admin_key: config.admin_api_key.clone(),
             totals: Arc::new(Totals {
-                turns: Total::of(limits.max_in_flight.into()),
+                requests: Total::of(limits.max_in_flight.into()),
                 operators: Total::of(OPERATORS),
-                turns_of_user: Shares::of(limits.tenant_in_flight.into()),
-                turns_of_address: turns_of_address.map(|most| Shares::of(most.into())),
+                requests_of_user: Shares::of(limits.tenant_in_flight.into()),
+                requests_of_address: requests_of_address.map(|most| Shares::of(most.into())),
                 bytes: Total::of(limits.bytes_in_flight.0),
                 bytes_of_user: Shares::of(limits.tenant_bytes_in_flight.0),
                 bytes_of_address: bytes_of_address.map(|most| Shares::of(most.0)),
                 nobody: keys.of(""),
             }),
             keys,
-            deliveries: Places::of(limits.deliveries_in_flight),
+            deliveries: DeliverySlots::of(limits.deliveries_in_flight),
             address_connections: limits.address_connections.or(exposed.then_some(CONNECTIONS)),
             readiness: Readiness::default(),
             shares_operators: limits.address_connections.is_some() || exposed || operators_exposed,
@@ -350,7 +350,7 @@ impl Bounds {
 
     fn count_addresses(&self, door: Door) -> bool {
         self.addresses(door).is_some()
-            || self.totals.turns_of_address.is_some()
+            || self.totals.requests_of_address.is_some()
             || self.totals.bytes_of_address.is_some()
     }
 
@@ -379,10 +379,10 @@ impl Bounds {
     ///
     /// # Errors
     /// 503 `overloaded`, 429 `rate_limited` or `too_much_at_once`.
-    pub fn enter(&self, door: Door, peer: IpAddr, path: &str, headers: &HeaderMap) -> Result<Held, Problem> {
-        let mut held = self.nothing();
+    pub fn enter(&self, door: Door, peer: IpAddr, path: &str, headers: &HeaderMap) -> Result<InFlight, Problem> {
+        let mut in_flight = self.nothing();
         if matches!(path, "/healthz" | "/readyz") {
-            return Ok(held);
+            return Ok(in_flight);
         }
         let address = || block(peer::nearest(self, headers, peer));
         if door == Door::Operators || is_operators(path) {
@@ -391,8 +391,8 @@ impl Bounds {
                     return Err(overloaded("more requests of operators are being answered than this server may take"));
                 }
                 Some(true) => {
-                    held.turn = Turn::Operator;
-                    return Ok(held);
+                    in_flight.class = Class::Operator;
+                    return Ok(in_flight);
                 }
                 // The right key is let in however many wrong ones came: none is found by trying, and
                 // whoever shares an address with an attacker is not to be locked out. What is bounded is
@@ -406,33 +406,33 @@ impl Bounds {
             addresses.check(address)?;
         }
         if is_delivery(path) {
-            return Ok(held);
+            return Ok(in_flight);
         }
-        if !self.totals.turns.take(1) {
+        if !self.totals.requests.take(1) {
             return Err(overloaded("more requests are being answered than this server may take"));
         }
-        held.turn = Turn::Ordinary;
+        in_flight.class = Class::Ordinary;
         if let Some(address) = address.map(|address| self.keys.of(&address)) {
-            if let Some(shares) = &self.totals.turns_of_address
+            if let Some(shares) = &self.totals.requests_of_address
                 && !shares.take(address, 1)
             {
                 return Err(too_much("address", "requests being answered"));
             }
-            held.address = Some(address);
+            in_flight.address = Some(address);
         }
-        Ok(held)
+        Ok(in_flight)
     }
 
     /// What a request holds that was not let in.
-    pub fn nothing(&self) -> Held {
-        Held { totals: self.totals.clone(), turn: Turn::None, address: None, user: None, bytes: 0 }
+    pub fn nothing(&self) -> InFlight {
+        InFlight { totals: self.totals.clone(), class: Class::None, address: None, user: None, bytes: 0 }
     }
 
     /// A place for a delivery that is coming in.
     ///
     /// # Errors
     /// 503 `overloaded` if as many as there may be are being applied.
-    pub fn delivery(&self) -> Result<Place, Problem> {
+    pub fn delivery(&self) -> Result<DeliverySlot, Problem> {
         self.deliveries.take().ok_or_else(Self::no_place)
     }
 
@@ -444,7 +444,7 @@ impl Bounds {
     /// Counts a request of a user's.
     pub fn of_tenant(&self, id: &TenantId) -> Result<(), Problem> {
         self.tenants.as_ref().map_or(Ok(()), |tenants| tenants.check(id))?;
-        connection::held(|held| held.of_user(self.keys.of(id))).unwrap_or(Ok(()))
+        connection::in_flight(|in_flight| in_flight.of_user(self.keys.of(id))).unwrap_or(Ok(()))
     }
 
     /// Whether creations are counted.

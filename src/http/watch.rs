@@ -14,7 +14,7 @@ use super::{admin_key, problem::Problem};
 use crate::{
     app::App,
     catalog::queries::{self, deliveries},
-    sync::{health::Seen, run::live},
+    reconcile::{health::Seen, run::live},
     telemetry::metrics,
 };
 

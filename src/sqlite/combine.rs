@@ -38,11 +38,11 @@ use rusqlite::{Connection, Transaction};
 
 pub(super) use self::job::{breaks, guarded};
 use self::{
-    batch::Outcome,
+    batch::CommitOutcome,
     job::{Call, Job},
 };
 use super::{
-    deadline::{Cut, Deadline},
+    deadline::{Cancel, Deadline},
     open::{self, Locking},
     reading,
 };
@@ -90,8 +90,8 @@ pub type Spawn = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 /// The queue and the connection. See the module's documentation.
 pub struct Combiner {
     queue: Mutex<Queue>,
-    /// A plain mutex: it is held while SQLite runs and never across an await.
-    conn: Mutex<Held>,
+    /// A plain mutex: it is writer while SQLite runs and never across an await.
+    conn: Mutex<Writer>,
     open: Opener,
     check: Option<Check>,
     spawn: Spawn,
@@ -101,7 +101,7 @@ pub struct Combiner {
     /// the page that is damaged stays so, and other pages can be read. Failing I/O is not counted:
     /// it is the disk's fault and ends when the disk is well, so it must not quarantine a tenant.
     faults: AtomicU32,
-    cut: Cut,
+    cancel: Cancel,
 }
 
 #[derive(Default)]
@@ -110,17 +110,17 @@ struct Queue {
     running: bool,
 }
 
-struct Held {
+struct Writer {
     conn: Option<Connection>,
     locking: Locking,
     wal_pages: u32,
     /// Pages of the WAL file that have their place on the disk for certain: going over them changes
     /// nothing but their content.
     wal_placed: u32,
-    /// WAL pages at which to checkpoint next: later when one was held up.
+    /// WAL pages at which to checkpoint next: later when one was writer up.
     checkpoint_at: u32,
     /// What is in the WAL may not be on the disk, whatever the kernel says.
-    unsure: bool,
+    needs_checkpoint: bool,
 }
 
 impl Combiner {
@@ -133,13 +133,13 @@ impl Combiner {
     pub fn over(conn: Option<Connection>, deadline: Deadline, limits: Limits, spawn: Spawn, open: Opener) -> Self {
         Self {
             queue: Mutex::default(),
-            conn: Mutex::new(Held {
+            conn: Mutex::new(Writer {
                 conn,
                 locking: Locking::Exclusive,
                 wal_pages: 0,
                 wal_placed: 0,
                 checkpoint_at: limits.checkpoint_pages,
-                unsure: false,
+                needs_checkpoint: false,
             }),
             open,
             check: None,
@@ -147,14 +147,14 @@ impl Combiner {
             limits,
             deadline,
             faults: AtomicU32::new(0),
-            cut: Cut::default(),
+            cancel: Cancel::default(),
         }
     }
 
     /// The file was not closed well: its WAL is emptied before the first write.
     #[must_use]
     pub fn after_unclean_stop(mut self) -> Self {
-        self.conn.get_mut().unsure = true;
+        self.conn.get_mut().needs_checkpoint = true;
         self
     }
 
@@ -175,8 +175,8 @@ impl Combiner {
     }
 
     /// What stops readers apart when the WAL has grown too long because of them.
-    pub fn cut(&self) -> &Cut {
-        &self.cut
+    pub fn cancel(&self) -> &Cancel {
+        &self.cancel
     }
 
     /// Runs a short read: on this very thread if the connection is free at once, which saves a
@@ -201,12 +201,12 @@ impl Combiner {
 
     /// Runs `work` if the connection is free at once.
     fn try_read<T>(&self, work: impl Fn(&Connection) -> Result<T>) -> Option<Result<T>> {
-        let mut held = self.conn.try_lock()?;
-        let conn = held.conn.as_ref()?;
+        let mut writer = self.conn.try_lock()?;
+        let conn = writer.conn.as_ref()?;
         self.deadline.set(Some(self.limits.inline.min(self.limits.statement)));
         let result = reading::read(conn, work);
         if let Some(error) = result.as_ref().err().filter(|e| breaks(e)) {
-            self.broke(&mut held, error);
+            self.broke(&mut writer, error);
         }
         Some(result)
     }
@@ -268,7 +268,7 @@ impl Combiner {
     }
 
     fn combine(&self) {
-        let mut held = self.conn.lock();
+        let mut writer = self.conn.lock();
         loop {
             let jobs: Vec<Job> = {
                 let mut queue = self.queue.lock();
@@ -279,12 +279,12 @@ impl Combiner {
                 let count = queue.jobs.len().min(self.limits.batch);
                 queue.jobs.drain(..count).collect()
             };
-            self.run(&mut held, jobs);
-            self.maintain(&mut held);
+            self.run(&mut writer, jobs);
+            self.maintain(&mut writer);
         }
     }
 
-    fn run(&self, held: &mut Held, jobs: Vec<Job>) {
+    fn run(&self, writer: &mut Writer, jobs: Vec<Job>) {
         let mut writes = Vec::new();
         for job in jobs {
             let read = match job {
@@ -294,12 +294,12 @@ impl Combiner {
                 }
                 Job::Read(read) => read,
             };
-            match self.connection(held) {
+            match self.connection(writer) {
                 Err(error) => read.fail(error),
                 Ok(conn) => {
                     self.deadline.set(Some(self.limits.statement));
                     if let Some(error) = read.run(conn) {
-                        self.broke(held, &error);
+                        self.broke(writer, &error);
                     }
                 }
             }
@@ -308,12 +308,12 @@ impl Combiner {
             return;
         }
         // An opening begins to count anew what is placed, so it comes first.
-        let ready = self.check().and_then(|()| self.settle(held)).and_then(|()| self.connection(held).map(drop));
-        let placed = held.wal_placed;
-        let outcome = match ready.and_then(|()| self.connection(held)) {
+        let ready = self.check().and_then(|()| self.settle(writer)).and_then(|()| self.connection(writer).map(drop));
+        let placed = writer.wal_placed;
+        let outcome = match ready.and_then(|()| self.connection(writer)) {
             Ok(conn) => match self.write_batch(conn, placed, writes) {
                 // A rollback that failed leaves a transaction behind, in which no other can begin.
-                Outcome::Nothing if !conn.is_autocommit() => Outcome::Broken(lost()),
+                CommitOutcome::Nothing if !conn.is_autocommit() => CommitOutcome::Broken(lost()),
                 outcome => outcome,
             },
             Err(error) => {
@@ -322,99 +322,99 @@ impl Combiner {
             }
         };
         match outcome {
-            Outcome::Committed(wal_pages) => {
-                if wal_pages < held.wal_pages {
+            CommitOutcome::Committed(wal_pages) => {
+                if wal_pages < writer.wal_pages {
                     // It was begun anew.
-                    held.checkpoint_at = self.limits.checkpoint_pages;
-                    held.wal_placed = held.wal_placed.min(open::KEPT_WAL_PAGES);
+                    writer.checkpoint_at = self.limits.checkpoint_pages;
+                    writer.wal_placed = writer.wal_placed.min(open::KEPT_WAL_PAGES);
                 }
-                held.wal_pages = wal_pages;
-                held.wal_placed = held.wal_placed.max(wal_pages);
+                writer.wal_pages = wal_pages;
+                writer.wal_placed = writer.wal_placed.max(wal_pages);
             }
-            Outcome::Nothing => {}
-            Outcome::Broken(error) => self.broke(held, &error),
+            CommitOutcome::Nothing => {}
+            CommitOutcome::Broken(error) => self.broke(writer, &error),
         }
     }
 
     /// Empties the WAL if what is in it is in doubt. Reads need not wait for it: what they see was
     /// never acknowledged, or was before the fault.
-    fn settle(&self, held: &mut Held) -> Result<()> {
-        if !held.unsure {
+    fn settle(&self, writer: &mut Writer) -> Result<()> {
+        if !writer.needs_checkpoint {
             return Ok(());
         }
         self.deadline.set(None);
-        match open::checkpoint(self.connection(held)?) {
+        match open::checkpoint(self.connection(writer)?) {
             Ok(()) => {
-                (held.unsure, held.wal_pages, held.wal_placed) = (false, 0, 0);
-                held.checkpoint_at = self.limits.checkpoint_pages;
+                (writer.needs_checkpoint, writer.wal_pages, writer.wal_placed) = (false, 0, 0);
+                writer.checkpoint_at = self.limits.checkpoint_pages;
                 Ok(())
             }
             Err(error) => {
                 if error.kind() == ErrorKind::Busy {
-                    self.cut.now();
+                    self.cancel.trigger();
                 }
                 if breaks(&error) {
-                    self.broke(held, &error);
+                    self.broke(writer, &error);
                 }
                 Err(error)
             }
         }
     }
 
-    fn connection<'h>(&self, held: &'h mut Held) -> Result<&'h Connection> {
-        if held.conn.is_none() {
-            let opened = (self.open)(held.locking, &self.deadline);
+    fn connection<'h>(&self, writer: &'h mut Writer) -> Result<&'h Connection> {
+        if writer.conn.is_none() {
+            let opened = (self.open)(writer.locking, &self.deadline);
             match opened {
-                Ok(conn) => (held.conn, held.wal_placed) = (Some(conn), 0),
+                Ok(conn) => (writer.conn, writer.wal_placed) = (Some(conn), 0),
                 Err(error) => {
                     self.count(&error);
                     return Err(error);
                 }
             }
         }
-        held.conn.as_ref().ok_or_else(lost)
+        writer.conn.as_ref().ok_or_else(lost)
     }
 
     /// Work that nobody waits for: the answers are out.
-    fn maintain(&self, held: &mut Held) {
-        if held.wal_pages < held.checkpoint_at {
+    fn maintain(&self, writer: &mut Writer) {
+        if writer.wal_pages < writer.checkpoint_at {
             return;
         }
-        let Some(conn) = held.conn.as_ref() else { return };
+        let Some(conn) = writer.conn.as_ref() else { return };
         self.deadline.set(None);
-        let too_long = held.wal_pages >= self.limits.wal_pages;
+        let too_long = writer.wal_pages >= self.limits.wal_pages;
         // What is longer than that is cut off when the WAL is begun anew.
-        held.wal_placed = held.wal_placed.min(open::KEPT_WAL_PAGES);
-        let emptied = match held.locking {
+        writer.wal_placed = writer.wal_placed.min(open::KEPT_WAL_PAGES);
+        let emptied = match writer.locking {
             // Alone, nobody holds a page back. The WAL keeps its length, and the next writes go over the
             // old ones: syncing a page that is overwritten takes half the time of one appended.
             Locking::Exclusive => open::checkpoint_passively(conn),
             Locking::Shared if !too_long => open::checkpoint_passively(conn),
             Locking::Shared => {
                 // Some reader keeps it so long.
-                self.cut.now();
-                held.wal_placed = 0;
+                self.cancel.trigger();
+                writer.wal_placed = 0;
                 open::checkpoint(conn)
             }
         };
         match emptied {
-            Err(error) if breaks(&error) => self.broke(held, &error),
+            Err(error) if breaks(&error) => self.broke(writer, &error),
             // Writes are refused until it could be emptied.
-            Err(_) if too_long => held.unsure = true,
-            Ok(()) if held.locking == Locking::Exclusive || too_long => {
-                (held.wal_pages, held.checkpoint_at) = (0, self.limits.checkpoint_pages);
+            Err(_) if too_long => writer.needs_checkpoint = true,
+            Ok(()) if writer.locking == Locking::Exclusive || too_long => {
+                (writer.wal_pages, writer.checkpoint_at) = (0, self.limits.checkpoint_pages);
             }
             // A reader or the disk holds it up: again after as many pages more.
-            Ok(()) | Err(_) => held.checkpoint_at = held.wal_pages.saturating_add(self.limits.checkpoint_pages),
+            Ok(()) | Err(_) => writer.checkpoint_at = writer.wal_pages.saturating_add(self.limits.checkpoint_pages),
         }
     }
 
-    fn broke(&self, held: &mut Held, error: &Error) {
+    fn broke(&self, writer: &mut Writer, error: &Error) {
         self.count(error);
-        if let Some(conn) = held.conn.take() {
+        if let Some(conn) = writer.conn.take() {
             open::abandon(conn);
         }
-        held.unsure = true;
+        writer.needs_checkpoint = true;
     }
 
     fn count(&self, error: &Error) {
@@ -426,16 +426,16 @@ impl Combiner {
     /// Closes the connection and opens it again in another locking mode, when next used. Waits for
     /// the job that runs. May block.
     pub fn reopen_as(&self, locking: Locking) {
-        let mut held = self.conn.lock();
-        held.conn = None;
-        held.locking = locking;
+        let mut writer = self.conn.lock();
+        writer.conn = None;
+        writer.locking = locking;
     }
 
     /// Runs `work` on the connection, on this thread, after the job that runs. May block.
     pub fn with<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        let mut held = self.conn.lock();
+        let mut writer = self.conn.lock();
         self.deadline.set(None);
-        let conn = self.connection(&mut held)?;
+        let conn = self.connection(&mut writer)?;
         work(conn)
     }
 
@@ -450,8 +450,8 @@ impl Combiner {
     /// Empties the WAL and closes the connection. Nobody may use the combiner meanwhile or after;
     /// the caller's gate sees to that. May block.
     pub fn close(&self) -> Result<()> {
-        let mut held = self.conn.lock();
-        let Some(conn) = held.conn.take() else { return Ok(()) };
+        let mut writer = self.conn.lock();
+        let Some(conn) = writer.conn.take() else { return Ok(()) };
         self.deadline.set(None);
         // With the WAL kept as a file, closing checkpoints and truncates it.
         conn.close().map_err(|(_, error)| error.into())

@@ -20,16 +20,16 @@ pub struct Deadline {
     /// Microseconds after `epoch`; 0 for none.
     at: Arc<AtomicU64>,
     /// Fires as well when this counter is no longer what it was.
-    cut: Option<(Cut, u64)>,
+    cancel: Option<(Cancel, u64)>,
 }
 
 /// Stops all readers of a database that began before a moment, whatever their deadlines.
 #[derive(Debug, Clone, Default)]
-pub struct Cut(Arc<AtomicU64>);
+pub struct Cancel(Arc<AtomicU64>);
 
-impl Cut {
+impl Cancel {
     /// Stops all who have begun.
-    pub fn now(&self) {
+    pub fn trigger(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -40,17 +40,17 @@ const INSTRUCTIONS_BETWEEN_CHECKS: i32 = 4000;
 impl Deadline {
     /// No deadline yet.
     pub fn none() -> Self {
-        Self { epoch: Instant::now(), at: Arc::new(AtomicU64::new(0)), cut: None }
+        Self { epoch: Instant::now(), at: Arc::new(AtomicU64::new(0)), cancel: None }
     }
 
-    /// No deadline but the next [`Cut::now`].
-    pub fn until(cut: &Cut) -> Self {
-        Self { cut: Some((cut.clone(), cut.0.load(Ordering::Relaxed))), ..Self::none() }
+    /// No deadline but the next [`Cancel::trigger`].
+    pub fn until(cancel: &Cancel) -> Self {
+        Self { cancel: Some((cancel.clone(), cancel.0.load(Ordering::Relaxed))), ..Self::none() }
     }
 
     /// Whether it was cut, and not out of time.
-    pub fn was_cut(&self) -> bool {
-        self.cut.as_ref().is_some_and(|(cut, before)| cut.0.load(Ordering::Relaxed) != *before)
+    pub fn was_cancelled(&self) -> bool {
+        self.cancel.as_ref().is_some_and(|(cancel, before)| cancel.0.load(Ordering::Relaxed) != *before)
     }
 
     /// Statements from now on may take this long together; none lifts the limit.
@@ -68,7 +68,7 @@ impl Deadline {
         conn.progress_handler(
             INSTRUCTIONS_BETWEEN_CHECKS,
             Some(move || match deadline.at.load(Ordering::Relaxed) {
-                _ if deadline.was_cut() => true,
+                _ if deadline.was_cancelled() => true,
                 0 => false,
                 at => deadline.epoch.elapsed().as_micros() > u128::from(at),
             }),

@@ -4,9 +4,9 @@
 //! long statements may run ([`deadline`]), what is durable ([`flush`]), and whether files still have
 //! their names ([`named`]). Knows nothing of tenants, users or HTTP.
 
-mod alone;
 pub mod combine;
 pub mod deadline;
+mod exclusive;
 pub mod fill;
 pub mod flush;
 pub mod migrate;

@@ -10,7 +10,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig, ffi, limits::Limit};
 
-use super::{alone, deadline::Deadline, flush, reading};
+use super::{deadline::Deadline, exclusive, flush, reading};
 use crate::error::{Error, ErrorKind, Result};
 
 /// SQLite's page size, in bytes: its default, and what the template and quotas count in.
@@ -112,7 +112,7 @@ pub fn open(path: &Path, options: &Options, deadline: &Deadline) -> Result<Conne
         | OpenFlags::SQLITE_OPEN_EXRESCODE
         | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let conn = match options.locking {
-        Locking::Exclusive => alone::open(path, flags)?,
+        Locking::Exclusive => exclusive::open(path, flags)?,
         #[expect(clippy::disallowed_methods, reason = "this is the one place")]
         Locking::Shared => Connection::open_with_flags(path, flags)?,
     };

@@ -3,26 +3,14 @@
 //! Only this folder opens, closes, moves or deletes a tenant's files. Everyone else holds a
 //! [`Tenant`](tenant::Tenant), which is parsed, allowed and open.
 //!
-//! | file | decides |
+//! | module | decides |
 //! |---|---|
 //! | [`id`] | what an id may be |
-//! | [`path`] | where its file is |
-//! | [`slots`] | the state machine: absent, opening, open, draining, held; leases; the LRU |
-//! | [`database`] | one open tenant and its connections; opening a file |
-//! | [`store`] | leases, creation, eviction, shutdown |
-//! | [`tenant`] | the handle on an open one: read and write |
-//! | [`descriptors`] | how many descriptors tenants may have |
-//! | `long` | threads of low priority for long reads |
-//! | [`lifecycle`] | create, suspend, delete, restore, migrate |
-//! | `transition` | one change of a tenant's row and files together |
-//! | [`retention`] | the end: purging |
-//! | [`adopt`] | old data under a new id |
-//! | [`inspect`] | what a file says of itself |
-//! | [`files`] | placing and moving files |
-//! | [`faults`] | what went wrong with whose file, for operators |
-//! | [`template`] | what a new file holds |
-//! | `rehearsal` | trying migrations where nothing can come of it |
-//! | [`lock`] | one process for a data folder |
+//! | [`store`] | the data folder: leases, creation, capacity, usage samples, shutdown |
+//! | [`tenant`] | the handle on an open tenant: read and write |
+//! | [`open`] | opening and closing: the state machine, leases, the LRU, descriptors, connections |
+//! | [`disk`] | paths, file moves, the folder lock, the template of a new file, what a file says of itself |
+//! | [`lifecycle`] | create, suspend, delete, restore, purge, adopt, migrate, quarantine |
 //!
 //! # Invariants
 //! Each with what happens when it breaks.
@@ -36,22 +24,9 @@
 //!    catalog promises a file that is not there, or a deleted user's data is served again.
 //! 5. **Reads never create.** Only [`Store::create`](store::Store::create) does, and it says so.
 
-pub mod adopt;
-pub mod database;
-pub mod descriptors;
-pub mod faults;
-pub mod files;
+pub mod disk;
 pub mod id;
-pub mod inspect;
 pub mod lifecycle;
-pub mod lock;
-mod long;
-pub mod path;
-mod rehearsal;
-pub mod retention;
-pub mod slots;
+pub mod open;
 pub mod store;
-mod sync;
-pub mod template;
 pub mod tenant;
-mod transition;

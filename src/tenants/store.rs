@@ -1,8 +1,5 @@
 //! The LRU of open tenants: finds, opens, creates and evicts.
 
-mod known;
-mod opening;
-
 use std::{
     collections::VecDeque,
     path::PathBuf,
@@ -14,24 +11,26 @@ use parking_lot::Mutex;
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
-    database::{DESCRIPTORS, Database},
-    descriptors::{APART, Budget, Permit, descriptors_for},
-    faults::Faults,
-    files,
+    disk::{
+        files,
+        lock::FolderLock,
+        path::{Layout, wal_of},
+        template::Template,
+    },
     id::TenantId,
-    lock::FolderLock,
-    long::LongReads,
-    path::{Layout, wal_of},
-    rehearsal::rehearse,
-    retention::SteadyClock,
-    slots::{Acquired, Eviction, Hold, Slots, Starved, Tick},
-    template::Template,
+    lifecycle::{applied, faults::Faults, purge::SteadyClock, rehearsal::rehearse},
+    open::{
+        database::{DESCRIPTORS, Database},
+        descriptors::{Budget, MAX_LONG_READS, Permit, descriptors_for},
+        long_reads::LongReads,
+        slots::{Acquired, CapacityWait, Eviction, Slots, TenantLock, Tick},
+    },
     tenant::Tenant,
 };
 use crate::{
     catalog::{
         self, Catalog,
-        model::{Counts, Profile, Row, Sighting, State},
+        model::{Counts, Profile, Row, State, UsageSample},
         queries,
     },
     clock::{Clock, Millis},
@@ -81,7 +80,7 @@ impl StoreOptions {
             cache_kib: 1024,
             wait: Duration::from_secs(5),
             retention: Duration::from_secs(30 * 86_400),
-            long_reads: APART,
+            long_reads: MAX_LONG_READS,
             limits: Limits::default(),
             clock: Clock::system(),
         }
@@ -102,9 +101,9 @@ pub trait Counter: Send + Sync {
 
 /// What a tenant is to be made with, should there be none.
 #[derive(Clone)]
-struct New {
-    profile: Profile,
-    counter: Option<Arc<dyn Counter>>,
+pub(super) struct New {
+    pub(super) profile: Profile,
+    pub(super) counter: Option<Arc<dyn Counter>>,
 }
 
 /// The open tenants of one data folder. Cloning shares it. Must be made inside a tokio runtime.
@@ -128,15 +127,15 @@ pub(super) struct Inner {
     pub(super) slots: Arc<Slots<Database>>,
     pub(super) schema: Schema,
     pub(super) options: StoreOptions,
-    template: Template,
+    pub(super) template: Template,
     /// Whether the catalog knows that the migrations of `schema` have run on files of this folder.
-    noted: AtomicBool,
+    pub(super) noted: AtomicBool,
     budget: Arc<Budget>,
     /// Readers apart from their tenants' own connection, all tenants together.
     pub(super) long: LongReads,
-    sightings: Mutex<VecDeque<Sighting>>,
+    usage_samples: Mutex<VecDeque<UsageSample>>,
     pub(super) faults: Faults,
-    closing: AtomicBool,
+    pub(super) closing: AtomicBool,
     epoch: Instant,
     pub(super) steady: Mutex<SteadyClock>,
     pub(super) runtime: Handle,
@@ -153,10 +152,10 @@ pub fn shipped_schema() -> Result<Schema> {
 }
 
 /// `last_seen` in the catalog is right to this.
-const SIGHTING: Duration = Duration::from_secs(3600);
+pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(3600);
 
 /// Sightings kept until they are written; more than that are forgotten, oldest first.
-const SIGHTINGS: usize = 100_000;
+const MAX_SAMPLES: usize = 100_000;
 
 impl Store {
     /// Takes the data folder: lock, catalog, template. May block for a moment.
@@ -178,7 +177,7 @@ impl Store {
         files::sweep_tmp(&layout)?;
         refuse_a_lost_catalog(&layout)?;
         let catalog = Catalog::open(&layout.catalog())?;
-        let applied = known::check(&catalog, &layout, &schema, options.schema.is_none()).map_err(catalog::damaged)?;
+        let applied = applied::check(&catalog, &layout, &schema, options.schema.is_none()).map_err(catalog::damaged)?;
         for doubt in rehearse(&schema, &sqlite_options(&options), &applied)? {
             tracing::warn!(
                 doubt,
@@ -198,7 +197,7 @@ impl Store {
                 noted: AtomicBool::new(noted),
                 budget: Budget::new(descriptors),
                 long: LongReads::new(options.long_reads)?,
-                sightings: Mutex::default(),
+                usage_samples: Mutex::default(),
                 faults: Faults::default(),
                 closing: AtomicBool::new(false),
                 epoch: Instant::now(),
@@ -306,7 +305,7 @@ impl Store {
     }
 
     /// Descriptors for one tenant more, closing the least recently used for it if need be.
-    fn room(&self) -> std::result::Result<Permit, Starved<Database>> {
+    pub(super) fn take_capacity(&self) -> std::result::Result<Permit, CapacityWait<Database>> {
         let inner = &*self.inner;
         loop {
             if let Some(permit) = inner.budget.take(DESCRIPTORS) {
@@ -317,13 +316,13 @@ impl Store {
                 continue;
             }
             // Registered before the last try, or a close in between would go unnoticed.
-            let starved = inner.slots.starve();
+            let wait = inner.slots.wait_for_capacity();
             if let Some(permit) = inner.budget.take(DESCRIPTORS) {
                 return Ok(permit);
             }
             match inner.slots.evict(self.tick(), Tick::MAX) {
                 Some(eviction) => self.close_evicted(&eviction),
-                None => return Err(starved),
+                None => return Err(wait),
             }
         }
     }
@@ -333,29 +332,29 @@ impl Store {
         self.close_noting(eviction);
     }
 
-    /// Closes what a hold took out of use, and remembers its size for the catalog if that changed.
+    /// Closes what a lock took out of use, and remembers its size for the catalog if that changed.
     /// May block.
-    fn close_noting(&self, hold: &Hold<Database>) {
-        Self::close_held(hold);
-        if let Some((database, bytes)) = hold.open().and_then(|database| Some((database, database.new_size()?))) {
-            self.sighted(hold.id(), database, bytes);
+    fn close_noting(&self, lock: &TenantLock<Database>) {
+        Self::close_locked(lock);
+        if let Some((database, bytes)) = lock.open().and_then(|database| Some((database, database.new_size()?))) {
+            self.sample_usage(lock.id(), database, bytes);
         }
     }
 
-    /// Closes what a hold took out of use. May block.
-    pub(super) fn close_held(hold: &Hold<Database>) {
-        let Some(database) = hold.open() else { return };
+    /// Closes what a lock took out of use. May block.
+    pub(super) fn close_locked(lock: &TenantLock<Database>) {
+        let Some(database) = lock.open() else { return };
         if let Err(error) = database.close() {
-            tracing::error!(tenant = %hold.id(), error = %error, "closed without emptying its write-ahead log");
+            tracing::error!(tenant = %lock.id(), error = %error, "closed without emptying its write-ahead log");
         }
     }
 
-    fn sighted(&self, id: &TenantId, database: &Database, bytes: u64) {
-        let mut sightings = self.inner.sightings.lock();
-        if sightings.len() >= SIGHTINGS {
-            sightings.pop_front();
+    pub(super) fn sample_usage(&self, id: &TenantId, database: &Database, bytes: u64) {
+        let mut usage_samples = self.inner.usage_samples.lock();
+        if usage_samples.len() >= MAX_SAMPLES {
+            usage_samples.pop_front();
         }
-        sightings.push_back(Sighting {
+        usage_samples.push_back(UsageSample {
             id: id.clone(),
             at: self.now(),
             bytes,
@@ -365,7 +364,7 @@ impl Store {
 
     /// Forgets what was noticed of a tenant and is not in the catalog yet.
     pub(super) fn forget_samples(&self, id: &TenantId) {
-        self.inner.sightings.lock().retain(|seen| seen.id != *id);
+        self.inner.usage_samples.lock().retain(|seen| seen.id != *id);
         self.inner.faults.forget(id);
     }
 
@@ -379,16 +378,16 @@ impl Store {
                 self.close_evicted(&eviction);
             }
         }
-        let sightings: Vec<Sighting> = self.inner.sightings.lock().drain(..).collect();
+        let usage_samples: Vec<UsageSample> = self.inner.usage_samples.lock().drain(..).collect();
         let faults = self.inner.faults.take();
-        if sightings.is_empty() && faults.is_empty() {
+        if usage_samples.is_empty() && faults.is_empty() {
             return;
         }
         let written = self.inner.catalog.write_blocking(move |tx| {
             for (id, fault) in &faults {
                 queries::record_fault(tx, id, fault.at, &fault.what)?;
             }
-            queries::record_sightings(tx, &sightings)
+            queries::record_usage_samples(tx, &usage_samples)
         });
         if let Err(error) = written {
             tracing::warn!(error = %error, "when tenants were last seen, and their faults, could not be written");
@@ -420,12 +419,12 @@ impl Store {
         for id in self.inner.slots.ids() {
             let store = self.clone();
             closes.spawn(async move {
-                let Ok(hold) = tokio::time::timeout_at(until, store.inner.slots.hold(&id)).await else {
+                let Ok(lock) = tokio::time::timeout_at(until, store.inner.slots.lock(&id)).await else {
                     tracing::warn!(tenant = %id, "still in use at shutdown");
                     return 1;
                 };
                 let runtime = store.inner.runtime.clone();
-                let closed = runtime.spawn_blocking(move || store.close_noting(&hold)).await;
+                let closed = runtime.spawn_blocking(move || store.close_noting(&lock)).await;
                 usize::from(closed.is_err())
             });
         }

@@ -5,10 +5,12 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction};
 
 use super::{
-    database::{Apart, Database},
+    disk::path::wal_of,
     id::TenantId,
-    path::wal_of,
-    slots::{Hold, Lease},
+    open::{
+        database::{Database, PooledReader},
+        slots::{Lease, TenantLock},
+    },
     store::Store,
 };
 use crate::{
@@ -72,13 +74,13 @@ impl Tenant {
         };
         let lease = self.lease.clone();
         let done = inner.long.run(move || {
-            let apart = Apart::take(lease)?;
-            apart.limit(limit);
-            let result = reading::read(apart.conn()?, work);
-            let cut = apart.was_cut();
-            drop((apart, turn));
+            let reader = PooledReader::take(lease)?;
+            reader.limit(limit);
+            let result = reading::read(reader.conn()?, work);
+            let cancelled = reader.was_cancelled();
+            drop((reader, turn));
             match result {
-                Err(error) if cut && error.kind() == ErrorKind::Timeout => Err(Error::new(
+                Err(error) if cancelled && error.kind() == ErrorKind::Timeout => Err(Error::new(
                     ErrorKind::Timeout,
                     "the read was stopped: writes had to wait because of it; read less at a time",
                 )),
@@ -143,27 +145,27 @@ impl Tenant {
 
 impl Store {
     async fn quarantine(&self, id: &TenantId, cause: Error) {
-        let hold = self.inner.slots.hold(id).await;
-        if hold.open().is_none_or(|database| database.combiner().faults() < FAULTS) {
+        let lock = self.inner.slots.lock(id).await;
+        if lock.open().is_none_or(|database| database.combiner().faults() < FAULTS) {
             // Another request that met the damage was here first.
-            return self.put_back(hold).await;
+            return self.put_back(lock).await;
         }
         let store = self.clone();
         let task = self.inner.runtime.spawn_blocking(carried(move || {
             // Closed first, and not checkpointed: a damaged file is kept as found.
-            if let Some(database) = hold.open() {
+            if let Some(database) = lock.open() {
                 database.abandon();
             }
-            store.record_quarantine(hold.id(), &cause);
+            store.record_quarantine(lock.id(), &cause);
         }));
         if let Err(error) = task.await {
             tracing::error!(tenant = %id, error = %error, "quarantine did not finish");
         }
     }
 
-    async fn put_back(&self, hold: Hold<Database>) {
-        let id = hold.id().clone();
-        if let Err(error) = self.inner.runtime.spawn_blocking(move || Self::close_held(&hold)).await {
+    async fn put_back(&self, lock: TenantLock<Database>) {
+        let id = lock.id().clone();
+        if let Err(error) = self.inner.runtime.spawn_blocking(move || Self::close_locked(&lock)).await {
             tracing::error!(tenant = %id, error = %error, "closing did not finish");
         }
     }

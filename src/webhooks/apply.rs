@@ -12,11 +12,11 @@ use super::{
 };
 use crate::{
     catalog::{
-        model::{Delivery, Millis, Outcome},
+        model::{Delivery, DeliveryOutcome, Millis},
         queries::{
             self,
             deliveries::{self, First},
-            departed,
+            tombstones,
         },
     },
     clock::millis,
@@ -53,7 +53,7 @@ pub async fn apply(store: &Store, svix_id: &str, parsed: Parsed, body: Bytes, re
         tenant: event.as_ref().ok().and_then(|event| event.tenant().cloned()),
         kind,
         received: store.clock().now(),
-        outcome: Outcome::Failed,
+        outcome: DeliveryOutcome::Failed,
         duration_us: 0,
         error: None,
         answer: None,
@@ -63,7 +63,7 @@ pub async fn apply(store: &Store, svix_id: &str, parsed: Parsed, body: Bytes, re
     if let Err(error) = &result {
         delivery.error = Some(error.detail());
         delivery.duration_us = microseconds(started);
-        metrics::delivery(&delivery.kind, Outcome::Failed.as_str(), started.elapsed());
+        metrics::delivery(&delivery.kind, DeliveryOutcome::Failed.as_str(), started.elapsed());
         // The failure itself is what matters; that it may not be recorded either is logged.
         let record = move |tx: &Transaction| {
             keep_nothing_of_the_forgotten(tx, &mut delivery)?;
@@ -102,9 +102,9 @@ async fn carry_out(
             repeats,
         };
         let done = match (effect, event.as_ref().as_ref().ok().and_then(subject)) {
-            (Effect::Create, Some(id)) => store.establish(id, move |tx| job.commit(tx)).await?,
+            (Effect::Create, Some(id)) => store.create_with(id, move |tx| job.commit(tx)).await?,
             // A tombstone, too: whoever is making the user a database has it by then, or makes none.
-            (Effect::Delete | Effect::Bury, Some(id)) => store.take_out(id, move |tx| job.commit(tx)).await?,
+            (Effect::Delete | Effect::Bury, Some(id)) => store.delete_with(id, move |tx| job.commit(tx)).await?,
             _ => store.catalog().write(move |tx| job.commit(tx)).await?,
         };
         match done {
@@ -157,7 +157,7 @@ async fn effect(store: &Store, svix_id: &str, event: &Arc<Result<Event>>, repeat
 /// What a transaction did.
 #[derive(Debug, Clone)]
 enum Done {
-    Applied(Outcome, Value),
+    Applied(DeliveryOutcome, Value),
     Answered(First),
     /// Nothing: the tenant is no longer as it was when this was prepared.
     Changed,
@@ -185,7 +185,7 @@ impl Job {
         let (outcome, answer) = match event.as_ref() {
             Err(error) => {
                 self.delivery.error = Some(error.message().to_owned());
-                (Outcome::Rejected, Value::Null)
+                (DeliveryOutcome::Rejected, Value::Null)
             }
             Ok(event) => match self.change(tx, event)? {
                 None => return Ok(Done::Changed),
@@ -200,8 +200,8 @@ impl Job {
     }
 
     /// Decides and writes the tenant's row. `None` if what must be done was not prepared for.
-    fn change(&self, tx: &Transaction, event: &Event) -> rusqlite::Result<Option<Outcome>> {
-        let Some(id) = subject(event) else { return Ok(Some(Outcome::Ignored)) };
+    fn change(&self, tx: &Transaction, event: &Event) -> rusqlite::Result<Option<DeliveryOutcome>> {
+        let Some(id) = subject(event) else { return Ok(Some(DeliveryOutcome::Ignored)) };
         let known = queries::find(tx, id)?.as_ref().map(Standing::from);
         let event = dated(tx, &self.delivery.svix_id, event)?;
         let decision = decide(known.as_ref(), &event);
@@ -218,10 +218,10 @@ impl Job {
                 queries::mark_deleted(tx, id, now, self.purge_after)?;
             }
             (Effect::Bury, _) => {
-                departed::bury(tx, id, now, self.purge_after)?;
+                tombstones::insert_tombstone(tx, id, now, self.purge_after)?;
             }
             // A reconcile that is under way must not take an older list's word against it.
-            (Effect::None, _) if matches!(*event, Event::Gone { .. }) => departed::reported_again(tx, id, now)?,
+            (Effect::None, _) if matches!(*event, Event::Gone { .. }) => tombstones::reported_again(tx, id, now)?,
             _ => {}
         }
         Ok(Some(decision.outcome))
@@ -245,7 +245,7 @@ fn dated<'e>(conn: &Connection, svix_id: &str, event: &'e Event) -> rusqlite::Re
     Ok(Cow::Owned(Event::Gone { id: id.clone(), at }))
 }
 
-fn answer(delivery: &Delivery, event: &Event, outcome: Outcome) -> Value {
+fn answer(delivery: &Delivery, event: &Event, outcome: DeliveryOutcome) -> Value {
     match subject(event) {
         Some(id) => json!({"status": outcome.as_str(), "user_id": id}),
         None => json!({"status": outcome.as_str(), "type": delivery.kind}),
@@ -254,12 +254,12 @@ fn answer(delivery: &Delivery, event: &Event, outcome: Outcome) -> Value {
 
 /// A failure was answered too, but with the wish to be asked again.
 fn answered(first: &First) -> bool {
-    first.outcome != Outcome::Failed
+    first.outcome != DeliveryOutcome::Failed
 }
 
 /// The answer to a retry of what was answered before.
 fn again(first: First) -> Answer {
-    if first.outcome == Outcome::Rejected {
+    if first.outcome == DeliveryOutcome::Rejected {
         let why = first.error.unwrap_or_else(|| "it was rejected before".to_owned());
         return Answer::Rejected(Error::invalid("body", why));
     }

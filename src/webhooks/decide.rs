@@ -13,7 +13,7 @@
 
 use super::event::Event;
 use crate::{
-    catalog::model::{Millis, Outcome, Profile, Row, State},
+    catalog::model::{DeliveryOutcome, Millis, Profile, Row, State},
     tenants::id::TenantId,
 };
 
@@ -60,13 +60,13 @@ pub struct Decision {
     /// How to get there.
     pub effect: Effect,
     /// What to call it.
-    pub outcome: Outcome,
+    pub outcome: DeliveryOutcome,
 }
 
 /// Decides what `event` means for a tenant of which `known` is known; none: nothing.
 pub fn decide(known: Option<&Standing>, event: &Event) -> Decision {
     let (effect, outcome) = match event {
-        Event::Other(_) => (Effect::None, Outcome::Ignored),
+        Event::Other(_) => (Effect::None, DeliveryOutcome::Ignored),
         Event::Seen { user, created } => seen(known, &user.profile, *created),
         Event::Gone { at, .. } => gone(known, *at),
     };
@@ -86,31 +86,31 @@ pub fn decide(known: Option<&Standing>, event: &Event) -> Decision {
     Decision { standing, effect, outcome }
 }
 
-fn seen(known: Option<&Standing>, profile: &Profile, created: bool) -> (Effect, Outcome) {
-    let Some(known) = known else { return (Effect::Create, Outcome::Created) };
+fn seen(known: Option<&Standing>, profile: &Profile, created: bool) -> (Effect, DeliveryOutcome) {
+    let Some(known) = known else { return (Effect::Create, DeliveryOutcome::Created) };
     if known.purged {
         // The user was forgotten; nothing of them is stored again.
-        return (Effect::None, Outcome::Ignored);
+        return (Effect::None, DeliveryOutcome::Ignored);
     }
     let newer = profile.supersedes(&known.profile);
     let effect = if newer { Effect::Write } else { Effect::None };
     let outcome = match (known.state, newer, created) {
-        (State::Deleted, _, _) | (_, false, false) => Outcome::Ignored,
-        (_, true, _) => Outcome::Updated,
-        (_, false, true) => Outcome::Exists,
+        (State::Deleted, _, _) | (_, false, false) => DeliveryOutcome::Ignored,
+        (_, true, _) => DeliveryOutcome::Updated,
+        (_, false, true) => DeliveryOutcome::Exists,
     };
     (effect, outcome)
 }
 
-fn gone(known: Option<&Standing>, at: Option<Millis>) -> (Effect, Outcome) {
+fn gone(known: Option<&Standing>, at: Option<Millis>) -> (Effect, DeliveryOutcome) {
     match known {
-        None => (Effect::Bury, Outcome::Deleted),
-        Some(known) if known.state == State::Deleted => (Effect::None, Outcome::Ignored),
+        None => (Effect::Bury, DeliveryOutcome::Deleted),
+        Some(known) if known.state == State::Deleted => (Effect::None, DeliveryOutcome::Ignored),
         // Brought back since.
         Some(Standing { restored: Some(restored), .. }) if at.is_some_and(|at| at < *restored) => {
-            (Effect::None, Outcome::Ignored)
+            (Effect::None, DeliveryOutcome::Ignored)
         }
-        Some(_) => (Effect::Delete, Outcome::Deleted),
+        Some(_) => (Effect::Delete, DeliveryOutcome::Deleted),
     }
 }
 

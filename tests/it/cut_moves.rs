@@ -18,7 +18,7 @@ use cubby::{
         queries,
     },
     clock::Clock,
-    tenants::path::{Layout, wal_of},
+    tenants::disk::path::{Layout, wal_of},
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -162,7 +162,7 @@ async fn a_purge_after_a_cut_move_erases_both_halves() {
         let folder = killed_with_notes().await;
         cut(folder.path(), which);
         harness::stdout(&harness::run(folder.path(), &["tenants", "purge", ADA, "--yes"]));
-        let places = layout(folder.path()).places(&id(ADA));
+        let places = layout(folder.path()).paths(&id(ADA));
         for path in [&places.live, &wal_of(&places.live), &places.trashed, &wal_of(&places.trashed)] {
             assert!(!path.exists(), "{which:?}: {}", path.display());
         }
@@ -300,7 +300,7 @@ async fn the_doctor_misses_the_file_of_a_deleted_user_who_could_be_restored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_in_quarantine_is_deleted_and_restored_as_it_was_found() {
     let folder = killed_with_notes().await;
-    let places = layout(folder.path()).places(&id(ADA));
+    let places = layout(folder.path()).paths(&id(ADA));
     let mut damaged = fs::read(&places.live).unwrap();
     let half = damaged.len() / 2;
     damaged[4096..half].fill(0xA5);
@@ -455,7 +455,7 @@ async fn a_usage_sample_is_not_written_to_a_tombstone() {
     assert_eq!(row.bytes, None, "its size is not in the catalog yet");
     // Room for one alone: the first is closed, and its size waits for the next round.
     store.create(&id("user_new"), Profile::default()).await.unwrap();
-    let author = cubby::tenants::retention::Author { actor: "test".into(), origin: None };
+    let author = cubby::tenants::lifecycle::purge::Author { actor: "test".into(), origin: None };
     store.purge(&id(ADA), &author).await.unwrap();
     let shared = store.clone();
     tokio::task::spawn_blocking(move || shared.maintain()).await.unwrap();

@@ -18,7 +18,7 @@ use cubby::{
         flush,
         open::{self, Options},
     },
-    tenants::path::{Layout, wal_of},
+    tenants::disk::path::{Layout, wal_of},
 };
 use parking_lot::Mutex;
 use serde_json::json;

@@ -92,7 +92,7 @@ async fn a_line_about_a_request_has_its_id_even_when_only_errors_are_logged() {
     server.signal("TERM");
     assert!(server.wait().success());
     // Something that is no database any more.
-    let layout = cubby::tenants::path::Layout::at(folder.path().canonicalize().unwrap());
+    let layout = cubby::tenants::disk::path::Layout::at(folder.path().canonicalize().unwrap());
     std::fs::write(layout.tenant(&"ada".parse().unwrap()), "not a database, and longer than a header".repeat(20))
         .unwrap();
     let mut command = crate::harness::cubby();

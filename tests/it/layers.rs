@@ -13,7 +13,7 @@ const FLOORS: &[Floor] = &[
     // Features know nothing of each other.
     Floor::apart(&["notes", "webhooks", "admin"]),
     Floor::shared(&["app", "http"]),
-    Floor::apart(&["sync", "backup"]),
+    Floor::apart(&["reconcile", "backup"]),
     Floor::shared(&["tenants"]),
     // The provider's answers become the catalog's profiles; the catalog knows no provider.
     Floor::shared(&["identity"]),
@@ -30,8 +30,14 @@ const AXUM: &[&str] = &["http/*", "server.rs", "router.rs", "*/routes.rs", "*/ro
 
 /// Who may hold SQL: the catalog's and the features' queries, the SQLite toolkit, and the three
 /// files that make a new database or look whose it is.
-const SQL: &[&str] =
-    &["*/queries.rs", "*/queries/*", "sqlite/*", "catalog/mod.rs", "tenants/template.rs", "tenants/database.rs"];
+const SQL: &[&str] = &[
+    "*/queries.rs",
+    "*/queries/*",
+    "sqlite/*",
+    "catalog/mod.rs",
+    "tenants/disk/template.rs",
+    "tenants/open/database.rs",
+];
 
 /// Who may read environment variables. `.env` becomes variables in `cli/mod.rs`, before anything
 /// is read.
@@ -39,7 +45,7 @@ const ENVIRONMENT: &[&str] = &["config.rs", "config/*"];
 const DOTENV: &[&str] = &["cli/mod.rs"];
 
 /// Who may look at the command line: the lock names the command that holds it.
-const ARGUMENTS: &[&str] = &["cli/*", "tenants/lock.rs"];
+const ARGUMENTS: &[&str] = &["cli/*", "tenants/disk/lock.rs"];
 
 struct Floor {
     rooms: &'static [&'static str],

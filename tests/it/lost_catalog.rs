@@ -10,13 +10,13 @@ use std::{
 use cubby::{
     ErrorKind, StoreOptions,
     catalog::model::{Row, State},
+    reconcile::rebuild::{self, Progress},
     rusqlite::types::Value,
     sqlite::{
         deadline::Deadline,
         migrate::Step,
         open::{self, Options},
     },
-    sync::rebuild::{self, Progress},
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -257,7 +257,7 @@ async fn row(server: &Server, id: &str) -> Option<Row> {
 }
 
 /// A user's file in its live place, and in the trash.
-fn places(folder: &Path, id: &str) -> [PathBuf; 2] {
+fn paths(folder: &Path, id: &str) -> [PathBuf; 2] {
     let live = PathBuf::from(harness::stdout(&harness::run(folder, &["tenants", "path", id])).trim());
     let name = live.file_name().unwrap().to_owned();
     let shard = &name.to_str().unwrap()[..2];
@@ -327,11 +327,11 @@ async fn a_deletion_stands_of_which_the_row_or_the_place_of_the_file_tells() {
     server.client.note("user_purged", "left over").await;
     server.stop().await;
     let whole = copy(folder);
-    let at = |id: &str| places(whole.path(), id).map(|path| folder.join(path.strip_prefix(whole.path()).unwrap()));
+    let at = |id: &str| paths(whole.path(), id).map(|path| folder.join(path.strip_prefix(whole.path()).unwrap()));
     // Deletions whose files were not moved, or not all erased.
     let [live, trashed] = at("user_gone");
     fs::rename(trashed, live).unwrap();
-    let left_over = &places(elsewhere.path(), "user_purged")[0];
+    let left_over = &paths(elsewhere.path(), "user_purged")[0];
     for place in at("user_purged") {
         fs::copy(left_over, place).unwrap();
     }
@@ -396,7 +396,7 @@ async fn a_catalog_that_is_no_plain_file_is_not_taken_for_a_lost_one() {
 async fn a_users_file_that_cannot_be_looked_at_stops_a_rebuild_which_changes_nothing() {
     let folder = damaged().await;
     let folder = folder.path();
-    let [live, _] = places(copy(folder).path(), "user_2");
+    let [live, _] = paths(copy(folder).path(), "user_2");
     let shard = live.parent().unwrap().file_name().unwrap();
     let live = folder.join("tenants").join(shard).join(live.file_name().unwrap());
     for file in FILES {

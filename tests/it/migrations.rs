@@ -57,7 +57,7 @@ fn migrations(changes: &[(&str, &str)]) -> TempDir {
 const UNIQUE: (&str, &str) = ("V3__unique_texts.sql", "CREATE UNIQUE INDEX notes_by_text ON notes (text);");
 
 fn file(data: &Path, user: &str) -> PathBuf {
-    cubby::tenants::path::Layout::at(data.canonicalize().unwrap()).tenant(&user.parse::<TenantId>().unwrap())
+    cubby::tenants::disk::path::Layout::at(data.canonicalize().unwrap()).tenant(&user.parse::<TenantId>().unwrap())
 }
 
 fn shown(data: &Path, user: &str, flags: &[&str]) -> Value {

@@ -1,6 +1,6 @@
 //! The state machine of open tenants under a scheduler that tries orders of steps at random.
 //!
-//! `src/tenants/slots.rs` is compiled here once more, over locks and counters whose every step the
+//! `src/tenants/open/slots.rs` is compiled here once more, over locks and counters whose every step the
 //! scheduler (shuttle) may interrupt. A wake-up that is lost shows as a deadlock, which shuttle
 //! reports. Variants that are broken on purpose must be caught, or the model proves nothing: two crude
 //! ones, and two that fail only in one order of steps.
@@ -15,11 +15,7 @@ use std::{
 
 use shuttle::future::{block_on, spawn, yield_now};
 
-pub mod id {
-    pub use cubby::tenants::id::TenantId;
-}
-
-pub mod sync {
+pub mod primitives {
     use std::{
         cell::Cell,
         pin::Pin,
@@ -27,6 +23,7 @@ pub mod sync {
         task::{Context, Poll},
     };
 
+    pub use cubby::tenants::id::TenantId;
     pub use shuttle::sync::atomic::AtomicU64;
     use shuttle::sync::atomic::Ordering;
     use tokio::sync::futures::OwnedNotified as Inner;
@@ -127,12 +124,12 @@ pub mod sync {
     }
 }
 
-#[path = "../../src/tenants/slots.rs"]
+#[path = "../../src/tenants/open/slots.rs"]
 #[allow(dead_code)]
 mod slots;
 
+use primitives::{BROKEN, Broken};
 use slots::{Acquired, Lease, Slots};
-use sync::{BROKEN, Broken};
 
 const SCHEDULES: usize = 2_000;
 
@@ -162,12 +159,12 @@ impl Database {
     }
 }
 
-fn tenant(name: &str) -> id::TenantId {
+fn tenant(name: &str) -> primitives::TenantId {
     name.parse().unwrap()
 }
 
 /// Leases, opening if it is absent; what the store does, without its I/O.
-async fn lease(slots: &Arc<Slots<Database>>, id: &id::TenantId, file: &Arc<File>) -> Lease<Database> {
+async fn lease(slots: &Arc<Slots<Database>>, id: &primitives::TenantId, file: &Arc<File>) -> Lease<Database> {
     loop {
         match slots.acquire(id, 1) {
             Acquired::Leased(lease) => return lease,
@@ -220,7 +217,7 @@ fn one_tenant_is_used_evicted_and_deleted() {
     tasks.push(spawn({
         let (slots, id, file) = (slots.clone(), id.clone(), file.clone());
         async move {
-            let hold = slots.hold(&id).await;
+            let hold = slots.lock(&id).await;
             if let Some(database) = hold.open() {
                 database.close();
             }
@@ -255,7 +252,7 @@ fn two_tenants_share_room_for_one() {
                     }
                     Acquired::Absent(ticket) => ticket,
                 };
-                let starved = slots.starve();
+                let wait = slots.wait_for_capacity();
                 let free = take(&room)
                     || slots.evict(2, u64::MAX).is_some_and(|eviction| {
                         eviction.open().expect("something to close").close();
@@ -266,7 +263,7 @@ fn two_tenants_share_room_for_one() {
                     break ticket.complete(Database::open(&Arc::new(File::default())), 1);
                 }
                 ticket.withdraw();
-                starved.wait().await;
+                wait.wait().await;
             };
             make_use(&lease).await;
         }));
@@ -305,7 +302,7 @@ fn what_is_given_up_leaves_nobody_waiting() {
     let impatient = spawn({
         let (slots, id) = (slots.clone(), id.clone());
         async move {
-            let hold = slots.hold(&id);
+            let hold = slots.lock(&id);
             let patience = async {
                 yield_now().await;
                 yield_now().await;

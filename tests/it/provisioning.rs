@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use cubby::{catalog::queries, tenants::retention::Author};
+use cubby::{catalog::queries, tenants::lifecycle::purge::Author};
 
 use crate::harness::{
     Server,

@@ -9,11 +9,11 @@ use std::sync::{
 use cubby::{
     Store, StoreOptions,
     catalog::{
-        model::{Outcome, State},
+        model::{DeliveryOutcome, State},
         queries::{
             self,
             deliveries::{self, Filter},
-            departed, runs,
+            runs, tombstones,
         },
     },
 };
@@ -43,7 +43,7 @@ fn fill(tx: &Transaction, users: i64) -> rusqlite::Result<()> {
 
 type Question = (&'static str, fn(&Connection));
 
-fn filter(outcome: Option<Outcome>, tenant: Option<&str>) -> Filter {
+fn filter(outcome: Option<DeliveryOutcome>, tenant: Option<&str>) -> Filter {
     Filter { outcome, tenant: tenant.map(|id| id.parse().unwrap()), before: None }
 }
 
@@ -65,23 +65,26 @@ const QUESTIONS: &[Question] = &[
     ("the quarantined, of whom there are none", |conn| {
         assert!(queries::list(conn, Some(State::Quarantined), None, 50).unwrap().is_empty())
     }),
-    ("who is to be purged", |conn| assert_eq!(departed::due(conn, 10, None, 100).unwrap().len(), 5)),
+    ("who is to be purged", |conn| assert_eq!(tombstones::due(conn, 10, None, 100).unwrap().len(), 5)),
     ("the newest delivery", |conn| assert!(deliveries::newest(conn).unwrap().is_some())),
     ("failing deliveries", |conn| assert_eq!(deliveries::failing(conn, 0).unwrap(), 4)),
     ("one delivery", |conn| drop(deliveries::find(conn, "msg_00000500").unwrap().unwrap())),
     ("what one was answered", |conn| drop(deliveries::first(conn, "msg_00000500").unwrap().unwrap())),
     ("a page of deliveries", |conn| assert_eq!(deliveries::list(conn, &filter(None, None), 50).unwrap().len(), 50)),
     ("the few that failed, long ago", |conn| {
-        assert_eq!(deliveries::list(conn, &filter(Some(Outcome::Failed), None), 50).unwrap().len(), 4);
+        assert_eq!(deliveries::list(conn, &filter(Some(DeliveryOutcome::Failed), None), 50).unwrap().len(), 4);
     }),
     ("those of an outcome that there is not", |conn| {
-        assert!(deliveries::list(conn, &filter(Some(Outcome::Rejected), None), 50).unwrap().is_empty());
+        assert!(deliveries::list(conn, &filter(Some(DeliveryOutcome::Rejected), None), 50).unwrap().is_empty());
     }),
     ("those of one user", |conn| {
         assert_eq!(deliveries::list(conn, &filter(None, Some("user_00000500")), 50).unwrap().len(), 1);
     }),
     ("those of one user that failed", |conn| {
-        assert!(deliveries::list(conn, &filter(Some(Outcome::Updated), Some("user_00000500")), 50).unwrap().len() == 1);
+        assert!(
+            deliveries::list(conn, &filter(Some(DeliveryOutcome::Updated), Some("user_00000500")), 50).unwrap().len()
+                == 1
+        );
     }),
     ("the last run", |conn| drop(runs::last(conn).unwrap().unwrap())),
     ("one run", |conn| drop(runs::find(conn, "run_00000500").unwrap().unwrap())),

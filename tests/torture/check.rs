@@ -11,7 +11,7 @@ use cubby::{
         deadline::Deadline,
         open::{self, Locking, Options},
     },
-    tenants::path::{Layout, wal_of},
+    tenants::disk::path::{Layout, wal_of},
 };
 use rusqlite::Connection;
 

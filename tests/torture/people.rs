@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cubby::{ErrorKind, Store, TenantId, sync::doctor, tenants::path::Layout};
+use cubby::{ErrorKind, Store, TenantId, reconcile::doctor, tenants::disk::path::Layout};
 use rusqlite::Connection;
 use sha2::{Digest, Sha256};
 
@@ -353,8 +353,8 @@ pub fn tenant(id: &str) -> TenantId {
     id.parse().unwrap()
 }
 
-pub fn author() -> cubby::tenants::retention::Author {
-    cubby::tenants::retention::Author { actor: "torture".into(), origin: None }
+pub fn author() -> cubby::tenants::lifecycle::purge::Author {
+    cubby::tenants::lifecycle::purge::Author { actor: "torture".into(), origin: None }
 }
 
 /// The numbers of the notes a user has.

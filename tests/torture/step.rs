@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cubby::{
     Error, ErrorKind, Store,
-    sync::{carry, doctor, plan},
+    reconcile::{changes, doctor, plan},
     webhooks::{apply, event},
 };
 use serde_json::{Value, json};
@@ -281,10 +281,10 @@ impl Step {
             };
             let row = store.find(&tenant(&id)).await?;
             match plan::step(row.as_ref(), there.as_ref(), since) {
-                Some(plan::Step::Create(user)) => drop(carry::create(store, user, since).await?),
-                Some(plan::Step::Update(user)) => drop(carry::update(store, vec![user], since).await?),
-                Some(plan::Step::Restore(user)) => drop(carry::restore(store, user, since).await?),
-                Some(plan::Step::Delete(id)) => drop(carry::delete(store, &id, since).await?),
+                Some(plan::Step::Create(user)) => drop(changes::create(store, user, since).await?),
+                Some(plan::Step::Update(user)) => drop(changes::update(store, vec![user], since).await?),
+                Some(plan::Step::Restore(user)) => drop(changes::restore(store, user, since).await?),
+                Some(plan::Step::Delete(id)) => drop(changes::delete(store, &id, since).await?),
                 None => {}
             }
         }

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row as SqlRow, ToSql, Transaction,
 
 use super::{Sql, unknown};
 use crate::{
-    catalog::model::{Delivery, Millis, Outcome, Recorded},
+    catalog::model::{Delivery, DeliveryOutcome, Millis, Recorded},
     tenants::id::TenantId,
 };
 
@@ -14,7 +14,7 @@ const COLUMNS: &str = "svix_id, type, tenant, received, updated, outcome, attemp
 #[derive(Debug, Clone)]
 pub struct First {
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: DeliveryOutcome,
     /// What was answered, JSON.
     pub answer: Option<String>,
     /// Why it failed or was rejected.
@@ -72,7 +72,7 @@ pub fn body(conn: &Connection, svix_id: &str) -> Sql<Option<Vec<u8>>> {
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// Of this outcome.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<DeliveryOutcome>,
     /// About this tenant.
     pub tenant: Option<TenantId>,
     /// Received before this moment.
@@ -81,7 +81,7 @@ pub struct Filter {
 
 /// Up to `limit` deliveries, newest first.
 pub fn list(conn: &Connection, filter: &Filter, limit: u32) -> Sql<Vec<Recorded>> {
-    let (tenant, outcome) = (filter.tenant.as_ref().map(TenantId::as_str), filter.outcome.map(Outcome::as_str));
+    let (tenant, outcome) = (filter.tenant.as_ref().map(TenantId::as_str), filter.outcome.map(DeliveryOutcome::as_str));
     let before = filter.before.unwrap_or(Millis::MAX);
     let mut given: Vec<(&str, &dyn ToSql)> = vec![(":before", &before), (":limit", &limit)];
     // Only what is asked for, each with the index that has it in order. One user's deliveries are few:
@@ -149,7 +149,7 @@ fn recorded(row: &SqlRow) -> Sql<Recorded> {
     })
 }
 
-fn outcome(row: &SqlRow, column: usize) -> Sql<Outcome> {
+fn outcome(row: &SqlRow, column: usize) -> Sql<DeliveryOutcome> {
     let text: String = row.get(column)?;
     text.parse().map_err(|_| unknown(column, &text))
 }

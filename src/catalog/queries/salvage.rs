@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, Error, ErrorCode, Transaction, params, params_from_iter, types::Value};
 use serde::Serialize;
 
-use super::{Sql, counts, departed};
+use super::{Sql, counts, tombstones};
 use crate::{
     catalog::model::Millis,
     error::{ErrorKind, classify},
@@ -173,7 +173,7 @@ fn out_of_use(old: &Connection, tx: &Transaction, now: Millis, until: Millis, co
         let (Ok(id), Ok(state)) = (row.get::<_, String>(0), super::state(row, 1)) else { continue };
         let Ok(id) = id.parse::<TenantId>() else { continue };
         let added = match state {
-            crate::catalog::model::State::Deleted => departed::bury(tx, &id, now, until)?,
+            crate::catalog::model::State::Deleted => tombstones::insert_tombstone(tx, &id, now, until)?,
             state => tx.execute(
                 "INSERT INTO tenants (id, state, created, retry_at) VALUES (?1, ?2, ?3, iif(?2 = 'quarantined', ?3, \
                      NULL)) ON CONFLICT (id) DO NOTHING",

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What came of a batch.
-pub enum Outcome {
+pub enum CommitOutcome {
     /// Pages in the write-ahead log since.
     Committed(u32),
     /// Nothing was written.
@@ -22,7 +22,12 @@ pub enum Outcome {
 
 impl Combiner {
     /// `placed`: see [`Held::wal_placed`].
-    pub(super) fn write_batch(&self, conn: &Connection, placed: u32, mut writes: Vec<Box<dyn WriteJob>>) -> Outcome {
+    pub(super) fn write_batch(
+        &self,
+        conn: &Connection,
+        placed: u32,
+        mut writes: Vec<Box<dyn WriteJob>>,
+    ) -> CommitOutcome {
         let limit = self.limits.statement.saturating_mul(u32::try_from(writes.len()).unwrap_or(u32::MAX));
         self.deadline.set(Some(limit));
         let tx = match Transaction::new_unchecked(conn, TransactionBehavior::Immediate) {
@@ -31,7 +36,7 @@ impl Combiner {
                 let error = Error::from(error);
                 let broken = breaks(&error);
                 writes.into_iter().for_each(|write| write.fail(error.clone()));
-                return if broken { Outcome::Broken(error) } else { Outcome::Nothing };
+                return if broken { CommitOutcome::Broken(error) } else { CommitOutcome::Nothing };
             }
         };
 
@@ -70,13 +75,13 @@ impl Combiner {
                 drop(tx);
                 self.take_back(writes, failed, index);
                 // An interrupted statement says nothing of the file; a full disk may have.
-                return if kind == ErrorKind::Timeout { Outcome::Nothing } else { Outcome::Broken(error) };
+                return if kind == ErrorKind::Timeout { CommitOutcome::Nothing } else { CommitOutcome::Broken(error) };
             }
             (Some(error), None) => error,
             (None, _) if failed.len() == writes.len() => {
                 drop(tx);
                 answer(writes, failed, None);
-                return Outcome::Nothing;
+                return CommitOutcome::Nothing;
             }
             (None, _) => {
                 self.deadline.set(None);
@@ -84,7 +89,7 @@ impl Combiner {
                     Ok(wal_pages) => {
                         // Committed, but perhaps to files that nobody will find.
                         answer(writes, failed, self.check().err().as_ref());
-                        return wal_pages.map_or(Outcome::Nothing, Outcome::Committed);
+                        return wal_pages.map_or(CommitOutcome::Nothing, CommitOutcome::Committed);
                     }
                     Err(error) => error,
                 }
@@ -93,7 +98,7 @@ impl Combiner {
         // Whether the commit reached the disk is unknown, or known not to have: nobody hears "done".
         // The transaction is rolled back when dropped; the connection is not used again.
         answer(writes, failed, Some(&broken));
-        Outcome::Broken(broken)
+        CommitOutcome::Broken(broken)
     }
 
     /// Answers a batch that was rolled back because of one write: it and those that failed hear their

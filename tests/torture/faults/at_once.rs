@@ -354,7 +354,7 @@ impl Batch<'_> {
             let name = format!("{before:?}: {} ({:?}) with {} ({:?})", steps[0], ways[0], steps[1], ways[1]);
             // With its log, where the last notes are.
             let file = super::file_of(data, &cast.bob);
-            let log = std::fs::read(cubby::tenants::path::wal_of(&file)).unwrap_or_default();
+            let log = std::fs::read(cubby::tenants::disk::path::wal_of(&file)).unwrap_or_default();
             let earlier = std::fs::read(&file).ok().map(|bytes| [bytes, log].concat());
             self.race(&served, &steps, ways, &name);
             let mut wrong = Wrong::new();
@@ -479,7 +479,7 @@ impl Batch<'_> {
         served.stop(self.runtime);
         let mut wrong = Wrong::new();
         let unerased = erased.is_some_and(|(id, bytes)| {
-            let layout = cubby::tenants::path::Layout::at(data.to_owned());
+            let layout = cubby::tenants::disk::path::Layout::at(data.to_owned());
             std::fs::write(layout.trashed(&tenant(&id)), bytes).is_ok()
         });
         match Look::at(data) {

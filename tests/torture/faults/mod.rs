@@ -82,7 +82,7 @@ pub fn folder() -> (TempDir, PathBuf) {
 
 /// A file's path in a data folder.
 pub fn file_of(data: &Path, tenant: &str) -> PathBuf {
-    cubby::tenants::path::Layout::at(data.canonicalize().unwrap()).tenant(&tenant.parse().unwrap())
+    cubby::tenants::disk::path::Layout::at(data.canonicalize().unwrap()).tenant(&tenant.parse().unwrap())
 }
 
 pub fn is_root() -> bool {

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cubby::{Store, StoreOptions, sync::doctor, tenants::path::Layout};
+use cubby::{Store, StoreOptions, reconcile::doctor, tenants::disk::path::Layout};
 use serde_json::json;
 
 use super::{Report, Setup, file_of};
@@ -258,8 +258,8 @@ impl Bench<'_> {
     /// otherwise leaves none.
     fn delete_with_log(&self, data: &Path, id: &str, flags: &[&str]) {
         let layout = Layout::at(data.canonicalize().unwrap());
-        let places = layout.places(&tenant(id));
-        let log = |path: &Path| cubby::tenants::path::wal_of(path);
+        let places = layout.paths(&tenant(id));
+        let log = |path: &Path| cubby::tenants::disk::path::wal_of(path);
         let found = [std::fs::read(&places.live).unwrap(), std::fs::read(log(&places.live)).unwrap()];
         self.cubby(data, &[&["tenants", "delete", id], flags].concat());
         for (path, bytes) in [places.trashed.clone(), log(&places.trashed)].iter().zip(found) {
@@ -324,7 +324,7 @@ impl Bench<'_> {
         let folder = Snapshot::take(&data, &Snapshot::default());
         let layout = Layout::at(PathBuf::new());
         let logged =
-            |path: PathBuf| folder.file(&cubby::tenants::path::wal_of(&path)).is_some_and(|log| !log.is_empty());
+            |path: PathBuf| folder.file(&cubby::tenants::disk::path::wal_of(&path)).is_some_and(|log| !log.is_empty());
         for id in ids {
             let (live, trashed) = (layout.tenant(&tenant(id)), layout.trashed(&tenant(id)));
             let purged = id == ADA && before == Before::Purged;
@@ -698,7 +698,7 @@ impl Sabotage {
         let ada = tenant(ADA);
         let mut emptied = false;
         for file in [layout.tenant(&ada), layout.trashed(&ada)] {
-            let log = cubby::tenants::path::wal_of(&file);
+            let log = cubby::tenants::disk::path::wal_of(&file);
             if log.metadata().is_ok_and(|found| found.len() > 0) {
                 std::fs::write(&log, b"").unwrap();
                 emptied = true;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use cubby::{
     ErrorKind, Store, StoreOptions,
     sqlite::{combine::Limits, open::PAGE_SIZE},
-    tenants::path::wal_of,
+    tenants::disk::path::wal_of,
 };
 
 use super::{Report, Setup, folder};

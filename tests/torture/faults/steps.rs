@@ -117,7 +117,7 @@ fn killed_at(setup: &Setup, data: &Path, step: &str, nth: u64) -> bool {
 /// Only calls on these count: what a program reads at its start is no step of ours.
 fn paths(data: &Path) -> Vec<String> {
     let live = file_of(data, TENANT);
-    let layout = cubby::tenants::path::Layout::at(data.canonicalize().unwrap());
+    let layout = cubby::tenants::disk::path::Layout::at(data.canonicalize().unwrap());
     let trashed = layout.trashed(&TENANT.parse().unwrap());
     let mut paths = Vec::new();
     for file in [&live, &trashed, &layout.catalog(), &layout.tmp().join("0.db")] {
@@ -132,7 +132,7 @@ fn paths(data: &Path) -> Vec<String> {
 
 /// The one note, and the schema, wherever the file is. `None` without a file.
 fn text_of(data: &Path) -> Option<(String, i32)> {
-    let layout = cubby::tenants::path::Layout::at(data.canonicalize().unwrap());
+    let layout = cubby::tenants::disk::path::Layout::at(data.canonicalize().unwrap());
     let id = TENANT.parse().unwrap();
     let file = [layout.tenant(&id), layout.trashed(&id)].into_iter().find(|path| path.exists())?;
     let conn = check::connect(&file).ok()?;

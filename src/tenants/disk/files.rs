@@ -1,0 +1,368 @@
+//! Placing, moving and removing a tenant's files. Callers lock the tenant's gate and have closed
+//! every connection: a file that is moved while open is written to under its new name.
+//!
+//! A database and its write-ahead log move by two renames, and a crash can come between. Whatever
+//! touches a tenant's files therefore begins with [`gather`], which brings the log back to its
+//! database. No rename here replaces a file that is not empty.
+
+use std::{
+    io::ErrorKind as Io,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::path::{Layout, TenantPaths, lone_of, shm_of, wal_of};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    sqlite::flush::{sync_folder, write_new},
+};
+
+/// What [`create`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileCreation {
+    /// The new file is in place.
+    New,
+    /// A file was there already; it was left untouched.
+    Found,
+}
+
+/// In which of its two paths a tenant's database is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Location {
+    /// In neither.
+    Nowhere,
+    /// Where requests find it.
+    Live,
+    /// In the trash.
+    Trash,
+    /// In both: the live one is the tenant's, and the other is a person's to look at.
+    Both,
+}
+
+/// Says in which place a tenant's database is, without changing anything.
+pub fn locate(paths: &TenantPaths) -> Result<Location> {
+    Ok(match (length(&paths.live)?.is_some(), length(&paths.trashed)?.is_some()) {
+        (false, false) => Location::Nowhere,
+        (true, false) => Location::Live,
+        (false, true) => Location::Trash,
+        (true, true) => Location::Both,
+    })
+}
+
+/// The write-ahead log that an interrupted move left in the other place than its database, if there
+/// is one that is not empty.
+pub fn parted_log(paths: &TenantPaths) -> Result<Option<PathBuf>> {
+    let away = match locate(paths)? {
+        Location::Live => wal_of(&paths.trashed),
+        Location::Trash => wal_of(&paths.live),
+        Location::Nowhere | Location::Both => return Ok(None),
+    };
+    Ok(length(&away)?.filter(|bytes| *bytes > 0).map(|_| away))
+}
+
+/// Brings the write-ahead log back to its database where an interrupted move parted them, and says
+/// where the database is.
+///
+/// Only for a tenant that the catalog calls deleted or does not know. A move leaves no other one parted,
+/// so a log in the other place is then another database's, which SQLite would replay into this one.
+///
+/// # Errors
+/// [`ErrorKind::Conflict`] if there is a log in both paths: only one of them belongs to the database.
+pub fn gather(paths: &TenantPaths) -> Result<Location> {
+    let location = locate(paths)?;
+    if let Some(away) = parted_log(paths)? {
+        let database = if location == Location::Live { &paths.live } else { &paths.trashed };
+        let home = wal_of(database);
+        if length(&home)?.is_some_and(|bytes| bytes > 0) {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "{} has two write-ahead logs, {} and {}; nothing was changed. Move the one that is not its own \
+                     out of the data folder",
+                    database.display(),
+                    home.display(),
+                    away.display()
+                ),
+            ));
+        }
+        rename_log(&away, &home)?;
+        sync_folders(&away, &home)?;
+        tracing::warn!(file = %database.display(), "an interrupted move was put right: its write-ahead log is back");
+    }
+    Ok(location)
+}
+
+/// Sets a log aside that lies in the trash where the database in the live place will be moved to, and that
+/// is not its own.
+pub fn set_lone_log_aside(paths: &TenantPaths) -> Result<()> {
+    let log = wal_of(&paths.trashed);
+    if length(&log)?.is_none_or(|bytes| bytes == 0) {
+        return Ok(());
+    }
+    tracing::warn!(log = %log.display(), "a write-ahead log without its database was set aside");
+    rename(&log, &lone_of(&paths.trashed))?;
+    sync_folder(log.parent().unwrap_or(&log))
+}
+
+/// Puts a new file in the live place, whole and durable or not at all: written and flushed in `tmp/`,
+/// renamed without replacing anything, the folder flushed.
+pub fn create(layout: &Layout, paths: &TenantPaths, content: &[u8]) -> Result<FileCreation> {
+    let path = &paths.live;
+    let folder = path.parent().unwrap_or(path);
+    let found = || {
+        // Whoever put it there may have been stopped before this.
+        sync_folder(folder)?;
+        Ok(FileCreation::Found)
+    };
+    match gather(paths)? {
+        Location::Live | Location::Both => return found(),
+        // A log that an interrupted purge left: SQLite would replay it into the new file.
+        Location::Nowhere if remains(paths)? => erase(paths)?,
+        Location::Nowhere | Location::Trash => {}
+    }
+    let tmp = layout.temporary();
+    if let Err(error) = write_new(&tmp, content) {
+        // On a full disk this is what makes room again.
+        let _ = remove(&tmp);
+        return Err(error);
+    }
+    match renameat_with(CWD, &tmp, CWD, path, RenameFlags::NOREPLACE) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::EXIST) => {
+            remove(&tmp)?;
+            return found();
+        }
+        Err(error) => {
+            // The first error is the one to tell; the file in `tmp/` goes at the next start.
+            let _ = remove(&tmp);
+            return Err(Error::io(path.display(), error.into()));
+        }
+    }
+    sync_folder(folder)?;
+    Ok(FileCreation::New)
+}
+
+/// Moves a database and its write-ahead log. A crash between the two is mended by [`gather`].
+///
+/// # Errors
+/// [`ErrorKind::Conflict`] if there is a file at `to` already: nothing was moved.
+pub fn relocate(from: &Path, to: &Path) -> Result<()> {
+    if length(to)?.is_some() {
+        return Err(exists(to));
+    }
+    rename_log(&wal_of(from), &wal_of(to))?;
+    rename(from, to)?;
+    // Made anew by whoever opens the database.
+    remove(&shm_of(from))?;
+    sync_folders(from, to)
+}
+
+/// Swaps a file in `tmp/` with the one at `path`, which has no write-ahead log, or puts it there if
+/// there is none. Says whether there was one, which is then in `tmp/`.
+pub fn swap_in(tmp: &Path, path: &Path) -> Result<bool> {
+    for log in [wal_of(path), shm_of(path)] {
+        remove_unless_filled(&log)?;
+    }
+    let there = length(path)?.is_some();
+    let flags = if there { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+    renameat_with(CWD, tmp, CWD, path, flags).map_err(|e| Error::io(path.display(), e.into()))?;
+    sync_folder(path.parent().unwrap_or(path))?;
+    Ok(there)
+}
+
+/// Removes a tenant's files from both paths. A database goes before its log: cut between the two, what is
+/// left is a log that nothing replays, and not a database that has lost its newest commits. Of two
+/// databases the one in the trash goes first and its log before it, or [`gather`] would take that log for
+/// the live one's.
+pub fn erase(paths: &TenantPaths) -> Result<()> {
+    if locate(paths)? == Location::Both {
+        remove(&wal_of(&paths.trashed))?;
+        sync_folder(paths.trashed.parent().unwrap_or(&paths.trashed))?;
+    }
+    for path in [&paths.trashed, &paths.live] {
+        let folder = path.parent().unwrap_or(path);
+        remove(path)?;
+        sync_folder(folder)?;
+        if remove(&wal_of(path))? | remove(&shm_of(path))? | remove(&lone_of(path))? {
+            sync_folder(folder)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes one database and what belongs to it, which holds nothing that must be kept or hidden.
+pub(in crate::tenants) fn discard(path: &Path) -> Result<()> {
+    [path.to_owned(), wal_of(path), shm_of(path)].iter().try_for_each(|file| remove(file).map(drop))
+}
+
+/// Whether anything of a tenant is in either place: its database or a write-ahead log that is not empty.
+pub fn remains(paths: &TenantPaths) -> Result<bool> {
+    for path in [&paths.live, &paths.trashed] {
+        let filled = |log: PathBuf| Ok::<_, Error>(length(&log)?.is_some_and(|bytes| bytes > 0));
+        if length(path)?.is_some() || filled(wal_of(path))? || filled(lone_of(path))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Empties `tmp/`: what is there was never finished. Called under the folder's lock.
+pub fn sweep_tmp(layout: &Layout) -> Result<()> {
+    let failed = |e| Error::io(layout.tmp().display(), e);
+    for entry in std::fs::read_dir(layout.tmp()).map_err(failed)? {
+        let path: PathBuf = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            std::fs::remove_dir_all(&path).map_err(|e| Error::io(path.display(), e))?;
+        } else {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes one file; says whether it was there.
+pub(in crate::tenants) fn remove(path: &Path) -> Result<bool> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == Io::NotFound => Ok(false),
+        Err(e) => Err(Error::io(path.display(), e)),
+    }
+}
+
+/// Removes a file if it is empty; one that is not is an error.
+pub(in crate::tenants) fn remove_unless_filled(path: &Path) -> Result<()> {
+    match length(path)? {
+        None => Ok(()),
+        Some(0) => remove(path).map(drop),
+        Some(_) => Err(exists(path)),
+    }
+}
+
+/// The bytes of what has this name; none if nothing has. A link counts as what it is and not as what it
+/// leads to. That a file cannot be looked at does not mean that it is missing, so that is an error.
+pub(in crate::tenants) fn length(path: &Path) -> Result<Option<u64>> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(found.len())),
+        Err(e) if e.kind() == Io::NotFound => Ok(None),
+        Err(e) => Err(Error::io(path.display(), e)),
+    }
+}
+
+/// Moves a write-ahead log over an empty one or none. An empty one is removed.
+fn rename_log(from: &Path, to: &Path) -> Result<()> {
+    match length(from)? {
+        None => remove_unless_filled(to),
+        Some(0) => {
+            remove_unless_filled(to)?;
+            remove(from).map(drop)
+        }
+        Some(_) => {
+            remove_unless_filled(to)?;
+            rename(from, to)
+        }
+    }
+}
+
+/// Renames without replacing anything.
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::EXIST) => Err(exists(to)),
+        Err(e) => Err(Error::io(from.display(), e.into())),
+    }
+}
+
+fn sync_folders(one: &Path, other: &Path) -> Result<()> {
+    [other.parent(), one.parent()].into_iter().flatten().try_for_each(sync_folder)
+}
+
+fn exists(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        format!("{} is there already, and nothing replaces it; look at it and move it away", path.display()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a name can stand for.
+    const CONTENTS: [Option<&str>; 3] = [None, Some(""), Some("filled")];
+
+    fn names(paths: &TenantPaths) -> [PathBuf; 4] {
+        [paths.live.clone(), wal_of(&paths.live), paths.trashed.clone(), wal_of(&paths.trashed)]
+    }
+
+    /// Makes every combination of the four files, each filled one with its own content.
+    fn each_state(mut see: impl FnMut(&TenantPaths, [Option<String>; 4])) {
+        let folder = tempfile::TempDir::new().unwrap();
+        let layout = Layout::at(folder.path().to_owned());
+        let paths = layout.paths(&"ada".parse().unwrap());
+        for state in 0..81_usize {
+            let _ = std::fs::remove_dir_all(layout.tenants());
+            let _ = std::fs::remove_dir_all(layout.trash());
+            std::fs::create_dir_all(paths.live.parent().unwrap()).unwrap();
+            std::fs::create_dir_all(layout.trash()).unwrap();
+            let made: [Option<String>; 4] = std::array::from_fn(|nth| {
+                let content = CONTENTS[state / 3_usize.pow(u32::try_from(nth).unwrap()) % 3]?;
+                Some(if content.is_empty() { String::new() } else { format!("{content} {nth}") })
+            });
+            for (path, content) in names(&paths).iter().zip(&made) {
+                content.iter().for_each(|content| std::fs::write(path, content).unwrap());
+            }
+            see(&paths, made);
+        }
+    }
+
+    fn filled(paths: &TenantPaths) -> Vec<String> {
+        let read = |path: &PathBuf| std::fs::read_to_string(path).ok().filter(|text| !text.is_empty());
+        let mut texts: Vec<String> = names(paths).iter().filter_map(read).collect();
+        texts.sort();
+        texts
+    }
+
+    #[test]
+    fn gathering_and_moving_lose_nothing_that_is_not_empty() {
+        each_state(|paths, made| {
+            let before = filled(paths);
+            let gathered = gather(paths);
+            assert_eq!(filled(paths), before, "gather: {made:?}");
+            // The database is what is moved: a name without content counts as one, too.
+            let _ = relocate(&paths.live, &paths.trashed);
+            assert_eq!(filled(paths), before, "to the trash: {made:?}");
+            let _ = gather(paths);
+            let _ = relocate(&paths.trashed, &paths.live);
+            assert_eq!(filled(paths), before, "back: {made:?}");
+            if gathered.is_ok() {
+                assert_eq!(parted_log(paths).unwrap(), None, "{made:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_database_without_its_log_gets_it_back_and_moves_with_it() {
+        each_state(|paths, made| {
+            let [Some(_), home, None, Some(away)] = &made else { return };
+            let conflict = home.as_ref().is_some_and(|text| !text.is_empty()) && !away.is_empty();
+            let gathered = gather(paths);
+            assert_eq!(gathered.is_err(), conflict, "{made:?}");
+            if let Ok(location) = gathered {
+                assert_eq!(location, Location::Live);
+                relocate(&paths.live, &paths.trashed).unwrap();
+                let log = std::fs::read_to_string(wal_of(&paths.trashed)).unwrap_or_default();
+                let expected = if away.is_empty() { home.clone().unwrap_or_default() } else { away.clone() };
+                assert_eq!(log, expected, "{made:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn erasing_leaves_nothing() {
+        each_state(|paths, made| {
+            erase(paths).unwrap();
+            assert!(names(paths).iter().all(|path| !path.exists()), "{made:?}");
+        });
+    }
+}

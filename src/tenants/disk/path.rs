@@ -1,0 +1,319 @@
+//! Where a tenant's file is: the one place that turns an id into a path.
+//!
+//! `tenants/<2 hex>/<sha256 of the id, hex>.db`. A digest has no case collisions on a case-folding
+//! file system, no traversal, and spreads over 256 folders. The id itself is inside the file, so
+//! the catalog can be rebuilt from the files alone.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    error::{Error, Result},
+    sqlite::flush::sync_folder,
+    tenants::id::TenantId,
+};
+
+/// The folders and files of one data folder. All paths are absolute: SQLite would resolve a
+/// relative one again at a later moment.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// Makes the folders that must be there, all 256 shards included, so that creating a tenant
+    /// later has one folder to fsync and not two.
+    pub fn prepare(root: &Path) -> Result<Self> {
+        let layout = Self::existing_or_new(root)?;
+        for folder in [layout.tenants(), layout.trash(), layout.tmp()] {
+            make_folder(&folder)?;
+        }
+        for shard in 0..=u8::MAX {
+            make_folder(&layout.tenants().join(hex::encode([shard])))?;
+        }
+        sync_folder(&layout.tenants())?;
+        sync_folder(&layout.root)?;
+        // The data folder itself may be new.
+        layout.root.parent().map_or(Ok(()), sync_folder)?;
+        Ok(layout)
+    }
+
+    fn existing_or_new(root: &Path) -> Result<Self> {
+        // The data folder itself may be a link: the operator who made it chose the place.
+        if !root.is_dir() {
+            make_folder(root)?;
+        }
+        let root = root.canonicalize().map_err(|e| Error::io(root.display(), e))?;
+        Ok(Self { root })
+    }
+
+    /// The layout of a folder as it is, which is neither made nor looked at.
+    pub fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// The data folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The catalog.
+    pub fn catalog(&self) -> PathBuf {
+        self.root.join("catalog.db")
+    }
+
+    /// The lock that keeps a second process out.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("cubby.lock")
+    }
+
+    /// Where files are built before they are renamed into place.
+    pub fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// Where the files of deleted tenants wait for the end of their retention.
+    pub fn trash(&self) -> PathBuf {
+        self.root.join("trash")
+    }
+
+    /// The folder over all shards.
+    pub fn tenants(&self) -> PathBuf {
+        self.root.join("tenants")
+    }
+
+    /// A live tenant's file.
+    pub fn tenant(&self, id: &TenantId) -> PathBuf {
+        let name = file_name(id);
+        let mut path = self.root.join("tenants");
+        path.push(&name[..2]);
+        path.push(name);
+        path
+    }
+
+    /// A deleted tenant's file.
+    pub fn trashed(&self, id: &TenantId) -> PathBuf {
+        self.trash().join(file_name(id))
+    }
+
+    /// Both paths of a tenant's file.
+    pub fn paths(&self, id: &TenantId) -> TenantPaths {
+        TenantPaths { live: self.tenant(id), trashed: self.trashed(id) }
+    }
+
+    /// Both paths of a file that [`live_in`](Self::live_in), [`each_trashed`](Self::each_trashed) or one of
+    /// their siblings found. None if it is not called as a tenant's file or its write-ahead log is.
+    pub fn paths_of(&self, file: &Path) -> Option<TenantPaths> {
+        let name = file.file_name()?.to_str()?;
+        let name = name.strip_suffix(LONE_SUFFIX).or(name.strip_suffix(WAL_SUFFIX)).unwrap_or(name);
+        let shard = name.get(..2).filter(|_| name.len() == FILE_NAME)?;
+        Some(TenantPaths { live: self.tenants().join(shard).join(name), trashed: self.trash().join(name) })
+    }
+
+    /// A name in `tmp/` that nothing else in this process has. What is left there is removed at the next
+    /// start.
+    pub fn temporary(&self) -> PathBuf {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        self.tmp().join(format!("{}.db", NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+/// The two paths where a tenant's database file can be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantPaths {
+    /// Of a tenant that is not deleted.
+    pub live: PathBuf,
+    /// Of a deleted one, until its retention ends.
+    pub trashed: PathBuf,
+}
+
+impl Layout {
+    /// Every live tenant's file, in no order.
+    pub fn each_live(&self, mut see: impl FnMut(PathBuf)) -> Result<()> {
+        (0..=u8::MAX).try_for_each(|shard| self.live_in(shard, &mut see))
+    }
+
+    /// Those in one of the 256 folders.
+    pub fn live_in(&self, shard: u8, see: impl FnMut(PathBuf)) -> Result<()> {
+        databases(&self.tenants().join(hex::encode([shard])), see)
+    }
+
+    /// Whether any tenant has a file, live or in the trash. Stops at the first.
+    pub fn has_files(&self) -> Result<bool> {
+        let shards = (0..=u8::MAX).map(|shard| self.tenants().join(hex::encode([shard])));
+        for folder in std::iter::once(self.trash()).chain(shards) {
+            let failed = |e| Error::io(folder.display(), e);
+            for entry in std::fs::read_dir(&folder).map_err(failed)? {
+                if is_database(&entry.map_err(failed)?) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Every deleted tenant's file, in no order.
+    pub fn each_trashed(&self, see: impl FnMut(PathBuf)) -> Result<()> {
+        databases(&self.trash(), see)
+    }
+
+    /// The write-ahead logs in one of the 256 folders that have no database beside them, or were set aside.
+    pub fn lone_logs_in(&self, shard: u8, see: impl FnMut(PathBuf)) -> Result<()> {
+        lone_logs(&self.tenants().join(hex::encode([shard])), see)
+    }
+
+    /// The write-ahead logs in the trash that have no database beside them, or were set aside.
+    pub fn lone_logs_in_trash(&self, see: impl FnMut(PathBuf)) -> Result<()> {
+        lone_logs(&self.trash(), see)
+    }
+}
+
+/// The files in a folder that are called as tenants' are; not the write-ahead logs beside them.
+fn databases(folder: &Path, see: impl FnMut(PathBuf)) -> Result<()> {
+    named(folder, FILE_NAME, see)
+}
+
+fn lone_logs(folder: &Path, mut see: impl FnMut(PathBuf)) -> Result<()> {
+    named(folder, FILE_NAME + LONE_SUFFIX.len(), &mut see)?;
+    named(folder, FILE_NAME + WAL_SUFFIX.len(), |log| {
+        if !log.with_extension("db").exists() {
+            see(log);
+        }
+    })
+}
+
+fn named(folder: &Path, length: usize, mut see: impl FnMut(PathBuf)) -> Result<()> {
+    let failed = |e| Error::io(folder.display(), e);
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().len() == length {
+            see(entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn is_database(entry: &std::fs::DirEntry) -> bool {
+    entry.file_name().len() == FILE_NAME
+}
+
+/// The first eight bytes of an id's digest: enough to tell a hundred million apart.
+pub fn fingerprint(id: &TenantId) -> u64 {
+    let digest = Sha256::digest(id.as_str().as_bytes());
+    u64::from_be_bytes(std::array::from_fn(|at| digest[at]))
+}
+
+/// The same, from the name of a file.
+pub fn fingerprint_of(file: &Path) -> Option<u64> {
+    u64::from_str_radix(file.file_name()?.to_str()?.get(..16)?, 16).ok()
+}
+
+/// Characters of a file's name.
+const FILE_NAME: usize = 64 + ".db".len();
+
+/// What SQLite appends to a database's name for its write-ahead log.
+const WAL_SUFFIX: &str = "-wal";
+
+/// What is appended for a write-ahead log that was set aside.
+const LONE_SUFFIX: &str = "-wal.lone";
+
+fn file_name(id: &TenantId) -> String {
+    let mut name = hex::encode(Sha256::digest(id.as_str().as_bytes()));
+    name.push_str(".db");
+    name
+}
+
+/// The write-ahead log that belongs to a database file. The two move together or not at all.
+pub fn wal_of(database: &Path) -> PathBuf {
+    suffixed(database, WAL_SUFFIX)
+}
+
+/// The shared-memory file of a database opened by more than one connection.
+pub fn shm_of(database: &Path) -> PathBuf {
+    suffixed(database, "-shm")
+}
+
+/// Where a log is kept that lay in the place of a database's own and is not its own.
+pub fn lone_of(database: &Path) -> PathBuf {
+    suffixed(database, LONE_SUFFIX)
+}
+
+fn suffixed(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Makes a folder that only this user can enter. Refuses a symbolic link in its place: it would
+/// let whoever made it choose where tenants' data goes.
+fn make_folder(path: &Path) -> Result<()> {
+    use std::{
+        fs::Permissions,
+        os::unix::fs::{DirBuilderExt, PermissionsExt},
+    };
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let found = std::fs::symlink_metadata(path).map_err(|e| Error::io(path.display(), e))?;
+            if !found.is_dir() {
+                let what = if found.is_symlink() { "a link" } else { "no folder" };
+                return Err(Error::config(format!(
+                    "{} is {what}; users' data goes only into folders of the data folder's own",
+                    path.display()
+                )));
+            }
+            if found.permissions().mode() & 0o077 != 0 {
+                std::fs::set_permissions(path, Permissions::from_mode(0o700))
+                    .map_err(|e| Error::io(path.display(), e))?;
+                tracing::warn!(folder = %path.display(), "others could enter this folder; now they cannot");
+            }
+            Ok(())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+            made.map_err(|e| Error::io(path.display(), e))
+        }
+        Err(error) => Err(Error::io(path.display(), error)),
+    }
+}
+
+/// More cases: `PROPTEST_CASES=1000000 cargo test --release --lib tenants::disk::path`.
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bytes that have a meaning in paths, URLs and URIs, more often than others.
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let special = prop::sample::select(b"./\\%:?=&#~\0\r\n-_@|+ file..".to_vec());
+        let legal = prop::sample::select(b"./..:@|+-_azAZ09".to_vec());
+        prop_oneof![
+            prop::collection::vec(prop_oneof![special, any::<u8>()], 0..300),
+            prop::collection::vec(legal, 0..140),
+            prop::collection::vec(prop::sample::select(b".:@|+-_azAZ09".to_vec()), 1..8),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_id_leads_out_of_the_folder(bytes in bytes(), other in bytes()) {
+            let layout = Layout::at("/data".into());
+            let Ok(id) = TenantId::parse(&bytes) else { return Ok(()) };
+            for (path, folder) in [(layout.tenant(&id), layout.tenants()), (layout.trashed(&id), layout.trash())] {
+                prop_assert!(path.starts_with(&folder));
+                prop_assert!(path.components().all(|part| !matches!(part, std::path::Component::ParentDir)));
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap();
+                prop_assert_eq!(name.len(), 67);
+                prop_assert!(name.bytes().all(|b| b.is_ascii_hexdigit() || b == b'.' || b == b'd' || b == b'b'));
+            }
+            if let Ok(other) = TenantId::parse(&other) {
+                prop_assert_eq!(layout.tenant(&id) == layout.tenant(&other), id == other);
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Whether a data folder and a set of migrations belong together. Looked at before anything is touched:
+//! where they do not, every single tenant would be found unfit at its next open.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    catalog::{Catalog, queries::migrations},
+    error::{Error, Result},
+    sqlite::{
+        migrate::{self, Mismatch, Schema, Step},
+        open,
+    },
+    tenants::{
+        disk::{inspect, path::Layout, template},
+        id::TenantId,
+        lifecycle::rehearsal::Past,
+        store::shipped_schema,
+    },
+};
+
+/// Files that are asked what has run on them, where the catalog does not know.
+const ASKED: u32 = 16;
+
+/// Refuses a schema that does not go on from what has run on the folder's files. Gives what has.
+///
+/// # Errors
+/// [`ErrorKind::Config`](crate::ErrorKind::Config), with what to do.
+pub(in crate::tenants) fn check<'a>(
+    catalog: &Catalog,
+    layout: &'a Layout,
+    schema: &Schema,
+    is_shipped: bool,
+) -> Result<Past<'a>> {
+    let mut applied = catalog.read(migrations::applied)?;
+    if applied.is_empty() {
+        applied =
+            accepted(histories(catalog, layout)?, schema).map_err(|mismatch| refusal(mismatch, schema, is_shipped))?;
+        catalog.note_applied(&applied)?;
+    } else {
+        schema.continues(&applied).map_err(|mismatch| refusal(mismatch, schema, is_shipped))?;
+    }
+    Past::of(catalog, layout, schema, applied)
+}
+
+/// What has run by the histories that `schema` goes on from. Refused if most do not fit: a few files that do
+/// not, such as one put back from a newer program's backup, are their own tenants' matter.
+fn accepted(histories: Vec<Vec<Step>>, schema: &Schema) -> std::result::Result<Vec<Step>, Mismatch> {
+    let (mut applied, mut refused): (Vec<Step>, Vec<Mismatch>) = (Vec::new(), Vec::new());
+    let asked = histories.len();
+    for history in histories {
+        match schema.continues(&history) {
+            Ok(()) => applied.extend(history),
+            Err(mismatch) => refused.push(mismatch),
+        }
+    }
+    if refused.len() * 2 > asked {
+        return Err(refused.swap_remove(0));
+    }
+    if !refused.is_empty() {
+        tracing::warn!(
+            asked,
+            unfit = refused.len(),
+            "some users' files do not fit the migrations; they are refused when opened"
+        );
+    }
+    applied.sort_by_key(|step| step.version);
+    applied.dedup();
+    Ok(applied)
+}
+
+/// What has run on some files of a folder whose catalog does not know: it is new, or of a program that did
+/// not write it down.
+fn histories(catalog: &Catalog, layout: &Layout) -> Result<Vec<Vec<Step>>> {
+    let ids = catalog.read(|conn| migrations::some_with_files(conn, ASKED))?;
+    // One that cannot be read is its own tenant's matter.
+    let read = |files: Vec<PathBuf>| -> Vec<Vec<Step>> {
+        let histories = files.iter().filter_map(|file| history_of(layout, file).ok());
+        histories.filter(|history| !history.is_empty()).collect()
+    };
+    let mut found = read(ids.iter().map(|id| layout.tenant(id)).collect());
+    if found.is_empty() {
+        found = read(some_live(layout)?);
+    }
+    if found.is_empty() {
+        let mut trashed = Vec::new();
+        layout.each_trashed(|file| trashed.push(file))?;
+        trashed.truncate(ASKED as usize);
+        found = read(trashed);
+    }
+    Ok(found)
+}
+
+/// Some tenants' files, as they come.
+fn some_live(layout: &Layout) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for shard in 0..=u8::MAX {
+        layout.live_in(shard, |file| found.push(file))?;
+        if found.len() >= ASKED as usize {
+            break;
+        }
+    }
+    found.truncate(ASKED as usize);
+    Ok(found)
+}
+
+/// The history of a file that nobody has open, which is left as it is. Empty if it is not the file of the
+/// tenant whose place it is in.
+fn history_of(layout: &Layout, file: &Path) -> Result<Vec<Step>> {
+    if !open::read_header(file, template::APPLICATION_ID)?.is_wal {
+        // An open would make it so.
+        return Ok(Vec::new());
+    }
+    inspect::look(file, |conn| {
+        let owner = TenantId::parse(template::meta(conn)?.tenant.as_bytes());
+        let paths = owner.ok().map(|id| layout.paths(&id));
+        match paths.is_some_and(|paths| paths.live == file || paths.trashed == file) {
+            true => migrate::history(conn),
+            false => Ok(Vec::new()),
+        }
+    })
+}
+
+fn refusal(mismatch: Mismatch, schema: &Schema, is_shipped: bool) -> Error {
+    let these = match (is_shipped, schema.folder()) {
+        (true, _) => "the notes schema that ships with this program".to_owned(),
+        (false, Some(folder)) => format!("the migrations in {}", folder.display()),
+        (false, None) => "the migrations given".to_owned(),
+    };
+    let next = schema.version() + 1;
+    let shipped_first = |step: &Step| shipped_schema().is_ok_and(|shipped| shipped.steps().contains(step));
+    Error::config(match mismatch {
+        Mismatch::Other(first) if !is_shipped && shipped_first(&first) => format!(
+            "this data folder has the notes schema that ships with Cubby (its first migration is {first}), and not \
+             {these}: start without --migrations (CUBBY_MIGRATIONS), or give --data (CUBBY_DATA) another data folder. \
+             Nothing was changed"
+        ),
+        Mismatch::Other(first) => format!(
+            "this data folder has another schema (its first migration is {first}) than {these}: give --migrations \
+             (CUBBY_MIGRATIONS) the folder of migrations that it was made with, or --data (CUBBY_DATA) another data \
+             folder. Nothing was changed"
+        ),
+        Mismatch::Older(newest) => format!(
+            "this data folder was used with migrations up to {newest}, and {these} end at version {}: start the \
+             program that has {newest}, or a newer one, or give --migrations (CUBBY_MIGRATIONS) the folder that has \
+             it. The only way back is a backup from before. Nothing was changed",
+            schema.version()
+        ),
+        Mismatch::Missing(step) => format!(
+            "migration {step} has run on users' files of this data folder, and is missing from {these}: put it back. \
+             Nothing was changed"
+        ),
+        Mismatch::Edited(step) => format!(
+            "migration {step} of {these} was edited after it had run on users' files: put it back as it was, and \
+             write the change as V{next}__….sql. Nothing was changed"
+        ),
+        Mismatch::Late { late, newest } => format!(
+            "migration {late} of {these} has not run on this data folder, and {newest} has, which comes after it: \
+             give it a number that none has had, such as V{next}__{}. Nothing was changed",
+            late.name
+        ),
+    })
+}

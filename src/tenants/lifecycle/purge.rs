@@ -1,0 +1,209 @@
+//! The end of a tenant: its file and all that is personal are removed, and a tombstone stays.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::transition::{Expect, erase};
+use crate::{
+    catalog::{
+        model::{Millis, Row, State},
+        queries::{self, tombstones},
+    },
+    clock::millis,
+    error::{Error, ErrorKind, Result},
+    tenants::{
+        disk::files::{self, Location},
+        id::TenantId,
+        open::{database::Database, slots::TenantLock},
+        store::Store,
+    },
+};
+
+/// Who does something that is written to the audit trail in the same commit, and from where.
+#[derive(Debug, Clone)]
+pub struct Author {
+    /// Who.
+    pub actor: String,
+    /// From where: an address, or the command line.
+    pub origin: Option<String>,
+}
+
+impl Author {
+    /// The program itself, for a reason.
+    pub(in crate::tenants) fn itself(reason: &str) -> Self {
+        Self { actor: reason.to_owned(), origin: None }
+    }
+
+    /// Writes the line.
+    pub(in crate::tenants) fn signs(
+        &self,
+        tx: &rusqlite::Transaction,
+        at: Millis,
+        action: &str,
+        target: &TenantId,
+        result: &str,
+    ) -> rusqlite::Result<()> {
+        queries::audit(tx, at, &self.actor, action, Some(target.as_str()), self.origin.as_deref(), result)
+    }
+}
+
+/// Tenants looked up at once.
+const CHUNK: u32 = 100;
+
+/// How long the time of day must have been steady before anything is removed by it, or for the retention
+/// if that is shorter. A machine that starts with a wrong clock has asked a time server by then.
+const STEADY_FOR: Duration = Duration::from_secs(3600);
+
+/// How much more or less than the monotonic clock the time of day may advance between two looks and be
+/// called steady. Looks are a minute apart, and a clock that is slewed differs by milliseconds.
+const JUMP: Duration = Duration::from_secs(60);
+
+/// Since when the time of day has advanced as the monotonic clock does.
+#[derive(Debug)]
+pub(in crate::tenants) struct SteadyClock {
+    since: Instant,
+    last: (Instant, Millis),
+}
+
+impl SteadyClock {
+    pub(in crate::tenants) fn new(now: Instant, time_of_day: Millis) -> Self {
+        Self { since: now, last: (now, time_of_day) }
+    }
+
+    /// Looks at both clocks; says for how long they have agreed.
+    fn look(&mut self, now: Instant, time_of_day: Millis) -> Duration {
+        let (then, told) = self.last;
+        let expected = told.saturating_add(millis(now - then));
+        if time_of_day.abs_diff(expected) > millis(JUMP).unsigned_abs() {
+            tracing::warn!("the time of day jumped; nothing is removed by it until it has been steady for a while");
+            self.since = now;
+        }
+        self.last = (now, time_of_day);
+        now - self.since
+    }
+}
+
+impl Store {
+    /// Removes a tenant's file, its personal data and the bodies of the deliveries about it, at
+    /// once and for good. The tombstone that stays keeps late messages from bringing it back.
+    pub async fn purge(&self, id: &TenantId, author: &Author) -> Result<Row> {
+        let author = author.clone();
+        self.with_lock(id, move |store, lock, _| store.purge_locked(lock, author)).await
+    }
+
+    /// Purges a tenant, if under its gate it is still deleted and its retention still ended at `before`.
+    async fn purge_if_due(&self, id: &TenantId, before: Millis, author: &Author) -> Result<bool> {
+        let author = author.clone();
+        let row = self
+            .with_lock(id, move |store, lock, row| match is_due(row, before) {
+                true => store.purge_locked(lock, author),
+                false => Ok(()),
+            })
+            .await?;
+        Ok(row.purged.is_some_and(|at| at >= before))
+    }
+
+    fn purge_locked(&self, lock: &TenantLock<Database>, author: Author) -> Result<()> {
+        let (id, now) = (lock.id().clone(), self.now());
+        // First out of use, and due: after a crash from here on the next sweep completes the purge.
+        let gone = id.clone();
+        self.catalog().write_blocking(move |tx| tombstones::mark_due(tx, &gone, now))?;
+        Self::close_locked(lock);
+        self.forget_samples(&id);
+        erase(&self.layout().paths(&id))?;
+        // Last: a row that says purged has no file left.
+        let (forgotten, actor) = (id.clone(), author.actor.clone());
+        self.catalog().write_blocking(move |tx| {
+            tombstones::forget(tx, &forgotten, now)?;
+            author.signs(tx, now, "tenants purge", &forgotten, "done")
+        })?;
+        tracing::info!(tenant = %id, actor, "purged");
+        Ok(())
+    }
+
+    /// Brings back a deleted tenant of whom nothing is left, with an empty database.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if it is not deleted, or has a file that could be restored.
+    pub async fn revive(&self, id: &TenantId, author: &Author) -> Result<Row> {
+        let author = author.clone();
+        self.with_lock(id, move |store, lock, row| {
+            let (id, now) = (lock.id().clone(), store.now());
+            // Of who was purged nothing may be left: what is found is erased by the transition.
+            let whole = row.purged.is_none() && files::locate(&store.layout().paths(&id))? != Location::Nowhere;
+            if row.state != State::Deleted || whole {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "{id} has a file or is not deleted; `cubby tenants restore {id}` brings a deleted one back"
+                    ),
+                ));
+            }
+            store.transition(lock, Expect::LiveOrNew, move |tx| {
+                tombstones::reinstate(tx, &id, now)?;
+                author.signs(tx, now, "tenants revive", &id, "done")
+            })
+        })
+        .await
+    }
+
+    /// Whether the time of day can be relied on for removing what is kept for `retention`: it has been
+    /// steady for an hour, or for the retention if that is shorter. Look every minute or so.
+    pub fn clock_is_steady(&self, retention: Duration) -> bool {
+        self.inner.steady.lock().look(Instant::now(), self.now()) >= STEADY_FOR.min(retention)
+    }
+
+    /// Purges every deleted tenant whose retention has ended; says how many. One that cannot be
+    /// purged does not keep the others, and is tried again next time.
+    pub async fn purge_due(&self) -> Result<u64> {
+        let mut purged = 0;
+        let (before, author) = (self.now(), Author::itself("retention"));
+        let mut after = None;
+        loop {
+            let from = after.take();
+            let due = self.catalog().query(move |conn| tombstones::due(conn, before, from.as_ref(), CHUNK)).await?;
+            for (id, _) in &due {
+                match self.purge_if_due(id, before, &author).await {
+                    Ok(done) => purged += u64::from(done),
+                    Err(error) => tracing::error!(tenant = %id, error = %error, "cannot be purged yet"),
+                }
+            }
+            after = due.into_iter().next_back();
+            if after.is_none() {
+                return Ok(purged);
+            }
+        }
+    }
+}
+
+fn is_due(row: &Row, before: Millis) -> bool {
+    row.state == State::Deleted && row.purged.is_none() && row.purge_after.is_some_and(|at| at <= before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn the_time_of_day_is_steady_an_hour_after_the_start_and_after_each_jump() {
+        let start = Instant::now();
+        let (mut told, mut clock) = (1_700_000_000_000, SteadyClock::new(start, 1_700_000_000_000));
+        let mut steady_at = |minute: u32, jump: Millis| {
+            told += jump + millis(MINUTE);
+            clock.look(start + MINUTE * minute, told)
+        };
+        assert_eq!(steady_at(1, 0), MINUTE);
+        // A slewed clock is steady.
+        for minute in 2..=60 {
+            steady_at(minute, 30);
+        }
+        assert_eq!(steady_at(61, 0), MINUTE * 61);
+        for (minute, days) in [(62, 40), (64, -40)] {
+            assert_eq!(steady_at(minute, days * 86_400_000), Duration::ZERO, "{days} days");
+            assert_eq!(steady_at(minute + 1, 0), MINUTE);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Trying migrations where nothing can come of it: on older schemas made for this, and on copies.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, backup::Backup};
+
+use crate::{
+    catalog::{
+        Catalog,
+        model::State,
+        queries::{self, migrations},
+    },
+    error::{Error, ErrorKind, Result},
+    sqlite::{
+        deadline::Deadline,
+        fill,
+        migrate::{self, Applied, Schema, Step},
+        open::{self, Locking, Options},
+    },
+    tenants::{
+        disk::{
+            files,
+            path::{Layout, wal_of},
+            template::{self, APPLICATION_ID},
+        },
+        id::TenantId,
+        open::database::{self, OpenParams},
+        store::Store,
+    },
+};
+
+/// Users' files that are tried at start.
+const TRIED: usize = 3;
+
+/// The largest of them, in bytes.
+const TRIED_BYTES: u64 = 16 << 20;
+
+/// How many are looked at for some that are not empty.
+const LOOKED_AT: u32 = 32;
+
+/// How long all of them may take together: whoever restarts the server waits.
+const TRIED_FOR: Duration = Duration::from_secs(5);
+
+/// What a folder has been through, as far as migrations that have not run on it are concerned.
+pub(in crate::tenants) struct Past<'a> {
+    layout: &'a Layout,
+    applied: Vec<Step>,
+    /// The versions that files may have; none for one that is not known.
+    versions: Vec<Option<i32>>,
+    /// Tenants with small files of older versions.
+    behind: Vec<TenantId>,
+}
+
+impl<'a> Past<'a> {
+    /// Asks the catalog. `applied` are the migrations that have run.
+    pub fn of(catalog: &Catalog, layout: &'a Layout, schema: &Schema, applied: Vec<Step>) -> Result<Self> {
+        let mut past = Self { layout, applied, versions: Vec::new(), behind: Vec::new() };
+        if past != schema.steps() {
+            let bytes = i64::try_from(TRIED_BYTES).unwrap_or(i64::MAX);
+            past.versions = catalog.read(migrations::versions)?;
+            // The catalog may not know yet which file has had the newest.
+            past.versions.extend(past.applied.last().map(|step| Some(step.version)));
+            past.behind = catalog.read(|conn| migrations::smallest_behind(conn, schema.version(), bytes, LOOKED_AT))?;
+        }
+        Ok(past)
+    }
+
+    /// Whether an error in bringing a file of `version` to `steps` is that of a migration that has not run yet.
+    fn is_of_a_new_one(&self, error: &Error, version: i32, steps: &[Step]) -> bool {
+        let named = |step: &&Step| error.message().starts_with(&format!("migration {step} failed"));
+        let ran_until = self.applied.last().map_or(0, |step| step.version);
+        steps.iter().find(named).map_or(version >= ran_until, |culprit| !self.applied.contains(culprit))
+    }
+
+    fn may_have(&self, version: i32) -> bool {
+        self.versions.iter().any(|known| known.is_none_or(|known| known == version))
+    }
+}
+
+/// Whether these are the migrations that have run.
+impl PartialEq<Vec<Step>> for Past<'_> {
+    fn eq(&self, steps: &Vec<Step>) -> bool {
+        self.applied == *steps
+    }
+}
+
+/// Tries the migrations of `schema` that have not run on each older schema that files have, as on a tenant's
+/// file: with the same settings and bounds, and with rows in its tables; then on copies of a few files. Gives
+/// what may be the fault of rows that were made up. What has run before is not judged again: it cannot be
+/// changed any more.
+///
+/// # Errors
+/// [`ErrorKind::Config`] for what would fail for every tenant.
+pub(in crate::tenants) fn rehearse(schema: &Schema, options: &Options, past: &Past) -> Result<Vec<String>> {
+    let (steps, mut doubts) = (schema.steps(), Vec::new());
+    let (Some(newest), false) = (steps.last(), *past == steps) else { return Ok(doubts) };
+    for step in steps.iter().filter(|step| *step != newest && past.may_have(step.version)) {
+        let is_new = |error: &Error| past.is_of_a_new_one(error, step.version, &steps);
+        let refused = |error: &Error| {
+            Error::config(format!("the tenant migrations do not run on a file of version {step}: {}", error.message()))
+        };
+        let old = schema.up_to(step.version)?;
+        // Without the later ones, no file can be of this version.
+        let Ok(conn) = template::blank(&old, options) else { continue };
+        let empty = fill::fill(&conn, &template::BOOKKEEPING)?;
+        if !empty.is_empty() {
+            let tables = empty.join(", ");
+            tracing::warn!(
+                version = %step, tables,
+                "no rows could be made up for these tables, and migrations were tried with them empty; `cubby migrate --all \
+                 --dry-run` tries them on real ones"
+            );
+        }
+        let mut conn = afresh(&conn, options)?;
+        let Some(error) = template::upgrade(&mut conn, schema).err().filter(is_new) else { continue };
+        // SQLite says so of what it adds to no table that has rows, whatever is in them.
+        if error.message().to_ascii_lowercase().contains("failed: cannot add a ") {
+            return Err(refused(&error));
+        }
+        let mut conn = afresh(&template::blank(&old, options)?, options)?;
+        match template::upgrade(&mut conn, schema) {
+            Err(error) if is_new(&error) => return Err(refused(&error)),
+            _ => doubts.push(format!("from version {step}: {}", error.message())),
+        }
+    }
+    try_some(schema, options, past)?;
+    Ok(doubts)
+}
+
+/// The same database on a connection of its own, as later migrations meet a file: without what earlier ones
+/// left on theirs.
+fn afresh(conn: &Connection, options: &Options) -> Result<Connection> {
+    let mut fresh = open::in_memory_like(options)?;
+    Backup::new(conn, &mut fresh)?.step(-1)?;
+    Ok(fresh)
+}
+
+/// Tries the migrations on copies of a few small files that are not empty, and refuses what fails on all of
+/// them: the first new user would make it final.
+fn try_some(schema: &Schema, options: &Options, past: &Past) -> Result<()> {
+    let until = Instant::now() + TRIED_FOR;
+    let mut failed: Vec<(&TenantId, Error)> = Vec::new();
+    for id in &past.behind {
+        let left = until.saturating_duration_since(Instant::now());
+        if failed.len() == TRIED || left.is_zero() {
+            break;
+        }
+        let copy = past.layout.temporary();
+        let tried = try_one(schema, options, past, (id, &copy), left);
+        files::discard(&copy)?;
+        match tried {
+            // It works for somebody, or might.
+            Ok(Tried::Ran) => return Ok(()),
+            Ok(Tried::Failed(error)) => failed.push((id, error)),
+            // Empty, or the fault of the file or of the disk.
+            Ok(Tried::Skipped) | Err(_) => {}
+        }
+    }
+    let Some((_, first)) = failed.first() else { return Ok(()) };
+    let ids: Vec<&str> = failed.iter().map(|(id, _)| id.as_str()).collect();
+    Err(Error::config(format!(
+        "the tenant migrations fail on all files with data that they were tried on (copies of those of {}): {}. Change \
+         them, which is possible as long as they have run on no file; or start without them and mend the data. Nothing \
+         was changed",
+        ids.join(", "),
+        first.message()
+    )))
+}
+
+enum Tried {
+    /// To the end, or for as long as it may.
+    Ran,
+    /// By the fault of a migration that has not run yet.
+    Failed(Error),
+    /// It is empty, too large, or not to be migrated.
+    Skipped,
+}
+
+fn try_one(
+    schema: &Schema,
+    options: &Options,
+    past: &Past,
+    (id, copy): (&TenantId, &Path),
+    limit: Duration,
+) -> Result<Tried> {
+    let path = past.layout.tenant(id);
+    let header = open::read_header(&path, APPLICATION_ID)?;
+    let bytes = files::length(&path)?.unwrap_or(0) + header.log_bytes;
+    if bytes > TRIED_BYTES {
+        return Ok(Tried::Skipped);
+    }
+    copy_of(&path, copy)?;
+    let deadline = Deadline::none();
+    let options = Options { locking: Locking::Exclusive, application_id: APPLICATION_ID, ..options.clone() };
+    let mut conn = open::open(copy, &options, &deadline)?;
+    deadline.set(Some(limit));
+    let tried = version_to_migrate(&conn, schema, id).and_then(|version| {
+        let Some(version) = version else { return Ok(Tried::Skipped) };
+        match template::upgrade(&mut conn, schema) {
+            Ok(_) => Ok(Tried::Ran),
+            Err(error) => match error.kind() {
+                ErrorKind::Timeout => Ok(Tried::Ran),
+                ErrorKind::Quarantined if past.is_of_a_new_one(&error, version, &schema.steps()) => {
+                    Ok(Tried::Failed(error))
+                }
+                _ => Err(error),
+            },
+        }
+    });
+    open::abandon(conn);
+    tried
+}
+
+/// The version of a file that is this tenant's, has data, and is of an older version of this schema.
+fn version_to_migrate(conn: &Connection, schema: &Schema, id: &TenantId) -> Result<Option<i32>> {
+    let history = migrate::history(conn)?;
+    let is_theirs = template::meta(conn)?.tenant == id.as_str();
+    if !is_theirs || schema.continues(&history).is_err() || template::is_untouched(conn)? {
+        return Ok(None);
+    }
+    Ok(history.last().map(|step| step.version).filter(|version| *version < schema.version()))
+}
+
+impl Store {
+    /// Up to `each` of the tenants of each schema that are not at the newest: what a dry run tries.
+    pub async fn sample_behind(&self, each: u32) -> Result<Vec<TenantId>> {
+        let version = self.schema().version();
+        self.catalog().query(move |conn| queries::migrations::sample_behind(conn, version, each)).await
+    }
+
+    /// Tries on a copy what [`migrate`](Self::migrate) would do to a tenant's file. Takes room for one copy
+    /// in the data folder, and changes nothing.
+    ///
+    /// # Errors
+    /// What the migration would end with.
+    pub async fn try_migration(&self, id: &TenantId) -> Result<Option<i32>> {
+        let lock = self.inner.slots.lock(id).await;
+        self.blocking(move |store| {
+            Self::close_locked(&lock);
+            store.try_on_copy(lock.id())
+        })
+        .await
+    }
+
+    fn try_on_copy(&self, id: &TenantId) -> Result<Option<i32>> {
+        let row = self.catalog().read(|conn| queries::find(conn, id))?.ok_or_else(Error::unknown_tenant)?;
+        if row.state == State::Deleted {
+            return Err(Error::new(ErrorKind::Conflict, format!("{id} is deleted; restore it first")));
+        }
+        let path = self.layout().tenant(id);
+        let copy = self.layout().temporary();
+        let options = self.sqlite_options();
+        let params = OpenParams { path: &copy, applying: &|| Ok(()), ..self.open_params(id, &path, &options, true) };
+        let tried = copy_of(&path, &copy).and_then(|()| database::open_file(&params)).and_then(|opened| {
+            let applied = opened.applied;
+            opened.close().map(|()| applied)
+        });
+        let discarded = files::discard(&copy);
+        let applied = tried?;
+        discarded?;
+        Ok(match applied {
+            Applied::From(version) => Some(version),
+            Applied::Nothing => None,
+        })
+    }
+}
+
+/// Copies a database that nobody has open, with its write-ahead log.
+fn copy_of(from: &Path, to: &Path) -> Result<()> {
+    match std::fs::copy(wal_of(from), wal_of(to)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(from.display(), e)),
+        _ => {}
+    }
+    match std::fs::copy(from, to) {
+        // What opens it says it better.
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(from.display(), e)),
+        _ => Ok(()),
+    }
+}

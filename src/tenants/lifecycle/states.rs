@@ -1,0 +1,265 @@
+//! What an operator or the provider does to a tenant: create, suspend, resume, delete, restore,
+//! migrate.
+//!
+//! All take the tenant's gate first ([`Slots::lock`](super::slots::Slots::lock)): an open that is under
+//! way cannot slip in between the catalog's word and the move of the files. What moves files is a
+//! transition (`transition.rs`).
+
+use rusqlite::Transaction;
+use tokio::time::Instant;
+
+use super::{
+    purge::Author,
+    transition::{Expect, and_state},
+};
+use crate::{
+    catalog::{
+        model::{Row, State},
+        queries::{self, tombstones},
+    },
+    clock::millis,
+    error::{Error, ErrorKind, Result},
+    sqlite::migrate::Applied,
+    telemetry::{carried, carried_along},
+    tenants::{
+        disk::{
+            files::{self, FileCreation, Location},
+            path::TenantPaths,
+        },
+        id::TenantId,
+        open::{
+            database::{Database, OpenParams},
+            slots::{Acquired, TenantLock},
+        },
+        store::Store,
+    },
+};
+
+impl Store {
+    /// Refuses reads and writes of a tenant, with a reason that its user is told, until it is
+    /// [resumed](Self::resume). Waits for the requests that are under way.
+    pub async fn suspend(&self, id: &TenantId, reason: &str) -> Result<Row> {
+        let reason = reason.to_owned();
+        self.with_lock(id, move |store, lock, row| {
+            match row.state {
+                State::Deleted => return Err(deleted(lock.id())),
+                State::Active | State::Suspended | State::Quarantined => {}
+            }
+            let id = lock.id().clone();
+            store.catalog().write_blocking(move |tx| queries::suspend(tx, &id, &reason))?;
+            Self::close_locked(lock);
+            tracing::info!(tenant = %lock.id(), "suspended");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lets a suspended or quarantined tenant be used again.
+    pub async fn resume(&self, id: &TenantId) -> Result<Row> {
+        self.with_lock(id, |store, lock, row| {
+            if row.state == State::Deleted {
+                return Err(deleted(lock.id()));
+            }
+            let id = lock.id().clone();
+            store.catalog().write_blocking(move |tx| queries::activate(tx, &id))?;
+            tracing::info!(tenant = %lock.id(), was = %row.state, "resumed");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Deletes a tenant: it is unknown from now on. Its file is kept in `trash/` until the
+    /// retention ends. Deleting it again changes nothing, but completes a deletion that was interrupted.
+    pub async fn delete(&self, id: &TenantId) -> Result<Row> {
+        self.with_lock(id, |store, lock, row| {
+            let (id, now) = (lock.id().clone(), store.now());
+            let until = now.saturating_add(millis(store.inner.options.retention));
+            store.transition(lock, Expect::Any, move |tx| queries::mark_deleted(tx, &id, now, until))?;
+            if row.state != State::Deleted {
+                tracing::info!(tenant = %lock.id(), "deleted");
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Brings a deleted tenant back, with everything it had.
+    pub async fn restore(&self, id: &TenantId) -> Result<Row> {
+        self.with_lock(id, |store, lock, row| {
+            let id = lock.id().clone();
+            if row.state != State::Deleted {
+                return Err(Error::new(ErrorKind::Conflict, format!("{id} is {}, not deleted", row.state)));
+            }
+            let now = store.now();
+            store.transition(lock, Expect::Live, move |tx| tombstones::reinstate(tx, &id, now))?;
+            tracing::info!(tenant = %lock.id(), "restored");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Puts an empty file in place for a tenant that the catalog does not know, then commits. If the
+    /// tenant does not live after that, the file is taken away again. The tenant is not opened. The commit
+    /// shares the caller's own rows, so that a delivery and what it did are one commit. It is not cancelled
+    /// with this future.
+    pub async fn create_with<T, F>(&self, id: &TenantId, commit: F) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let until = Instant::now() + self.inner.options.wait;
+        let busy = |_| Error::new(ErrorKind::Busy, "this user's database is being opened or moved; try again");
+        loop {
+            let ticket = match self.inner.slots.acquire(id, self.tick()) {
+                // It is open, so its file is there.
+                Acquired::Leased(_lease) => return self.catalog().write(commit).await,
+                Acquired::Wait(changed) => {
+                    tokio::time::timeout_at(until, changed).await.map_err(busy)?;
+                    continue;
+                }
+                Acquired::Absent(ticket) => ticket,
+            };
+            let store = self.clone();
+            let done = self.inner.runtime.spawn(carried_along(async move {
+                let (id, of) = (ticket.id().clone(), ticket.id().clone());
+                let placed = store
+                    .blocking(move |store| match store.catalog().read(|conn| queries::gate(conn, &id))? {
+                        None => store.create_file(&id),
+                        // Whoever is known has a file already, in the live place or in the trash.
+                        Some(_) => Ok(FileCreation::Found),
+                    })
+                    .await?;
+                // After a failed commit the row may be there all the same: a file too many is found
+                // by the next creation, a file too few is a loss.
+                let (value, state) = store.catalog().write(move |tx| and_state(tx, &of, commit)).await?;
+                if placed == FileCreation::New && state == Some(State::Active) {
+                    tracing::info!(tenant = %ticket.id(), schema = store.schema().version(), "created");
+                }
+                if placed == FileCreation::New && matches!(state, None | Some(State::Deleted)) {
+                    let path = store.layout().tenant(ticket.id());
+                    store.blocking(move |_| files::discard(&path)).await?;
+                }
+                drop(ticket);
+                Ok(value)
+            }));
+            return done.await.map_err(|e| Error::internal("a creation did not finish").with_source(e))?;
+        }
+    }
+
+    /// Waits until nobody uses a tenant and commits. If it is deleted after that, its file goes to
+    /// the trash. It is not cancelled with this future.
+    pub async fn delete_with<T, F>(&self, id: &TenantId, commit: F) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let lock = self.inner.slots.lock(id).await;
+        self.blocking(move |store| store.transition(&lock, Expect::Any, commit)).await
+    }
+
+    /// Puts a deleted tenant's file back, or an empty one where nothing is left of it, then commits.
+    /// If the tenant does not live after that, the file goes back to the trash. It is not cancelled with
+    /// this future.
+    pub async fn restore_with<T, F>(&self, id: &TenantId, commit: F) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let lock = self.inner.slots.lock(id).await;
+        self.blocking(move |store| store.transition(&lock, Expect::LiveOrNew, commit)).await
+    }
+
+    /// Completes what an interrupted operation left of a tenant's files: afterwards they are where its row
+    /// says. Blocks; not for an async thread.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if they cannot be there.
+    pub fn settle(&self, id: &TenantId) -> Result<()> {
+        let row = self.inner.runtime.block_on(self.with_lock(id, |store, lock, row| {
+            let before = if row.state == State::Deleted { Expect::Any } else { Expect::Live };
+            store.transition(lock, before, |_| Ok(()))
+        }))?;
+        let expected = if row.state == State::Deleted { Location::Trash } else { Location::Live };
+        match files::locate(&self.layout().paths(id))? {
+            found if found == expected => Ok(()),
+            _ => Err(Error::new(ErrorKind::Conflict, format!("the file of {id} cannot be moved; the log says why"))),
+        }
+    }
+
+    /// Erases what an interrupted purge left of a tenant. Blocks; not for an async thread.
+    pub fn erase_rest(&self, id: &TenantId) -> Result<()> {
+        self.inner.runtime.block_on(self.purge(id, &Author::itself("doctor"))).map(drop)
+    }
+
+    /// Brings a write-ahead log back to its database. For a store that serves nobody.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if the database has another one.
+    pub fn gather(&self, paths: &TenantPaths) -> Result<()> {
+        files::gather(paths).map(drop)
+    }
+
+    /// Brings one tenant's file to the newest schema without serving it. Returns the version it
+    /// came from, if it was not there already.
+    pub async fn migrate(&self, id: &TenantId) -> Result<Option<i32>> {
+        let lock = self.inner.slots.lock(id).await;
+        self.blocking(move |store| store.migrate_locked(&lock)).await
+    }
+
+    fn migrate_locked(&self, lock: &TenantLock<Database>) -> Result<Option<i32>> {
+        let id = lock.id().clone();
+        Self::close_locked(lock);
+        let options = self.sqlite_options();
+        let path = self.layout().tenant(&id);
+        let row = self.catalog().read(|conn| queries::find(conn, &id))?.ok_or_else(Error::unknown_tenant)?;
+        if row.state == State::Deleted {
+            // Its file is in the trash, and is migrated when it is back and used.
+            return Err(deleted(&id));
+        }
+        let noted = || self.note_applied();
+        let params =
+            OpenParams { applying: &noted, ..self.open_params(&id, &path, &options, row.state == State::Quarantined) };
+        let opened = self.open_or_quarantine(&params)?;
+        let applied = opened.applied;
+        opened.close()?;
+        let version = self.inner.schema.version();
+        self.catalog().write_blocking(move |tx| queries::set_schema(tx, &id, version))?;
+        Ok(match applied {
+            Applied::From(version) => Some(version),
+            Applied::Nothing => None,
+        })
+    }
+
+    /// Runs `work` on a thread that may block. It is not cancelled with this future.
+    pub(in crate::tenants) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = self.clone();
+        let done = self.inner.runtime.spawn_blocking(carried(move || work(&store))).await;
+        done.map_err(|e| Error::internal("work on a tenant's files did not finish").with_source(e))?
+    }
+
+    /// Runs `work` while nobody uses or opens the tenant, on a thread that may block. It is not
+    /// cancelled with this future, so that an operation is not left half done.
+    pub(in crate::tenants) async fn with_lock<F>(&self, id: &TenantId, work: F) -> Result<Row>
+    where
+        F: FnOnce(&Store, &TenantLock<Database>, &Row) -> Result<()> + Send + 'static,
+    {
+        let lock = self.inner.slots.lock(id).await;
+        self.blocking(move |store| {
+            let row = |lock: &TenantLock<Database>| {
+                store.catalog().read(|conn| queries::find(conn, lock.id()))?.ok_or_else(Error::unknown_tenant)
+            };
+            let result = row(&lock).and_then(|before| work(store, &lock, &before));
+            // Whatever became of it, nothing may stay open behind a tenant that is absent.
+            Self::close_locked(&lock);
+            result.and_then(|()| row(&lock))
+        })
+        .await
+    }
+}
+
+fn deleted(id: &TenantId) -> Error {
+    Error::new(ErrorKind::Conflict, format!("{id} is deleted; restore it first"))
+}

@@ -1,0 +1,164 @@
+//! One change of a tenant: its row and its files together.
+//!
+//! Every operation that deletes a tenant or brings one back is this function with another commit, so
+//! that what a crash can leave behind is the same for all of them, and all of them mend it.
+
+use rusqlite::Transaction;
+
+use crate::{
+    catalog::{
+        model::{Row, State},
+        queries,
+    },
+    error::{Error, ErrorKind, Result},
+    tenants::{
+        disk::{
+            files::{self, FileCreation, Location},
+            inspect,
+            path::TenantPaths,
+        },
+        id::TenantId,
+        open::{database::Database, slots::TenantLock},
+        store::Store,
+    },
+};
+
+/// What must be true of a tenant's files before its row is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::tenants) enum Expect {
+    /// Nothing: they follow the row.
+    Any,
+    /// The database is in the live place. If there is none, that is an error.
+    Live,
+    /// The database is in the live place; if there is none, an empty one is put there.
+    LiveOrNew,
+}
+
+impl Store {
+    /// Changes a tenant's row by `commit`, with its files in the place that the row asks for before
+    /// and after. Nobody uses the tenant: the caller has its gate. May block.
+    ///
+    /// The order is files before row when a tenant comes back, and row before files when one goes. A
+    /// crash between leaves a deleted tenant whose file is in the live place, where nobody is served
+    /// from it; the next transition, the purge and the doctor look in both paths.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if there is no database and [`Expect::Live`] asks for one.
+    pub(in crate::tenants) fn transition<T, F>(
+        &self,
+        lock: &TenantLock<Database>,
+        before: Expect,
+        commit: F,
+    ) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        // Of a tenant that lives something may be open.
+        Self::close_locked(lock);
+        let id = lock.id();
+        let row = self.catalog().read(|conn| queries::find(conn, id))?;
+        let paths = self.layout().paths(id);
+        let (location, new) = self.prepare(id, row.as_ref(), &paths, before)?;
+        let of = id.clone();
+        let (value, state) = self.catalog().write_blocking(move |tx| and_state(tx, &of, commit))?;
+        let gone = matches!(state, None | Some(State::Deleted));
+        if gone && new {
+            files::discard(&paths.live)?;
+        } else if state == Some(State::Deleted) && location == Location::Live {
+            let keep = row.is_some_and(|row| is_damaged(&row));
+            // The catalog's word stands without the move: nobody is served from the file, and the purge
+            // looks in both paths.
+            if let Err(error) = relocate(&paths.live, &paths.trashed, keep) {
+                tracing::error!(tenant = %id, error = %error, "deleted, but its file is not in the trash yet");
+            }
+        }
+        Ok(value)
+    }
+
+    /// Mends what an interrupted operation left, then puts the files where `before` wants them. Says
+    /// where they are then, and whether an empty one was made.
+    fn prepare(
+        &self,
+        id: &TenantId,
+        row: Option<&Row>,
+        paths: &TenantPaths,
+        before: Expect,
+    ) -> Result<(Location, bool)> {
+        let was_purged = |row: &Row| row.state == State::Deleted && row.purged.is_some();
+        if row.is_some_and(was_purged) && files::remains(paths)? {
+            tracing::warn!(tenant = %id, "purged, and a file was left: it is erased now");
+            erase(paths)?;
+        }
+        let found = match row.map(|row| row.state) {
+            None | Some(State::Deleted) => files::gather(paths),
+            Some(State::Active | State::Suspended | State::Quarantined) => {
+                files::locate(paths).and_then(|location| match location {
+                    Location::Live => files::set_lone_log_aside(paths).map(|()| location),
+                    _ => Ok(location),
+                })
+            }
+        };
+        let location = match found {
+            // Whoever is to go must go, whatever is wrong with the files: they stay where they are.
+            Err(error) if before == Expect::Any => {
+                tracing::error!(tenant = %id, error = %error, "its files stay where they are");
+                return Ok((Location::Both, false));
+            }
+            found => found?,
+        };
+        match (before, location) {
+            (Expect::Any, _) | (_, Location::Live | Location::Both) => Ok((location, false)),
+            (_, Location::Trash) => {
+                relocate(&paths.trashed, &paths.live, row.is_some_and(is_damaged))?;
+                Ok((Location::Live, false))
+            }
+            (Expect::Live, Location::Nowhere) => Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "nothing is left of the data of {id}. `cubby tenants revive {id}` brings them back with an empty \
+                     database"
+                ),
+            )),
+            (Expect::LiveOrNew, Location::Nowhere) => {
+                tracing::warn!(tenant = %id, "nothing is left of its data: it starts empty");
+                Ok((Location::Live, self.create_file(id)? == FileCreation::New))
+            }
+        }
+    }
+}
+
+/// Erases a tenant's files. A log is first merged into its database, where that can be done, so that a crash
+/// leaves both or neither.
+pub(in crate::tenants) fn erase(paths: &TenantPaths) -> Result<()> {
+    for path in [&paths.live, &paths.trashed] {
+        if let Err(error) = inspect::merge_log(path) {
+            tracing::debug!(file = %path.display(), error = %error, "erased with its write-ahead log");
+        }
+    }
+    files::erase(paths)
+}
+
+/// Whether a tenant's file is, or was at its deletion, in quarantine: it stays as it was found.
+fn is_damaged(row: &Row) -> bool {
+    row.state == State::Quarantined || row.state_before == Some(State::Quarantined)
+}
+
+/// Moves a database as one file where that can be, and with its write-ahead log where it cannot:
+/// [`files::gather`] then mends a move that was cut. `keep` leaves a damaged file as it was found.
+fn relocate(from: &std::path::Path, to: &std::path::Path, keep: bool) -> Result<()> {
+    if !keep && let Err(error) = inspect::merge_log(from) {
+        tracing::warn!(file = %from.display(), error = %error, "moved with its write-ahead log");
+    }
+    files::relocate(from, to)
+}
+
+/// Runs the caller's part, then looks at the row it left.
+pub(in crate::tenants) fn and_state<T>(
+    tx: &Transaction,
+    id: &TenantId,
+    commit: impl FnOnce(&Transaction) -> rusqlite::Result<T>,
+) -> rusqlite::Result<(T, Option<State>)> {
+    let value = commit(tx)?;
+    Ok((value, queries::gate(tx, id)?.map(|row| row.state)))
+}
