@@ -31,7 +31,7 @@ use crate::{
     reconcile::{health::Health, on_demand::OnDemand, run::Syncer},
     sqlite::{combine::Limits, migrate::Schema, open::PAGE_SIZE},
     telemetry::metrics,
-    tenants::store::{Counter, Store, StoreOptions},
+    tenants::{open::opening::Counter, options::StoreOptions, store::Store},
 };
 
 /// How often idle tenants are looked for.

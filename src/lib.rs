@@ -51,8 +51,4 @@ pub mod webhooks;
 pub use rusqlite;
 
 pub use error::{Error, ErrorKind, Result};
-pub use tenants::{
-    id::TenantId,
-    store::{Store, StoreOptions},
-    tenant::Tenant,
-};
+pub use tenants::{id::TenantId, options::StoreOptions, store::Store, tenant::Tenant};

@@ -46,7 +46,7 @@ use crate::{
             lock::FolderLock,
             path::{Layout, shm_of, wal_of},
         },
-        store::StoreOptions,
+        options::StoreOptions,
     },
 };
 

@@ -3,14 +3,21 @@
 //! Only this folder opens, closes, moves or deletes a tenant's files. Everyone else holds a
 //! [`Tenant`](tenant::Tenant), which is parsed, allowed and open.
 //!
+//! Files that stand higher in this table import those below them, and never the other way round.
+//!
 //! | module | decides |
 //! |---|---|
-//! | [`id`] | what an id may be |
-//! | [`store`] | the data folder: leases, creation, capacity, usage samples, shutdown |
+//! | `startup` | `Store::open`: lock, catalog, whether the schema fits the data folder |
+//! | [`lifecycle`] | create, suspend, delete, restore, purge, adopt, migrate |
+//! | [`open::opening`] | leases: opening a tenant for a request, creating it, quarantine |
 //! | [`tenant`] | the handle on an open tenant: read and write |
-//! | [`open`] | opening and closing: the state machine, leases, the LRU, descriptors, connections |
+//! | [`store`] | what one data folder shares: open tenants, capacity, usage samples, shutdown |
+//! | [`open`] | the state machine of open tenants, the LRU, descriptors, connections |
 //! | [`disk`] | paths, file moves, the folder lock, the template of a new file, what a file says of itself |
-//! | [`lifecycle`] | create, suspend, delete, restore, purge, adopt, migrate, quarantine |
+//! | [`options`] | settings, and the schema that ships with this crate |
+//! | [`id`] | what an id may be |
+//!
+//! A few files of [`lifecycle`] do not know a store, and stand below it: `faults`, `steady_clock`.
 //!
 //! # Invariants
 //! Each with what happens when it breaks.
@@ -18,7 +25,7 @@
 //!    connection to it is open. Broken: writes go to a file that no longer has the name.
 //! 2. **One opener at a time.** Broken: the second finds the file locked, or two writers each
 //!    believe they are the one.
-//! 3. **The catalog's state is read while the tenant's gate is held.** Broken: a tenant deleted
+//! 3. **The catalog's state is read while the tenant's lock is held.** Broken: a tenant deleted
 //!    between the look and the open is served once more.
 //! 4. **File before row on creation; row before file on deletion.** Broken: after a crash the
 //!    catalog promises a file that is not there, or a deleted user's data is served again.
@@ -28,5 +35,7 @@ pub mod disk;
 pub mod id;
 pub mod lifecycle;
 pub mod open;
+pub mod options;
+mod startup;
 pub mod store;
 pub mod tenant;

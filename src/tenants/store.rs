@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    path::PathBuf,
     sync::{Arc, atomic::AtomicBool, atomic::Ordering},
     time::Duration,
 };
@@ -11,100 +10,27 @@ use parking_lot::Mutex;
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
-    disk::{
-        files,
-        lock::FolderLock,
-        path::{Layout, wal_of},
-        template::Template,
-    },
+    disk::{lock::FolderLock, path::Layout, template::Template},
     id::TenantId,
-    lifecycle::{applied, faults::Faults, purge::SteadyClock, rehearsal::rehearse},
+    lifecycle::{faults::Faults, steady_clock::SteadyClock},
     open::{
-        database::{DESCRIPTORS, Database},
-        descriptors::{Budget, MAX_LONG_READS, Permit, descriptors_for},
+        database::Database,
+        descriptors::{Budget, DESCRIPTORS, Permit},
         long_reads::LongReads,
-        slots::{Acquired, CapacityWait, Eviction, Slots, TenantLock, Tick},
+        slots::{CapacityWait, Eviction, Slots, TenantLock, Tick},
     },
-    tenant::Tenant,
+    options::StoreOptions,
 };
 use crate::{
     catalog::{
-        self, Catalog,
-        model::{Counts, Profile, Row, State, UsageSample},
+        Catalog,
+        model::{Counts, Row, State, UsageSample},
         queries,
     },
     clock::{Clock, Millis},
-    error::{Error, ErrorKind, Result},
-    sqlite::{combine::Limits, migrate::Schema, open, open::Options},
+    error::Result,
+    sqlite::{migrate::Schema, open::Options},
 };
-
-/// How a [`Store`] is to be.
-#[derive(Debug, Clone)]
-pub struct StoreOptions {
-    /// The data folder. Made if it is not there.
-    pub data: PathBuf,
-    /// The tenants' schema; none for the notes that ship with this crate.
-    pub schema: Option<Schema>,
-    /// How many tenants may be open at once; none derives it from the limit on descriptors.
-    pub max_open: Option<usize>,
-    /// A tenant that nobody used for so long is closed.
-    pub idle: Duration,
-    /// The largest a tenant's file may grow, in bytes; 0 for no bound.
-    pub quota: u64,
-    /// The longest string, blob or row of a tenant, in bytes.
-    pub max_value_bytes: u64,
-    /// The page cache of one open tenant, in KiB.
-    pub cache_kib: u32,
-    /// How long a request waits for a tenant that is being opened, closed or moved, or for room.
-    pub wait: Duration,
-    /// How long a deleted tenant's file is kept.
-    pub retention: Duration,
-    /// Long reads at once, all tenants together; 16 at most. Each takes a thread of low priority.
-    pub long_reads: usize,
-    /// Bounds of one tenant's queue.
-    pub limits: Limits,
-    /// The time of day.
-    pub clock: Clock,
-}
-
-impl StoreOptions {
-    /// The defaults, on a data folder.
-    pub fn new(data: impl Into<PathBuf>) -> Self {
-        Self {
-            data: data.into(),
-            schema: None,
-            max_open: None,
-            idle: Duration::from_secs(300),
-            quota: 0,
-            max_value_bytes: Options::default().max_value_bytes,
-            cache_kib: 1024,
-            wait: Duration::from_secs(5),
-            retention: Duration::from_secs(30 * 86_400),
-            long_reads: MAX_LONG_READS,
-            limits: Limits::default(),
-            clock: Clock::system(),
-        }
-    }
-}
-
-/// Bounds how many tenants are made.
-pub trait Counter: Send + Sync {
-    /// Counts one that is about to be made.
-    ///
-    /// # Errors
-    /// Why it may not be made.
-    fn count(&self) -> Result<()>;
-
-    /// It was counted, and was not made after all.
-    fn uncount(&self);
-}
-
-/// What a tenant is to be made with, should there be none.
-#[derive(Clone)]
-pub(super) struct New {
-    pub(super) profile: Profile,
-    pub(super) counter: Option<Arc<dyn Counter>>,
-}
 
 /// The open tenants of one data folder. Cloning shares it. Must be made inside a tokio runtime.
 ///
@@ -130,85 +56,22 @@ pub(super) struct Inner {
     pub(super) template: Template,
     /// Whether the catalog knows that the migrations of `schema` have run on files of this folder.
     pub(super) noted: AtomicBool,
-    budget: Arc<Budget>,
+    pub(super) budget: Arc<Budget>,
     /// Readers apart from their tenants' own connection, all tenants together.
     pub(super) long: LongReads,
-    usage_samples: Mutex<VecDeque<UsageSample>>,
+    pub(super) usage_samples: Mutex<VecDeque<UsageSample>>,
     pub(super) faults: Faults,
     pub(super) closing: AtomicBool,
-    epoch: Instant,
+    pub(super) epoch: Instant,
     pub(super) steady: Mutex<SteadyClock>,
     pub(super) runtime: Handle,
-    _lock: FolderLock,
+    pub(super) _lock: FolderLock,
 }
 
-mod embedded {
-    refinery::embed_migrations!("migrations/tenant");
-}
-
-/// The schema of the notes that ship with this crate.
-pub fn shipped_schema() -> Result<Schema> {
-    Schema::new(embedded::migrations::runner().get_migrations().clone())
-}
-
-/// `last_seen` in the catalog is right to this.
-pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(3600);
-
-/// Sightings kept until they are written; more than that are forgotten, oldest first.
+/// Usage samples kept until they are written; of more, the oldest are dropped.
 const MAX_SAMPLES: usize = 100_000;
 
 impl Store {
-    /// Takes the data folder: lock, catalog, template. May block for a moment.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Conflict`] if another process has the folder; [`ErrorKind::Config`] if the
-    /// folder, the catalog or the migrations cannot be used.
-    pub fn open(options: StoreOptions) -> Result<Self> {
-        let runtime =
-            Handle::try_current().map_err(|_| Error::config("a store must be opened inside a tokio runtime"))?;
-        open::init()?;
-        let schema = match &options.schema {
-            Some(schema) => schema.clone(),
-            None => shipped_schema()?,
-        };
-        let template = Template::build(&schema, &sqlite_options(&options))?;
-        let layout = Layout::prepare(&options.data)?;
-        let lock = FolderLock::take(&layout.lock())?;
-        files::sweep_tmp(&layout)?;
-        refuse_a_lost_catalog(&layout)?;
-        let catalog = Catalog::open(&layout.catalog())?;
-        let applied = applied::check(&catalog, &layout, &schema, options.schema.is_none()).map_err(catalog::damaged)?;
-        for doubt in rehearse(&schema, &sqlite_options(&options), &applied)? {
-            tracing::warn!(
-                doubt,
-                "migrations failed on rows that were made up; `cubby migrate --all --dry-run` tries them on real ones"
-            );
-        }
-        catalog.set_current_schema(schema.digest())?;
-        let noted = applied == schema.steps();
-        let descriptors = descriptors_for(options.max_open)?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                layout,
-                catalog,
-                slots: Slots::new(),
-                schema,
-                template,
-                noted: AtomicBool::new(noted),
-                budget: Budget::new(descriptors),
-                long: LongReads::new(options.long_reads)?,
-                usage_samples: Mutex::default(),
-                faults: Faults::default(),
-                closing: AtomicBool::new(false),
-                epoch: Instant::now(),
-                steady: Mutex::new(SteadyClock::new(Instant::now(), options.clock.now())),
-                runtime,
-                options,
-                _lock: lock,
-            }),
-        })
-    }
-
     /// The catalog.
     pub fn catalog(&self) -> &Catalog {
         &self.inner.catalog
@@ -257,51 +120,8 @@ impl Store {
         self.inner.options.clock.now()
     }
 
-    /// A lease on a tenant that exists, opening and migrating its file if need be.
-    ///
-    /// # Errors
-    /// [`ErrorKind::UnknownTenant`] if there is none, or it was deleted; [`ErrorKind::Suspended`],
-    /// [`ErrorKind::Quarantined`]; [`ErrorKind::Busy`] if everything that may be open is in use
-    /// for longer than the store may wait.
-    pub async fn lease(&self, id: &TenantId) -> Result<Tenant> {
-        // The hot path: no allocation, no await.
-        match self.inner.slots.acquire(id, self.tick()) {
-            Acquired::Leased(lease) => Ok(Tenant { lease, store: self.clone() }),
-            other => Ok(self.wait_or_open(id, other, None).await?.0),
-        }
-    }
-
-    /// A lease on a tenant, which is created if it never existed. Says whether it was.
-    ///
-    /// # Errors
-    /// As [`lease`](Self::lease). A deleted tenant is not created again.
-    pub async fn lease_or_create(&self, id: &TenantId) -> Result<(Tenant, bool)> {
-        self.create(id, Profile::default()).await
-    }
-
-    /// As [`lease_or_create`](Self::lease_or_create), and `counter` has a say before a tenant is made.
-    ///
-    /// # Errors
-    /// Besides, what the counter refuses with. It is asked only for an id without a row in the catalog.
-    pub async fn lease_or_create_counted(&self, id: &TenantId, counter: Arc<dyn Counter>) -> Result<(Tenant, bool)> {
-        self.lease_or_make(id, New { profile: Profile::default(), counter: Some(counter) }).await
-    }
-
-    /// As [`lease_or_create`](Self::lease_or_create), with what is known of the user. The profile
-    /// of a tenant that exists is left as it is.
-    pub async fn create(&self, id: &TenantId, profile: Profile) -> Result<(Tenant, bool)> {
-        self.lease_or_make(id, New { profile, counter: None }).await
-    }
-
-    async fn lease_or_make(&self, id: &TenantId, new: New) -> Result<(Tenant, bool)> {
-        match self.inner.slots.acquire(id, self.tick()) {
-            Acquired::Leased(lease) => Ok((Tenant { lease, store: self.clone() }, false)),
-            other => self.wait_or_open(id, other, Some(new)).await,
-        }
-    }
-
     pub(super) fn sqlite_options(&self) -> Options {
-        sqlite_options(&self.inner.options)
+        self.inner.options.sqlite()
     }
 
     /// Descriptors for one tenant more, closing the least recently used for it if need be.
@@ -446,42 +266,4 @@ impl Store {
         }
         left
     }
-}
-
-fn sqlite_options(options: &StoreOptions) -> Options {
-    Options {
-        max_bytes: options.quota,
-        max_value_bytes: options.max_value_bytes,
-        cache_kib: options.cache_kib,
-        ..Options::default()
-    }
-}
-
-/// Refuses to make an empty catalog where there was another: whoever was deleted or suspended would be
-/// served again by the next message about them.
-fn refuse_a_lost_catalog(layout: &Layout) -> Result<()> {
-    let catalog = layout.catalog();
-    if catalog.exists() {
-        return Ok(());
-    }
-    // Its log is emptied when it is closed.
-    let log = std::fs::symlink_metadata(wal_of(&catalog)).is_ok_and(|found| found.len() > 0);
-    if !log && !layout.has_files()? {
-        return Ok(());
-    }
-    Err(Error::config(format!(
-        "{} is missing, and the folder has {}. Put it back, with its -wal, from where it went or from a backup; or \
-         make it anew from the users' files with `cubby doctor --rebuild-catalog`",
-        catalog.display(),
-        if log { "its log" } else { "users' files" }
-    )))
-}
-
-pub(super) fn suspended(reason: Option<&str>) -> Error {
-    let reason = reason.unwrap_or("no reason was given");
-    Error::new(ErrorKind::Suspended, format!("this user is suspended: {reason}"))
-}
-
-pub(super) fn quarantined() -> Error {
-    Error::new(ErrorKind::Quarantined, "this user's database is out of service until an operator has looked at it")
 }

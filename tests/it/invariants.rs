@@ -19,7 +19,7 @@ use cubby::{
         migrate::Schema,
         open,
     },
-    tenants::{disk::path::Layout, id::RESERVED, store::shipped_schema},
+    tenants::{disk::path::Layout, id::RESERVED, options::shipped_schema},
 };
 use proptest::{collection::vec, prelude::*, test_runner::Config};
 use rusqlite::Connection;

@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use cubby::{Store, StoreOptions, TenantId, sqlite::migrate::Schema, tenants::store::shipped_schema};
+use cubby::{Store, StoreOptions, TenantId, sqlite::migrate::Schema, tenants::options::shipped_schema};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;

@@ -146,7 +146,7 @@ pub fn is_untouched(conn: &Connection) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tenants::store::shipped_schema;
+    use crate::tenants::options::shipped_schema;
 
     #[test]
     fn what_fails_outside_a_file_is_not_taken_for_its_damage() {

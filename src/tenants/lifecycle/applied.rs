@@ -14,7 +14,7 @@ use crate::{
         disk::{inspect, path::Layout, template},
         id::TenantId,
         lifecycle::rehearsal::Past,
-        store::shipped_schema,
+        options::shipped_schema,
     },
 };
 

@@ -10,6 +10,7 @@
 //! | [`faults`] | faults of files, reported to operators |
 //! | `applied` | which migrations have run on this data folder |
 //! | `rehearsal` | trying migrations on copies and on generated rows |
+//! | `steady_clock` | whether the time of day can be relied on for the end of a retention |
 
 pub mod adopt;
 pub(super) mod applied;
@@ -17,4 +18,5 @@ pub mod faults;
 pub mod purge;
 pub(super) mod rehearsal;
 pub mod states;
+pub(super) mod steady_clock;
 mod transition;

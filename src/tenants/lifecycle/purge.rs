@@ -10,7 +10,6 @@ use crate::{
         model::{Millis, Row, State},
         queries::{self, tombstones},
     },
-    clock::millis,
     error::{Error, ErrorKind, Result},
     tenants::{
         disk::files::{self, Location},
@@ -54,35 +53,6 @@ const CHUNK: u32 = 100;
 /// How long the time of day must have been steady before anything is removed by it, or for the retention
 /// if that is shorter. A machine that starts with a wrong clock has asked a time server by then.
 const STEADY_FOR: Duration = Duration::from_secs(3600);
-
-/// How much more or less than the monotonic clock the time of day may advance between two looks and be
-/// called steady. Looks are a minute apart, and a clock that is slewed differs by milliseconds.
-const JUMP: Duration = Duration::from_secs(60);
-
-/// Since when the time of day has advanced as the monotonic clock does.
-#[derive(Debug)]
-pub(in crate::tenants) struct SteadyClock {
-    since: Instant,
-    last: (Instant, Millis),
-}
-
-impl SteadyClock {
-    pub(in crate::tenants) fn new(now: Instant, time_of_day: Millis) -> Self {
-        Self { since: now, last: (now, time_of_day) }
-    }
-
-    /// Looks at both clocks; says for how long they have agreed.
-    fn look(&mut self, now: Instant, time_of_day: Millis) -> Duration {
-        let (then, told) = self.last;
-        let expected = told.saturating_add(millis(now - then));
-        if time_of_day.abs_diff(expected) > millis(JUMP).unsigned_abs() {
-            tracing::warn!("the time of day jumped; nothing is removed by it until it has been steady for a while");
-            self.since = now;
-        }
-        self.last = (now, time_of_day);
-        now - self.since
-    }
-}
 
 impl Store {
     /// Removes a tenant's file, its personal data and the bodies of the deliveries about it, at
@@ -179,31 +149,4 @@ impl Store {
 
 fn is_due(row: &Row, before: Millis) -> bool {
     row.state == State::Deleted && row.purged.is_none() && row.purge_after.is_some_and(|at| at <= before)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MINUTE: Duration = Duration::from_secs(60);
-
-    #[test]
-    fn the_time_of_day_is_steady_an_hour_after_the_start_and_after_each_jump() {
-        let start = Instant::now();
-        let (mut told, mut clock) = (1_700_000_000_000, SteadyClock::new(start, 1_700_000_000_000));
-        let mut steady_at = |minute: u32, jump: Millis| {
-            told += jump + millis(MINUTE);
-            clock.look(start + MINUTE * minute, told)
-        };
-        assert_eq!(steady_at(1, 0), MINUTE);
-        // A slewed clock is steady.
-        for minute in 2..=60 {
-            steady_at(minute, 30);
-        }
-        assert_eq!(steady_at(61, 0), MINUTE * 61);
-        for (minute, days) in [(62, 40), (64, -40)] {
-            assert_eq!(steady_at(minute, days * 86_400_000), Duration::ZERO, "{days} days");
-            assert_eq!(steady_at(minute + 1, 0), MINUTE);
-        }
-    }
 }

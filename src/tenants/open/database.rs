@@ -31,12 +31,6 @@ use crate::{
     },
 };
 
-/// Descriptors of a tenant in exclusive mode: the file and its WAL.
-pub const DESCRIPTORS: usize = 2;
-
-/// Descriptors that a reader in shared mode adds: the file, its WAL and the shared memory.
-pub const READER_DESCRIPTORS: usize = 3;
-
 /// Readers of one tenant beside its writer.
 const READERS: u32 = 4;
 

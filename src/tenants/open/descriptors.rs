@@ -5,8 +5,13 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use super::database::{DESCRIPTORS, READER_DESCRIPTORS};
 use crate::error::{Error, Result};
+
+/// Descriptors of a tenant in exclusive mode: the file and its WAL.
+pub const DESCRIPTORS: usize = 2;
+
+/// Descriptors that a reader in shared mode adds: the file, its WAL and the shared memory.
+const READER_DESCRIPTORS: usize = 3;
 
 /// Readers apart at once, all tenants together: an export or a long read each.
 pub(in crate::tenants) const MAX_LONG_READS: usize = 16;

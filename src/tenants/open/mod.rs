@@ -4,13 +4,13 @@
 //! |---|---|
 //! | [`slots`] | the state machine of a tenant: absent, opening, open, draining, locked; leases; the LRU |
 //! | [`database`] | one open tenant: its connection and its reader pool |
-//! | `opening` | opening a file for a request: waiting, creating, migrating, quarantine |
+//! | [`opening`] | opening a file for a request: waiting, creating, migrating, quarantine |
 //! | [`descriptors`] | how many file descriptors tenants may have |
 //! | `long_reads` | threads of low priority for long reads |
 
 pub mod database;
 pub mod descriptors;
 pub(super) mod long_reads;
-mod opening;
+pub mod opening;
 mod primitives;
 pub mod slots;

@@ -1,6 +1,10 @@
 //! Opening a tenant that is not open: who waits for it, what is made first, and what a failure means.
 
-use std::{path::Path, sync::atomic::Ordering, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -20,7 +24,7 @@ use crate::{
             database::{self, Database, OpenParams, Opened},
             slots::{Acquired, CapacityWait, Lease, Opening},
         },
-        store::{New, SAMPLE_EVERY, Store, quarantined, suspended},
+        store::Store,
         tenant::Tenant,
     },
 };
@@ -31,13 +35,78 @@ const RETRY: Duration = Duration::from_secs(2);
 /// …but at least this often.
 const RETRY_AT_MOST: Duration = Duration::from_secs(3600);
 
+/// `last_seen` in the catalog is right to this.
+const SAMPLE_EVERY: Duration = Duration::from_secs(3600);
+
+/// Bounds how many tenants are made.
+pub trait Counter: Send + Sync {
+    /// Counts one that is about to be made.
+    ///
+    /// # Errors
+    /// Why it may not be made.
+    fn count(&self) -> Result<()>;
+
+    /// It was counted, and was not made after all.
+    fn uncount(&self);
+}
+
+/// What a tenant is to be made with, should there be none.
+#[derive(Clone)]
+struct New {
+    profile: Profile,
+    counter: Option<Arc<dyn Counter>>,
+}
+
 enum Tried {
     Open(Lease<Database>, bool),
     AtCapacity(CapacityWait<Database>),
 }
 
 impl Store {
-    pub(in crate::tenants) async fn wait_or_open(
+    /// A lease on a tenant that exists, opening and migrating its file if need be.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTenant`] if there is none, or it was deleted; [`ErrorKind::Suspended`],
+    /// [`ErrorKind::Quarantined`]; [`ErrorKind::Busy`] if everything that may be open is in use
+    /// for longer than the store may wait.
+    pub async fn lease(&self, id: &TenantId) -> Result<Tenant> {
+        // The hot path: no allocation, no await.
+        match self.inner.slots.acquire(id, self.tick()) {
+            Acquired::Leased(lease) => Ok(Tenant { lease, store: self.clone() }),
+            other => Ok(self.wait_or_open(id, other, None).await?.0),
+        }
+    }
+
+    /// A lease on a tenant, which is created if it never existed. Says whether it was.
+    ///
+    /// # Errors
+    /// As [`lease`](Self::lease). A deleted tenant is not created again.
+    pub async fn lease_or_create(&self, id: &TenantId) -> Result<(Tenant, bool)> {
+        self.create(id, Profile::default()).await
+    }
+
+    /// As [`lease_or_create`](Self::lease_or_create), and `counter` has a say before a tenant is made.
+    ///
+    /// # Errors
+    /// Besides, what the counter refuses with. It is asked only for an id without a row in the catalog.
+    pub async fn lease_or_create_counted(&self, id: &TenantId, counter: Arc<dyn Counter>) -> Result<(Tenant, bool)> {
+        self.lease_or_make(id, New { profile: Profile::default(), counter: Some(counter) }).await
+    }
+
+    /// As [`lease_or_create`](Self::lease_or_create), with what is known of the user. The profile
+    /// of a tenant that exists is left as it is.
+    pub async fn create(&self, id: &TenantId, profile: Profile) -> Result<(Tenant, bool)> {
+        self.lease_or_make(id, New { profile, counter: None }).await
+    }
+
+    async fn lease_or_make(&self, id: &TenantId, new: New) -> Result<(Tenant, bool)> {
+        match self.inner.slots.acquire(id, self.tick()) {
+            Acquired::Leased(lease) => Ok((Tenant { lease, store: self.clone() }, false)),
+            other => self.wait_or_open(id, other, Some(new)).await,
+        }
+    }
+
+    async fn wait_or_open(
         &self,
         id: &TenantId,
         mut acquired: Acquired<Database>,
@@ -262,4 +331,13 @@ fn wait_after(faults: u32) -> Duration {
 /// Whether what failed is the file's own fault, or its migration's.
 fn is_quarantine(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Quarantined | ErrorKind::Damaged)
+}
+
+fn suspended(reason: Option<&str>) -> Error {
+    let reason = reason.unwrap_or("no reason was given");
+    Error::new(ErrorKind::Suspended, format!("this user is suspended: {reason}"))
+}
+
+fn quarantined() -> Error {
+    Error::new(ErrorKind::Quarantined, "this user's database is out of service until an operator has looked at it")
 }

@@ -1,0 +1,101 @@
+//! Opening a store: lock, catalog, and whether the schema fits the data folder.
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, time::Instant};
+
+use super::{
+    disk::{
+        files,
+        lock::FolderLock,
+        path::{Layout, wal_of},
+        template::Template,
+    },
+    lifecycle::{applied, faults::Faults, rehearsal::rehearse, steady_clock::SteadyClock},
+    open::{
+        descriptors::{Budget, descriptors_for},
+        long_reads::LongReads,
+        slots::Slots,
+    },
+    options::{StoreOptions, shipped_schema},
+    store::{Inner, Store},
+};
+use crate::{
+    catalog::{self, Catalog},
+    error::{Error, Result},
+    sqlite::open,
+};
+
+impl Store {
+    /// Takes the data folder: lock, catalog, template. May block for a moment.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if another process has the folder; [`ErrorKind::Config`] if the
+    /// folder, the catalog or the migrations cannot be used.
+    pub fn open(options: StoreOptions) -> Result<Self> {
+        let runtime =
+            Handle::try_current().map_err(|_| Error::config("a store must be opened inside a tokio runtime"))?;
+        open::init()?;
+        let schema = match &options.schema {
+            Some(schema) => schema.clone(),
+            None => shipped_schema()?,
+        };
+        let template = Template::build(&schema, &options.sqlite())?;
+        let layout = Layout::prepare(&options.data)?;
+        let lock = FolderLock::take(&layout.lock())?;
+        files::sweep_tmp(&layout)?;
+        refuse_a_lost_catalog(&layout)?;
+        let catalog = Catalog::open(&layout.catalog())?;
+        let applied = applied::check(&catalog, &layout, &schema, options.schema.is_none()).map_err(catalog::damaged)?;
+        for doubt in rehearse(&schema, &options.sqlite(), &applied)? {
+            tracing::warn!(
+                doubt,
+                "migrations failed on rows that were made up; `cubby migrate --all --dry-run` tries them on real ones"
+            );
+        }
+        catalog.set_current_schema(schema.digest())?;
+        let noted = applied == schema.steps();
+        let descriptors = descriptors_for(options.max_open)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                layout,
+                catalog,
+                slots: Slots::new(),
+                schema,
+                template,
+                noted: AtomicBool::new(noted),
+                budget: Budget::new(descriptors),
+                long: LongReads::new(options.long_reads)?,
+                usage_samples: Mutex::default(),
+                faults: Faults::default(),
+                closing: AtomicBool::new(false),
+                epoch: Instant::now(),
+                steady: Mutex::new(SteadyClock::new(Instant::now(), options.clock.now())),
+                runtime,
+                options,
+                _lock: lock,
+            }),
+        })
+    }
+}
+
+/// Refuses to make an empty catalog where there was another: whoever was deleted or suspended would be
+/// served again by the next message about them.
+fn refuse_a_lost_catalog(layout: &Layout) -> Result<()> {
+    let catalog = layout.catalog();
+    if catalog.exists() {
+        return Ok(());
+    }
+    // Its log is emptied when it is closed.
+    let log = std::fs::symlink_metadata(wal_of(&catalog)).is_ok_and(|found| found.len() > 0);
+    if !log && !layout.has_files()? {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "{} is missing, and the folder has {}. Put it back, with its -wal, from where it went or from a backup; or \
+         make it anew from the users' files with `cubby doctor --rebuild-catalog`",
+        catalog.display(),
+        if log { "its log" } else { "users' files" }
+    )))
+}
