@@ -262,7 +262,7 @@ fn two_tenants_share_room_for_one() {
                     yield_now().await;
                     break ticket.complete(Database::open(&Arc::new(File::default())), 1);
                 }
-                ticket.withdraw();
+                ticket.cancel();
                 wait.wait().await;
             };
             make_use(&lease).await;

@@ -162,7 +162,7 @@ impl Store {
         let permit = match self.take_capacity() {
             Ok(permit) => permit,
             Err(wait) => {
-                ticket.withdraw();
+                ticket.cancel();
                 return Ok(Tried::AtCapacity(wait));
             }
         };

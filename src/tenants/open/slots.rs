@@ -1,34 +1,29 @@
-//! The life of an open tenant, as a state machine without I/O.
+//! The states of a tenant that may be open, without I/O.
 //!
 //! ```text
 //!            acquire                complete
 //!   absent ──────────▶ opening ───────────────▶ open ◀──── acquire: one lease more
 //!     ▲  ▲                │ failed               │ │ ▲
-//!     │  └────────────────┘              evict   │ │ │ given up
-//!     │                                          │ │ │
-//!     │     closed                               │ ▼ │
-//!     ├──────────────────────── closing ◀────────┘ draining
-//!     │                            (no leases)      │ no leases left
-//!     │     released                                ▼
-//!     └─────────────────────────────────────────── held
+//!     │  └────────────────┘              evict   │ │ │ lock cancelled
+//!     │                              (no leases) │ ▼ │
+//!     │     lock or eviction dropped             │ draining
+//!     └──────────────────────── locked ◀─────────┴──┘ no leases left
 //! ```
 //!
-//! Each transition but those between the leases happens under the lock of the tenant's shard, so
-//! two callers never see one tenant in two states. What takes time (opening, closing, moving
-//! files) happens outside the lock, by whoever holds the ticket of the state: [`Opening`],
-//! [`Eviction`] or [`TenantLock`]. Every ticket puts the slot right when dropped, so a panic or a caller
-//! that went away leaves nobody waiting.
+//! Every transition is made under the mutex of the tenant's shard, so two callers never see one
+//! tenant in two states. Slow work (opening, closing, moving files) is done outside the mutex by the
+//! caller that has the guard of the state: [`Opening`], [`Eviction`] or [`TenantLock`]. Dropping a guard
+//! ends its state, so a panic or a cancelled future leaves nobody waiting.
 //!
 //! # Invariants
-//! - **Single flight.** At most one ticket exists for a tenant. Else a file would be opened twice
-//!   in exclusive mode, or moved while open.
-//! - **A leased database is never closed.** [`Eviction`] and [`TenantLock`] exist only after the lease
-//!   count was seen at zero under the shard's lock, in a state in which nobody can take a lease.
-//! - **No lost wake-up.** A waiter registers before it lets go of the shard's lock, and whoever
-//!   leaves a waiting state wakes all.
-//! - **Least recently used first.** The order is exact among databases without a lease. Recency is
-//!   a number on the entry; the heap is put right only when something must go, so a lease costs
-//!   one atomic store.
+//! - **Single flight.** A tenant has at most one guard. Else a file would be opened twice in
+//!   exclusive mode, or moved while open.
+//! - **A leased database is never closed.** [`Eviction`] and [`TenantLock`] are made only after the lease
+//!   count was read as zero under the shard's mutex, in a state that gives no leases.
+//! - **No lost wake-up.** A waiter registers before it releases the shard's mutex, and every exit from a
+//!   waiting state wakes all waiters.
+//! - **Least recently used first.** The order is exact among databases without a lease. A lease stores
+//!   its time in the entry, one atomic store; the heap is sorted again only by an eviction.
 
 use std::{
     collections::{BinaryHeap, HashMap, hash_map::Entry as MapEntry},
@@ -38,7 +33,7 @@ use std::{
 
 use super::primitives::{AtomicU64, AtomicUsize, Mutex, Notify, OwnedNotified, TenantId};
 
-/// A moment on the caller's own monotonic clock. Only its order matters here.
+/// A time on the caller's monotonic clock. Only its order matters here.
 pub type Tick = u64;
 
 const SHARDS: usize = 64;
@@ -47,9 +42,9 @@ const SHARDS: usize = 64;
 pub struct Slots<T> {
     shards: Box<[Mutex<HashMap<TenantId, Slot<T>>>]>,
     hasher: RandomState,
-    /// Every open entry once, by the tick it had when it was put here; the oldest on top.
-    recency: Mutex<BinaryHeap<Aged<T>>>,
-    /// Woken when a database is closed or one without a lease appears, while somebody is starved.
+    /// Every open entry once, by its tick when it was pushed; the oldest on top.
+    recency: Mutex<BinaryHeap<Recency<T>>>,
+    /// Woken when a database is closed or loses its last lease, while somebody waits for capacity.
     capacity: Arc<Notify>,
     capacity_waiters: AtomicUsize,
 }
@@ -58,7 +53,7 @@ enum Slot<T> {
     Opening(Arc<Notify>),
     Open(Arc<Entry<T>>),
     Draining(Arc<Notify>),
-    /// Held by a lifecycle operation, or closing.
+    /// Locked for an operation on its files, or being closed.
     Locked(Arc<Notify>),
 }
 
@@ -72,24 +67,24 @@ struct Entry<T> {
     idle: Notify,
 }
 
-struct Aged<T> {
+struct Recency<T> {
     tick: Tick,
     entry: Weak<Entry<T>>,
 }
 
-impl<T> PartialEq for Aged<T> {
+impl<T> PartialEq for Recency<T> {
     fn eq(&self, other: &Self) -> bool {
         self.tick == other.tick
     }
 }
-impl<T> Eq for Aged<T> {}
-impl<T> PartialOrd for Aged<T> {
+impl<T> Eq for Recency<T> {}
+impl<T> PartialOrd for Recency<T> {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
-impl<T> Ord for Aged<T> {
-    /// Reversed: `BinaryHeap` gives its greatest, and the oldest is wanted.
+impl<T> Ord for Recency<T> {
+    /// Reversed: `BinaryHeap` pops its greatest, and the oldest is wanted.
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         other.tick.cmp(&self.tick)
     }
@@ -97,11 +92,11 @@ impl<T> Ord for Aged<T> {
 
 /// The answer to [`Slots::acquire`].
 pub enum Acquired<T> {
-    /// It is open: here is a lease.
+    /// It is open.
     Leased(Lease<T>),
-    /// It is absent: the caller opens it.
+    /// It is absent, and the caller must open it.
     Absent(Opening<T>),
-    /// Somebody is opening, closing or holding it: ask again after this.
+    /// It is being opened or closed, or is locked: acquire again after this.
     Wait(OwnedNotified),
 }
 
@@ -123,30 +118,30 @@ impl<T> Slots<T> {
         &self.shards[index]
     }
 
-    /// A lease, the task of opening, or something to wait for.
+    /// A lease, the right to open, or something to wait for.
     pub fn acquire(self: &Arc<Self>, id: &TenantId, now: Tick) -> Acquired<T> {
         let mut shard = self.shard(id).lock();
-        // The hot path first, without making a key.
+        // The hot path does not clone the key.
         match shard.get(id) {
             Some(Slot::Open(entry)) => {
                 entry.leases.fetch_add(1, Ordering::AcqRel);
                 entry.last_used.store(now, Ordering::Relaxed);
                 Acquired::Leased(Lease { entry: entry.clone(), slots: self.clone() })
             }
-            Some(Slot::Opening(gate) | Slot::Draining(gate) | Slot::Locked(gate)) => {
-                Acquired::Wait(gate.clone().notified_owned())
+            Some(Slot::Opening(changed) | Slot::Draining(changed) | Slot::Locked(changed)) => {
+                Acquired::Wait(changed.clone().notified_owned())
             }
             None => {
-                let gate = Arc::<Notify>::default();
-                shard.insert(id.clone(), Slot::Opening(gate.clone()));
-                Acquired::Absent(Opening { slots: self.clone(), id: id.clone(), gate, done: false })
+                let changed = Arc::<Notify>::default();
+                shard.insert(id.clone(), Slot::Opening(changed.clone()));
+                Acquired::Absent(Opening { slots: self.clone(), id: id.clone(), changed, done: false })
             }
         }
     }
 
-    /// Takes a tenant out of use, for an operation on its files: new leases wait, and this returns
-    /// when the last lease is gone. What was open is handed over to be closed. Dropping the future
-    /// before that puts everything back.
+    /// Locks a tenant for an operation on its files: new leases wait, and this returns when the last
+    /// lease is dropped. The caller closes the database that was open. Dropping the future before that
+    /// puts everything back.
     pub async fn lock(self: &Arc<Self>, id: &TenantId) -> TenantLock<T> {
         loop {
             match self.try_lock(id) {
@@ -159,75 +154,70 @@ impl<T> Slots<T> {
 
     fn try_lock(self: &Arc<Self>, id: &TenantId) -> TryLock<T> {
         let mut shard = self.shard(id).lock();
-        let fresh = Arc::<Notify>::default();
+        let changed = Arc::<Notify>::default();
         match shard.entry(id.clone()) {
             MapEntry::Vacant(vacant) => {
-                vacant.insert(Slot::Locked(fresh.clone()));
-                TryLock::Locked(self.locked(id, fresh, None))
+                vacant.insert(Slot::Locked(changed.clone()));
+                TryLock::Locked(self.locked(id, changed, None))
             }
             MapEntry::Occupied(mut occupied) => match occupied.get() {
-                Slot::Opening(gate) | Slot::Draining(gate) | Slot::Locked(gate) => {
-                    TryLock::Wait(gate.clone().notified_owned())
+                Slot::Opening(changed) | Slot::Draining(changed) | Slot::Locked(changed) => {
+                    TryLock::Wait(changed.clone().notified_owned())
                 }
                 Slot::Open(entry) => {
                     let entry = Some(entry.clone());
-                    occupied.insert(Slot::Draining(fresh.clone()));
-                    TryLock::Draining(Draining { slots: self.clone(), entry, gate: fresh })
+                    occupied.insert(Slot::Draining(changed.clone()));
+                    TryLock::Draining(Draining { slots: self.clone(), entry, changed })
                 }
             },
         }
     }
 
-    fn locked(self: &Arc<Self>, id: &TenantId, gate: Arc<Notify>, open: Option<Arc<Entry<T>>>) -> TenantLock<T> {
-        TenantLock { slots: self.clone(), id: id.clone(), gate, open, passed_on: false }
+    fn locked(self: &Arc<Self>, id: &TenantId, changed: Arc<Notify>, open: Option<Arc<Entry<T>>>) -> TenantLock<T> {
+        TenantLock { slots: self.clone(), id: id.clone(), changed, open }
     }
 
     /// Takes the least recently used database that nobody leases, if it was last used at or before
-    /// `until`. The caller closes it and then drops the ticket.
+    /// `until`. The caller closes it and then drops the [`Eviction`].
     pub fn evict(self: &Arc<Self>, now: Tick, until: Tick) -> Option<Eviction<T>> {
         let mut recency = self.recency.lock();
-        // Each entry is looked at once: if all are leased, the answer is no.
+        // Each entry is checked once: if all are leased, there is none.
         for _ in 0..recency.len() {
             if recency.peek()?.tick > until {
                 return None;
             }
-            let aged = recency.pop()?;
-            let Some(entry) = aged.entry.upgrade() else { continue };
+            let oldest = recency.pop()?;
+            let Some(entry) = oldest.entry.upgrade() else { continue };
             let mut shard = self.shard(&entry.id).lock();
             match shard.get(&entry.id) {
                 Some(Slot::Open(current)) if Arc::ptr_eq(current, &entry) => {}
                 Some(Slot::Draining(_)) => {
-                    // It may come back if its holder gives up.
-                    recency.push(Aged { tick: now, entry: aged.entry });
+                    // Open again if the lock is cancelled.
+                    recency.push(Recency { tick: now, entry: oldest.entry });
                     continue;
                 }
                 _ => continue,
             }
             let last_used = entry.last_used.load(Ordering::Relaxed);
             if entry.leases.load(Ordering::SeqCst) > 0 {
-                recency.push(Aged { tick: now.max(last_used), entry: aged.entry });
-            } else if last_used > aged.tick {
-                recency.push(Aged { tick: last_used, entry: aged.entry });
+                recency.push(Recency { tick: now.max(last_used), entry: oldest.entry });
+            } else if last_used > oldest.tick {
+                recency.push(Recency { tick: last_used, entry: oldest.entry });
             } else {
-                let gate = Arc::<Notify>::default();
-                shard.insert(entry.id.clone(), Slot::Locked(gate.clone()));
+                let changed = Arc::<Notify>::default();
+                shard.insert(entry.id.clone(), Slot::Locked(changed.clone()));
                 drop(shard);
-                return Some(Eviction(self.locked(&entry.id.clone(), gate, Some(entry))));
+                return Some(Eviction(self.locked(&entry.id.clone(), changed, Some(entry))));
             }
         }
         None
     }
 
-    /// Something to wait for when nothing can be evicted. Make it first, then try once more, then
-    /// await it: otherwise the wake-up may come in between.
+    /// A wait for capacity, when nothing can be evicted. Make it, then try once more, then await it:
+    /// otherwise a wake-up in between is lost.
     pub fn wait_for_capacity(self: &Arc<Self>) -> CapacityWait<T> {
         self.capacity_waiters.fetch_add(1, Ordering::SeqCst);
         CapacityWait { slots: self.clone(), capacity: Box::pin(self.capacity.clone().notified_owned()) }
-    }
-
-    /// How many are open or between states.
-    pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
     /// The ids of all that are open or between states.
@@ -241,25 +231,25 @@ impl<T> Slots<T> {
         }
     }
 
-    fn set_open(self: &Arc<Self>, entry: Arc<Entry<T>>, gate: &Notify) {
+    fn set_open(self: &Arc<Self>, entry: Arc<Entry<T>>, changed: &Notify) {
         self.shard(&entry.id).lock().insert(entry.id.clone(), Slot::Open(entry));
-        gate.notify_waiters();
+        changed.notify_waiters();
     }
 
-    fn remove(&self, id: &TenantId, gate: &Notify) {
+    fn remove(&self, id: &TenantId, changed: &Notify) {
         self.shard(id).lock().remove(id);
-        gate.notify_waiters();
+        changed.notify_waiters();
     }
 }
 
-/// A wait for room; see [`Slots::wait_for_capacity`].
+/// A wait for capacity; see [`Slots::wait_for_capacity`].
 pub struct CapacityWait<T> {
     slots: Arc<Slots<T>>,
     capacity: std::pin::Pin<Box<OwnedNotified>>,
 }
 
 impl<T> CapacityWait<T> {
-    /// Returns when something was closed or may be closed.
+    /// Returns when a database was closed or may be evicted.
     pub async fn wait(mut self) {
         self.capacity.as_mut().await;
     }
@@ -271,7 +261,7 @@ impl<T> Drop for CapacityWait<T> {
     }
 }
 
-/// A lock on something open: it stays open as long as any clone of this lives.
+/// Keeps a database open as long as any clone of this lives.
 pub struct Lease<T> {
     entry: Arc<Entry<T>>,
     slots: Arc<Slots<T>>,
@@ -302,8 +292,8 @@ impl<T> Clone for Lease<T> {
 
 impl<T> Drop for Lease<T> {
     fn drop(&mut self) {
-        // In one order with the count of the starved: they add themselves, then look for an entry
-        // without a lease; here a lease goes, then the starved are looked for. One sees the other.
+        // SeqCst with the count of capacity waiters: they add themselves, then look for an entry without a
+        // lease; this drops a lease, then looks for waiters. One of the two sees the other.
         if self.entry.leases.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.entry.idle.notify_waiters();
             self.slots.wake_capacity_waiters();
@@ -311,12 +301,12 @@ impl<T> Drop for Lease<T> {
     }
 }
 
-/// The task of opening an absent tenant. Dropped without [`complete`](Self::complete), the tenant
-/// is absent again and the next who waits may try.
+/// The right to open an absent tenant. Dropped without [`complete`](Self::complete), the tenant is
+/// absent again and the next waiter may open it.
 pub struct Opening<T> {
     slots: Arc<Slots<T>>,
     id: TenantId,
-    gate: Arc<Notify>,
+    changed: Arc<Notify>,
     done: bool,
 }
 
@@ -326,7 +316,7 @@ impl<T> Opening<T> {
         &self.id
     }
 
-    /// It is open: lets all who wait in and gives the first lease.
+    /// The tenant is open: wakes all waiters and gives the first lease.
     pub fn complete(mut self, value: T, now: Tick) -> Lease<T> {
         self.done = true;
         let entry = Arc::new(Entry {
@@ -337,27 +327,24 @@ impl<T> Opening<T> {
             idle: Notify::new(),
         });
         let lease = Lease { entry: entry.clone(), slots: self.slots.clone() };
-        self.slots.set_open(entry.clone(), &self.gate);
-        self.slots.recency.lock().push(Aged { tick: now, entry: Arc::downgrade(&entry) });
+        self.slots.set_open(entry.clone(), &self.changed);
+        self.slots.recency.lock().push(Recency { tick: now, entry: Arc::downgrade(&entry) });
         lease
     }
-}
 
-impl<T> Opening<T> {
-    /// Gives the task up before anything was set aside for it: wakes those who wait for this
-    /// tenant, and not those who wait for room. A starved caller that woke the starved would wake
-    /// itself, and never wait.
-    pub fn withdraw(mut self) {
+    /// Cancels the opening before it has taken capacity: wakes the waiters for this tenant, and not those
+    /// for capacity. A caller that waits for capacity would wake itself, and never wait.
+    pub fn cancel(mut self) {
         self.done = true;
-        self.slots.remove(&self.id, &self.gate);
+        self.slots.remove(&self.id, &self.changed);
     }
 }
 
 impl<T> Drop for Opening<T> {
     fn drop(&mut self) {
         if !self.done {
-            self.slots.remove(&self.id, &self.gate);
-            // What was set aside for it is free again.
+            self.slots.remove(&self.id, &self.changed);
+            // The capacity taken for it is free again.
             self.slots.wake_capacity_waiters();
         }
     }
@@ -369,11 +356,11 @@ enum TryLock<T> {
     Draining(Draining<T>),
 }
 
-/// Waiting for the leases of one entry to go.
+/// Waits for the leases of one entry to be dropped.
 struct Draining<T> {
     slots: Arc<Slots<T>>,
     entry: Option<Arc<Entry<T>>>,
-    gate: Arc<Notify>,
+    changed: Arc<Notify>,
 }
 
 impl<T> Draining<T> {
@@ -382,15 +369,15 @@ impl<T> Draining<T> {
             let idle = entry.idle.notified();
             tokio::pin!(idle);
             idle.as_mut().enable();
-            // Leases can only go now: in this state none is given.
+            // A draining tenant gives no leases, so the count only falls.
             if entry.leases.load(Ordering::Acquire) == 0 {
                 self.entry = None;
-                self.slots.shard(&entry.id).lock().insert(entry.id.clone(), Slot::Locked(self.gate.clone()));
-                return self.slots.locked(&entry.id.clone(), self.gate.clone(), Some(entry.clone()));
+                self.slots.shard(&entry.id).lock().insert(entry.id.clone(), Slot::Locked(self.changed.clone()));
+                return self.slots.locked(&entry.id.clone(), self.changed.clone(), Some(entry.clone()));
             }
             idle.await;
         }
-        // Not reached: the entry is there until the return above.
+        // Not reached: the entry is taken only by the return above.
         std::future::pending().await
     }
 }
@@ -398,24 +385,23 @@ impl<T> Draining<T> {
 impl<T> Drop for Draining<T> {
     fn drop(&mut self) {
         if let Some(entry) = self.entry.take() {
-            self.slots.set_open(entry, &self.gate);
+            self.slots.set_open(entry, &self.changed);
             // It may be evicted again.
             self.slots.wake_capacity_waiters();
         }
     }
 }
 
-/// The sole use of a tenant, for an operation on its files. Dropped, the tenant is absent.
+/// An exclusive lock on a tenant, for an operation on its files. Dropped, the tenant is absent.
 pub struct TenantLock<T> {
     slots: Arc<Slots<T>>,
     id: TenantId,
-    gate: Arc<Notify>,
+    changed: Arc<Notify>,
     open: Option<Arc<Entry<T>>>,
-    passed_on: bool,
 }
 
 impl<T> TenantLock<T> {
-    /// What was open and must be closed first.
+    /// The database that was open, which must be closed first.
     pub fn open(&self) -> Option<&T> {
         self.open.as_deref().map(|entry| &entry.value)
     }
@@ -424,27 +410,17 @@ impl<T> TenantLock<T> {
     pub fn id(&self) -> &TenantId {
         &self.id
     }
-
-    /// Goes on to open the tenant, without letting anybody in between.
-    pub fn reopen(mut self) -> Opening<T> {
-        self.open = None;
-        self.slots.shard(&self.id).lock().insert(self.id.clone(), Slot::Opening(self.gate.clone()));
-        self.passed_on = true;
-        Opening { slots: self.slots.clone(), id: self.id.clone(), gate: self.gate.clone(), done: false }
-    }
 }
 
 impl<T> Drop for TenantLock<T> {
     fn drop(&mut self) {
         self.open = None;
-        if !self.passed_on {
-            self.slots.remove(&self.id, &self.gate);
-        }
+        self.slots.remove(&self.id, &self.changed);
         self.slots.wake_capacity_waiters();
     }
 }
 
-/// A database to be closed to make room.
+/// A database to be closed for capacity or because it is idle.
 pub struct Eviction<T>(TenantLock<T>);
 
 impl<T> std::ops::Deref for Eviction<T> {
