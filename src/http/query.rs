@@ -1,12 +1,50 @@
 //! Query strings: the one place that takes them apart.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, btree_map},
+    fmt::{self, Display},
+};
 
+use axum::{extract::FromRequestParts, http::request::Parts};
 use percent_encoding::percent_decode_str;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAccess, Visitor, value::MapAccessDeserializer},
+    forward_to_deserialize_any,
+};
 
-/// The parameters of a query string in their order, names and values percent-decoded. A value is absent
-/// where there is no `=`. A `+` is a plus, as in a path: ids may have one. What is not UTF-8 is replaced,
-/// and so is no word that any route knows.
+use super::problem::Problem;
+use crate::error::{Error, Result};
+
+/// The parameters of a request's query, as a struct with a field for each. Of a parameter that is sent
+/// twice the last value counts. Parameters that the struct does not have are ignored, since caches and
+/// trackers add some; with `#[serde(deny_unknown_fields)]` they are refused.
+///
+/// # Errors
+/// 400 `malformed_request` that names the parameter whose value is wrong, 422 `invalid_field` that names
+/// one that is not known.
+#[derive(Debug)]
+pub struct Query<T>(pub T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self(parse(parts.uri.query())?))
+    }
+}
+
+/// Reads a query string.
+pub fn parse<T: DeserializeOwned>(query: Option<&str>) -> Result<T> {
+    let pairs: BTreeMap<_, _> = parameters(query).map(|(name, value)| (name, Value(value))).collect();
+    let pairs = Pairs { left: pairs.into_iter(), current: None };
+    T::deserialize(MapAccessDeserializer::new(pairs)).map_err(|wrong| wrong.0)
+}
+
+/// The parameters of a query string in their order, percent-decoded; a value is absent where there is no
+/// `=`. A `+` is a plus, as in a path, because ids may have one. What is not UTF-8 is replaced, and so
+/// equals no word that a route knows.
 pub fn parameters(query: Option<&str>) -> impl Iterator<Item = (Cow<'_, str>, Option<Cow<'_, str>>)> {
     let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| match pair.split_once('=') {
@@ -15,31 +53,210 @@ pub fn parameters(query: Option<&str>) -> impl Iterator<Item = (Cow<'_, str>, Op
     })
 }
 
+/// Reads a number from 1 to `MOST`: `#[serde(deserialize_with = "up_to::<500, _>")]`.
+pub fn up_to<'de, const MOST: u32, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let number = u32::deserialize(deserializer).ok().filter(|number| (1..=MOST).contains(number));
+    number.ok_or_else(|| de::Error::custom(format_args!("a number from 1 to {MOST}")))
+}
+
 fn decode(text: &str) -> Cow<'_, str> {
     percent_decode_str(text).decode_utf8_lossy()
+}
+
+struct Pairs<'q> {
+    left: btree_map::IntoIter<Cow<'q, str>, Value<'q>>,
+    current: Option<(Cow<'q, str>, Value<'q>)>,
+}
+
+impl<'de> MapAccess<'de> for Pairs<'_> {
+    type Error = Wrong;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Wrong> {
+        self.current = self.left.next();
+        let Some((name, _)) = &self.current else { return Ok(None) };
+        let key = seed.deserialize(name.as_ref().into_deserializer());
+        key.map(Some).map_err(|Wrong(error)| Wrong(Error::invalid(name.to_string(), error.message().to_owned())))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Wrong> {
+        let (name, value) = self.current.take().ok_or_else(|| de::Error::custom("a value without a name"))?;
+        seed.deserialize(value).map_err(|Wrong(error)| {
+            let message = format!("{name}: {}", error.message());
+            Wrong(Error::malformed(name.into_owned(), message))
+        })
+    }
+}
+
+/// A parameter's value; none where there is no `=`.
+struct Value<'q>(Option<Cow<'q, str>>);
+
+impl Value<'_> {
+    fn text(self) -> String {
+        self.0.unwrap_or_default().into_owned()
+    }
+}
+
+macro_rules! numbers {
+    ($($method:ident $visit:ident $kind:ty),*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+            let number: Option<$kind> = self.text().parse().ok();
+            visitor.$visit(number.ok_or_else(|| de::Error::custom("a whole number"))?)
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for Value<'_> {
+    type Error = Wrong;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        visitor.visit_string(self.text())
+    }
+
+    /// A name alone is `true`.
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        match self.0.as_deref() {
+            None | Some("true" | "1") => visitor.visit_bool(true),
+            Some("false" | "0") => visitor.visit_bool(false),
+            _ => Err(de::Error::custom("true or false")),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Wrong> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Wrong> {
+        visitor.visit_enum(self.text().into_deserializer())
+    }
+
+    numbers! {
+        deserialize_i64 visit_i64 i64, deserialize_u64 visit_u64 u64, deserialize_u32 visit_u32 u32
+    }
+
+    forward_to_deserialize_any! {
+        i8 i16 i32 u8 u16 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct
+        identifier ignored_any
+    }
+}
+
+/// Why a query cannot be read.
+#[derive(Debug)]
+struct Wrong(Error);
+
+impl Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.message())
+    }
+}
+
+impl std::error::Error for Wrong {}
+
+impl de::Error for Wrong {
+    fn custom<T: Display>(message: T) -> Self {
+        Self(Error::malformed("query", message.to_string()))
+    }
+
+    fn missing_field(name: &'static str) -> Self {
+        Self(Error::malformed(name, format!("{name} is missing")))
+    }
+
+    fn unknown_field(_: &str, known: &'static [&'static str]) -> Self {
+        Self::custom(format_args!("unknown parameter; there are {}", known.join(", ")))
+    }
+
+    fn unknown_variant(_: &str, known: &'static [&'static str]) -> Self {
+        Self::custom(known.join(" or "))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
+
+    #[derive(Debug, Deserialize, PartialEq, Eq)]
+    #[serde(rename_all = "lowercase")]
+    enum Order {
+        Asc,
+        Desc,
+    }
+
+    fn ten() -> u32 {
+        10
+    }
+
+    #[derive(Debug, Deserialize, PartialEq, Eq)]
+    struct Page {
+        #[serde(default = "ten", deserialize_with = "up_to::<20, _>")]
+        limit: u32,
+        before: Option<i64>,
+        after: Option<String>,
+        order: Option<Order>,
+        #[serde(default)]
+        force: bool,
+    }
+
+    const PAGE: Page = Page { limit: 10, before: None, after: None, order: None, force: false };
 
     #[test]
-    fn names_and_values_are_decoded() {
-        let all = |query| parameters(query).map(|(n, v)| (n.into_owned(), v.map(Cow::into_owned))).collect::<Vec<_>>();
-        let pair = |name: &str, value: Option<&str>| (name.to_owned(), value.map(str::to_owned));
-        assert_eq!(all(None), []);
-        assert_eq!(all(Some("")), []);
-        assert_eq!(
-            all(Some("limit=%31&&c%75rsor=a=b&flag&empty=&after=a+b&x=%FF&y=%2")),
-            [
-                pair("limit", Some("1")),
-                pair("cursor", Some("a=b")),
-                pair("flag", None),
-                pair("empty", Some("")),
-                pair("after", Some("a+b")),
-                pair("x", Some("\u{fffd}")),
-                pair("y", Some("%2")),
-            ]
-        );
+    fn names_and_values_are_decoded_and_the_last_of_a_name_counts() {
+        for (query, page) in [
+            (None, PAGE),
+            (Some(""), PAGE),
+            (Some("limit=%32&&other=x&other"), Page { limit: 2, ..PAGE }),
+            (Some("limit=x&limit=3"), Page { limit: 3, ..PAGE }),
+            (Some("b%65fore=-1&force"), Page { before: Some(-1), force: true, ..PAGE }),
+            (Some("after=a+b=%FF"), Page { after: Some("a+b=\u{fffd}".into()), ..PAGE }),
+            (Some("after=&force=0"), Page { after: Some(String::new()), ..PAGE }),
+            (Some("after"), Page { after: Some(String::new()), ..PAGE }),
+            (Some("order=de%73c&force=1"), Page { order: Some(Order::Desc), force: true, ..PAGE }),
+        ] {
+            assert_eq!(parse::<Page>(query).unwrap(), page, "{query:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_parameter_and_says_what_it_may_be() {
+        for (query, field, message) in [
+            ("limit=0", "limit", "limit: a number from 1 to 20"),
+            ("limit=21", "limit", "limit: a number from 1 to 20"),
+            ("limit", "limit", "limit: a number from 1 to 20"),
+            ("before=1.5", "before", "before: a whole number"),
+            ("force=yes", "force", "force: true or false"),
+            ("force=", "force", "force: true or false"),
+            ("order=up", "order", "order: asc or desc"),
+            ("order=Asc", "order", "order: asc or desc"),
+        ] {
+            let error = parse::<Page>(Some(query)).unwrap_err();
+            assert_eq!(
+                (error.kind(), error.field(), error.message()),
+                (ErrorKind::Malformed, Some(field), message),
+                "{query}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_struct_may_refuse_parameters_that_it_does_not_have() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Strict {
+            wait: bool,
+        }
+        assert!(parse::<Strict>(Some("wait")).unwrap().wait);
+        let error = parse::<Strict>(Some("wait&wiat=1")).unwrap_err();
+        assert_eq!((error.kind(), error.field()), (ErrorKind::Invalid, Some("wiat")));
+        assert_eq!(error.message(), "unknown parameter; there are wait");
+        let error = parse::<Strict>(None).unwrap_err();
+        assert_eq!((error.kind(), error.field()), (ErrorKind::Malformed, Some("wait")));
     }
 }

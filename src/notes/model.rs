@@ -1,12 +1,12 @@
 //! Notes: their ids, their shape in JSON, and pages of them. No I/O.
 
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, de};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     clock::{Millis, rfc3339},
     error::{Error, Result},
-    http::query::parameters,
 };
 
 /// What every note's id begins with.
@@ -26,8 +26,16 @@ const ALPHABET: [char; 26] = [
 ];
 
 /// The id of a note: `note_` and sixteen lower-case letters. Ids sort by when they were made.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, ToSchema)]
+#[schema(description = "A note's id; ids sort by when notes were made", pattern = "^note_[a-z]{16}$")]
 pub struct NoteId(String);
+
+impl<'de> Deserialize<'de> for NoteId {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| de::Error::custom("not the id of a note"))
+    }
+}
 
 impl NoteId {
     /// Parses an id from a URL or a cursor. `None` for what no note can be called.
@@ -139,7 +147,7 @@ impl Note<'_> {
 }
 
 /// What a client sends to make or change a note.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoteDraft {
     /// The text. May be empty; any Unicode.
@@ -158,45 +166,45 @@ pub struct Page {
 }
 
 /// Notes on a page when the client does not say.
-pub const DEFAULT_LIMIT: usize = 100;
+pub const DEFAULT_LIMIT: u32 = 100;
 
 /// A page ends early when its JSON is longer than this: five hundred notes may be as many
 /// mebibytes.
 pub const PAGE_BYTES: usize = 4 << 20;
 
-impl Page {
-    /// Parses a query string: `limit`, of `most` notes at most, `cursor`, `order`.
-    pub fn parse(query: Option<&str>, most: usize) -> Result<Self> {
-        let mut page = Self { limit: DEFAULT_LIMIT.min(most), cursor: None, newest_first: false };
-        for (name, value) in parameters(query) {
-            let value = value.unwrap_or_default();
-            match name.as_ref() {
-                "limit" => {
-                    page.limit = value
-                        .parse()
-                        .ok()
-                        .filter(|n| (1..=most).contains(n))
-                        .ok_or_else(|| Error::malformed("limit", format!("limit is a number from 1 to {most}")))?;
-                }
-                "cursor" => {
-                    let cursor = NoteId::parse(&value);
-                    page.cursor =
-                        Some(cursor.ok_or_else(|| {
-                            Error::malformed("cursor", "cursor is the next_cursor of an earlier page")
-                        })?);
-                }
-                "order" => {
-                    page.newest_first = match value.as_ref() {
-                        "asc" => false,
-                        "desc" => true,
-                        _ => return Err(Error::malformed("order", "order is asc or desc")),
-                    };
-                }
-                // Others are nobody's here: caches and trackers add them.
-                _ => {}
-            }
+/// The order of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Oldest first.
+    Asc,
+    /// Newest first.
+    Desc,
+}
+
+/// The query of a request for a page.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// Notes on the page.
+    #[param(minimum = 1)]
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    #[param(inline)]
+    cursor: Option<NoteId>,
+    /// Oldest first or newest first.
+    #[param(inline)]
+    order: Option<Order>,
+}
+
+impl PageQuery {
+    /// The page, of `most` notes at most.
+    pub fn page(self, most: u32) -> Result<Page> {
+        let limit = self.limit.unwrap_or(DEFAULT_LIMIT.min(most));
+        if !(1..=most).contains(&limit) {
+            return Err(Error::malformed("limit", format!("limit: a number from 1 to {most}")));
         }
-        Ok(page)
+        Ok(Page { limit: limit as usize, cursor: self.cursor, newest_first: self.order == Some(Order::Desc) })
     }
 }
 
@@ -242,16 +250,13 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_parsed_or_refused() {
-        assert_eq!(Page::parse(Some(""), 500).unwrap(), Page { limit: 100, cursor: None, newest_first: false });
-        assert_eq!(
-            Page::parse(Some("limit=5&order=desc"), 500).unwrap(),
-            Page { limit: 5, cursor: None, newest_first: true }
-        );
-        for query in ["limit=0", "limit=501", "limit=x", "limit=", "cursor=", "cursor=x", "order=up"] {
-            assert!(Page::parse(Some(query), 500).is_err(), "{query}");
+    fn a_page_has_as_many_notes_as_is_asked_for_and_no_more_than_allowed() {
+        let page = |limit, most| PageQuery { limit, cursor: None, order: None }.page(most).map(|page| page.limit);
+        assert_eq!(page(None, 500).unwrap(), 100);
+        assert_eq!(page(Some(5), 500).unwrap(), 5);
+        assert_eq!(page(None, 7).unwrap(), 7);
+        for limit in [0, 8] {
+            assert_eq!(page(Some(limit), 7).unwrap_err().field(), Some("limit"), "{limit}");
         }
-        assert_eq!(Page::parse(Some(""), 7).unwrap().limit, 7, "what nobody asked for is not more than what one may");
-        assert!(Page::parse(Some("limit=8"), 7).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! The notes REST API.
 
 use axum::{
-    extract::{FromRequestParts, RawQuery, State},
+    extract::{FromRequestParts, State},
     http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -11,9 +11,9 @@ use utoipa::openapi::{RefOr, Schema, path::Parameter};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    model::{Note, NoteDraft, NoteId, Page},
+    model::{Note, NoteDraft, NoteId, PageQuery},
     queries,
-    schema::{NotePage, OneNote, Order},
+    schema::{NotePage, NotePath, OneNote},
 };
 use crate::{
     app::App,
@@ -23,6 +23,8 @@ use crate::{
         extract::{Item, MaybeTenant, NewTenantWith, Payload, Tenant, TenantWith},
         limits::SMALL,
         problem::Problem,
+        query::Query,
+        segment::UserPath,
     },
 };
 
@@ -56,9 +58,13 @@ impl Payload for NoteDraft {
     }
 }
 
-#[utoipa::path(get, path = "/{user_id}", tag = "notes", description = "A user's notes, a page at a time", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$"), ("limit" = Option<u32>, Query, description = "Notes on the page", minimum = 1), ("cursor" = Option<String>, Query, description = "The next_cursor of the page before", pattern = "^note_[a-z]{16}$"), ("order" = inline(Option<Order>), Query, description = "Oldest first or newest first")), responses((status = 200, description = "A page", body = NotePage)))]
-async fn list(State(app): State<App>, MaybeTenant(tenant): MaybeTenant, RawQuery(query): RawQuery) -> Result<Response> {
-    let page = Page::parse(query.as_deref(), app.config().max_page as usize)?;
+#[utoipa::path(get, path = "/{user_id}", tag = "notes", description = "A user's notes, a page at a time", params(UserPath, PageQuery), responses((status = 200, description = "A page", body = NotePage)))]
+async fn list(
+    State(app): State<App>,
+    MaybeTenant(tenant): MaybeTenant,
+    Query(query): Query<PageQuery>,
+) -> Result<Response> {
+    let page = query.page(app.config().max_page)?;
     let body = match tenant {
         Some(tenant) => tenant.read(move |conn| Ok(queries::list(conn, &page)?)).await?,
         None => br#"{"notes":[]}"#.to_vec(),
@@ -66,7 +72,7 @@ async fn list(State(app): State<App>, MaybeTenant(tenant): MaybeTenant, RawQuery
     Ok(json(StatusCode::OK, body))
 }
 
-#[utoipa::path(post, path = "/{user_id}", tag = "notes", description = "Adds a note", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$"), ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again", max_length = 255)), request_body = NoteDraft, responses((status = 201, description = "The note", body = OneNote, headers(("location" = String, description = "Where it is")))))]
+#[utoipa::path(post, path = "/{user_id}", tag = "notes", description = "Adds a note", params(UserPath, ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again", max_length = 255)), request_body = NoteDraft, responses((status = 201, description = "The note", body = OneNote, headers(("location" = String, description = "Where it is")))))]
 async fn create(
     State(app): State<App>,
     key: IdempotencyKey,
@@ -105,14 +111,14 @@ async fn create(
     Ok(response)
 }
 
-#[utoipa::path(get, path = "/{user_id}/{note_id}", tag = "notes", description = "One note", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$"), ("note_id" = String, Path, description = "The note", pattern = "^note_[a-z]{16}$")), responses((status = 200, description = "The note", body = OneNote)))]
+#[utoipa::path(get, path = "/{user_id}/{note_id}", tag = "notes", description = "One note", params(NotePath), responses((status = 200, description = "The note", body = OneNote)))]
 async fn read(Tenant(tenant): Tenant, Item(note): Item) -> Result<Response> {
     let id = NoteId::parse(&note).ok_or_else(no_such_note)?;
     let body = tenant.read(move |conn| Ok(queries::find(conn, &id)?)).await?;
     found(body)
 }
 
-#[utoipa::path(patch, path = "/{user_id}/{note_id}", tag = "notes", description = "Changes a note", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$"), ("note_id" = String, Path, description = "The note", pattern = "^note_[a-z]{16}$")), request_body = NoteDraft, responses((status = 200, description = "The note as it is now", body = OneNote)))]
+#[utoipa::path(patch, path = "/{user_id}/{note_id}", tag = "notes", description = "Changes a note", params(NotePath), request_body = NoteDraft, responses((status = 200, description = "The note as it is now", body = OneNote)))]
 async fn update(
     State(app): State<App>,
     Item(note): Item,
@@ -124,7 +130,7 @@ async fn update(
     found(body)
 }
 
-#[utoipa::path(delete, path = "/{user_id}/{note_id}", tag = "notes", description = "Removes a note", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$"), ("note_id" = String, Path, description = "The note", pattern = "^note_[a-z]{16}$")), responses((status = 200, description = "The note as it was", body = OneNote)))]
+#[utoipa::path(delete, path = "/{user_id}/{note_id}", tag = "notes", description = "Removes a note", params(NotePath), responses((status = 200, description = "The note as it was", body = OneNote)))]
 async fn remove(Tenant(tenant): Tenant, Item(note): Item) -> Result<Response, Problem> {
     let id = NoteId::parse(&note).ok_or_else(no_such_note)?;
     let mut room = SMALL;

@@ -1,15 +1,18 @@
 //! The shapes of the notes API for its OpenAPI document. What is sent is written straight from the
 //! rows, see [`Note::write_json`](super::model::Note::write_json); a test compares the two.
 
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
+
+use super::model::NoteId;
+use crate::tenants::id::TenantId;
 
 /// A note.
 #[derive(Debug, ToSchema)]
 #[schema(as = Note)]
 pub struct NoteShape {
     /// Its id; ids sort by when notes were made.
-    #[schema(pattern = "^note_[a-z]{16}$")]
-    pub id: String,
+    #[schema(inline)]
+    pub id: NoteId,
     /// Its text, as given.
     pub text: String,
     /// When it was made.
@@ -34,16 +37,18 @@ pub struct NotePage {
     /// The notes, in the order asked for.
     pub notes: Vec<NoteShape>,
     /// There only when there is more: the cursor of the next page.
-    #[schema(pattern = "^note_[a-z]{16}$", nullable = false)]
-    pub next_cursor: Option<String>,
+    #[schema(inline, nullable = false)]
+    pub next_cursor: Option<NoteId>,
 }
 
-/// The order of a page.
-#[derive(Debug, ToSchema)]
-#[schema(rename_all = "lowercase")]
-pub enum Order {
-    /// Oldest first.
-    Asc,
-    /// Newest first.
-    Desc,
+/// The path of a note.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct NotePath {
+    /// The user.
+    #[param(inline)]
+    pub user_id: TenantId,
+    /// The note.
+    #[param(inline)]
+    pub note_id: NoteId,
 }
