@@ -2,12 +2,9 @@
 
 mod background;
 
-use std::{
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicBool, Ordering},
 };
 
 use tokio::{
@@ -33,9 +30,6 @@ use crate::{
     telemetry::metrics,
     tenants::{open::opening::Counter, options::StoreOptions, store::Store},
 };
-
-/// How often idle tenants are looked for.
-const MAINTENANCE: Duration = Duration::from_secs(2);
 
 /// Everything a request may need. Cloning shares it.
 #[derive(Clone)]
@@ -99,7 +93,7 @@ impl App {
                 upkeep: Arc::default(),
             }),
         };
-        tokio::spawn(maintain(Arc::downgrade(&app.inner)));
+        tokio::spawn(background::save_uses(Arc::downgrade(&app.inner)));
         tokio::spawn(background::sweep(Arc::downgrade(&app.inner)));
         if let Some(every) = every {
             tokio::spawn(background::reconcile(Arc::downgrade(&app.inner), every));
@@ -252,22 +246,4 @@ fn serving(data: &DataConfig, config: &ServeConfig) -> Result<StoreOptions> {
         },
         ..defaults
     })
-}
-
-/// Holds the app weakly: a server that is gone needs no maintenance.
-async fn maintain(app: Weak<Inner>) {
-    let mut ticks = tokio::time::interval(MAINTENANCE);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let Some((_pass, app)) = Inner::pass(&app).await else { return };
-        let done = tokio::task::spawn_blocking(move || {
-            app.store.maintain();
-            app.save_uses(false);
-        })
-        .await;
-        if let Err(error) = done {
-            tracing::error!(error = %error, "maintenance did not finish");
-        }
-    }
 }

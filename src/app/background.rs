@@ -16,11 +16,27 @@ use crate::{
     telemetry::metrics,
 };
 
+/// How often the last uses of API keys are written down.
+const SAVE_USES: Duration = Duration::from_secs(2);
+
 /// How often what has reached the end of its retention is looked for.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// Deliveries, and lines of the audit trail, forgotten in one commit.
 const FORGET: u32 = 1000;
+
+/// Writes down when API keys were last used.
+pub(super) async fn save_uses(app: Weak<Inner>) {
+    let mut ticks = tokio::time::interval(SAVE_USES);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some((_pass, app)) = Inner::pass(&app).await else { return };
+        if let Err(error) = tokio::task::spawn_blocking(move || app.save_uses(false)).await {
+            tracing::error!(error = %error, "recording the last uses of API keys did not finish");
+        }
+    }
+}
 
 /// Purges tenants and deliveries whose retention has ended, by a time of day that is steady, and what there is
 /// more of than may be.

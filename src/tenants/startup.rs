@@ -19,6 +19,7 @@ use super::{
         slots::Slots,
     },
     options::{StoreOptions, shipped_schema},
+    periodic::Periodic,
     store::{Inner, Store},
 };
 use crate::{
@@ -57,7 +58,7 @@ impl Store {
         catalog.set_current_schema(schema.digest())?;
         let noted = applied == schema.steps();
         let descriptors = descriptors_for(options.max_open)?;
-        Ok(Self {
+        let store = Self {
             inner: Arc::new(Inner {
                 layout,
                 catalog,
@@ -74,9 +75,12 @@ impl Store {
                 steady: Mutex::new(SteadyClock::new(Instant::now(), options.clock.now())),
                 runtime,
                 options,
+                maintenance: Periodic::default(),
                 _lock: lock,
             }),
-        })
+        };
+        store.start_maintenance();
+        Ok(store)
     }
 }
 

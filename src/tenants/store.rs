@@ -20,6 +20,7 @@ use super::{
         slots::{CapacityWait, Eviction, Slots, TenantLock, Tick},
     },
     options::StoreOptions,
+    periodic::Periodic,
 };
 use crate::{
     catalog::{
@@ -65,11 +66,16 @@ pub(super) struct Inner {
     pub(super) epoch: Instant,
     pub(super) steady: Mutex<SteadyClock>,
     pub(super) runtime: Handle,
+    pub(super) maintenance: Periodic,
     pub(super) _lock: FolderLock,
 }
 
 /// Usage samples kept until they are written; of more, the oldest are dropped.
 const MAX_SAMPLES: usize = 100_000;
+
+/// How often idle tenants are looked for: every idle time, within these bounds.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(50);
+const LONGEST_PERIOD: Duration = Duration::from_secs(2);
 
 impl Store {
     /// The catalog.
@@ -188,9 +194,17 @@ impl Store {
         self.inner.faults.forget(id);
     }
 
-    /// Closes tenants that nobody used for the idle time and writes what was noticed to the
-    /// catalog. Call it every few seconds. May block.
-    pub fn maintain(&self) {
+    /// Runs [`maintain`](Self::maintain) every few seconds, and no longer than the last clone of this lives.
+    pub(super) fn start_maintenance(&self) {
+        let inner = &self.inner;
+        let period = inner.options.idle.clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
+        let maintain = |inner| Self { inner }.maintain();
+        inner.maintenance.start(&inner.runtime, period, Arc::downgrade(inner), maintain);
+    }
+
+    /// Closes tenants that nobody used for the idle time, and writes usage samples and faults to the
+    /// catalog. May block.
+    fn maintain(&self) {
         let now = self.tick();
         let idle = u64::try_from(self.inner.options.idle.as_nanos()).unwrap_or(Tick::MAX);
         if let Some(until) = now.checked_sub(idle) {
@@ -235,6 +249,7 @@ impl Store {
     /// writes are safe in their WALs.
     pub async fn close(&self, until: Instant) -> usize {
         self.inner.closing.store(true, Ordering::Release);
+        self.inner.maintenance.stop().await;
         let mut closes = tokio::task::JoinSet::new();
         for id in self.inner.slots.ids() {
             let store = self.clone();

@@ -453,12 +453,13 @@ async fn a_usage_sample_is_not_written_to_a_tombstone() {
     add_note(&store, ADA, "one").await;
     let row = store.find(&id(ADA)).await.unwrap().unwrap();
     assert_eq!(row.bytes, None, "its size is not in the catalog yet");
-    // Room for one alone: the first is closed, and its size waits for the next round.
+    // Room for one alone: the first is closed, and its size waits to be written.
     store.create(&id("user_new"), Profile::default()).await.unwrap();
     let author = cubby::tenants::lifecycle::purge::Author { actor: "test".into(), origin: None };
     store.purge(&id(ADA), &author).await.unwrap();
-    let shared = store.clone();
-    tokio::task::spawn_blocking(move || shared.maintain()).await.unwrap();
+    // Usage samples that wait are written at the close.
+    close(store).await;
+    let (store, _) = self::store(folder.path(), |_| {});
     let row = store.find(&id(ADA)).await.unwrap().unwrap();
     assert_eq!((row.state, row.bytes, row.last_seen, row.schema_version), (State::Deleted, None, None, None));
     close(store).await;

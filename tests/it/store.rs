@@ -121,6 +121,35 @@ async fn a_database_that_nobody_uses_is_closed_with_its_log_emptied_and_opens_ag
 }
 
 #[tokio::test]
+async fn a_store_closes_idle_databases_and_writes_usage_samples_by_itself() {
+    let folder = TempDir::new().unwrap();
+    let options = StoreOptions { idle: Duration::from_millis(10), ..StoreOptions::new(folder.path()) };
+    let store = Store::open(options).unwrap();
+    drop(open(&store, "ada").await);
+    eventually("the idle database is closed", async || store.open_count() == 0).await;
+    eventually("the catalog has its size", async || store.find(&id("ada")).await.unwrap().unwrap().bytes.is_some())
+        .await;
+    drop(open(&store, "ada").await);
+    store.close(tokio::time::Instant::now() + harness::PATIENCE).await;
+    drop(store);
+    // Nothing in the background has the folder's lock after the close.
+    Store::open(StoreOptions::new(folder.path())).unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_is_dropped_without_a_close_leaves_no_task_behind() {
+    let folder = TempDir::new().unwrap();
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let store = Store::open(StoreOptions::new(folder.path())).unwrap();
+    assert_eq!(tasks(), before + 1, "its maintenance");
+    drop(open(&store, "ada").await);
+    drop(store);
+    eventually("the task has ended", async || tasks() == before).await;
+    Store::open(StoreOptions::new(folder.path())).unwrap();
+}
+
+#[tokio::test]
 async fn a_server_has_no_more_files_open_than_its_bound() {
     let folder = TempDir::new().unwrap();
     let server = Process::start(folder.path(), &["--max-open", "3"]);

@@ -71,7 +71,6 @@ async fn torture(setup: &Setup, data: &Path, time: Duration, shared: &Arc<Shared
         std::thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
                 descriptors(&store, &shared);
-                store.maintain();
                 if control {
                     // Somebody else's hand in the folder.
                     let file = store.layout().tenant(&"t3".parse().unwrap());
