@@ -31,7 +31,7 @@ use cubby::{
             database::{self, OpenParams},
             descriptors::Budget,
         },
-        store::shipped_schema,
+        options::shipped_schema,
     },
 };
 use divan::{Bencher, black_box, counter::ItemsCount};

@@ -1,7 +1,10 @@
 use std::{net::SocketAddr, path::Path, process::Command, time::Instant};
 
 use axum::{Json, Router, extract::RawQuery, routing::get};
-use cubby::{Store, catalog::queries};
+use cubby::{
+    Store,
+    catalog::{audit::Author, queries},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -49,9 +52,9 @@ async fn wreck(store: &Store, users: u64) {
                 13 => of.profile.email = Some("damaged".into()),
                 _ => {}
             }
-            store.create(&of.id, of.profile).await.unwrap();
+            store.create(&of.id, of.profile, &Author::program("bench")).await.unwrap();
             if n % 100 == 50 {
-                store.delete(&of.id).await.unwrap();
+                store.delete(&of.id, &Author::program("bench")).await.unwrap();
             }
         });
     }

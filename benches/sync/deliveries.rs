@@ -10,6 +10,7 @@ use cubby::{
     Store,
     catalog::{
         APPLICATION_ID,
+        audit::Author,
         model::{Delivery, DeliveryOutcome, Profile},
         queries::{self, deliveries},
     },
@@ -17,10 +18,7 @@ use cubby::{
         deadline::Deadline,
         open::{self, Options},
     },
-    webhooks::{
-        apply::{self, Repeats},
-        event,
-    },
+    webhooks::{apply, event},
 };
 
 use crate::{delivery, event as body, serve, user};
@@ -30,7 +28,10 @@ const USERS: u32 = 100;
 
 pub async fn run(store: &Store, count: u32, senders: u32) {
     for n in 0..USERS {
-        store.create(&format!("user_{n}").parse().unwrap(), Profile::default()).await.unwrap();
+        store
+            .create(&format!("user_{n}").parse().unwrap(), Profile::default(), &Author::program("bench"))
+            .await
+            .unwrap();
     }
     let of = store.clone();
     let raw = tokio::task::spawn_blocking(move || raw(&of, count / 4)).await.unwrap();
@@ -86,7 +87,7 @@ async fn applied(store: &Store, name: &str, count: u32, senders: u32) -> f64 {
         async move {
             let text =
                 body("user.updated", user(&format!("user_{}", n % USERS), &id, 1_000_000_000_000 + i64::from(n)));
-            apply::apply(&store, &id, event::parse(text.as_bytes()), text.into(), Repeats::Answer).await.unwrap();
+            apply::apply(&store, &id, event::parse(text.as_bytes()), text.into(), None).await.unwrap();
         }
     })
     .await

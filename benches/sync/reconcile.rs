@@ -90,7 +90,7 @@ async fn fill(store: &Store, users: std::ops::Range<u64>) {
 
 async fn reconcile(store: &Store, users: std::ops::Range<u64>, options: Options) -> Report {
     let syncer = Syncer::new(store.clone(), Some(Arc::new(Clerk { users })), "10%,10".parse().unwrap());
-    syncer.start(options).unwrap().report.await.unwrap()
+    syncer.start(options, cubby::catalog::audit::Author::program("bench")).unwrap().report.await.unwrap()
 }
 
 /// A million users who need nothing.

@@ -10,7 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::App,
-    catalog::{model::AuditRow, queries},
+    catalog::{model::AuditRow, queries::audit},
     error::{Error, Result},
     http::query::parameters,
 };
@@ -44,7 +44,5 @@ async fn index(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json
             _ => {}
         }
     }
-    Ok(Json(Trail {
-        audit: app.store().catalog().query(move |conn| queries::audit_before(conn, before, limit)).await?,
-    }))
+    Ok(Json(Trail { audit: app.store().catalog().query(move |conn| audit::page(conn, before, limit)).await? }))
 }

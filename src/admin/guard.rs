@@ -1,55 +1,29 @@
-//! The one way into the operator's routes: the key is checked, and what was done is written down.
+//! The way into the operators' routes: checks the key, says who the author of a change is, and records
+//! attempts that are refused.
+//!
+//! A change itself is recorded in its own commit ([`Author::record`]).
 
 use axum::{
-    Json,
     extract::{MatchedPath, RawPathParams, Request, State, rejection::RawPathParamsRejection},
     http::Method,
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-
-use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     app::App,
-    catalog::queries,
+    catalog::audit::Author,
     error::Error,
     http::{admin_key, peer::origin, problem::Problem},
     telemetry::carried_along,
 };
 
-/// What an action was done to, when the path does not say: put into the response's extensions.
+/// The target of an attempt that was refused, where the path does not name it: in the response's extensions.
 #[derive(Debug, Clone)]
 pub struct Target(pub String);
 
-/// The actor of every line of the audit trail that comes from here.
-pub const OPERATOR: &str = "operator";
-
-/// Where a request comes from: put into the request's extensions.
-#[derive(Debug, Clone)]
-pub struct Origin(pub String);
-
-/// The answer to an action that is in the audit trail already, in the commit that did it.
-pub struct Signed<T>(pub T);
-
-#[derive(Clone)]
-struct IsSigned;
-
-impl<T: Serialize> IntoResponse for Signed<T> {
-    fn into_response(self) -> Response {
-        let mut response = Json(self.0).into_response();
-        response.extensions_mut().insert(IsSigned);
-        response
-    }
-}
-
-/// Put into a response's extensions by what changed nothing and never would have: it leaves no trace,
-/// or it would have changed something after all.
-#[derive(Debug, Clone)]
-pub struct Untouched;
-
-/// Puts routes behind the operator's key.
+/// Puts routes behind the operator's key. Their handlers find the [`Author`] in the request's extensions.
 pub fn protect(app: &App, routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
     // A route layer: a path that is none of them is 404 with the key and without.
     routes.route_layer(middleware::from_fn_with_state(app.clone(), guard))
@@ -62,28 +36,24 @@ async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let origin = origin(app.limits(), &request).to_string();
-    if let Err(problem) = admin_key::check(app.config().admin_api_key.as_ref(), request.headers()) {
-        // Of wrong keys there are only so many from one address; of requests without any, any number.
-        // Of wrong keys there are only so many from one address, of requests without any key no end.
-        if admin_key::shown(app.config().admin_api_key.as_ref(), request.headers()).is_some() {
-            tracing::warn!(origin, path = path.as_str(), "the operator's routes were tried without the operator's key");
-        } else {
-            tracing::debug!(
-                origin,
-                path = path.as_str(),
-                "the operator's routes were tried without the operator's key"
-            );
+    // A command in this process names its author; a request from the network has the key.
+    let author = match request.extensions().get::<Author>() {
+        Some(author) => author.clone(),
+        None => {
+            let address = origin(app.limits(), &request).to_string();
+            if let Err(problem) = check(&app, &request, &address, path.as_str()) {
+                return problem.into_response();
+            }
+            Author::operator(address)
         }
-        return problem.into_response();
-    }
+    };
     let Some(action) = action(request.method(), path.as_str()) else { return next.run(request).await };
-    // What is not UTF-8 names nobody, and the route says so.
+    // A parameter that is not UTF-8 names nobody; the route answers it.
     let target = params.ok().and_then(|params| params.iter().next().map(|(_, value)| value.to_owned()));
-    request.extensions_mut().insert(Origin(origin.clone()));
-    // A task of its own: an operator who hangs up, or a request that takes too long, would otherwise
-    // cut it between the change and its line in the trail, or between a key's row and the memory of it.
-    let done = tokio::spawn(carried_along(recorded(app, action, target, origin, request, next)));
+    request.extensions_mut().insert(author.clone());
+    // A task of its own: a client that hangs up, or a request that takes too long, must not cancel it between
+    // the commit of a key and the copy in memory, or before a refusal is recorded.
+    let done = tokio::spawn(carried_along(run(app, author, action, target, request, next)));
     match done.await {
         Ok(response) => response,
         Err(error) => match error.try_into_panic() {
@@ -95,41 +65,41 @@ async fn guard(
     }
 }
 
-/// Carries a change out and writes it down, unless there is nothing to write or it is written.
-async fn recorded(
+fn check(app: &App, request: &Request, address: &str, path: &str) -> Result<(), Problem> {
+    const TRIED: &str = "the operators' routes were tried without the operator's key";
+    let key = app.config().admin_api_key.as_ref();
+    admin_key::check(key, request.headers()).inspect_err(|_| {
+        // Wrong keys from one address are limited in number; requests without a key are not.
+        match admin_key::shown(key, request.headers()) {
+            Some(_) => tracing::warn!(origin = address, path, "{TRIED}"),
+            None => tracing::debug!(origin = address, path, "{TRIED}"),
+        }
+    })
+}
+
+/// Runs the route, and records the attempt if it is answered with a problem.
+async fn run(
     app: App,
+    author: Author,
     action: String,
-    mut target: Option<String>,
-    origin: String,
+    target: Option<String>,
     request: Request,
     next: Next,
 ) -> Response {
-    let path = request.uri().path().to_owned();
     let response = next.run(request).await;
-    let extensions = response.extensions();
-    if extensions.get::<Untouched>().is_some() || extensions.get::<IsSigned>().is_some() {
-        return response;
-    }
-    let result = match extensions.get::<Problem>() {
-        Some(problem) => format!("{} {}", problem.status.as_u16(), problem.code),
-        None => response.status().as_u16().to_string(),
-    };
-    if let Some(Target(made)) = extensions.get() {
-        target = Some(made.clone());
-    }
+    let Some(problem) = response.extensions().get::<Problem>() else { return response };
+    let result = format!("{} {}", problem.status.as_u16(), problem.code);
+    let target = response.extensions().get().map(|Target(target)| target.clone()).or(target);
     let now = app.clock().now();
-    let written = app
-        .store()
-        .catalog()
-        .write(move |tx| queries::audit(tx, now, OPERATOR, &action, target.as_deref(), Some(&origin), &result));
-    if let Err(error) = written.await {
-        // It is done and cannot be undone by an error; the log has it, and that it is missing.
-        tracing::error!(error = %error, path, "an operator's action could not be recorded");
+    let written =
+        app.store().catalog().write(move |tx| author.record(tx, now, &action, target.as_deref(), &result)).await;
+    if let Err(error) = written {
+        tracing::error!(error = %error, "a refused attempt could not be recorded in the audit trail");
     }
     response
 }
 
-/// What a change is called: as the command that does the same. Reads are not recorded.
+/// The name of a change in the audit trail: that of its command. Reads have none.
 fn action(method: &Method, path: &str) -> Option<String> {
     let verb = match *method {
         Method::POST => "create",
@@ -151,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn actions_are_called_as_their_commands() {
+    fn an_action_has_the_name_of_its_command() {
         for (method, path, name) in [
             (Method::POST, "/api/admin/tenants", Some("tenants create")),
             (Method::POST, "/api/admin/tenants/{id}/suspend", Some("tenants suspend")),

@@ -1,21 +1,15 @@
 //! API keys: made, listed, revoked.
 
-use axum::{
-    Json,
-    body::Body,
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{Extension, Json, body::Body, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::guard::Target;
 use crate::{
     app::{App, good_key},
     catalog::{
         Catalog,
+        audit::Author,
         keys::{KeyRow, queries},
         model::Millis,
     },
@@ -68,8 +62,8 @@ pub struct OneKey {
     pub key: KeyRow,
 }
 
-/// Makes a key. Whoever serves adds it to those it knows.
-pub async fn create(catalog: &Catalog, draft: KeyDraft, now: Millis) -> Result<(NewKey, Key)> {
+/// Makes a key. A server adds it to those in memory.
+pub async fn create(catalog: &Catalog, draft: KeyDraft, now: Millis, author: &Author) -> Result<(NewKey, Key)> {
     if !(1..=100).contains(&draft.name.chars().count()) || draft.name.chars().any(char::is_control) {
         return Err(Error::invalid("name", "a key's name has 1 to 100 characters and says what it is for"));
     }
@@ -96,10 +90,14 @@ pub async fn create(catalog: &Catalog, draft: KeyDraft, now: Millis) -> Result<(
         revoked: None,
         last_used: None,
     };
-    let row = key.clone();
+    let (row, author) = (key.clone(), author.clone());
     let made = catalog.write(move |tx| {
         queries::forget_ended(tx, now, MOST)?;
-        queries::insert(tx, &row, &hash, MOST)
+        let inserted = queries::insert(tx, &row, &hash, MOST)?;
+        if inserted {
+            author.record(tx, now, "keys create", row.id.as_str(), "done")?;
+        }
+        Ok(inserted)
     });
     if !made.await? {
         return Err(Error::new(
@@ -115,10 +113,17 @@ pub async fn list(catalog: &Catalog) -> Result<Keys> {
     Ok(Keys { keys: catalog.query(queries::list).await? })
 }
 
-/// Revokes a key. Whoever serves forgets it at once.
-pub async fn revoke(catalog: &Catalog, id: &str, now: Millis) -> Result<OneKey> {
-    let target = id.to_owned();
-    let key = catalog.write(move |tx| queries::revoke(tx, &target, now)).await?;
+/// Revokes a key. A server removes it from those in memory.
+pub async fn revoke(catalog: &Catalog, id: &str, now: Millis, author: &Author) -> Result<OneKey> {
+    let (id, author) = (id.to_owned(), author.clone());
+    let revoked = catalog.write(move |tx| {
+        let key = queries::revoke(tx, &id, now)?;
+        if key.is_some() {
+            author.record(tx, now, "keys revoke", id.as_str(), "done")?;
+        }
+        Ok(key)
+    });
+    let key = revoked.await?;
     let key = key.ok_or_else(|| Error::new(ErrorKind::NotFound, "no such key; list them to see their ids"))?;
     Ok(OneKey { key })
 }
@@ -133,21 +138,26 @@ async fn index(State(app): State<App>) -> Result<Json<Keys>> {
 }
 
 #[utoipa::path(post, path = "/api/admin/keys", tag = "operators", description = "Makes an API key", request_body = KeyDraft, responses((status = 201, description = "The key, this once", body = NewKey)))]
-async fn make(State(app): State<App>, body: Body) -> Result<Response, Problem> {
+async fn make(
+    State(app): State<App>,
+    Extension(author): Extension<Author>,
+    body: Body,
+) -> Result<(StatusCode, Json<NewKey>), Problem> {
     let draft: KeyDraft = body::parse(&super::read(&app, body).await?)?;
     let _turn = app.identity().keys().turn().await;
-    let (made, key) = create(app.store().catalog(), draft, app.clock().now()).await?;
+    let (made, key) = create(app.store().catalog(), draft, app.clock().now(), &author).await?;
     app.identity().keys().add(key);
-    let target = Target(made.key.id.clone());
-    let mut response = (StatusCode::CREATED, Json(made)).into_response();
-    response.extensions_mut().insert(target);
-    Ok(response)
+    Ok((StatusCode::CREATED, Json(made)))
 }
 
 #[utoipa::path(post, path = "/api/admin/keys/{key_id}/revoke", tag = "operators", description = "Revokes an API key, at once", params(("key_id" = String, Path, description = "The id of the key")), responses((status = 200, description = "The key", body = OneKey)))]
-async fn withdraw(State(app): State<App>, Segment(id): Segment) -> Result<Json<OneKey>> {
+async fn withdraw(
+    State(app): State<App>,
+    Extension(author): Extension<Author>,
+    Segment(id): Segment,
+) -> Result<Json<OneKey>> {
     let _turn = app.identity().keys().turn().await;
-    let revoked = revoke(app.store().catalog(), &id, app.clock().now()).await?;
+    let revoked = revoke(app.store().catalog(), &id, app.clock().now(), &author).await?;
     app.identity().keys().revoke(&revoked.key.id);
     Ok(Json(revoked))
 }

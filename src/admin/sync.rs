@@ -3,20 +3,19 @@
 use std::time::Duration;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{RawQuery, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::guard::Untouched;
 use crate::{
     app::App,
-    catalog::queries::runs,
+    catalog::{audit::Author, queries::runs},
     error::{Error, ErrorKind},
-    http::{admin_key, problem::Problem, query::parameters, segment::Segment},
+    http::{problem::Problem, query::parameters, segment::Segment},
     reconcile::{
         report::{Report, RunOutcome},
         run::Options,
@@ -33,19 +32,13 @@ pub fn routes() -> OpenApiRouter<App> {
 /// stopped. One that takes longer than a request may, or that nobody wants to wait for, goes on by
 /// itself: the answer is 202 and says where to look for it.
 #[utoipa::path(post, path = "/api/admin/sync-users", tag = "operators", description = "Compares the catalog with the provider and mends the difference", params(("dry_run" = Option<bool>, Query, description = "Change nothing"), ("force" = Option<bool>, Query, description = "Delete however many there are"), ("wait" = Option<bool>, Query, description = "False: answer 202 at once")), responses((status = 200, description = "The report", body = Object), (status = 202, description = "It goes on", body = Object), (status = 502, description = "The provider did not answer as it should", body = Object)))]
-async fn run(State(app): State<App>, headers: HeaderMap, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    admin_key::check(app.config().admin_api_key.as_ref(), &headers)?;
-    let asked = Asked::parse(query.as_deref())?;
-    let dry = asked.options.dry_run;
-    let mut response = reconcile(&app, asked).await.into_response();
-    if dry {
-        response.extensions_mut().insert(Untouched);
-    }
-    Ok(response)
-}
-
-async fn reconcile(app: &App, Asked { options, wait }: Asked) -> Result<Response, Problem> {
-    let started = app.syncer().start(options).map_err(|error| match error.kind() {
+async fn run(
+    State(app): State<App>,
+    Extension(author): Extension<Author>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let Asked { options, wait } = Asked::parse(query.as_deref())?;
+    let started = app.syncer().start(options, author).map_err(|error| match error.kind() {
         ErrorKind::Config => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider_not_configured", error.message()),
         ErrorKind::Conflict => Problem::new(StatusCode::CONFLICT, "sync_running", error.message()),
         _ => error.into(),
@@ -66,8 +59,7 @@ async fn reconcile(app: &App, Asked { options, wait }: Asked) -> Result<Response
 
 /// Whether one is running, how far it is, and the report of the last.
 #[utoipa::path(get, path = "/api/admin/sync-users", tag = "operators", description = "The comparison that runs, and the last", responses((status = 200, description = "Both", body = Object)))]
-async fn look(State(app): State<App>, headers: HeaderMap) -> Result<Json<Value>, Problem> {
-    admin_key::check(app.config().admin_api_key.as_ref(), &headers)?;
+async fn look(State(app): State<App>) -> Result<Json<Value>, Problem> {
     let last = app.store().catalog().query(runs::last).await?;
     let last: Value = last.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Value::Null);
     let running = app.syncer().running().map(|(run, progress)| {
@@ -80,8 +72,7 @@ async fn look(State(app): State<App>, headers: HeaderMap) -> Result<Json<Value>,
 
 /// What became of one run: it is under way, it ended with this report, or the server ended first.
 #[utoipa::path(get, path = "/api/admin/sync-users/{run}", tag = "operators", description = "One comparison: how far it is, or what came of it", params(("run" = String, Path, description = "What it is called")), responses((status = 200, description = "It", body = Object)))]
-async fn look_at(State(app): State<App>, headers: HeaderMap, Segment(run): Segment) -> Result<Json<Fate>, Problem> {
-    admin_key::check(app.config().admin_api_key.as_ref(), &headers)?;
+async fn look_at(State(app): State<App>, Segment(run): Segment) -> Result<Json<Fate>, Problem> {
     let fate = app.syncer().fate(&run).await?;
     let unknown = || Error::new(ErrorKind::NotFound, "there is no such run, or it is not remembered any more");
     Ok(Json(fate.ok_or_else(unknown)?))

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Body,
     extract::{RawQuery, State},
     http::StatusCode,
@@ -16,7 +16,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::guard::Target;
 use crate::{
     app::App,
-    catalog::model::{Counts, Profile, Row, State as TenantState},
+    catalog::{
+        audit::Author,
+        model::{Counts, Profile, Row, State as TenantState},
+    },
     error::{Error, ErrorKind, Result},
     http::{body, problem::Problem, query::parameters, segment::Segment},
     tenants::{id::TenantId, store::Store},
@@ -91,9 +94,9 @@ pub async fn describe(store: &Store, id: &TenantId) -> Result<OneTenant> {
 }
 
 /// Creates a tenant, or finds it there.
-pub async fn create(store: &Store, draft: TenantDraft) -> Result<Created> {
+pub async fn create(store: &Store, draft: TenantDraft, author: &Author) -> Result<Created> {
     let id = TenantId::parse(draft.id.as_bytes()).map_err(|e| Error::invalid("id", e.to_string()))?;
-    let made = store.create(&id, Profile { email: draft.email, ..Profile::default() }).await;
+    let made = store.create(&id, Profile { email: draft.email, ..Profile::default() }, author).await;
     match made {
         Ok((_, created)) => Ok(Created { id, created }),
         // To an operator a deleted tenant is no secret.
@@ -136,10 +139,10 @@ async fn index(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json
 }
 
 #[utoipa::path(post, path = "/api/admin/tenants", tag = "operators", description = "Creates a user's database", request_body = TenantDraft, responses((status = 201, description = "It is there now", body = Created), (status = 200, description = "It was there", body = Created)))]
-async fn make(State(app): State<App>, body: Body) -> Result<Response, Problem> {
+async fn make(State(app): State<App>, Extension(author): Extension<Author>, body: Body) -> Result<Response, Problem> {
     let draft: TenantDraft = body::parse(&super::read(&app, body).await?)?;
     let target = Target(draft.id.clone());
-    let mut response = match create(app.store(), draft).await {
+    let mut response = match create(app.store(), draft, &author).await {
         Ok(made) => {
             let status = if made.created { StatusCode::CREATED } else { StatusCode::OK };
             (status, Json(made)).into_response()
@@ -156,25 +159,42 @@ async fn show(State(app): State<App>, Segment(id): Segment) -> Result<Json<OneTe
 }
 
 #[utoipa::path(post, path = "/api/admin/tenants/{user_id}/suspend", tag = "operators", description = "Refuses a user's reads and writes", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), request_body = Reason, responses((status = 200, description = "The user as it is then", body = Row)))]
-async fn suspend(State(app): State<App>, Segment(id): Segment, body: Body) -> Result<Json<Row>, Problem> {
+async fn suspend(
+    State(app): State<App>,
+    Extension(author): Extension<Author>,
+    Segment(id): Segment,
+    body: Body,
+) -> Result<Json<Row>, Problem> {
     let id = parse(&id)?;
     let Reason { reason } = body::parse(&super::read(&app, body).await?)?;
-    Ok(Json(app.store().suspend(&id, &reason).await?))
+    Ok(Json(app.store().suspend(&id, &reason, &author).await?))
 }
 
 #[utoipa::path(post, path = "/api/admin/tenants/{user_id}/resume", tag = "operators", description = "Lets a user be served again", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "The user as it is then", body = Row)))]
-async fn resume(State(app): State<App>, Segment(id): Segment) -> Result<Json<Row>> {
-    Ok(Json(app.store().resume(&parse(&id)?).await?))
+async fn resume(
+    State(app): State<App>,
+    Extension(author): Extension<Author>,
+    Segment(id): Segment,
+) -> Result<Json<Row>> {
+    Ok(Json(app.store().resume(&parse(&id)?, &author).await?))
 }
 
 #[utoipa::path(post, path = "/api/admin/tenants/{user_id}/restore", tag = "operators", description = "Brings a deleted user back", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "The user as it is then", body = Row)))]
-async fn restore(State(app): State<App>, Segment(id): Segment) -> Result<Json<Row>> {
-    Ok(Json(app.store().restore(&parse(&id)?).await?))
+async fn restore(
+    State(app): State<App>,
+    Extension(author): Extension<Author>,
+    Segment(id): Segment,
+) -> Result<Json<Row>> {
+    Ok(Json(app.store().restore(&parse(&id)?, &author).await?))
 }
 
 #[utoipa::path(delete, path = "/api/admin/tenants/{user_id}", tag = "operators", description = "Deletes a user; the file is kept until its retention ends", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "The user as it is then", body = Row)))]
-async fn remove(State(app): State<App>, Segment(id): Segment) -> Result<Json<Row>> {
-    Ok(Json(app.store().delete(&parse(&id)?).await?))
+async fn remove(
+    State(app): State<App>,
+    Extension(author): Extension<Author>,
+    Segment(id): Segment,
+) -> Result<Json<Row>> {
+    Ok(Json(app.store().delete(&parse(&id)?, &author).await?))
 }
 
 fn parse(id: &str) -> Result<TenantId> {

@@ -10,7 +10,10 @@ use rusqlite::Transaction;
 
 use super::Inner;
 use crate::{
-    catalog::queries::{self, deliveries},
+    catalog::{
+        audit::Author,
+        queries::{audit, deliveries},
+    },
     clock::{Millis, millis},
     reconcile::run::Options,
     telemetry::metrics,
@@ -62,7 +65,7 @@ pub(super) async fn sweep(app: Weak<Inner>) {
         let before = beyond.ok().flatten().map_or(retention, |beyond| beyond.max(retention));
         forget(&app, "old deliveries", move |tx| deliveries::forget(tx, before, FORGET)).await;
         let most = app.config.limits.audit_limit;
-        forget(&app, "old lines of the audit trail", move |tx| queries::forget_audit(tx, most, FORGET)).await;
+        forget(&app, "old lines of the audit trail", move |tx| audit::forget(tx, most, FORGET)).await;
     }
 }
 
@@ -90,7 +93,7 @@ pub(super) async fn reconcile(app: Weak<Inner>, every: Duration) {
         let wait = every.mul_f64(0.9 + f64::from(u32::try_from(share).unwrap_or(100)) / 1000.0);
         tokio::time::sleep(wait).await;
         let Some((pass, app)) = Inner::pass(&app).await else { return };
-        match app.syncer.start(Options::default()) {
+        match app.syncer.start(Options::default(), Author::program("schedule")) {
             Ok(started) => {
                 drop((app, pass));
                 // It reports itself, to the log and to the catalog.

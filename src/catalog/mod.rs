@@ -4,6 +4,7 @@
 //! shared mode, with one writer and a few readers. Its writer has a thread of its own, so that a
 //! blocking thread may wait for a commit without keeping the combiner from getting one.
 
+pub mod audit;
 pub mod keys;
 pub mod model;
 pub mod queries;

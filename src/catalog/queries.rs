@@ -2,9 +2,10 @@
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, named_params, params, types::Type};
 
-use super::model::{AuditRow, Counts, Millis, Profile, Row, State, UsageSample};
+use super::model::{Counts, Millis, Profile, Row, State, UsageSample};
 use crate::tenants::id::TenantId;
 
+pub mod audit;
 pub mod deliveries;
 pub mod migrations;
 pub mod runs;
@@ -279,57 +280,6 @@ pub fn record_usage_samples(tx: &Transaction, usage_samples: &[UsageSample]) -> 
         statement.execute(params![seen.id.as_str(), seen.at, bytes, seen.schema_version])?;
     }
     Ok(())
-}
-
-/// Adds a line to the audit trail.
-pub fn audit(
-    tx: &Transaction,
-    at: Millis,
-    actor: &str,
-    action: &str,
-    target: Option<&str>,
-    origin: Option<&str>,
-    result: &str,
-) -> Sql<()> {
-    tx.prepare_cached("INSERT INTO audit (at, actor, action, target, origin, result) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-        .execute(params![at, actor, action, target, origin, result])?;
-    Ok(())
-}
-
-/// Removes up to `limit` of the oldest lines of the audit trail that has more than `most`; says how many.
-pub fn forget_audit(tx: &Transaction, most: u32, limit: u32) -> Sql<usize> {
-    tx.prepare_cached(
-        "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?1 ORDER BY id \
-         LIMIT ?2)",
-    )?
-    .execute(params![most, limit])
-}
-
-/// Whether a line of the audit trail is there.
-pub fn was_audited(conn: &Connection, at: Millis, action: &str, target: &str, result: &str) -> Sql<bool> {
-    conn.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM audit WHERE target = ?3 AND at = ?1 AND action = ?2 AND result = ?4)",
-    )?
-    .query_row(params![at, action, target, result], |row| row.get(0))
-}
-
-/// Up to `limit` lines of the audit trail before line `before`, newest first.
-pub fn audit_before(conn: &Connection, before: i64, limit: u32) -> Sql<Vec<AuditRow>> {
-    conn.prepare_cached(
-        "SELECT id, at, actor, action, target, origin, result FROM audit WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
-    )?
-    .query_map(params![before, limit], |row| {
-        Ok(AuditRow {
-            id: row.get(0)?,
-            at: row.get(1)?,
-            actor: row.get(2)?,
-            action: row.get(3)?,
-            target: row.get(4)?,
-            origin: row.get(5)?,
-            result: row.get(6)?,
-        })
-    })?
-    .collect()
 }
 
 /// Proves that the catalog can be written, by a write that changes nothing in the end. In one step it

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     catalog::{
+        audit::Author,
         model::DeliveryOutcome,
         queries::deliveries::{self as queries, Filter},
     },
@@ -153,7 +154,7 @@ async fn show(place: &Place, id: String, json: bool) -> Result<ExitCode> {
 
 async fn replay(place: &Place, id: String) -> Result<ExitCode> {
     let answer: Value = match place {
-        Place::Folder(store) => match log::replay(store, id).await? {
+        Place::Folder(store) => match log::replay(store, id, Author::command_line()).await? {
             Answer::Done(answer) => answer,
             Answer::Rejected(error) => json!({"status": "rejected", "error": error.message()}),
         },

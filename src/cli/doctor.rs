@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::{close, open, print_json, sync};
 use crate::{
-    app, catalog,
+    app,
+    catalog::{self, audit::Author},
     config::{DataConfig, provider::ProviderConfig},
     error::{Error, ErrorKind, Result},
     reconcile::{
@@ -73,17 +74,19 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
                     ticks.inc(1);
                 }
             };
-            let rebuilt = tokio::task::spawn_blocking(move || rebuild::rebuild(&options, tick))
-                .await
-                .map_err(|e| Error::internal("making the catalog anew did not finish").with_source(e))?;
+            let rebuilt =
+                tokio::task::spawn_blocking(move || rebuild::rebuild(&options, &Author::command_line(), tick))
+                    .await
+                    .map_err(|e| Error::internal("making the catalog anew did not finish").with_source(e))?;
             bar.reset();
             Some(rebuilt.map_err(in_use)?)
         }
         false => None,
     };
     let store = open(data).map_err(in_use)?;
-    let (examined, ticks, fix) = (store.clone(), bar.clone(), command.fix || command.rebuild_catalog);
-    let findings = tokio::task::spawn_blocking(move || doctor::examine(&examined, fix, || ticks.inc(1)))
+    let fix = (command.fix || command.rebuild_catalog).then(Author::command_line);
+    let (examined, ticks) = (store.clone(), bar.clone());
+    let findings = tokio::task::spawn_blocking(move || doctor::examine(&examined, fix.as_ref(), || ticks.inc(1)))
         .await
         .map_err(|e| Error::internal("the examination did not finish").with_source(e))?;
     bar.finish_and_clear();

@@ -8,11 +8,11 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{
-    place::{Folder, Place, author, recorded, tenant_path},
+    place::{Folder, Place, recorded, tenant_path},
     remote::Remote,
 };
 use crate::{
-    catalog::model::Row,
+    catalog::{audit::Author, model::Row},
     config::{DataConfig, door::RemoteConfig},
     error::{Error, ErrorKind, Result},
     tenants::{id::TenantId, store::Store},
@@ -61,7 +61,7 @@ pub async fn run(data: &DataConfig, remote: &RemoteConfig, command: Command) -> 
 
 /// A success is in the audit trail with the deed itself; a failure is written down here.
 async fn on_folder(store: &Store, command: Command) -> Result<Row> {
-    let author = author();
+    let author = Author::command_line();
     let (action, target, result) = match command {
         Command::Purge { id, .. } => {
             let result = store.purge(&id, &author).await.map_err(|e| name(e, &id));

@@ -9,7 +9,7 @@ use tokio::{signal, task::JoinSet};
 
 use super::{close, open, print_json};
 use crate::{
-    catalog::queries,
+    catalog::{audit::Author, queries},
     config::DataConfig,
     error::{Error, Result},
     tenants::{id::TenantId, store::Store},
@@ -87,7 +87,7 @@ async fn execute(store: &Store, command: &Command) -> Result<ExitCode> {
             let Some(id) = queue.next().await? else { break };
             let store = store.clone();
             running.spawn(async move {
-                let result = store.migrate(&id).await;
+                let result = store.migrate(&id, &Author::command_line()).await;
                 (id, result)
             });
         }

@@ -2,6 +2,7 @@
 //! it.
 
 use reqwest::Method;
+use rusqlite::Transaction;
 use serde_json::{Value, json};
 
 use super::remote::{Remote, segment};
@@ -11,12 +12,12 @@ use crate::{
         tenants::{self, Created, OneTenant, TenantDraft, Tenants},
     },
     catalog::{
+        audit::Author,
         model::{Row, State},
-        queries,
     },
     config::{DataConfig, door::RemoteConfig},
-    error::{Error, ErrorKind, Result},
-    tenants::{id::TenantId, lifecycle::purge::Author, store::Store},
+    error::{ErrorKind, Result},
+    tenants::{id::TenantId, store::Store},
 };
 
 /// One of the two.
@@ -110,7 +111,7 @@ impl Place {
         match self {
             Self::Folder(store) => {
                 let target = draft.id.clone();
-                let result = tenants::create(store, draft).await;
+                let result = tenants::create(store, draft, &Author::command_line()).await;
                 recorded(store, "tenants create", Some(target), result).await
             }
             Self::Server(server) => server.call(Method::POST, "/api/admin/tenants", Some(json!(draft))).await,
@@ -121,11 +122,12 @@ impl Place {
         let verb = action.verb();
         match self {
             Self::Folder(store) => {
+                let author = Author::command_line();
                 let result = match action {
-                    Action::Suspend(reason) => store.suspend(id, &reason).await,
-                    Action::Resume => store.resume(id).await,
-                    Action::Delete => store.delete(id).await,
-                    Action::Restore => store.restore(id).await,
+                    Action::Suspend(reason) => store.suspend(id, &reason, &author).await,
+                    Action::Resume => store.resume(id, &author).await,
+                    Action::Delete => store.delete(id, &author).await,
+                    Action::Restore => store.restore(id, &author).await,
                 };
                 recorded(store, &format!("tenants {verb}"), Some(id.to_string()), result).await
             }
@@ -147,7 +149,9 @@ impl Place {
     pub async fn create_key(&self, draft: KeyDraft) -> Result<NewKey> {
         match self {
             Self::Folder(store) => {
-                let result = keys::create(store.catalog(), draft, store.clock().now()).await.map(|(new, _)| new);
+                let result = keys::create(store.catalog(), draft, store.clock().now(), &Author::command_line())
+                    .await
+                    .map(|(new, _)| new);
                 let target = result.as_ref().ok().map(|new| new.key.id.clone());
                 recorded(store, "keys create", target, result).await
             }
@@ -165,7 +169,7 @@ impl Place {
     pub async fn revoke_key(&self, id: &str) -> Result<OneKey> {
         match self {
             Self::Folder(store) => {
-                let result = keys::revoke(store.catalog(), id, store.clock().now()).await;
+                let result = keys::revoke(store.catalog(), id, store.clock().now(), &Author::command_line()).await;
                 recorded(store, "keys revoke", Some(id.to_owned()), result).await
             }
             Self::Server(server) => {
@@ -175,25 +179,15 @@ impl Place {
     }
 }
 
-/// Who the audit trail says it was, of what is done on the folder itself.
-pub(super) fn author() -> Author {
-    Author { actor: format!("uid {}", rustix::process::getuid().as_raw()), origin: Some("command line".to_owned()) }
-}
-
-/// Writes an action into the audit trail, as the server does for those that come through it.
+/// Records what failed, as the server does for the attempts that it refuses.
 pub(super) async fn recorded<T>(store: &Store, action: &str, target: Option<String>, result: Result<T>) -> Result<T> {
-    let said = match &result {
-        Ok(_) => "done".to_owned(),
-        Err(error) => format!("failed: {}", error.message()),
-    };
-    let (author, now, action) = (author(), store.clock().now(), action.to_owned());
-    let written = store.catalog().write(move |tx| {
-        queries::audit(tx, now, &author.actor, &action, target.as_deref(), author.origin.as_deref(), &said)
-    });
-    let written = written.await;
-    let value = result?;
-    written.map_err(|e| Error::new(e.kind(), "done, but it could not be written to the audit trail").with_source(e))?;
-    Ok(value)
+    let Err(failed) = &result else { return result };
+    let (said, now, action) = (format!("failed: {}", failed.message()), store.clock().now(), action.to_owned());
+    let record = move |tx: &Transaction| Author::command_line().record(tx, now, &action, target.as_deref(), &said);
+    if let Err(error) = store.catalog().write(record).await {
+        tracing::error!(error = %error, "a failed attempt could not be recorded in the audit trail");
+    }
+    result
 }
 
 pub(super) fn tenant_path(id: &TenantId) -> String {

@@ -17,6 +17,7 @@ use super::{
     remote::{Remote, segment},
 };
 use crate::{
+    catalog::audit::Author,
     config::{DataConfig, door::RemoteConfig, provider::ProviderConfig},
     error::{Error, ErrorKind, Result},
     identity::{clerk::Clerk, provider::Provider},
@@ -124,7 +125,7 @@ pub async fn reconcile(store: &Store, config: &ProviderConfig, options: Options)
     let provider = Clerk::new(config)?.map(|clerk| Arc::new(clerk) as Arc<dyn Provider>);
     let syncer = Syncer::new(store.clone(), provider, config.sync_max_delete);
     let mut progress = syncer.progress();
-    let running = syncer.start(options)?.report;
+    let running = syncer.start(options, Author::command_line())?.report;
     let bar = bar()?;
     tokio::pin!(running);
     let report = loop {

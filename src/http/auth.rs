@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts};
 use reqwest::Url;
+use rusqlite::Transaction;
 
 use super::{peer::Peer, problem::Problem};
 use crate::{
     app::App,
-    catalog::queries,
+    catalog::audit::Author,
     identity::{
         claims::{Refusal, Session},
         jwt::Verdict,
@@ -181,9 +182,9 @@ fn record_impersonation(app: &App, session: &Session) {
         let actor = format!("impersonator {}", session.actor.as_deref().unwrap_or_default());
         tracing::info!(tenant = %session.user, actor, "impersonated");
         let now = app.clock().now();
-        let written = app.store().catalog().write(move |tx| {
-            queries::audit(tx, now, &actor, "impersonate", Some(session.user.as_str()), None, "let in")
-        });
+        let author = Author { actor, origin: None };
+        let write = move |tx: &Transaction| author.record(tx, now, "impersonate", session.user.as_str(), "let in");
+        let written = app.store().catalog().write(write);
         if let Err(error) = written.await {
             tracing::error!(error = %error, "an impersonation could not be recorded");
         }

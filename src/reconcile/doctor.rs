@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{report::Tally, spool::chunks};
 use crate::{
     catalog::{
+        audit::Author,
         model::{Row, State},
         queries::{self, tombstones},
     },
@@ -75,9 +76,9 @@ impl Findings {
     }
 }
 
-/// Compares; with `fix` adopts files whose inner id proves whose they are, and completes what was
-/// interrupted. May block for long; `seen` is told of each file.
-pub fn examine(store: &Store, fix: bool, mut seen: impl FnMut()) -> Result<Findings> {
+/// Compares. With `fix`, whose author the audit trail names, it also adopts files whose inner id proves whose
+/// they are, and completes what was interrupted. May block for long; `seen` is told of each file.
+pub fn examine(store: &Store, fix: Option<&Author>, mut seen: impl FnMut()) -> Result<Findings> {
     let mut found = Findings::default();
     for complaint in store.catalog().check()? {
         found.catalog.add(&complaint);
@@ -109,7 +110,7 @@ pub fn examine(store: &Store, fix: bool, mut seen: impl FnMut()) -> Result<Findi
                 let half = half_erased(&row, location, store.clock().now());
                 if let Some(what) = half.filter(|_| files::remains(&paths).unwrap_or(true)) {
                     lone.retain(|log| store.layout().paths_of(log).as_ref() != Some(&paths));
-                    match fix.then(|| store.erase_rest(&row.id)) {
+                    match fix.map(|author| store.erase_rest(&row.id, author)) {
                         Some(Ok(())) => found.fixed.add(&format!("{}: erased", row.id)),
                         Some(Err(error)) => found.interrupted.add(&format!("{}: {what}: {}", row.id, error.message())),
                         None => found.interrupted.add(&format!("{}: {what}", row.id)),
@@ -150,7 +151,7 @@ fn is_restorable(row: &Row, now: Millis) -> bool {
 
 /// Write-ahead logs without a database beside them. Those that an interrupted move parted from theirs are
 /// counted, and with `fix` brought back; the others are returned.
-fn lone_logs(store: &Store, fix: bool, found: &mut Findings) -> Result<Vec<PathBuf>> {
+fn lone_logs(store: &Store, fix: Option<&Author>, found: &mut Findings) -> Result<Vec<PathBuf>> {
     let (mut all, mut lone): (Vec<PathBuf>, Vec<PathBuf>) = (Vec::new(), Vec::new());
     for shard in 0..=u8::MAX {
         store.layout().lone_logs_in(shard, |log| all.push(log))?;
@@ -165,8 +166,8 @@ fn lone_logs(store: &Store, fix: bool, found: &mut Findings) -> Result<Vec<PathB
         let name = name_of(store, &log);
         if lone_of(&paths.live) == log || lone_of(&paths.trashed) == log || !was_parted(store, &paths)? {
             lone.push(log);
-        } else if fix {
-            match store.gather(&paths) {
+        } else if let Some(author) = fix {
+            match store.gather(&paths, author) {
                 Ok(()) => found.fixed.add(&format!("{name}: brought back to its database")),
                 Err(error) => found.damaged.add(&format!("{name}: {}", error.message())),
             }
@@ -203,7 +204,7 @@ fn rows(store: &Store) -> impl Iterator<Item = Result<Row>> + use<> {
 }
 
 /// What one file's place and the catalog's word come to.
-fn file(store: &Store, path: &Path, in_trash: bool, fix: bool, found: &mut Findings) -> Result<()> {
+fn file(store: &Store, path: &Path, in_trash: bool, fix: Option<&Author>, found: &mut Findings) -> Result<()> {
     found.files += 1;
     let name = name_of(store, path);
     let card = match inspect(path) {
@@ -227,8 +228,8 @@ fn file(store: &Store, path: &Path, in_trash: bool, fix: bool, found: &mut Findi
     let row = store.catalog().read(|conn| queries::find(conn, &id))?;
     let both = files::locate(&store.layout().paths(&id))? == Location::Both;
     match (row.map(|row| (row.state, row.purged.is_some())), in_trash) {
-        (None, _) if fix => {
-            adopt(store, &card, in_trash)?;
+        (None, _) if let Some(author) = fix => {
+            adopt(store, &card, in_trash, author)?;
             found.fixed.add(&format!("{id}: known again{}", if in_trash { ", as deleted" } else { "" }));
         }
         (None, _) => found.orphans.add(&format!("{id} ({name})")),
@@ -246,19 +247,21 @@ fn file(store: &Store, path: &Path, in_trash: bool, fix: bool, found: &mut Findi
 }
 
 /// Has a file moved to where its row says.
-fn settle(store: &Store, id: &TenantId, what: &str, fix: bool, found: &mut Findings) {
-    match fix.then(|| store.settle(id)) {
+fn settle(store: &Store, id: &TenantId, what: &str, fix: Option<&Author>, found: &mut Findings) {
+    match fix.map(|author| store.settle(id, author)) {
         Some(Ok(())) => found.fixed.add(&format!("{id}: file moved {what}")),
         Some(Err(error)) => found.interrupted.add(&format!("{id}: its file is to go {what}: {}", error.message())),
         None => found.interrupted.add(&format!("{id}: its file is to go {what}")),
     }
 }
 
-fn adopt(store: &Store, card: &Card, in_trash: bool) -> Result<()> {
+fn adopt(store: &Store, card: &Card, in_trash: bool, author: &Author) -> Result<()> {
+    let author = author.clone();
     let (id, created, schema) = (card.tenant.clone(), card.created, card.schema);
     let now = store.clock().now();
     let until = now.saturating_add(millis(store.retention()));
     store.catalog().write_blocking(move |tx| {
-        tombstones::found(tx, &id, created, schema, in_trash.then_some((now, until))).map(drop)
+        tombstones::found(tx, &id, created, schema, in_trash.then_some((now, until)))?;
+        author.record(tx, now, "doctor", id.as_str(), "done")
     })
 }

@@ -26,6 +26,7 @@ use crate::reconcile::rebuild::old::Old;
 use crate::{
     catalog::{
         APPLICATION_ID, Catalog,
+        audit::Author,
         model::Millis,
         queries::{
             salvage::{self, Salvaged},
@@ -77,17 +78,22 @@ pub enum Progress {
 /// [`ErrorKind::Conflict`] if the folder is in use, or the catalog is in order and knows users, or is
 /// one of a newer program; whatever keeps a file from being read that is not the file's own damage. Then
 /// nothing was changed. After an error while the old one gives up its name, another rebuild completes it.
-pub fn rebuild(options: &StoreOptions, mut seen: impl FnMut(Progress)) -> Result<Rebuilt> {
+pub fn rebuild(options: &StoreOptions, author: &Author, mut seen: impl FnMut(Progress)) -> Result<Rebuilt> {
     let layout = Layout::prepare(&options.data)?;
     let _lock = FolderLock::take(&layout.lock())?;
     files::sweep_tmp(&layout)?;
-    let rebuilt = replace(options, &layout, &mut seen);
+    let rebuilt = replace(options, author, &layout, &mut seen);
     // Copies of people's data; the next start removes what cannot be removed now.
     let _ = files::sweep_tmp(&layout);
     rebuilt
 }
 
-fn replace(options: &StoreOptions, layout: &Layout, seen: &mut impl FnMut(Progress)) -> Result<Rebuilt> {
+fn replace(
+    options: &StoreOptions,
+    author: &Author,
+    layout: &Layout,
+    seen: &mut impl FnMut(Progress),
+) -> Result<Rebuilt> {
     let old = Old::find(layout)?;
     let (copy, new) = (layout.tmp().join("old-catalog.db"), layout.tmp().join("new-catalog.db"));
     let deadline = Deadline::none();
@@ -109,6 +115,7 @@ fn replace(options: &StoreOptions, layout: &Layout, seen: &mut impl FnMut(Progre
         read_through(&copy).map_err(|error| stopped(&layout.catalog(), error))?;
     }
     let known = take_in(&catalog, layout, now, until, seen)?;
+    catalog.fill(|tx| Ok(author.record(tx, now, "doctor", None, "catalog rebuilt")?))?;
     catalog.close()?;
     drop(catalog);
     for beside in [wal_of(&new), shm_of(&new), copy.clone(), wal_of(&copy)] {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use rusqlite::Transaction;
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
@@ -18,6 +19,7 @@ use super::{
 };
 use crate::{
     catalog::{
+        audit::Author,
         model::{Counts, Millis},
         queries::runs,
     },
@@ -55,6 +57,9 @@ pub struct Started {
     /// Its report, in the end. It goes on when nobody waits for it any more.
     pub report: JoinHandle<Report>,
 }
+
+/// What a run is called in the audit trail.
+const ACTION: &str = "sync";
 
 /// Rows and updates handled together.
 pub(super) const CHUNK: usize = 500;
@@ -111,20 +116,24 @@ impl Syncer {
     /// # Errors
     /// [`ErrorKind::Config`] without a provider, [`ErrorKind::Conflict`] while another run is under
     /// way.
-    pub fn start(self: &Arc<Self>, options: Options) -> Result<Started> {
+    pub fn start(self: &Arc<Self>, options: Options, author: Author) -> Result<Started> {
         let provider = self.provider()?.clone();
         let turn = self.runs.begin()?;
         let (this, run) = (self.clone(), turn.run().to_owned());
-        Ok(Started { run, report: tokio::spawn(async move { this.run(turn, &*provider, options).await }) })
+        Ok(Started { run, report: tokio::spawn(async move { this.run(turn, &*provider, options, author).await }) })
     }
 
-    async fn run(&self, turn: RunGuard, provider: &dyn Provider, options: Options) -> Report {
+    async fn run(&self, turn: RunGuard, provider: &dyn Provider, options: Options, author: Author) -> Report {
         let (clock, started) = (Instant::now(), self.store.clock().now());
         let mut report = Report::begin(turn.run(), started, options.dry_run, options.force);
-        let name = turn.run().to_owned();
+        let (name, by) = (turn.run().to_owned(), author.clone());
+        let begin = move |tx: &Transaction| {
+            by.record(tx, started, ACTION, name.as_str(), "started")?;
+            runs::begin(tx, &name, started)
+        };
         let id = match options.dry_run {
             true => Ok(None),
-            false => self.store.catalog().write(move |tx| runs::begin(tx, &name, started)).await.map(Some),
+            false => self.store.catalog().write(begin).await.map(Some),
         };
         let circuit = Circuit::stopping();
         let guarded = Guarded { provider, circuit: &circuit };
@@ -153,9 +162,13 @@ impl Syncer {
             "reconciled"
         );
         if let Ok(Some(id)) = id {
-            let (now, outcome) = (self.store.clock().now(), report.outcome.as_str());
+            let (now, outcome, name) = (self.store.clock().now(), report.outcome.as_str(), report.run.clone());
             let text = serde_json::to_string(&report).unwrap_or_default();
-            let kept = self.store.catalog().write(move |tx| runs::finish(tx, id, now, outcome, &text)).await;
+            let finish = move |tx: &Transaction| {
+                author.record(tx, now, ACTION, name.as_str(), outcome)?;
+                runs::finish(tx, id, now, outcome, &text)
+            };
+            let kept = self.store.catalog().write(finish).await;
             if let Err(error) = kept {
                 tracing::error!(error = %error, "the report of a reconcile could not be kept");
             }

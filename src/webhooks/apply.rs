@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     catalog::{
+        audit::Author,
         model::{Delivery, DeliveryOutcome, Millis},
         queries::{
             self,
@@ -34,18 +35,15 @@ pub enum Answer {
     Rejected(Error),
 }
 
-/// Whether a delivery that was answered before is answered the same again, or applied once more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repeats {
-    /// As the sender's retries are.
-    Answer,
-    /// As an operator asks for.
-    Apply,
-}
-
-/// Applies a verified delivery and records it. `Err` means that storage failed, and that the
-/// sender should try again.
-pub async fn apply(store: &Store, svix_id: &str, parsed: Parsed, body: Bytes, repeats: Repeats) -> Result<Answer> {
+/// Applies a verified delivery and records it. One that was answered before is answered the same again, unless
+/// an operator replays it. `Err` means that storage failed, and that the sender should try again.
+pub async fn apply(
+    store: &Store,
+    svix_id: &str,
+    parsed: Parsed,
+    body: Bytes,
+    replay: Option<Author>,
+) -> Result<Answer> {
     let started = Instant::now();
     let Parsed { kind, event } = parsed;
     let mut delivery = Delivery {
@@ -59,8 +57,11 @@ pub async fn apply(store: &Store, svix_id: &str, parsed: Parsed, body: Bytes, re
         answer: None,
         body: Some(body),
     };
-    let result = carry_out(store, &delivery, event, started, repeats).await;
-    if let Err(error) = &result {
+    let result = carry_out(store, &delivery, event, started, replay.as_ref()).await;
+    // A replay that fails leaves what is recorded of the delivery as it was.
+    if let Err(error) = &result
+        && replay.is_none()
+    {
         delivery.error = Some(error.detail());
         delivery.duration_us = microseconds(started);
         metrics::delivery(&delivery.kind, DeliveryOutcome::Failed.as_str(), started.elapsed());
@@ -84,11 +85,11 @@ async fn carry_out(
     delivery: &Delivery,
     event: Result<Event>,
     started: Instant,
-    repeats: Repeats,
+    replay: Option<&Author>,
 ) -> Result<Answer> {
     let event = Arc::new(event);
     for _ in 0..ROUNDS {
-        let effect = match effect(store, &delivery.svix_id, &event, repeats).await? {
+        let effect = match effect(store, &delivery.svix_id, &event, replay.is_some()).await? {
             Ahead::Answered(first) => return Ok(again(first)),
             Ahead::Effect(effect) => effect,
         };
@@ -99,7 +100,7 @@ async fn carry_out(
             purge_after: delivery.received.saturating_add(millis(store.retention())),
             schema: store.schema().version(),
             prepared: effect,
-            repeats,
+            replay: replay.cloned(),
         };
         let done = match (effect, event.as_ref().as_ref().ok().and_then(subject)) {
             (Effect::Create, Some(id)) => store.create_with(id, move |tx| job.commit(tx)).await?,
@@ -132,7 +133,7 @@ enum Ahead {
 
 /// Looks ahead at what will have to be done: a file must be in place before the row says so, and a
 /// tenant out of use before its row says that. The decision that counts is made in the transaction.
-async fn effect(store: &Store, svix_id: &str, event: &Arc<Result<Event>>, repeats: Repeats) -> Result<Ahead> {
+async fn effect(store: &Store, svix_id: &str, event: &Arc<Result<Event>>, replay: bool) -> Result<Ahead> {
     if event.as_ref().as_ref().ok().and_then(subject).is_none() {
         return Ok(Ahead::Effect(Effect::None));
     }
@@ -140,9 +141,7 @@ async fn effect(store: &Store, svix_id: &str, event: &Arc<Result<Event>>, repeat
     store
         .catalog()
         .query(move |conn| {
-            if repeats == Repeats::Answer
-                && let Some(first) = deliveries::first(conn, &svix_id)?.filter(answered)
-            {
+            if !replay && let Some(first) = deliveries::first(conn, &svix_id)?.filter(answered) {
                 return Ok(Ahead::Answered(first));
             }
             let Ok(event) = event.as_ref() else { return Ok(Ahead::Effect(Effect::None)) };
@@ -170,12 +169,12 @@ struct Job {
     purge_after: Millis,
     schema: i32,
     prepared: Effect,
-    repeats: Repeats,
+    replay: Option<Author>,
 }
 
 impl Job {
     fn commit(mut self, tx: &Transaction) -> rusqlite::Result<Done> {
-        if self.repeats == Repeats::Answer
+        if self.replay.is_none()
             && let Some(first) = deliveries::first(tx, &self.delivery.svix_id)?.filter(answered)
         {
             return Ok(Done::Answered(first));
@@ -196,6 +195,10 @@ impl Job {
         self.delivery.answer = (!answer.is_null()).then(|| answer.to_string());
         self.delivery.duration_us = microseconds(self.started);
         deliveries::record(tx, &self.delivery)?;
+        if let Some(author) = &self.replay {
+            let (id, at) = (self.delivery.svix_id.as_str(), self.delivery.received);
+            author.record(tx, at, "deliveries replay", id, outcome.as_str())?;
+        }
         Ok(Done::Applied(outcome, answer))
     }
 

@@ -15,7 +15,7 @@ use axum::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    apply::{self, Answer, Repeats},
+    apply::{self, Answer},
     event,
     verify::{Hookdeck, Refusal, Verifier},
 };
@@ -85,7 +85,7 @@ async fn receive(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bod
         return Err(lost());
     }
     let parsed = event::parse(&body);
-    match apply::apply(endpoint.app.store(), &svix_id, parsed, body, Repeats::Answer).await {
+    match apply::apply(endpoint.app.store(), &svix_id, parsed, body, None).await {
         Ok(Answer::Done(answer)) => Ok(Json(answer).into_response()),
         Ok(Answer::Rejected(error)) => {
             let mut problem = Problem::from(error);

@@ -18,7 +18,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use crate::harness::{self, Server, blocked::Blocked, eventually, wire::Wire};
+use crate::harness::{self, Server, author, blocked::Blocked, eventually, wire::Wire};
 
 fn id(text: &str) -> TenantId {
     text.parse().unwrap()
@@ -235,8 +235,8 @@ async fn a_tenant_is_let_go_by_a_client_that_does_not_wait_for_its_answer() {
     blocked.end().await;
 
     // Each was done or not, and none of them has the database still: this waits for all leases.
-    store.suspend(&id("ada"), "to see that nobody uses it").await.unwrap();
-    store.resume(&id("ada")).await.unwrap();
+    store.suspend(&id("ada"), "to see that nobody uses it", &author()).await.unwrap();
+    store.resume(&id("ada"), &author()).await.unwrap();
     server.client.note("ada", "after").await;
     let texts = server.client.texts("ada").await;
     let (first, last) = (texts.first().unwrap(), texts.last().unwrap());
@@ -255,8 +255,8 @@ async fn a_write_whose_caller_is_gone_is_done_or_not_and_the_next_one_works() {
     blocked.end().await;
     tenant.write(|tx| add(tx, "next")).await.unwrap();
     drop(tenant);
-    store.suspend(&id("ada"), "to see that nobody uses it").await.unwrap();
-    store.resume(&id("ada")).await.unwrap();
+    store.suspend(&id("ada"), "to see that nobody uses it", &author()).await.unwrap();
+    store.resume(&id("ada"), &author()).await.unwrap();
     let found = texts(&store.lease(&id("ada")).await.unwrap()).await;
     assert!(found == ["next"] || found == ["abandoned", "next"], "{found:?}");
 }
@@ -326,11 +326,11 @@ async fn a_deletion_that_races_batches_keeps_all_that_was_acknowledged_and_no_mo
         });
     }
     eventually("many are writing", async || written.load(Ordering::SeqCst) > 50).await;
-    server.app.store().delete(&id("ada")).await.unwrap();
+    server.app.store().delete(&id("ada"), &author()).await.unwrap();
     let mut acknowledged = tasks.join_all().await.concat();
     assert!(server.client.texts("ada").await.is_empty(), "as of one who never was");
 
-    server.app.store().restore(&id("ada")).await.unwrap();
+    server.app.store().restore(&id("ada"), &author()).await.unwrap();
     let mut found = server.client.texts("ada").await;
     acknowledged.push("first".to_owned());
     acknowledged.sort();

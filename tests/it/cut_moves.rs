@@ -24,7 +24,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::{
-    self, Process, Server,
+    self, Process, Server, author,
     clerk::Clerk,
     sender::{SECRET, deliver, event, gone, user},
 };
@@ -376,9 +376,9 @@ async fn a_user_who_is_restored_during_a_sweep_is_not_purged() {
     let (store, now) = store(folder.path(), |_| {});
     let name = |n: usize| format!("user_{n:02}");
     for n in 0..DUE {
-        store.create(&id(&name(n)), Profile::default()).await.unwrap();
+        store.create(&id(&name(n)), Profile::default(), &author()).await.unwrap();
         add_note(&store, &name(n), "kept").await;
-        store.delete(&id(&name(n))).await.unwrap();
+        store.delete(&id(&name(n)), &author()).await.unwrap();
     }
     now.fetch_add(31 * 86_400_000, Ordering::SeqCst);
 
@@ -402,7 +402,7 @@ async fn a_user_who_is_restored_during_a_sweep_is_not_purged() {
     let last = id(&name(DUE - 1));
     let restore = tokio::spawn({
         let (store, last) = (store.clone(), last.clone());
-        async move { store.restore(&last).await }
+        async move { store.restore(&last, &author()).await }
     });
     let live = store.layout().tenant(&last);
     harness::eventually("the file is back", async || live.exists()).await;
@@ -449,14 +449,13 @@ async fn purges_that_fail_do_not_keep_the_others() {
 async fn a_usage_sample_is_not_written_to_a_tombstone() {
     let folder = TempDir::new().unwrap();
     let (store, _) = store(folder.path(), |options| options.max_open = Some(1));
-    store.create(&id(ADA), Profile::default()).await.unwrap();
+    store.create(&id(ADA), Profile::default(), &author()).await.unwrap();
     add_note(&store, ADA, "one").await;
     let row = store.find(&id(ADA)).await.unwrap().unwrap();
     assert_eq!(row.bytes, None, "its size is not in the catalog yet");
     // Room for one alone: the first is closed, and its size waits to be written.
-    store.create(&id("user_new"), Profile::default()).await.unwrap();
-    let author = cubby::tenants::lifecycle::purge::Author { actor: "test".into(), origin: None };
-    store.purge(&id(ADA), &author).await.unwrap();
+    store.create(&id("user_new"), Profile::default(), &author()).await.unwrap();
+    store.purge(&id(ADA), &author()).await.unwrap();
     // Usage samples that wait are written at the close.
     close(store).await;
     let (store, _) = self::store(folder.path(), |_| {});
@@ -470,13 +469,12 @@ async fn a_deletion_by_a_clock_that_is_behind_is_kept_for_the_whole_retention() 
     const DAY: i64 = 86_400_000;
     let folder = TempDir::new().unwrap();
     let (store, now) = store(folder.path(), |_| {});
-    store.create(&id(ADA), Profile::default()).await.unwrap();
+    store.create(&id(ADA), Profile::default(), &author()).await.unwrap();
     let today = now.load(Ordering::SeqCst);
-    let audit =
-        move |tx: &rusqlite::Transaction| queries::audit(tx, today, "operator", "tenants list", None, None, "200");
-    store.catalog().write(audit).await.unwrap();
+    let line = move |tx: &rusqlite::Transaction| author().record(tx, today, "tenants list", None, "200");
+    store.catalog().write(line).await.unwrap();
     now.store(today - 1000 * DAY, Ordering::SeqCst);
-    store.delete(&id(ADA)).await.unwrap();
+    store.delete(&id(ADA), &author()).await.unwrap();
     now.store(today + 29 * DAY, Ordering::SeqCst);
     assert_eq!(store.purge_due().await.unwrap(), 0);
     now.store(today + 30 * DAY, Ordering::SeqCst);

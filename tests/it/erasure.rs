@@ -16,7 +16,7 @@ use cubby::{
 use serde_json::{Value, json};
 
 use crate::harness::{
-    self, Server,
+    self, Server, author,
     sender::{SECRET, deliver, event, gone, user},
 };
 
@@ -126,11 +126,14 @@ async fn a_deleted_users_file_is_kept_until_its_retention_ends_and_not_longer() 
     options.clock = Clock::new(move || told.load(Ordering::SeqCst));
     let store = Store::open(options).unwrap();
     for name in ["user_1", "user_2", "user_3"] {
-        store.create(&id(name), Profile { email: Some("ada@example.com".into()), ..Profile::default() }).await.unwrap();
+        store
+            .create(&id(name), Profile { email: Some("ada@example.com".into()), ..Profile::default() }, &author())
+            .await
+            .unwrap();
     }
-    store.delete(&id("user_1")).await.unwrap();
+    store.delete(&id("user_1"), &author()).await.unwrap();
     now.fetch_add(10 * DAY, Ordering::SeqCst);
-    store.delete(&id("user_2")).await.unwrap();
+    store.delete(&id("user_2"), &author()).await.unwrap();
 
     now.fetch_add(20 * DAY - 1, Ordering::SeqCst);
     assert_eq!(store.purge_due().await.unwrap(), 0);
@@ -142,7 +145,7 @@ async fn a_deleted_users_file_is_kept_until_its_retention_ends_and_not_longer() 
     assert_eq!((row.state, row.profile.email, row.purged.is_some()), (State::Deleted, None, true));
     assert_eq!(store.purge_due().await.unwrap(), 0, "once is enough");
 
-    store.restore(&id("user_2")).await.unwrap();
+    store.restore(&id("user_2"), &author()).await.unwrap();
     now.fetch_add(100 * DAY, Ordering::SeqCst);
     assert_eq!(store.purge_due().await.unwrap(), 0, "who was restored in time is kept");
     assert!(store.layout().tenant(&id("user_2")).exists() && store.layout().tenant(&id("user_3")).exists());

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Client, Server,
+    Client, Server, author,
     sender::{HOOKDECK, Message, SECRET, deliver, event, gone, now, user},
 };
 
@@ -100,7 +100,7 @@ async fn a_deletion_older_than_the_restoration_is_history() {
     let client = &server.client;
     deliver(client, "m1", &event("user.created", user("user_1", "ada", 10), 1)).await;
     deliver(client, "m2", &event("user.deleted", gone("user_1"), now() - 60)).await;
-    server.app.store().restore(&"user_1".parse().unwrap()).await.unwrap();
+    server.app.store().restore(&"user_1".parse().unwrap(), &author()).await.unwrap();
     let again = deliver(client, "m3", &event("user.deleted", gone("user_1"), now() - 60)).await;
     assert_eq!(again["status"], "ignored", "the operator had the last word");
     client.get("/user_1").await.expect(200);

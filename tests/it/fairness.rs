@@ -11,7 +11,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use crate::harness::{Server, blocked::Blocked, eventually};
+use crate::harness::{Server, author, blocked::Blocked, eventually};
 
 fn id(text: &str) -> TenantId {
     text.parse().unwrap()
@@ -139,8 +139,8 @@ fn a_short_read_of_an_open_tenant_needs_no_thread_that_may_block() {
 fn as_many_long_reads_as_may_run_leave_threads_for_everyone_else() {
     // One combiner, open or close at a time.
     store_of(1, &["a", "b", "c", "d", "quiet", "closed"], async |store| {
-        store.suspend(&id("closed"), "to close it").await.unwrap();
-        store.resume(&id("closed")).await.unwrap();
+        store.suspend(&id("closed"), "to close it", &author()).await.unwrap();
+        store.resume(&id("closed"), &author()).await.unwrap();
         let mut slow = Vec::new();
         for tenant in ["a", "b", "c", "d"] {
             let tenant = store.lease(&id(tenant)).await.unwrap();

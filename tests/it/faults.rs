@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{self, Server, eventually};
+use crate::harness::{self, Server, author, eventually};
 
 fn id(text: &str) -> TenantId {
     text.parse().unwrap()
@@ -150,7 +150,7 @@ async fn a_mended_file_leaves_quarantine_by_resume() {
     server.client.get("/bad").await.expect(503);
     std::fs::write(&file, &whole).unwrap();
     server.client.get("/bad").await.expect(503);
-    server.app.store().resume(&id("bad")).await.unwrap();
+    server.app.store().resume(&id("bad"), &author()).await.unwrap();
     assert_eq!(server.client.texts("bad").await.len(), 60);
     server.stop().await;
 }
@@ -189,7 +189,7 @@ async fn damage_that_only_reads_meet_is_tried_again_ever_less_often() {
     }
     assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3600, 3600, 3600]);
     // An operator's word is a new beginning.
-    server.app.store().resume(&id("bad")).await.unwrap();
+    server.app.store().resume(&id("bad"), &author()).await.unwrap();
     assert_eq!(quarantined_for(&server, &now).await, 2000);
     server.stop().await;
 }

@@ -22,7 +22,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::{
-    self, Process, Server,
+    self, Process, Server, author,
     sender::{Message, SECRET, deliver, event, gone, user},
 };
 
@@ -291,7 +291,7 @@ fn killed_at_any_moment(found: &Path, rows: impl Fn(&Path) -> Rows) {
     let folder = copy(found);
     let mut killed: Vec<(Progress, TempDir)> = Vec::new();
     let options = StoreOptions::new(folder.path());
-    rebuild::rebuild(&options, |progress| killed.push((progress, copy(folder.path())))).unwrap();
+    rebuild::rebuild(&options, &author(), |progress| killed.push((progress, copy(folder.path())))).unwrap();
     assert!(killed.iter().filter(|(progress, _)| *progress == Progress::Changed).count() > 2);
     let last = killed.len() - 1;
     for (n, (progress, killed)) in killed.iter().enumerate() {
@@ -354,7 +354,7 @@ async fn a_deletion_stands_of_which_the_row_or_the_place_of_the_file_tells() {
     }
     assert_eq!(server.client.texts("user_2").await, ["note of user_2"]);
     for id in ["user_1", "user_gone", "user_out"] {
-        server.app.store().restore(&id.parse().unwrap()).await.unwrap();
+        server.app.store().restore(&id.parse().unwrap(), &author()).await.unwrap();
     }
     for id in ["user_1", "user_gone"] {
         assert_eq!(server.client.texts(id).await, [format!("note of {id}")]);

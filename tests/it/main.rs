@@ -7,6 +7,7 @@ mod harness;
 mod source;
 
 mod attacks;
+mod audit;
 mod bad_answers;
 mod batches;
 mod bounds;

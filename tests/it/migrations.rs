@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::harness::{PATIENCE, Process, Server, cubby, eventually, run, stdout};
+use crate::harness::{PATIENCE, Process, Server, author, cubby, eventually, run, stdout};
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/tenant");
 
@@ -144,7 +144,7 @@ async fn a_migration_that_fails_for_one_of_three_leaves_it_as_it_was_and_the_oth
     // The data mended, it is served at the new schema by itself.
     mend(folder.path(), "bad");
     let server = Server::on(folder.path(), &flags).await;
-    server.app.store().resume(&"bad".parse().unwrap()).await.unwrap();
+    server.app.store().resume(&"bad".parse().unwrap(), &author()).await.unwrap();
     assert_eq!(server.client.texts("bad").await, ["same", "same, mended"]);
     server.stop().await;
 }

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use cubby::{catalog::queries, tenants::lifecycle::purge::Author};
+use cubby::catalog::queries;
 
 use crate::harness::{
-    Server,
+    Server, author,
     tokens::{SigningKey, flags},
     tree,
 };
@@ -111,14 +111,14 @@ async fn suspended_users_are_refused_with_the_reason_until_resumed() {
     let (client, store) = (&server.client, server.app.store());
     let id = "ada".parse().unwrap();
     let note = client.note("ada", "x").await;
-    store.suspend(&id, "payment overdue").await.unwrap();
+    store.suspend(&id, "payment overdue", &author()).await.unwrap();
     for (method, path) in [("GET", "/ada".to_owned()), ("POST", "/ada".to_owned()), ("DELETE", format!("/ada/{note}"))]
     {
         let reply = client.send(client.request(method, &path).json(&json!({"text": "y"}))).await.expect(403);
         assert_eq!(reply.code(), "suspended");
         assert!(reply.json()["detail"].as_str().unwrap().contains("payment overdue"));
     }
-    store.resume(&id).await.unwrap();
+    store.resume(&id, &author()).await.unwrap();
     assert_eq!(client.texts("ada").await, ["x"]);
     server.stop().await;
 }
@@ -129,18 +129,18 @@ async fn deleted_users_are_unknown_and_come_back_whole_when_restored() {
     let (client, store) = (&server.client, server.app.store());
     let id = "ada".parse().unwrap();
     let note = client.note("ada", "x").await;
-    let row = store.delete(&id).await.unwrap();
+    let row = store.delete(&id, &author()).await.unwrap();
     assert_eq!(row.purge_after.unwrap() - row.deleted.unwrap(), 30 * 86_400_000);
     assert!(!store.layout().tenant(&id).exists() && store.layout().trashed(&id).exists());
 
     assert_eq!(client.get("/ada").await.expect(200).json(), json!({"notes": []}), "as one that never was");
     client.get(&format!("/ada/{note}")).await.expect(404);
     client.post("/ada", json!({"text": "again"})).await.expect(404);
-    store.delete(&id).await.expect("twice is no error");
+    store.delete(&id, &author()).await.expect("twice is no error");
 
-    store.restore(&id).await.unwrap();
+    store.restore(&id, &author()).await.unwrap();
     assert_eq!(client.texts("ada").await, ["x"]);
-    assert_eq!(store.restore(&id).await.unwrap_err().kind(), cubby::ErrorKind::Conflict);
+    assert_eq!(store.restore(&id, &author()).await.unwrap_err().kind(), cubby::ErrorKind::Conflict);
     server.stop().await;
 }
 
@@ -158,14 +158,13 @@ async fn whoever_is_known_in_whatever_state_uses_up_no_creation() {
     for id in ids {
         drop(store.lease_or_create(&id.parse().unwrap()).await.unwrap());
     }
-    store.delete(&"deleted".parse().unwrap()).await.unwrap();
-    store.delete(&"purged".parse().unwrap()).await.unwrap();
-    let author = Author { actor: "test".to_owned(), origin: None };
-    store.purge(&"purged".parse().unwrap(), &author).await.unwrap();
-    store.suspend(&"suspended".parse().unwrap(), "x").await.unwrap();
+    store.delete(&"deleted".parse().unwrap(), &author()).await.unwrap();
+    store.delete(&"purged".parse().unwrap(), &author()).await.unwrap();
+    store.purge(&"purged".parse().unwrap(), &author()).await.unwrap();
+    store.suspend(&"suspended".parse().unwrap(), "x", &author()).await.unwrap();
     let id = "quarantined".parse().unwrap();
-    store.suspend(&id, "x").await.unwrap();
-    store.resume(&id).await.unwrap();
+    store.suspend(&id, "x", &author()).await.unwrap();
+    store.resume(&id, &author()).await.unwrap();
     let digest = store.schema().digest();
     let quarantine =
         queries::Quarantine { reason: "x".to_owned(), retry_at: store.clock().now() + 60_000, faults: 1, digest };
@@ -173,8 +172,8 @@ async fn whoever_is_known_in_whatever_state_uses_up_no_creation() {
     let closed = "closed".parse().unwrap();
     for _ in 0..3 {
         // Takes it out of use, so that it has to be opened again.
-        store.suspend(&closed, "x").await.unwrap();
-        store.resume(&closed).await.unwrap();
+        store.suspend(&closed, "x", &author()).await.unwrap();
+        store.resume(&closed, &author()).await.unwrap();
         for (id, status) in ids.iter().zip([404, 404, 403, 503, 200]) {
             let reply = server.client.bearing(key.token(id)).get(&format!("/{id}")).await;
             assert_eq!(reply.status, status, "{id}");

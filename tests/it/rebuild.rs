@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{
-    self, Process, Server,
+    self, Process, Server, author,
     sender::{SECRET, deliver, event, gone, user},
 };
 
@@ -34,7 +34,7 @@ async fn with_users(folder: &Path) {
     for name in ["user_gone", "user_never"] {
         deliver(&server.client, &format!("{name}-gone"), &event("user.deleted", gone(name), 2)).await;
     }
-    server.app.store().suspend(&"user_out".parse().unwrap(), REASON).await.unwrap();
+    server.app.store().suspend(&"user_out".parse().unwrap(), REASON, &author()).await.unwrap();
     server.stop().await;
     harness::stdout(&harness::run(folder, &["tenants", "purge", "user_purged", "--yes"]));
     harness::stdout(&harness::run(folder, &["keys", "create", "--name", "a key"]));
@@ -68,7 +68,7 @@ async fn everybody_is_served(folder: &Path, what: &str) -> Server {
     let late = deliver(&server.client, "late", &event("user.created", user("user_gone", "x", 10), 1)).await;
     assert_eq!(late["status"], "ignored", "{what}");
     assert_eq!(row(&server, "user_gone").await.unwrap().state, State::Deleted, "{what}");
-    server.app.store().restore(&"user_gone".parse().unwrap()).await.unwrap();
+    server.app.store().restore(&"user_gone".parse().unwrap(), &author()).await.unwrap();
     assert_eq!(server.client.texts("user_gone").await, ["note of user_gone"], "{what}");
     server
 }
@@ -237,11 +237,11 @@ async fn a_deletion_stands_wherever_the_file_is() {
     let server = Server::on(folder.path(), &FLAGS).await;
     assert_eq!(row(&server, "user_out").await.unwrap().state, State::Deleted);
     server.client.post("/user_out", json!({"text": "x"})).await.expect(404);
-    let back = server.app.store().restore(&"user_out".parse().unwrap()).await.unwrap();
+    let back = server.app.store().restore(&"user_out".parse().unwrap(), &author()).await.unwrap();
     assert_eq!((back.state, back.reason.as_deref()), (State::Suspended, Some(REASON)));
     assert_eq!(row(&server, "user_gone").await.unwrap().state, State::Deleted);
     server.client.post("/user_gone", json!({"text": "x"})).await.expect(404);
-    server.app.store().restore(&"user_gone".parse().unwrap()).await.unwrap();
+    server.app.store().restore(&"user_gone".parse().unwrap(), &author()).await.unwrap();
     assert_eq!(server.client.texts("user_gone").await, ["note of user_gone"]);
     server.stop().await;
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::{
-        self, Server,
+        self, Server, author,
         clerk::Clerk,
         sender::{deliver, event, gone, now, user},
     },
@@ -45,7 +45,7 @@ async fn a_deleted_user_whose_deletion_is_reported_during_a_reconcile_is_not_res
         let server = server(&clerk, &[]).await;
         deliver(&server.client, "m1", &event("user.created", user("user_1", "ada", 10), 1)).await;
         // By an operator: until now Clerk has the user.
-        server.app.store().delete(&"user_1".parse().unwrap()).await.unwrap();
+        server.app.store().delete(&"user_1".parse().unwrap(), &author()).await.unwrap();
         clerk.add(user("user_1", "ada", 10));
         let report = sync_with_a_late_answer(&server, &clerk, async {
             clerk.remove("user_1");
@@ -65,7 +65,7 @@ async fn a_deletion_from_after_the_list_was_read_ends_a_restoration_by_that_list
         let clerk = Clerk::start().await;
         let server = server(&clerk, &[]).await;
         deliver(&server.client, "m1", &event("user.created", user("user_1", "ada", 10), 1)).await;
-        server.app.store().delete(&"user_1".parse().unwrap()).await.unwrap();
+        server.app.store().delete(&"user_1".parse().unwrap(), &author()).await.unwrap();
         clerk.add(user("user_1", "ada", 10));
         let mut deletion = Value::Null;
         let report = sync_with_a_late_answer(&server, &clerk, async {
@@ -92,7 +92,7 @@ async fn a_deletion_counts_although_the_providers_clock_is_minutes_behind() {
     let clerk = Clerk::start().await;
     let server = server(&clerk, &[]).await;
     deliver(&server.client, "m1", &event("user.created", user("user_1", "ada", 10), 1)).await;
-    server.app.store().delete(&"user_1".parse().unwrap()).await.unwrap();
+    server.app.store().delete(&"user_1".parse().unwrap(), &author()).await.unwrap();
     clerk.add(user("user_1", "ada", 10));
     assert_eq!(sync(&server, "").await.expect(200).json()["restored"]["count"], 1);
     let behind = event("user.deleted", gone("user_1"), now_millis() - 4 * 60_000);
@@ -125,7 +125,7 @@ async fn a_newer_profile_that_comes_during_a_reconcile_is_kept_also_under_a_tomb
         deliver(&server.client, id, &event("user.created", user(id, name, 10), 1)).await;
         clerk.add(user(id, "listed", 20));
     }
-    server.app.store().delete(&"user_1".parse().unwrap()).await.unwrap();
+    server.app.store().delete(&"user_1".parse().unwrap(), &author()).await.unwrap();
     let report = sync_with_a_late_answer(&server, &clerk, async {
         for id in ["user_1", "user_2"] {
             let body = event("user.updated", user(id, "newest", 30), now_millis());
@@ -176,7 +176,7 @@ async fn a_deletion_without_a_time_that_is_replayed_is_as_old_as_its_first_deliv
     deliver(&server.client, "m2", &deletions("user_1")[2]).await;
     let first = server.app.clock().now();
     harness::eventually("time goes on", async || server.app.clock().now() > first).await;
-    server.app.store().restore(&"user_1".parse().unwrap()).await.unwrap();
+    server.app.store().restore(&"user_1".parse().unwrap(), &author()).await.unwrap();
     server.stop().await;
     let replayed = harness::stdout(&harness::run(folder.path(), &["deliveries", "replay", "m2"]));
     assert!(replayed.contains("ignored"), "the operator had the last word: {replayed}");
@@ -209,7 +209,7 @@ const REASON: &str = "terms were broken";
 async fn suspended(server: &Server, id: &str) {
     deliver(&server.client, id, &event("user.created", user(id, id, 10), 1)).await;
     server.client.note(id, "kept").await;
-    server.app.store().suspend(&id.parse().unwrap(), REASON).await.unwrap();
+    server.app.store().suspend(&id.parse().unwrap(), REASON, &author()).await.unwrap();
 }
 
 async fn still_suspended(server: &Server, id: &str) {
@@ -217,7 +217,7 @@ async fn still_suspended(server: &Server, id: &str) {
     assert_eq!((row.state, row.reason.as_deref()), (State::Suspended, Some(REASON)), "{id}");
     let refused = server.client.get(&format!("/{id}")).await.expect(403);
     assert!(refused.json()["detail"].as_str().unwrap().contains(REASON));
-    server.app.store().resume(&id.parse().unwrap()).await.unwrap();
+    server.app.store().resume(&id.parse().unwrap(), &author()).await.unwrap();
     assert_eq!(server.client.texts(id).await, ["kept"]);
 }
 
@@ -242,8 +242,8 @@ async fn a_suspended_user_who_is_deleted_and_restored_is_suspended_for_the_same_
         }
         still_suspended(&server, id).await;
         // And who was let out of it comes back without it.
-        server.app.store().delete(&id.parse().unwrap()).await.unwrap();
-        let back = server.app.store().restore(&id.parse().unwrap()).await.unwrap();
+        server.app.store().delete(&id.parse().unwrap(), &author()).await.unwrap();
+        let back = server.app.store().restore(&id.parse().unwrap(), &author()).await.unwrap();
         assert_eq!((back.state, back.reason), (State::Active, None));
     }
     server.stop().await;
@@ -292,11 +292,11 @@ async fn a_quarantined_user_who_is_deleted_and_restored_is_looked_at_again() {
         server.client.get(&format!("/{id}")).await.expect(503);
         let reason = row(&server, id.as_str()).await.reason;
         assert!(reason.is_some());
-        store.delete(&id).await.unwrap();
+        store.delete(&id, &author()).await.unwrap();
         if id.as_str() == "user_good" {
             std::fs::write(store.layout().trashed(&id), whole).unwrap();
         }
-        let back = store.restore(&id).await.unwrap();
+        let back = store.restore(&id, &author()).await.unwrap();
         assert_eq!((back.state, &back.reason), (State::Quarantined, &reason), "until it was looked at");
     }
     // At once, and not when the next attempt would have been due.
@@ -396,7 +396,7 @@ impl Story {
     async fn happens(&self, server: &Server, clerk: &Clerk, id: &str) -> Row {
         self.deliver(server, id, Arrives::Before).await;
         if self.operator_deletes && self.world(id, self.listed).is_some() {
-            let _ = server.app.store().delete(&id.parse().unwrap()).await;
+            let _ = server.app.store().delete(&id.parse().unwrap(), &author()).await;
         }
         // A list begun in the same millisecond is newer than nothing.
         let before = server.app.clock().now();

@@ -88,7 +88,7 @@ const QUESTIONS: &[Question] = &[
     }),
     ("the last run", |conn| drop(runs::last(conn).unwrap().unwrap())),
     ("one run", |conn| drop(runs::find(conn, "run_00000500").unwrap().unwrap())),
-    ("a page of the audit trail", |conn| assert_eq!(queries::audit_before(conn, i64::MAX, 50).unwrap().len(), 50)),
+    ("a page of the audit trail", |conn| assert_eq!(queries::audit::page(conn, i64::MAX, 50).unwrap().len(), 50)),
 ];
 
 async fn steps(users: i64) -> Vec<u64> {

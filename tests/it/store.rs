@@ -6,7 +6,7 @@ use cubby::{ErrorKind, Store, StoreOptions, Tenant, TenantId};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{self, Process, Server, eventually};
+use crate::harness::{self, Process, Server, author, eventually};
 
 fn id(name: &str) -> TenantId {
     name.parse().unwrap()
@@ -178,7 +178,7 @@ async fn an_operation_on_a_database_waits_for_those_who_use_it() {
     let held = open(&store, "ada").await;
     let deletion = {
         let store = store.clone();
-        tokio::spawn(async move { store.delete(&id("ada")).await })
+        tokio::spawn(async move { store.delete(&id("ada"), &author()).await })
     };
     // While it waits nobody is let in, and who is in goes on.
     eventually("the deletion has begun", async || {

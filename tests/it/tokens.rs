@@ -21,7 +21,7 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Client, Process, Reply, Server, cubby, eventually,
+    Client, Process, Reply, Server, author, cubby, eventually,
     tokens::{ISSUER, Publisher, SigningKey, claims, flags, now, part},
     tree,
 };
@@ -457,7 +457,7 @@ async fn a_proven_user_comes_to_be_on_the_first_request_and_not_after_deletion()
     assert!(server.app.store().find(&"ada".parse().unwrap()).await.unwrap().is_some());
     assert!(server.app.store().find(&"eve".parse().unwrap()).await.unwrap().is_none());
 
-    server.app.store().delete(&"ada".parse().unwrap()).await.unwrap();
+    server.app.store().delete(&"ada".parse().unwrap(), &author()).await.unwrap();
     let gone = told(&ada.get("/ada").await);
     assert_eq!(gone, told(&ada.get("/eve").await));
     assert_eq!(told(&ada.post("/ada", json!({"text": "x"})).await), gone);
@@ -487,12 +487,12 @@ async fn a_suspension_and_a_deletion_count_on_the_next_request_of_a_token_that_i
     let (ada, eve) = (server.client.bearing(key.token("ada")), server.client.bearing(key.token("eve")));
     ada.note("ada", "x").await;
     let id = "ada".parse().unwrap();
-    server.app.store().suspend(&id, "unpaid").await.unwrap();
+    server.app.store().suspend(&id, "unpaid", &author()).await.unwrap();
     assert_eq!(ada.get("/ada").await.expect(403).code(), "suspended");
     assert_eq!(told(&eve.get("/ada").await), told(&eve.get("/nobody").await), "nobody else's business");
-    server.app.store().resume(&id).await.unwrap();
+    server.app.store().resume(&id, &author()).await.unwrap();
     ada.get("/ada/note_x").await.expect(404);
-    server.app.store().delete(&id).await.unwrap();
+    server.app.store().delete(&id, &author()).await.unwrap();
     let gone = ada.post("/ada", json!({"text": "x"})).await.expect(404);
     assert_eq!(told(&gone), told(&eve.get("/nobody").await));
     server.stop().await;

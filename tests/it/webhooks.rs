@@ -9,7 +9,7 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use svix::webhooks::Webhook;
 
-use crate::harness::{Client, Reply, Server, tree};
+use crate::harness::{Client, Reply, Server, author, tree};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OTHER: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
@@ -331,7 +331,7 @@ async fn other_events_are_recorded_and_ignored() {
 async fn a_late_creation_does_not_bring_a_deleted_user_back() {
     let server = server().await;
     Delivery::of("msg_1").send(&server.client, SPEC_EXAMPLE).await.expect(200);
-    server.app.store().delete(&JOHN.parse().unwrap()).await.unwrap();
+    server.app.store().delete(&JOHN.parse().unwrap(), &author()).await.unwrap();
     let late = Delivery::of("msg_2").send(&server.client, SPEC_EXAMPLE).await.expect(200);
     assert_eq!(late.json()["status"], "ignored");
     server.client.get(&format!("/{JOHN}")).await.expect(404);

@@ -305,7 +305,8 @@ impl World {
         }
         if orphans {
             let examined = store.clone();
-            let fixed = tokio::task::spawn_blocking(move || doctor::examine(&examined, true, || {})).await.unwrap();
+            let fixed =
+                tokio::task::spawn_blocking(move || doctor::examine(&examined, Some(&author()), || {})).await.unwrap();
             if let Err(error) = fixed {
                 wrong.push(("ERROR", format!("doctor --fix: {error}")));
             }
@@ -319,11 +320,11 @@ impl World {
             let state = row.state.to_string();
             let back = match state.as_str() {
                 // Whoever was suspended is so again.
-                "deleted" => match store.restore(&who).await {
-                    Ok(row) if row.state.to_string() == "suspended" => store.resume(&who).await.map(drop),
+                "deleted" => match store.restore(&who, &author()).await {
+                    Ok(row) if row.state.to_string() == "suspended" => store.resume(&who, &author()).await.map(drop),
                     done => done.map(drop),
                 },
-                "suspended" => store.resume(&who).await.map(drop),
+                "suspended" => store.resume(&who, &author()).await.map(drop),
                 _ => Ok(()),
             };
             if let Err(error) = back {
@@ -353,8 +354,8 @@ pub fn tenant(id: &str) -> TenantId {
     id.parse().unwrap()
 }
 
-pub fn author() -> cubby::tenants::lifecycle::purge::Author {
-    cubby::tenants::lifecycle::purge::Author { actor: "torture".into(), origin: None }
+pub fn author() -> cubby::catalog::audit::Author {
+    cubby::catalog::audit::Author::program("torture")
 }
 
 /// The numbers of the notes a user has.

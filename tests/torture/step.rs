@@ -242,18 +242,18 @@ impl Step {
             Act::Restart => store.purge_due().await.map(drop),
             Act::Create => store.lease_or_create(&id).await.map(drop),
             Act::Write => write(store, &id, text).await,
-            Act::Migrate => store.migrate(&id).await.map(drop),
-            Act::Suspend => store.suspend(&id, "for a moment").await.map(drop),
-            Act::Resume => store.resume(&id).await.map(drop),
-            Act::Delete => store.delete(&id).await.map(drop),
-            Act::Restore => store.restore(&id).await.map(drop),
+            Act::Migrate => store.migrate(&id, &who).await.map(drop),
+            Act::Suspend => store.suspend(&id, "for a moment", &who).await.map(drop),
+            Act::Resume => store.resume(&id, &who).await.map(drop),
+            Act::Delete => store.delete(&id, &who).await.map(drop),
+            Act::Restore => store.restore(&id, &who).await.map(drop),
             Act::Purge => store.purge(&id, &who).await.map(drop),
             Act::Revive => store.revive(&id, &who).await.map(drop),
             Act::Adopt => store.adopt(&id, &tenant(&self.from), false, &who).await.map(drop),
             Act::Replace => store.adopt(&id, &tenant(&self.from), true, &who).await.map(drop),
             Act::Doctor | Act::Fix | Act::Rebuild => {
-                let (examined, fix) = (store.clone(), self.act != Act::Doctor);
-                let done = tokio::task::spawn_blocking(move || doctor::examine(&examined, fix, || {})).await;
+                let (examined, fix) = (store.clone(), (self.act != Act::Doctor).then(author));
+                let done = tokio::task::spawn_blocking(move || doctor::examine(&examined, fix.as_ref(), || {})).await;
                 done.map_err(|e| Error::internal(e.to_string()))?.map(drop)
             }
             Act::Listed | Act::Unlisted => self.reconcile(store).await,
@@ -294,7 +294,7 @@ impl Step {
     async fn message(&self, store: &Store, kind: &str) -> cubby::Result<()> {
         let body = clerk::message(kind, &self.on).to_string().into_bytes();
         let id = format!("msg_{:x}", rand_id());
-        apply::apply(store, &id, event::parse(&body), body.into(), apply::Repeats::Answer).await.map(drop)
+        apply::apply(store, &id, event::parse(&body), body.into(), None).await.map(drop)
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::{path::Path, time::Duration};
 
-use super::purge::Author;
 use crate::{
     catalog::{
+        audit::Author,
         model::{Row, State},
-        queries::{self, tombstones},
+        queries::{self, audit, tombstones},
     },
     error::{Error, ErrorKind, Result},
     sqlite::{deadline::Deadline, open},
@@ -149,13 +149,13 @@ impl Store {
         let committed = self.catalog().write_blocking(move |tx| {
             queries::set_schema(tx, &to, schema)?;
             tombstones::mark_due(tx, &gone, now)?;
-            by.signs(tx, now, ACTION, &to, &line)
+            by.record(tx, now, ACTION, to.as_str(), &line)
         });
         let Err(error) = committed else { return Ok(()) };
         // A failed commit may be in the catalog all the same, and then its source goes at the next sweep.
         // Asked by a write: that connection has recovered from the file.
         let to = new.clone();
-        match self.catalog().write_blocking(move |tx| queries::was_audited(tx, now, ACTION, to.as_str(), &result)) {
+        match self.catalog().write_blocking(move |tx| audit::exists(tx, now, ACTION, to.as_str(), &result)) {
             Ok(false) => take_back(error),
             Ok(true) => Err(Unfinished { error, keep: false }),
             Err(_) => Err(Unfinished { error, keep: true }),

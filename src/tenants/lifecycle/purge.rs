@@ -7,8 +7,9 @@ use tokio::time::Instant;
 use super::transition::{Expect, erase};
 use crate::{
     catalog::{
+        audit::Author,
         model::{Millis, Row, State},
-        queries::{self, tombstones},
+        queries::tombstones,
     },
     error::{Error, ErrorKind, Result},
     tenants::{
@@ -19,33 +20,8 @@ use crate::{
     },
 };
 
-/// Who does something that is written to the audit trail in the same commit, and from where.
-#[derive(Debug, Clone)]
-pub struct Author {
-    /// Who.
-    pub actor: String,
-    /// From where: an address, or the command line.
-    pub origin: Option<String>,
-}
-
-impl Author {
-    /// The program itself, for a reason.
-    pub(in crate::tenants) fn itself(reason: &str) -> Self {
-        Self { actor: reason.to_owned(), origin: None }
-    }
-
-    /// Writes the line.
-    pub(in crate::tenants) fn signs(
-        &self,
-        tx: &rusqlite::Transaction,
-        at: Millis,
-        action: &str,
-        target: &TenantId,
-        result: &str,
-    ) -> rusqlite::Result<()> {
-        queries::audit(tx, at, &self.actor, action, Some(target.as_str()), self.origin.as_deref(), result)
-    }
-}
+/// What a purge is called in the audit trail.
+const PURGE: &str = "tenants purge";
 
 /// Tenants looked up at once.
 const CHUNK: u32 = 100;
@@ -77,8 +53,11 @@ impl Store {
     fn purge_locked(&self, lock: &TenantLock<Database>, author: Author) -> Result<()> {
         let (id, now) = (lock.id().clone(), self.now());
         // First out of use, and due: after a crash from here on the next sweep completes the purge.
-        let gone = id.clone();
-        self.catalog().write_blocking(move |tx| tombstones::mark_due(tx, &gone, now))?;
+        let (due, by) = (id.clone(), author.clone());
+        self.catalog().write_blocking(move |tx| {
+            tombstones::mark_due(tx, &due, now)?;
+            by.record(tx, now, PURGE, due.as_str(), "started")
+        })?;
         Self::close_locked(lock);
         self.forget_samples(&id);
         erase(&self.layout().paths(&id))?;
@@ -86,7 +65,7 @@ impl Store {
         let (forgotten, actor) = (id.clone(), author.actor.clone());
         self.catalog().write_blocking(move |tx| {
             tombstones::forget(tx, &forgotten, now)?;
-            author.signs(tx, now, "tenants purge", &forgotten, "done")
+            author.record(tx, now, PURGE, forgotten.as_str(), "done")
         })?;
         tracing::info!(tenant = %id, actor, "purged");
         Ok(())
@@ -112,7 +91,7 @@ impl Store {
             }
             store.transition(lock, Expect::LiveOrNew, move |tx| {
                 tombstones::reinstate(tx, &id, now)?;
-                author.signs(tx, now, "tenants revive", &id, "done")
+                author.record(tx, now, "tenants revive", id.as_str(), "done")
             })
         })
         .await
@@ -128,7 +107,7 @@ impl Store {
     /// purged does not keep the others, and is tried again next time.
     pub async fn purge_due(&self) -> Result<u64> {
         let mut purged = 0;
-        let (before, author) = (self.now(), Author::itself("retention"));
+        let (before, author) = (self.now(), Author::program("retention"));
         let mut after = None;
         loop {
             let from = after.take();

@@ -8,19 +8,17 @@
 use rusqlite::Transaction;
 use tokio::time::Instant;
 
-use super::{
-    purge::Author,
-    transition::{Expect, and_state},
-};
+use super::transition::Expect;
 use crate::{
     catalog::{
+        audit::Author,
         model::{Row, State},
         queries::{self, tombstones},
     },
     clock::millis,
     error::{Error, ErrorKind, Result},
     sqlite::migrate::Applied,
-    telemetry::{carried, carried_along},
+    telemetry::carried,
     tenants::{
         disk::{
             files::{self, FileCreation, Location},
@@ -38,15 +36,18 @@ use crate::{
 impl Store {
     /// Refuses reads and writes of a tenant, with a reason that its user is told, until it is
     /// [resumed](Self::resume). Waits for the requests that are under way.
-    pub async fn suspend(&self, id: &TenantId, reason: &str) -> Result<Row> {
-        let reason = reason.to_owned();
+    pub async fn suspend(&self, id: &TenantId, reason: &str, author: &Author) -> Result<Row> {
+        let (reason, author) = (reason.to_owned(), author.clone());
         self.with_lock(id, move |store, lock, row| {
             match row.state {
                 State::Deleted => return Err(deleted(lock.id())),
                 State::Active | State::Suspended | State::Quarantined => {}
             }
-            let id = lock.id().clone();
-            store.catalog().write_blocking(move |tx| queries::suspend(tx, &id, &reason))?;
+            let (id, now) = (lock.id().clone(), store.now());
+            store.catalog().write_blocking(move |tx| {
+                queries::suspend(tx, &id, &reason)?;
+                author.record(tx, now, "tenants suspend", id.as_str(), "done")
+            })?;
             Self::close_locked(lock);
             tracing::info!(tenant = %lock.id(), "suspended");
             Ok(())
@@ -55,13 +56,17 @@ impl Store {
     }
 
     /// Lets a suspended or quarantined tenant be used again.
-    pub async fn resume(&self, id: &TenantId) -> Result<Row> {
-        self.with_lock(id, |store, lock, row| {
+    pub async fn resume(&self, id: &TenantId, author: &Author) -> Result<Row> {
+        let author = author.clone();
+        self.with_lock(id, move |store, lock, row| {
             if row.state == State::Deleted {
                 return Err(deleted(lock.id()));
             }
-            let id = lock.id().clone();
-            store.catalog().write_blocking(move |tx| queries::activate(tx, &id))?;
+            let (id, now) = (lock.id().clone(), store.now());
+            store.catalog().write_blocking(move |tx| {
+                queries::activate(tx, &id)?;
+                author.record(tx, now, "tenants resume", id.as_str(), "done")
+            })?;
             tracing::info!(tenant = %lock.id(), was = %row.state, "resumed");
             Ok(())
         })
@@ -70,11 +75,15 @@ impl Store {
 
     /// Deletes a tenant: it is unknown from now on. Its file is kept in `trash/` until the
     /// retention ends. Deleting it again changes nothing, but completes a deletion that was interrupted.
-    pub async fn delete(&self, id: &TenantId) -> Result<Row> {
-        self.with_lock(id, |store, lock, row| {
+    pub async fn delete(&self, id: &TenantId, author: &Author) -> Result<Row> {
+        let author = author.clone();
+        self.with_lock(id, move |store, lock, row| {
             let (id, now) = (lock.id().clone(), store.now());
             let until = now.saturating_add(millis(store.inner.options.retention));
-            store.transition(lock, Expect::Any, move |tx| queries::mark_deleted(tx, &id, now, until))?;
+            store.transition(lock, Expect::Any, move |tx| {
+                queries::mark_deleted(tx, &id, now, until)?;
+                author.record(tx, now, "tenants delete", id.as_str(), "done")
+            })?;
             if row.state != State::Deleted {
                 tracing::info!(tenant = %lock.id(), "deleted");
             }
@@ -84,14 +93,18 @@ impl Store {
     }
 
     /// Brings a deleted tenant back, with everything it had.
-    pub async fn restore(&self, id: &TenantId) -> Result<Row> {
-        self.with_lock(id, |store, lock, row| {
+    pub async fn restore(&self, id: &TenantId, author: &Author) -> Result<Row> {
+        let author = author.clone();
+        self.with_lock(id, move |store, lock, row| {
             let id = lock.id().clone();
             if row.state != State::Deleted {
                 return Err(Error::new(ErrorKind::Conflict, format!("{id} is {}, not deleted", row.state)));
             }
             let now = store.now();
-            store.transition(lock, Expect::Live, move |tx| tombstones::reinstate(tx, &id, now))?;
+            store.transition(lock, Expect::Live, move |tx| {
+                tombstones::reinstate(tx, &id, now)?;
+                author.record(tx, now, "tenants restore", id.as_str(), "done")
+            })?;
             tracing::info!(tenant = %lock.id(), "restored");
             Ok(())
         })
@@ -119,30 +132,18 @@ impl Store {
                 }
                 Acquired::Absent(ticket) => ticket,
             };
-            let store = self.clone();
-            let done = self.inner.runtime.spawn(carried_along(async move {
-                let (id, of) = (ticket.id().clone(), ticket.id().clone());
-                let placed = store
-                    .blocking(move |store| match store.catalog().read(|conn| queries::gate(conn, &id))? {
-                        None => store.create_file(&id),
-                        // Whoever is known has a file already, in the live place or in the trash.
-                        Some(_) => Ok(FileCreation::Found),
-                    })
-                    .await?;
-                // After a failed commit the row may be there all the same: a file too many is found
-                // by the next creation, a file too few is a loss.
-                let (value, state) = store.catalog().write(move |tx| and_state(tx, &of, commit)).await?;
-                if placed == FileCreation::New && state == Some(State::Active) {
-                    tracing::info!(tenant = %ticket.id(), schema = store.schema().version(), "created");
-                }
-                if placed == FileCreation::New && matches!(state, None | Some(State::Deleted)) {
-                    let path = store.layout().tenant(ticket.id());
-                    store.blocking(move |_| files::discard(&path)).await?;
-                }
-                drop(ticket);
-                Ok(value)
-            }));
-            return done.await.map_err(|e| Error::internal("a creation did not finish").with_source(e))?;
+            // The ticket is held until the files are where the row says.
+            return self
+                .blocking(move |store| {
+                    let id = ticket.id();
+                    let placed = match store.catalog().read(|conn| queries::gate(conn, id))? {
+                        None => store.create_file(id)?,
+                        // A known tenant has a file already, in the live place or in the trash.
+                        Some(_) => FileCreation::Found,
+                    };
+                    store.commit_created(id, placed, commit)
+                })
+                .await;
         }
     }
 
@@ -174,10 +175,12 @@ impl Store {
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] if they cannot be there.
-    pub fn settle(&self, id: &TenantId) -> Result<()> {
-        let row = self.inner.runtime.block_on(self.with_lock(id, |store, lock, row| {
-            let before = if row.state == State::Deleted { Expect::Any } else { Expect::Live };
-            store.transition(lock, before, |_| Ok(()))
+    pub fn settle(&self, id: &TenantId, author: &Author) -> Result<()> {
+        let author = author.clone();
+        let row = self.inner.runtime.block_on(self.with_lock(id, move |store, lock, row| {
+            store.record_start(&author, "doctor", lock.id().as_str())?;
+            let expect = if row.state == State::Deleted { Expect::Any } else { Expect::Live };
+            store.transition(lock, expect, |_| Ok(()))
         }))?;
         let expected = if row.state == State::Deleted { Location::Trash } else { Location::Live };
         match files::locate(&self.layout().paths(id))? {
@@ -187,26 +190,33 @@ impl Store {
     }
 
     /// Erases what an interrupted purge left of a tenant. Blocks; not for an async thread.
-    pub fn erase_rest(&self, id: &TenantId) -> Result<()> {
-        self.inner.runtime.block_on(self.purge(id, &Author::itself("doctor"))).map(drop)
+    pub fn erase_rest(&self, id: &TenantId, author: &Author) -> Result<()> {
+        self.inner.runtime.block_on(self.purge(id, author)).map(drop)
     }
 
     /// Brings a write-ahead log back to its database. For a store that serves nobody.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] if the database has another one.
-    pub fn gather(&self, paths: &TenantPaths) -> Result<()> {
+    pub fn gather(&self, paths: &TenantPaths, author: &Author) -> Result<()> {
+        self.record_start(author, "doctor", &paths.live.to_string_lossy())?;
         files::gather(paths).map(drop)
+    }
+
+    /// Writes to the audit trail, before it begins, what changes files and not the catalog.
+    fn record_start(&self, author: &Author, action: &'static str, target: &str) -> Result<()> {
+        let (author, target, now) = (author.clone(), target.to_owned(), self.now());
+        self.catalog().write_blocking(move |tx| author.record(tx, now, action, target.as_str(), "started"))
     }
 
     /// Brings one tenant's file to the newest schema without serving it. Returns the version it
     /// came from, if it was not there already.
-    pub async fn migrate(&self, id: &TenantId) -> Result<Option<i32>> {
-        let lock = self.inner.slots.lock(id).await;
-        self.blocking(move |store| store.migrate_locked(&lock)).await
+    pub async fn migrate(&self, id: &TenantId, author: &Author) -> Result<Option<i32>> {
+        let (lock, author) = (self.inner.slots.lock(id).await, author.clone());
+        self.blocking(move |store| store.migrate_locked(&lock, &author)).await
     }
 
-    fn migrate_locked(&self, lock: &TenantLock<Database>) -> Result<Option<i32>> {
+    fn migrate_locked(&self, lock: &TenantLock<Database>, author: &Author) -> Result<Option<i32>> {
         let id = lock.id().clone();
         Self::close_locked(lock);
         let options = self.sqlite_options();
@@ -216,14 +226,17 @@ impl Store {
             // Its file is in the trash, and is migrated when it is back and used.
             return Err(deleted(&id));
         }
-        let noted = || self.note_applied();
-        let params =
-            OpenParams { applying: &noted, ..self.open_params(&id, &path, &options, row.state == State::Quarantined) };
+        // Before the file commits.
+        let applying = || self.note_applied().and_then(|()| self.record_start(author, "tenants migrate", id.as_str()));
+        let params = OpenParams {
+            applying: &applying,
+            ..self.open_params(&id, &path, &options, row.state == State::Quarantined)
+        };
         let opened = self.open_or_quarantine(&params)?;
         let applied = opened.applied;
         opened.close()?;
-        let version = self.inner.schema.version();
-        self.catalog().write_blocking(move |tx| queries::set_schema(tx, &id, version))?;
+        let (migrated, version) = (id.clone(), self.inner.schema.version());
+        self.catalog().write_blocking(move |tx| queries::set_schema(tx, &migrated, version))?;
         Ok(match applied {
             Applied::From(version) => Some(version),
             Applied::Nothing => None,

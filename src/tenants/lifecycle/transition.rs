@@ -60,12 +60,11 @@ impl Store {
         let row = self.catalog().read(|conn| queries::find(conn, id))?;
         let paths = self.layout().paths(id);
         let (location, new) = self.prepare(id, row.as_ref(), &paths, before)?;
-        let of = id.clone();
-        let (value, state) = self.catalog().write_blocking(move |tx| and_state(tx, &of, commit))?;
-        let gone = matches!(state, None | Some(State::Deleted));
-        if gone && new {
-            files::discard(&paths.live)?;
-        } else if state == Some(State::Deleted) && location == Location::Live {
+        if new {
+            return self.commit_created(id, FileCreation::New, commit);
+        }
+        let (done, state) = self.commit_row(id, commit);
+        if location == Location::Live && matches!(state, Ok(Some(State::Deleted))) {
             let keep = row.is_some_and(|row| is_damaged(&row));
             // The catalog's word stands without the move: nobody is served from the file, and the purge
             // looks in both paths.
@@ -73,7 +72,42 @@ impl Store {
                 tracing::error!(tenant = %id, error = %error, "deleted, but its file is not in the trash yet");
             }
         }
-        Ok(value)
+        done
+    }
+
+    /// Commits for a tenant whose file was just placed. A new file is removed again if the tenant does not
+    /// live after that. May block.
+    pub(in crate::tenants) fn commit_created<T, F>(&self, id: &TenantId, placed: FileCreation, commit: F) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (done, state) = self.commit_row(id, commit);
+        match state {
+            Ok(None | Some(State::Deleted)) if placed == FileCreation::New => {
+                files::discard(&self.layout().tenant(id))?;
+            }
+            Ok(Some(State::Active)) if placed == FileCreation::New => {
+                tracing::info!(tenant = %id, schema = self.schema().version(), "created");
+            }
+            _ => {}
+        }
+        done
+    }
+
+    /// Commits, and says in which state the tenant's row is then. A failed commit may be in the catalog all
+    /// the same, so the state is asked for again: by a write, whose connection has recovered from the file.
+    fn commit_row<T, F>(&self, id: &TenantId, commit: F) -> (Result<T>, Result<Option<State>>)
+    where
+        F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let state_of = |id: TenantId| move |tx: &Transaction| Ok(queries::gate(tx, &id)?.map(|row| row.state));
+        let state = state_of(id.clone());
+        match self.catalog().write_blocking(move |tx| Ok((commit(tx)?, state(tx)?))) {
+            Ok((value, state)) => (Ok(value), Ok(state)),
+            Err(error) => (Err(error), self.catalog().write_blocking(state_of(id.clone()))),
+        }
     }
 
     /// Mends what an interrupted operation left, then puts the files where `before` wants them. Says
@@ -151,14 +185,4 @@ fn relocate(from: &std::path::Path, to: &std::path::Path, keep: bool) -> Result<
         tracing::warn!(file = %from.display(), error = %error, "moved with its write-ahead log");
     }
     files::relocate(from, to)
-}
-
-/// Runs the caller's part, then looks at the row it left.
-pub(in crate::tenants) fn and_state<T>(
-    tx: &Transaction,
-    id: &TenantId,
-    commit: impl FnOnce(&Transaction) -> rusqlite::Result<T>,
-) -> rusqlite::Result<(T, Option<State>)> {
-    let value = commit(tx)?;
-    Ok((value, queries::gate(tx, id)?.map(|row| row.state)))
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     catalog::{
+        audit::Author,
         model::{Profile, State},
         queries,
     },
@@ -55,6 +56,8 @@ pub trait Counter: Send + Sync {
 struct New {
     profile: Profile,
     counter: Option<Arc<dyn Counter>>,
+    /// Who makes it, if that is to be in the audit trail.
+    author: Option<Author>,
 }
 
 enum Tried {
@@ -82,7 +85,7 @@ impl Store {
     /// # Errors
     /// As [`lease`](Self::lease). A deleted tenant is not created again.
     pub async fn lease_or_create(&self, id: &TenantId) -> Result<(Tenant, bool)> {
-        self.create(id, Profile::default()).await
+        self.lease_or_make(id, New { profile: Profile::default(), counter: None, author: None }).await
     }
 
     /// As [`lease_or_create`](Self::lease_or_create), and `counter` has a say before a tenant is made.
@@ -90,13 +93,13 @@ impl Store {
     /// # Errors
     /// Besides, what the counter refuses with. It is asked only for an id without a row in the catalog.
     pub async fn lease_or_create_counted(&self, id: &TenantId, counter: Arc<dyn Counter>) -> Result<(Tenant, bool)> {
-        self.lease_or_make(id, New { profile: Profile::default(), counter: Some(counter) }).await
+        self.lease_or_make(id, New { profile: Profile::default(), counter: Some(counter), author: None }).await
     }
 
     /// As [`lease_or_create`](Self::lease_or_create), with what is known of the user. The profile
     /// of a tenant that exists is left as it is.
-    pub async fn create(&self, id: &TenantId, profile: Profile) -> Result<(Tenant, bool)> {
-        self.lease_or_make(id, New { profile, counter: None }).await
+    pub async fn create(&self, id: &TenantId, profile: Profile, author: &Author) -> Result<(Tenant, bool)> {
+        self.lease_or_make(id, New { profile, counter: None, author: Some(author.clone()) }).await
     }
 
     async fn lease_or_make(&self, id: &TenantId, new: New) -> Result<(Tenant, bool)> {
@@ -194,11 +197,11 @@ impl Store {
     /// Asked under the tenant's gate and once its row is known to be missing: a crowd of first requests is
     /// one creation, and only what was made is counted.
     fn provision_counted(&self, id: &TenantId, new: New) -> Result<bool> {
-        let New { profile, counter } = new;
+        let counter = new.counter.clone();
         if let Some(counter) = &counter {
             counter.count()?;
         }
-        let made = self.provision(id, profile);
+        let made = self.provision(id, new);
         if let Some(counter) = counter.filter(|_| !matches!(made, Ok(true))) {
             counter.uncount();
         }
@@ -207,16 +210,17 @@ impl Store {
 
     /// File and catalog row of a new tenant, in this order: a crash between leaves a file that the
     /// next creation adopts. `false` if the catalog knew it after all.
-    fn provision(&self, id: &TenantId, profile: Profile) -> Result<bool> {
+    fn provision(&self, id: &TenantId, new: New) -> Result<bool> {
         let (now, version) = (self.now(), self.inner.schema.version());
-        self.create_file(id)?;
-        let new = id.clone();
-        let inserted =
-            self.inner.catalog.write_blocking(move |tx| queries::insert(tx, &new, now, version, &profile))?;
-        if inserted {
-            tracing::info!(tenant = %id, schema = version, "created");
-        }
-        Ok(inserted)
+        let (placed, New { profile, author, .. }) = (self.create_file(id)?, new);
+        let of = id.clone();
+        self.commit_created(id, placed, move |tx| {
+            let inserted = queries::insert(tx, &of, now, version, &profile)?;
+            if let Some(author) = author.filter(|_| inserted) {
+                author.record(tx, now, "tenants create", of.as_str(), "done")?;
+            }
+            Ok(inserted)
+        })
     }
 
     /// Puts an empty file in place for a tenant that has none. May block.

@@ -1,7 +1,7 @@
 //! The log of deliveries, for operators. The router puts these behind the operator's key.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{RawQuery, State},
     response::{IntoResponse, Response},
 };
@@ -12,6 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     app::App,
     catalog::{
+        audit::Author,
         model::Recorded,
         queries::deliveries::{self, Filter},
     },
@@ -19,7 +20,7 @@ use crate::{
     http::{query::parameters, segment::Segment},
     tenants::{id::TenantId, store::Store},
     webhooks::{
-        apply::{self, Answer, Repeats},
+        apply::{self, Answer},
         event,
     },
 };
@@ -64,13 +65,13 @@ pub async fn find(store: &Store, id: String) -> Result<OneDelivery> {
 }
 
 /// Applies one once more, as if it had just come.
-pub async fn replay(store: &Store, id: String) -> Result<Answer> {
+pub async fn replay(store: &Store, id: String, author: Author) -> Result<Answer> {
     let OneDelivery { recorded, body } = find(store, id).await?;
     let body = body.ok_or_else(|| {
         let why = format!("the body of {} is no longer kept, so it cannot be replayed", recorded.svix_id);
         Error::new(ErrorKind::Conflict, why)
     })?;
-    apply::apply(store, &recorded.svix_id, event::parse(body.as_bytes()), body.into(), Repeats::Apply).await
+    apply::apply(store, &recorded.svix_id, event::parse(body.as_bytes()), body.into(), Some(author)).await
 }
 
 #[utoipa::path(get, path = "/api/admin/deliveries", tag = "operators", description = "Deliveries that are kept, newest first", responses((status = 200, description = "Some of them", body = Object)))]
@@ -101,8 +102,8 @@ async fn show(State(app): State<App>, Segment(id): Segment) -> Result<Json<OneDe
 }
 
 #[utoipa::path(post, path = "/api/admin/deliveries/{delivery_id}/replay", tag = "operators", description = "Applies a delivery once more", params(("delivery_id" = String, Path, description = "The message's svix-id")), responses((status = 200, description = "What became of it", body = Object)))]
-async fn again(State(app): State<App>, Segment(id): Segment) -> Result<Response> {
-    Ok(match replay(app.store(), id).await? {
+async fn again(State(app): State<App>, Extension(author): Extension<Author>, Segment(id): Segment) -> Result<Response> {
+    Ok(match replay(app.store(), id, author).await? {
         Answer::Done(answer) => Json(answer).into_response(),
         Answer::Rejected(error) => Json(json!({"status": "rejected", "error": error.message()})).into_response(),
     })

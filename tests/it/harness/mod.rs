@@ -24,6 +24,7 @@ use clap::Parser;
 use cubby::{
     Store, StoreOptions,
     app::App,
+    catalog::audit::Author,
     clock::Clock,
     config::{DataConfig, LogConfig, ServeConfig},
 };
@@ -375,6 +376,11 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         assert!(Instant::now() < until, "never happened: {what}");
         tokio::task::yield_now().await;
     }
+}
+
+/// Who changes a tenant where a test does it by itself.
+pub fn author() -> Author {
+    Author::program("test")
 }
 
 /// Every file and folder below `root` with its size: what a read must not change.

@@ -15,7 +15,7 @@ use std::{
 use cubby::{ErrorKind, Store, StoreOptions, TenantId};
 
 use super::{Report, Setup, folder};
-use crate::{check, rng::Rng};
+use crate::{check, people::author, rng::Rng};
 
 const TASKS: u64 = 8;
 const TENANTS: u64 = 20;
@@ -103,8 +103,8 @@ async fn torture(setup: &Setup, data: &Path, time: Duration, shared: &Arc<Shared
     // Everybody is brought back and read.
     for number in 0..TENANTS {
         let id: TenantId = format!("t{number}").parse().unwrap();
-        let _ = store.restore(&id).await;
-        let _ = store.resume(&id).await;
+        let _ = store.restore(&id, &author()).await;
+        let _ = store.resume(&id, &author()).await;
         let expected = shared.written.lock().unwrap().remove(id.as_str()).unwrap_or_default();
         let found = match store.lease(&id).await {
             Ok(tenant) => tenant.read(numbers).await,
@@ -136,11 +136,11 @@ async fn operation(store: &Store, shared: &Shared, id: &TenantId, dice: u64) {
     let (name, result) = match dice {
         0..60 => ("write", write(store, shared, id).await),
         60..80 => ("read", read(store, shared, id).await),
-        80..85 => ("suspend", store.suspend(id, "for a moment").await.map(drop)),
-        85..91 => ("resume", store.resume(id).await.map(drop)),
-        91..94 => ("delete", store.delete(id).await.map(drop)),
-        94..98 => ("restore", store.restore(id).await.map(drop)),
-        _ => ("migrate", store.migrate(id).await.map(drop)),
+        80..85 => ("suspend", store.suspend(id, "for a moment", &author()).await.map(drop)),
+        85..91 => ("resume", store.resume(id, &author()).await.map(drop)),
+        91..94 => ("delete", store.delete(id, &author()).await.map(drop)),
+        94..98 => ("restore", store.restore(id, &author()).await.map(drop)),
+        _ => ("migrate", store.migrate(id, &author()).await.map(drop)),
     };
     *shared.operations.lock().unwrap().entry(name).or_default() += 1;
     if let Err(error) = result {

@@ -626,7 +626,7 @@ impl Bench<'_> {
             let store = open(&data, &mut wrong)?;
             let examined = store.clone();
             let problems =
-                match tokio::task::spawn_blocking(move || doctor::examine(&examined, false, || {})).await.unwrap() {
+                match tokio::task::spawn_blocking(move || doctor::examine(&examined, None, || {})).await.unwrap() {
                     Ok(found) => found,
                     Err(error) => {
                         wrong.push(("ERROR", format!("doctor: {error}")));
