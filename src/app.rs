@@ -99,7 +99,7 @@ impl App {
             tokio::spawn(background::reconcile(Arc::downgrade(&app.inner), every));
         }
         if let Some(jwks) = app.identity().sessions().and_then(Verifier::jwks).cloned() {
-            tokio::spawn(async move { jwks.warm_up().await });
+            tokio::spawn(async move { jwks.prefetch().await });
         }
         Ok(app)
     }

@@ -76,11 +76,11 @@ pub struct DoorConfig {
     #[arg(long, env = "CUBBY_AUTH", default_value = "none", value_name = "MODE")]
     pub auth: AuthMode,
 
-    /// Who issues session tokens: their `iss`, such as <https://clerk.example.com>
+    /// Who issues session tokens: their `iss` to the letter, such as <https://clerk.example.com>
     #[arg(long, env = "CUBBY_ISSUER", value_name = "URL")]
     pub issuer: Option<String>,
 
-    /// The public key that session tokens are verified with, PEM
+    /// The public key that session tokens are verified with, PEM: RSA, P-256 or Ed25519
     #[arg(long, env = "CLERK_JWT_KEY", value_name = "PEM", hide_env_values = true, allow_hyphen_values = true)]
     pub clerk_jwt_key: Option<Secret>,
 
@@ -102,9 +102,13 @@ pub struct DoorConfig {
     )]
     pub authorized_parties: List,
 
-    /// Audiences that session tokens may name (their `aud`); without it a token that names one is for another service
+    /// Audiences of which session tokens must name one (their `aud`); if not set, a token that names any is refused
     #[arg(long, env = "CUBBY_AUDIENCE", value_name = "NAMES", default_value = "", hide_default_value = true)]
     pub audience: List,
+
+    /// The cookie that a session token may be in, besides the Authorization header
+    #[arg(long, env = "CUBBY_SESSION_COOKIE", value_name = "NAME", default_value = "__session")]
+    pub session_cookie: String,
 
     /// Names that `Host` may have besides localhost and loopback addresses; with none set, only those on loopback
     /// without authentication, and any elsewhere
@@ -130,10 +134,15 @@ impl DoorConfig {
         let Some(issuer) = self.issuer.as_deref().filter(|issuer| !issuer.is_empty()) else {
             return Err(Error::config(
                 "CUBBY_AUTH=jwt needs CUBBY_ISSUER, the `iss` of your session tokens; Clerk calls it the Frontend API \
-                 URL",
+                 URL, and docs/AUTHENTICATION.md has it for others",
             ));
         };
-        // What is no URL may be an issuer's name all the same (RFC 7519, 4.1.1).
+        // RFC 6265, section 4.1.1: a token.
+        let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        if self.session_cookie.is_empty() || !self.session_cookie.chars().all(is_token) {
+            return Err(Error::config("CUBBY_SESSION_COOKIE is not the name of a cookie"));
+        }
+        // An issuer need not be a URL (RFC 7519, 4.1.1).
         if issuer.contains("://") {
             web_address("CUBBY_ISSUER", issuer)?;
         }
@@ -145,7 +154,7 @@ impl DoorConfig {
             )),
             (None, None) => Err(Error::config(format!(
                 "CUBBY_AUTH=jwt needs the issuer's keys: set CLERK_JWT_KEY to its PEM public key, or CUBBY_JWKS_URL to \
-                 where it publishes them (Clerk: {}/.well-known/jwks.json)",
+                 where it publishes them (Clerk, Supabase and Auth0: {}/.well-known/jwks.json)",
                 issuer.trim_end_matches('/')
             ))),
             _ => Ok(()),

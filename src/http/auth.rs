@@ -18,9 +18,6 @@ use crate::{
     tenants::id::TenantId,
 };
 
-/// The cookie that Clerk's browser code keeps the session token in.
-const COOKIE: &str = "__session";
-
 /// How the caller reached the proxy.
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
@@ -116,14 +113,14 @@ fn shown<'a>(parts: &'a Parts, app: &App) -> Result<Option<Shown<'a>>, Problem> 
             _ => Err(refused(Refusal("the Authorization header must be: Bearer and a token"))),
         };
     }
-    Ok(cookie(headers).filter(|_| !is_foreign_page(parts, app)).map(Shown::Cookie))
+    Ok(cookie(headers, &app.config().door.session_cookie).filter(|_| !is_foreign_page(parts, app)).map(Shown::Cookie))
 }
 
-fn cookie(headers: &HeaderMap) -> Option<&str> {
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     cookies.flat_map(|line| line.split(';')).find_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        (name == COOKIE && !value.is_empty()).then_some(value)
+        let (given, value) = pair.trim().split_once('=')?;
+        (given == name && !value.is_empty()).then_some(value)
     })
 }
 

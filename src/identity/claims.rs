@@ -1,71 +1,90 @@
-//! What a session token says, and whether that is enough. Pure: the time is an argument.
+//! A session token's header and claims, and the rules they must satisfy. Pure: the time is an argument.
 
 use std::sync::Arc;
 
+use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::{clock::Millis, tenants::id::TenantId};
 
-/// How far the issuer's clock and ours may be apart. Clerk's tokens live for sixty seconds; the
-/// customary leeway of sixty would double that.
+/// The clock skew allowed between the issuer and this server. The usual sixty seconds would double the
+/// lifetime of Clerk's tokens.
 pub const LEEWAY: Millis = 5_000;
 
-/// The category in the header of Clerk's tokens, `cat`: session tokens, session tokens by a
-/// template, and machine tokens. Only the first two stand for a user. Absent from other issuers'.
+/// The values of `cat`, in the header of Clerk's tokens, that stand for a user: session tokens, and session
+/// tokens by a template. Machine tokens have another one; other issuers have no such field.
 const CLERK_SESSION: [&str; 2] = ["cl_B7d4PD111AAA", "cl_B7d4PD222AAA"];
 
-/// Why a token is not believed, in words for whoever sent it. Says nothing of our keys.
+/// The grant by which Auth0 (with a hyphen) and others issue tokens to programs, in the claim `gty`.
+const MACHINE_GRANT: [&str; 2] = ["client-credentials", "client_credentials"];
+
+/// Why a token is refused, as the caller is told. Does not mention the server's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal(pub &'static str);
 
-/// The protected header, as far as it concerns us.
+/// The fields of the protected header that are checked.
 #[derive(Debug, Deserialize)]
 pub struct Header {
-    /// The algorithm it claims to be signed with.
-    pub alg: String,
-    /// The key it claims to be signed with.
+    /// The algorithm that the token claims.
+    alg: String,
+    /// The id of the key that the token claims.
     pub kid: Option<String>,
     cat: Option<String>,
     crit: Option<de::IgnoredAny>,
 }
 
 impl Header {
-    /// RS256 and nothing else: a token does not choose how it is verified (RFC 8725, 3.1).
-    pub fn check(&self) -> Result<(), Refusal> {
-        if self.alg != "RS256" {
-            return Err(Refusal("only RS256 is accepted"));
-        }
+    /// Checks the header, and returns its algorithm. The caller must match it with the algorithm of the issuer's
+    /// key: a token does not choose how it is verified (RFC 8725, section 3.1).
+    pub fn check(&self) -> Result<Algorithm, Refusal> {
+        let algorithm = match self.alg.as_str() {
+            "RS256" => Algorithm::RS256,
+            "ES256" => Algorithm::ES256,
+            "EdDSA" => Algorithm::EdDSA,
+            _ => return Err(Refusal("only RS256, ES256 and EdDSA are accepted")),
+        };
         if self.crit.is_some() {
             return Err(Refusal("the token asks for an extension that is not understood"));
         }
         match self.cat.as_deref() {
-            None => Ok(()),
-            Some(cat) if CLERK_SESSION.contains(&cat) => Ok(()),
-            Some(_) => Err(Refusal("only session tokens are accepted, not machine tokens")),
+            Some(cat) if !CLERK_SESSION.contains(&cat) => Err(MACHINE),
+            _ => Ok(algorithm),
         }
     }
 }
 
-/// The claims that decide. A claim given twice or of another type is refused in parsing.
+const MACHINE: Refusal = Refusal("only session tokens are accepted, not machine tokens");
+
+/// The claims that are checked. Parsing refuses a claim that is given twice or is of another type.
 #[derive(Debug, Deserialize)]
 pub struct Claims {
     iss: String,
     sub: String,
     #[serde(deserialize_with = "seconds")]
     exp: Millis,
-    #[serde(deserialize_with = "seconds")]
-    nbf: Millis,
+    #[serde(default, deserialize_with = "optional_seconds")]
+    nbf: Option<Millis>,
     azp: Option<String>,
-    aud: Option<Audience>,
+    aud: Option<OneOrMany>,
+    gty: Option<OneOrMany>,
     sts: Option<String>,
     act: Option<Actor>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Audience {
+enum OneOrMany {
     One(String),
     Many(Vec<String>),
+}
+
+impl OneOrMany {
+    fn any(&self, matches: impl Fn(&str) -> bool) -> bool {
+        match self {
+            Self::One(name) => matches(name),
+            Self::Many(names) => names.iter().any(|name| matches(name)),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -73,30 +92,30 @@ struct Actor {
     sub: Option<String>,
 }
 
-/// A user who has proven who they are.
+/// An authenticated user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// Whose database it opens.
+    /// The only tenant that the session may use.
     pub user: TenantId,
-    /// When the proof ends, leeway included.
+    /// When the session ends: the token's `exp` and the leeway.
     pub until: Millis,
-    /// Who acts in the user's name, if it is not the user.
+    /// The impersonator, if the token has an `act` claim.
     pub actor: Option<Arc<str>>,
 }
 
-/// Which tokens are meant for us.
+/// Which tokens are accepted.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// `iss` must be this.
+    /// `iss` must be equal to this, byte for byte.
     pub issuer: String,
-    /// `azp`, if a token has one, must be one of these; any when there are none.
+    /// `azp`, if the token has one, must be one of these. Empty: any.
     pub parties: Vec<String>,
-    /// `aud`, if a token has one, must name one of these (RFC 7519, 4.1.3).
+    /// `aud` must name one of these. Empty: the token must have no `aud` (RFC 7519, section 4.1.3).
     pub audience: Vec<String>,
 }
 
 impl Rules {
-    /// Whether a token with these claims, properly signed, is believed at `now`.
+    /// The session of a token with these claims, whose signature is verified elsewhere, at `now`.
     pub fn check(&self, claims: Claims, now: Millis) -> Result<Session, Refusal> {
         if claims.iss != self.issuer {
             return Err(Refusal("the token is by another issuer"));
@@ -105,7 +124,7 @@ impl Rules {
         if now >= until {
             return Err(Refusal("the token has expired"));
         }
-        if claims.nbf > now.saturating_add(LEEWAY) {
+        if claims.nbf.is_some_and(|at| at > now.saturating_add(LEEWAY)) {
             return Err(Refusal("the token is not valid yet"));
         }
         // Clerk leaves `azp` out when the browser sent no Origin.
@@ -115,14 +134,15 @@ impl Rules {
         {
             return Err(Refusal("the token was made for another application"));
         }
-        let ours = |name: &String| self.audience.contains(name);
         let for_us = match &claims.aud {
-            None => true,
-            Some(Audience::One(name)) => ours(name),
-            Some(Audience::Many(names)) => names.iter().any(ours),
+            None => self.audience.is_empty(),
+            Some(audience) => audience.any(|name| self.audience.iter().any(|ours| ours == name)),
         };
         if !for_us {
             return Err(Refusal("the token is for another audience"));
+        }
+        if claims.gty.is_some_and(|grant| grant.any(|name| MACHINE_GRANT.contains(&name))) {
+            return Err(MACHINE);
         }
         if claims.sts.as_deref() == Some("pending") {
             return Err(Refusal("the session is pending: the user has not finished signing in"));
@@ -136,12 +156,16 @@ impl Rules {
 /// A NumericDate (RFC 7519, 2): a number of seconds, whole or not. Never a string.
 fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Millis, D::Error> {
     let seconds = f64::deserialize(from)?;
-    // Past the year 5000 there is nothing to tell apart, and the product stays exact.
+    // Up to the year 5138, so that the product is exact.
     match (0.0..1e11).contains(&seconds) {
         #[expect(clippy::cast_possible_truncation, reason = "at most 1e14")]
         true => Ok((seconds * 1000.0) as Millis),
         false => Err(de::Error::custom("not a time")),
     }
+}
+
+fn optional_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Millis>, D::Error> {
+    seconds(from).map(Some)
 }
 
 #[cfg(test)]
@@ -160,7 +184,7 @@ mod tests {
     }
 
     fn base() -> Value {
-        json!({"iss": "https://issuer.example", "sub": "ada", "exp": NOW / 1000 + 60, "nbf": NOW / 1000})
+        json!({"iss": "https://issuer.example", "sub": "ada", "aud": "cubby", "exp": NOW / 1000 + 60, "nbf": NOW / 1000})
     }
 
     fn verdict(change: impl FnOnce(&mut Value)) -> Result<Session, &'static str> {
@@ -171,17 +195,24 @@ mod tests {
     }
 
     #[test]
-    fn a_good_token_is_believed_until_it_expires() {
+    fn a_valid_token_is_accepted_until_it_expires() {
         let session = verdict(|_| {}).unwrap();
         assert_eq!((session.user.as_str(), session.until), ("ada", NOW + 65_000));
         assert_eq!(session.actor, None);
     }
 
     #[test]
-    fn each_missing_claim_is_refused() {
-        for name in ["iss", "sub", "exp", "nbf"] {
-            assert!(verdict(|claims| drop(claims.as_object_mut().unwrap().remove(name))).is_err(), "{name}");
+    fn iss_sub_exp_and_aud_are_required_and_nbf_is_not() {
+        let without = |name: &str| verdict(|claims| drop(claims.as_object_mut().unwrap().remove(name)));
+        for name in ["iss", "sub", "exp", "aud"] {
+            assert!(without(name).is_err(), "{name}");
         }
+        assert!(without("nbf").is_ok());
+        let any = Rules { audience: Vec::new(), ..rules() };
+        let mut claims = base();
+        claims.as_object_mut().unwrap().remove("aud");
+        assert!(any.check(serde_json::from_value(claims).unwrap(), NOW).is_ok());
+        assert!(any.check(serde_json::from_value(base()).unwrap(), NOW).is_err(), "it is for somebody else");
     }
 
     #[test]
@@ -198,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_for_somebody_else_is_refused() {
+    fn a_token_for_another_service_or_program_is_refused() {
         let refused = |name: &str, value: Value| verdict(|claims| claims[name] = value).is_err();
         assert!(refused("iss", json!("https://issuer.example/")));
         assert!(refused("iss", json!(["https://issuer.example"])));
@@ -207,6 +238,8 @@ mod tests {
         assert!(refused("aud", json!("another")));
         assert!(refused("aud", json!([])));
         assert!(!refused("aud", json!(["another", "cubby"])));
+        assert!(refused("gty", json!("client-credentials")) && refused("gty", json!(["client_credentials"])));
+        assert!(!refused("gty", json!("password")));
         assert!(refused("sts", json!("pending")));
         assert!(!refused("sts", json!("active")));
         for sub in ["", "../ada", "a/b", "admin", "a\0", "é", &"a".repeat(129)] {
@@ -215,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn who_acts_for_a_user_is_kept() {
+    fn the_impersonator_is_kept() {
         let session = verdict(|claims| claims["act"] = json!({"sub": "user_admin"})).unwrap();
         assert_eq!(session.actor.as_deref(), Some("user_admin"));
     }
@@ -227,14 +260,16 @@ mod tests {
     }
 
     #[test]
-    fn only_rs256_session_tokens_pass() {
+    fn headers_of_session_tokens_of_three_algorithms_pass() {
         let check = |header: Value| serde_json::from_value::<Header>(header).unwrap().check().is_ok();
-        assert!(check(json!({"alg": "RS256"})));
+        for alg in ["RS256", "ES256", "EdDSA"] {
+            assert!(check(json!({"alg": alg})), "{alg}");
+        }
         assert!(check(json!({"alg": "RS256", "cat": "cl_B7d4PD111AAA"})));
         assert!(check(json!({"alg": "RS256", "cat": "cl_B7d4PD222AAA"})));
         assert!(!check(json!({"alg": "RS256", "cat": "cl_B7d4PD333AAA"})));
         assert!(!check(json!({"alg": "RS256", "crit": ["b64"]})));
-        for alg in ["none", "None", "HS256", "RS384", "PS256", "ES256", "rs256", ""] {
+        for alg in ["none", "None", "HS256", "RS384", "PS256", "ES384", "Ed448", "rs256", ""] {
             assert!(!check(json!({"alg": alg})), "{alg}");
         }
     }

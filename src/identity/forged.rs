@@ -1,43 +1,42 @@
-//! The forged tokens that came last.
+//! Recently seen tokens whose signature is wrong, so that a client that repeats one costs no verification.
 //!
-//! A table of fixed size in which a token has one place, by its hash: noting one costs a copy of 32 bytes,
-//! in a flood in which each is another as well. A cache that weighs what to keep costs a fourth of the RSA
-//! verification that it is to spare.
+//! A direct-mapped table of fixed size: an insert copies 32 bytes, also in a flood of different tokens. A cache
+//! with an eviction policy costs a fourth of the RSA verification that this saves.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::rsa::PublicKey;
+use super::public_key::PublicKey;
 
-/// How many are kept: few, since whoever wants to makes as many as they like.
-const PLACES: usize = 1024;
+/// Entries. Few, since an attacker can make any number of tokens.
+const SLOTS: usize = 1024;
 
 /// A token's SHA-256.
 pub type Digest = [u8; 32];
 
-/// See the module's documentation.
+/// The forged-token cache.
 pub struct Forged(Box<[Mutex<Option<(Digest, Arc<PublicKey>)>>]>);
 
 impl Default for Forged {
     fn default() -> Self {
-        Self((0..PLACES).map(|_| Mutex::default()).collect())
+        Self((0..SLOTS).map(|_| Mutex::default()).collect())
     }
 }
 
 impl Forged {
-    /// Whether a token is known not to be signed by this very key: one that was fetched again is another.
-    pub fn has(&self, token: &Digest, key: &Arc<PublicKey>) -> bool {
-        self.place(token).lock().as_ref().is_some_and(|(kept, by)| kept == token && Arc::ptr_eq(by, key))
+    /// Whether a token is known not to be signed by this key. A key that was replaced is a different `Arc`.
+    pub fn contains(&self, token: &Digest, key: &Arc<PublicKey>) -> bool {
+        self.slot(token).lock().as_ref().is_some_and(|(kept, by)| kept == token && Arc::ptr_eq(by, key))
     }
 
-    /// Notes a token that this key has not signed, in the place of the one that was there.
-    pub fn note(&self, token: Digest, key: Arc<PublicKey>) {
-        *self.place(&token).lock() = Some((token, key));
+    /// Records a token that this key has not signed, and evicts the entry of the same slot.
+    pub fn insert(&self, token: Digest, key: Arc<PublicKey>) {
+        *self.slot(&token).lock() = Some((token, key));
     }
 
-    fn place(&self, token: &Digest) -> &Mutex<Option<(Digest, Arc<PublicKey>)>> {
+    fn slot(&self, token: &Digest) -> &Mutex<Option<(Digest, Arc<PublicKey>)>> {
         let [first, second, ..] = *token;
-        &self.0[usize::from(u16::from_le_bytes([first, second])) % PLACES]
+        &self.0[usize::from(u16::from_le_bytes([first, second])) % SLOTS]
     }
 }

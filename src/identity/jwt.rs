@@ -1,9 +1,9 @@
-//! Session tokens: who issued them, for whom, until when.
+//! Verifies session tokens (JWS, RFC 7515): signature, issuer, audience, expiry.
 //!
-//! A verified token is remembered by its SHA-256 until it expires, so that a caller who comes
-//! again pays a hash and not an RSA verification. So are the forged ones that came last: a client
-//! that has a wrong token tends to try it again. A token whose key the issuer has withdrawn is forgotten
-//! as soon as that is known, and how old that knowledge may be is [`jwks`](super::jwks)' matter.
+//! A verified token is cached by its SHA-256 until it expires, so that the next request costs a hash and not a
+//! signature verification. Forged tokens are cached as well ([`forged`](super::forged)). When the issuer
+//! withdraws a key, cached tokens that it signed become invalid; [`jwks`](super::jwks) decides how soon that
+//! is known.
 
 use std::{
     sync::Arc,
@@ -11,7 +11,6 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::DecodingKey;
 use moka::{Expiry, sync::Cache};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -20,37 +19,35 @@ use super::{
     claims::{Claims, Header, Refusal, Rules, Session},
     forged::Forged,
     jwks::{Found, Jwks},
-    rsa::PublicKey,
+    public_key::PublicKey,
 };
 use crate::{
     clock::{Clock, Millis},
-    config::{Secret, door::DoorConfig},
+    config::door::DoorConfig,
     error::{Error, Result},
 };
 
-/// The longest token that is looked at, in bytes. Clerk's must fit a cookie of four thousand.
+/// The longest token that is parsed, in bytes. Clerk's must fit a cookie of four thousand.
 const MAX_TOKEN: usize = 8 << 10;
 
-/// Verified tokens remembered: some 300 bytes each.
-const REMEMBERED: u64 = 16_384;
+/// Capacity of the token cache: some 300 bytes a token.
+const CACHED: u64 = 16_384;
 
-/// A token that lives longer is verified again after this, against the keys the issuer has then.
-const REMEMBER_AT_MOST: Millis = 300_000;
+/// The longest that a token is cached; then it is verified again with the keys that the issuer has.
+const CACHE_FOR: Millis = 300_000;
 
 /// Verifies session tokens.
 pub struct Verifier {
     rules: Rules,
     keys: Keys,
-    seen: Cache<[u8; 32], Arc<Seen>>,
-    /// Tokens whose signature is not that of the key.
+    verified: Cache<[u8; 32], Arc<Verified>>,
     forged: Forged,
     clock: Clock,
 }
 
-/// A token that was verified.
-struct Seen {
+struct Verified {
     session: Arc<Session>,
-    by: Arc<PublicKey>,
+    key: Arc<PublicKey>,
 }
 
 enum Keys {
@@ -58,22 +55,22 @@ enum Keys {
     Published(Jwks),
 }
 
-/// What a token came to.
+/// The result of verifying a token.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It is believed. `true` the first time it was seen.
+    /// It is valid. `true` if it was not in the cache.
     Session(Arc<Session>, bool),
-    /// It is not.
+    /// It is invalid.
     Refused(Refusal),
-    /// The issuer's keys could not be had.
+    /// The issuer's keys could not be fetched.
     Unavailable,
 }
 
 impl Verifier {
-    /// By the settings, which were validated before.
+    /// A verifier with these settings, which must be valid.
     pub fn new(config: &DoorConfig, clock: &Clock) -> Result<Self> {
         let keys = match (&config.clerk_jwt_key, config.jwks()?) {
-            (Some(pem), _) => Keys::Pem(Arc::new(public_key(pem)?)),
+            (Some(pem), _) => Keys::Pem(Arc::new(public_key(pem.reveal())?)),
             (None, Some(endpoint)) => Keys::Published(Jwks::new(&endpoint, config.jwks_grace, clock)?),
             (None, None) => return Err(Error::config("neither CLERK_JWT_KEY nor CUBBY_JWKS_URL is set")),
         };
@@ -82,11 +79,11 @@ impl Verifier {
             parties: config.authorized_parties.0.clone(),
             audience: config.audience.0.clone(),
         };
-        let seen = Cache::builder().max_capacity(REMEMBERED).expire_after(UntilExpired(clock.clone())).build();
-        Ok(Self { rules, keys, seen, forged: Forged::default(), clock: clock.clone() })
+        let verified = Cache::builder().max_capacity(CACHED).expire_after(UntilExpired(clock.clone())).build();
+        Ok(Self { rules, keys, verified, forged: Forged::default(), clock: clock.clone() })
     }
 
-    /// The published keys, if that is where they come from.
+    /// The published keys; none with a key in the settings.
     pub fn jwks(&self) -> Option<&Jwks> {
         match &self.keys {
             Keys::Published(jwks) => Some(jwks),
@@ -94,36 +91,31 @@ impl Verifier {
         }
     }
 
-    /// How many tokens are remembered, roughly.
-    pub fn remembered(&self) -> u64 {
-        self.seen.entry_count()
-    }
-
-    /// Whether a token is believed now.
+    /// Verifies a token at this moment.
     pub async fn verify(&self, token: &str) -> Verdict {
         if token.len() > MAX_TOKEN {
             return Verdict::Refused(Refusal("the token is too long"));
         }
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let now = self.clock.now();
-        if let Some(seen) = self.seen.get(&digest)
-            && now < seen.session.until
+        if let Some(verified) = self.verified.get(&digest)
+            && now < verified.session.until
         {
             if let Keys::Published(jwks) = &self.keys
                 && !jwks.are_fresh(now)
-                && !jwks.are_believed().await
+                && !jwks.ensure_usable().await
             {
                 return Verdict::Unavailable;
             }
-            if !seen.by.is_withdrawn() {
-                return Verdict::Session(seen.session.clone(), false);
+            if !verified.key.is_withdrawn() {
+                return Verdict::Session(verified.session.clone(), false);
             }
-            self.seen.invalidate(&digest);
+            self.verified.invalidate(&digest);
         }
         match self.verify_new(token, &digest).await {
-            Ok((session, by)) => {
+            Ok((session, key)) => {
                 let session = Arc::new(session);
-                self.seen.insert(digest, Arc::new(Seen { session: session.clone(), by }));
+                self.verified.insert(digest, Arc::new(Verified { session: session.clone(), key }));
                 Verdict::Session(session, true)
             }
             Err(Some(refusal)) => Verdict::Refused(refusal),
@@ -131,8 +123,8 @@ impl Verifier {
         }
     }
 
-    /// What costs nothing is looked at first: of a flood of forged tokens most end before the
-    /// signature. `Err(None)`: the keys could not be had.
+    /// Checks the signature last, since it is the expensive part of a flood of invalid tokens. `Err(None)`: the
+    /// keys could not be fetched.
     async fn verify_new(&self, token: &str, digest: &[u8; 32]) -> Result<(Session, Arc<PublicKey>), Option<Refusal>> {
         let malformed = || Refusal("the token is not a JWT of the kind that is accepted here");
         let mut parts = token.split('.');
@@ -141,26 +133,27 @@ impl Verifier {
             return Err(Some(malformed()));
         };
         let header: Header = decode(head).ok_or_else(malformed)?;
-        header.check()?;
+        let algorithm = header.check()?;
         let claims: Claims = decode(body).ok_or_else(malformed)?;
         let session = self.rules.check(claims, self.clock.now())?;
         let key = match &self.keys {
-            Keys::Pem(key) => key.clone(),
+            Keys::Pem(key) if key.algorithm() == algorithm => key.clone(),
+            Keys::Pem(_) => return Err(Some(Refusal("the token's algorithm is not that of the issuer's key"))),
             Keys::Published(jwks) => {
                 let kid = header.kid.ok_or(Refusal("the token names no key"))?;
-                match jwks.key(&kid).await {
+                match jwks.key(kid, algorithm).await {
                     Found::Key(key) => key,
-                    Found::Unknown => return Err(Some(Refusal("the token is signed with a key the issuer has not"))),
+                    Found::Unknown => return Err(Some(Refusal("the issuer publishes no such key for this algorithm"))),
                     Found::Unavailable => return Err(None),
                 }
             }
         };
         let message = &token.as_bytes()[..head.len() + 1 + body.len()];
-        if !self.forged.has(digest, &key) {
+        if !self.forged.contains(digest, &key) {
             if key.has_signed(message, signature) {
                 return Ok((session, key));
             }
-            self.forged.note(*digest, key);
+            self.forged.insert(*digest, key);
         }
         Err(Some(Refusal("the signature is not the issuer's")))
     }
@@ -171,59 +164,55 @@ fn decode<T: DeserializeOwned>(part: &str) -> Option<T> {
 }
 
 /// Environment files keep a PEM on one line, with `\n` spelled out.
-fn public_key(pem: &Secret) -> Result<PublicKey> {
-    let pem = pem.reveal().replace("\\n", "\n");
-    let why = "CLERK_JWT_KEY is not an RSA public key in PEM, of 2048 bits or more; copy it whole, from BEGIN PUBLIC KEY \
-               to END PUBLIC KEY, line breaks as such or as \\n";
-    let key = DecodingKey::from_rsa_pem(pem.trim().as_bytes()).map_err(|e| Error::config(why).with_source(e))?;
-    PublicKey::new(&key).ok_or_else(|| Error::config(why))
+fn public_key(pem: &str) -> Result<PublicKey> {
+    PublicKey::from_pem(pem.replace("\\n", "\n").trim().as_bytes()).ok_or_else(|| {
+        Error::config(
+            "CLERK_JWT_KEY is not a public key in PEM: RSA of 2048 bits or more, P-256 or Ed25519. Copy it whole, from \
+             BEGIN PUBLIC KEY to END PUBLIC KEY, line breaks as such or as \\n",
+        )
+    })
 }
 
-/// Forgets a token when it expires.
+/// Evicts a token when it expires.
 struct UntilExpired(Clock);
 
-impl Expiry<[u8; 32], Arc<Seen>> for UntilExpired {
-    fn expire_after_create(&self, _: &[u8; 32], seen: &Arc<Seen>, _: Instant) -> Option<Duration> {
-        let left = (seen.session.until - self.0.now()).clamp(0, REMEMBER_AT_MOST);
+impl Expiry<[u8; 32], Arc<Verified>> for UntilExpired {
+    fn expire_after_create(&self, _: &[u8; 32], verified: &Arc<Verified>, _: Instant) -> Option<Duration> {
+        let left = (verified.session.until - self.0.now()).clamp(0, CACHE_FOR);
         Some(Duration::from_millis(left.unsigned_abs()))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use aws_lc_rs::{
-        rand::SystemRandom,
-        rsa::{KeyPair, KeySize},
-        signature::{KeyPair as _, RSA_PKCS1_SHA256},
-    };
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
     use serde_json::{Value, json};
 
     use super::*;
 
     const NOW: i64 = 1_800_000_000;
 
-    fn keys(pair: &KeyPair) -> Keys {
-        let key = DecodingKey::from_rsa_der(pair.public_key().as_ref());
-        Keys::Pem(Arc::new(PublicKey::new(&key).unwrap()))
+    fn keys(pair: &Ed25519KeyPair) -> Keys {
+        let x = URL_SAFE_NO_PAD.encode(pair.public_key());
+        let jwk = serde_json::from_value(json!({"kty": "OKP", "crv": "Ed25519", "x": x})).unwrap();
+        Keys::Pem(Arc::new(PublicKey::from_jwk(&jwk).unwrap()))
     }
 
-    fn token(pair: &KeyPair) -> String {
+    fn token(pair: &Ed25519KeyPair) -> String {
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let claims = json!({"iss": "i", "sub": "ada", "iat": NOW, "nbf": NOW, "exp": NOW + 60});
-        let message = format!("{}.{}", part(&json!({"alg": "RS256", "typ": "JWT"})), part(&claims));
-        let mut signature = vec![0; pair.public_modulus_len()];
-        pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut signature).unwrap();
-        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+        let message = format!("{}.{}", part(&json!({"alg": "EdDSA", "typ": "JWT"})), part(&claims));
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(pair.sign(message.as_bytes())))
     }
 
     #[tokio::test]
-    async fn a_forged_token_is_remembered_for_the_key_that_did_not_sign_it() {
-        let [old, new] = [(); 2].map(|()| KeyPair::generate(KeySize::Rsa2048).unwrap());
+    async fn a_forged_token_is_cached_for_the_key_that_did_not_sign_it() {
+        let [old, new] = [(); 2].map(|()| Ed25519KeyPair::generate().unwrap());
         let clock = Clock::new(|| NOW * 1000);
         let mut verifier = Verifier {
             rules: Rules { issuer: "i".to_owned(), parties: Vec::new(), audience: Vec::new() },
             keys: keys(&old),
-            seen: Cache::builder().build(),
+            verified: Cache::builder().build(),
             forged: Forged::default(),
             clock,
         };
@@ -232,9 +221,9 @@ mod tests {
             assert!(matches!(verifier.verify(&by_new).await, Verdict::Refused(_)));
         }
         let Keys::Pem(key) = &verifier.keys else { unreachable!() };
-        assert!(verifier.forged.has(&Sha256::digest(&by_new).into(), key));
+        assert!(verifier.forged.contains(&Sha256::digest(&by_new).into(), key));
         assert!(matches!(verifier.verify(&token(&old)).await, Verdict::Session(_, true)));
-        // The issuer goes over to the new key.
+        // The issuer changes to the new key.
         verifier.keys = keys(&new);
         assert!(matches!(verifier.verify(&by_new).await, Verdict::Session(_, true)));
     }

@@ -19,9 +19,10 @@ pub mod clerk;
 pub mod forged;
 pub mod jwks;
 pub mod jwt;
+pub mod key_set;
 pub mod keys;
 pub mod provider;
-pub mod rsa;
+pub mod public_key;
 pub mod user;
 
 use crate::{

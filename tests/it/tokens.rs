@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use cubby::{
+    catalog::model::Profile,
     clock::Clock,
     config::door::{AuthMode, DoorConfig, List},
     identity::jwt::{Verdict, Verifier},
@@ -66,7 +68,7 @@ async fn a_token_opens_its_own_users_database_and_no_other() {
 }
 
 #[tokio::test]
-async fn without_proof_nothing_is_told_and_nothing_is_made() {
+async fn without_a_token_nothing_is_told_and_nothing_is_created() {
     let key = SigningKey::new("a");
     let server = Server::with_flags(&flags(&key)).await;
     server.client.bearing(key.token("ada")).note("ada", "x").await;
@@ -121,8 +123,9 @@ async fn forged_tokens_are_refused() {
     refused(client, &with("exp", Value::Null), "no exp").await;
     refused(client, &with("exp", json!(now() - 60)), "expired").await;
     refused(client, &with("nbf", json!(now() + 600)), "future nbf").await;
-    refused(client, &with("nbf", Value::Null), "no nbf").await;
+    refused(client, &with("nbf", Value::Null), "nbf that is no number").await;
     refused(client, &with("sts", json!("pending")), "pending").await;
+    refused(client, &with("gty", json!("client-credentials")), "a program's").await;
     refused(client, &with("aud", json!("another service")), "another audience").await;
     for sub in ["../ada", "ada/../eve", "", "a\0da", "admin"] {
         refused(client, &with("sub", json!(sub)), sub).await;
@@ -142,8 +145,223 @@ async fn forged_tokens_are_refused() {
     server.stop().await;
 }
 
+/// Flags of a server that takes tokens of this issuer, and creates a tenant by one.
+fn provider_flags(publisher: &Publisher, issuer: &str, more: &[&str]) -> Vec<String> {
+    let mut all = publisher.flags();
+    issuer.clone_into(&mut all[3]);
+    all.extend(["--provisioning", "on-proof"].iter().chain(more).map(|flag| (*flag).to_owned()));
+    all
+}
+
 #[tokio::test]
-async fn the_cookie_counts_only_on_pages_of_ours() {
+async fn each_algorithm_is_accepted_with_a_published_key_and_with_a_pem() {
+    for key in [SigningKey::new("a"), SigningKey::es256("a"), SigningKey::ed25519("a")] {
+        let publisher = Publisher::start(&[&key]).await;
+        for flags in [publisher.flags(), flags(&key)] {
+            let server = Server::with_flags(&flags).await;
+            let ada = server.client.bearing(key.token("ada"));
+            ada.note("ada", "x").await;
+            assert_eq!(ada.texts("ada").await, ["x"], "{}", key.alg);
+            // Changed in the middle, and verified anew.
+            let token = key.token_with("ada", "jti", json!("2"));
+            let (message, signature) = token.rsplit_once('.').unwrap();
+            let mut changed = signature.to_owned().into_bytes();
+            changed[20] = if changed[20] == b'A' { b'B' } else { b'A' };
+            let forged = format!("{message}.{}", String::from_utf8(changed).unwrap());
+            refused(&server.client, &forged, key.alg).await;
+            server.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_published_key_decides_the_algorithm_and_the_header_does_not() {
+    let [rsa, ec, ed] = [SigningKey::new("rsa"), SigningKey::es256("ec"), SigningKey::ed25519("ed")];
+    let keys = [&rsa, &ec, &ed];
+    let publisher = Publisher::start(&keys).await;
+    let mut servers = vec![Server::with_flags(&publisher.flags()).await];
+    for key in keys {
+        servers.push(Server::with_flags(&flags(key)).await);
+    }
+    let bare: Vec<Value> = keys
+        .iter()
+        .map(|key| {
+            let mut jwk = key.jwk();
+            jwk.as_object_mut().unwrap().retain(|name, _| name != "alg" && name != "use");
+            jwk
+        })
+        .collect();
+    let undeclared = Publisher::start(&[]).await;
+    undeclared.publish_jwks(&bare);
+    servers.push(Server::with_flags(&undeclared.flags()).await);
+    for (at, server) in servers.iter().enumerate() {
+        server.app.store().create(&"ada".parse().unwrap(), Profile::default()).await.unwrap();
+        for key in keys {
+            let published = at == 0 || at == servers.len() - 1;
+            if published {
+                server.client.bearing(key.token("ada")).get("/ada").await.expect(200);
+            }
+            // Signed by this key, and named as another's, of another algorithm, or both.
+            for alg in ["RS256", "ES256", "EdDSA", "HS256", "none", "PS256", "ES384"] {
+                for kid in ["rsa", "ec", "ed"] {
+                    let genuine = alg == key.alg && (kid == key.kid || !published);
+                    if !genuine {
+                        let token = key.sign(&json!({"alg": alg, "kid": kid}), &claims("ada"));
+                        refused(&server.client, &token, &format!("{} as {alg} of {kid}", key.alg)).await;
+                    }
+                }
+            }
+            // The public key as a secret.
+            let jwk = key.jwk();
+            let raw = jwk["x"].as_str().or(jwk["n"].as_str()).unwrap();
+            for secret in [key.pem().as_bytes(), raw.as_bytes(), &URL_SAFE_NO_PAD.decode(raw).unwrap()] {
+                let message = format!("{}.{}", part(&json!({"alg": "HS256", "kid": key.kid})), part(&claims("ada")));
+                let secret = EncodingKey::from_secret(secret);
+                let forged = jsonwebtoken::crypto::sign(message.as_bytes(), &secret, Algorithm::HS256).unwrap();
+                refused(&server.client, &format!("{message}.{forged}"), "HS256 with a public key").await;
+            }
+        }
+    }
+    for server in servers {
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_published_key_that_declares_another_algorithm_or_use_is_ignored() {
+    let [rsa, ec, ed] = [SigningKey::new("rsa"), SigningKey::es256("ec"), SigningKey::ed25519("ed")];
+    let good = SigningKey::es256("good");
+    for (key, field, value) in [
+        (&ed, "alg", "ES256"),
+        (&ec, "alg", "EdDSA"),
+        (&ec, "alg", "RS256"),
+        (&rsa, "alg", "HS256"),
+        (&rsa, "alg", "PS256"),
+        (&ec, "use", "enc"),
+        (&ed, "crv", "X25519"),
+        (&ec, "crv", "P-384"),
+    ] {
+        let mut jwk = key.jwk();
+        jwk[field] = json!(value);
+        let publisher = Publisher::start(&[]).await;
+        publisher.publish_jwks(&[jwk, good.jwk()]);
+        let server = Server::with_flags(&publisher.flags()).await;
+        server.client.bearing(good.token("ada")).note("ada", "x").await;
+        for alg in [key.alg, value] {
+            let token = key.sign(&json!({"alg": alg, "kid": key.kid}), &claims("ada"));
+            refused(&server.client, &token, &format!("{} with {field} {value}", key.alg)).await;
+        }
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn of_keys_that_share_a_kid_each_verifies_its_own_algorithm() {
+    let keys = [SigningKey::new("a"), SigningKey::es256("a"), SigningKey::ed25519("a")];
+    let publisher = Publisher::start(&keys.each_ref()).await;
+    let server = Server::with_flags(&publisher.flags()).await;
+    server.client.bearing(keys[0].token("ada")).note("ada", "x").await;
+    for key in &keys {
+        server.client.bearing(key.token("ada")).get("/ada").await.expect(200);
+        for other in keys.iter().filter(|other| other.alg != key.alg) {
+            let token = key.sign(&other.header(), &claims("ada"));
+            refused(&server.client, &token, &format!("{} as {}", key.alg, other.alg)).await;
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn with_an_audience_set_a_token_must_name_it() {
+    let key = SigningKey::es256("a");
+    let mut all = flags(&key);
+    all.extend(["--audience", "https://data.example, cubby"].map(str::to_owned));
+    let server = Server::with_flags(&all).await;
+    let with = |audience: Value| key.token_with("ada", "aud", audience);
+    server.client.bearing(with(json!("cubby"))).note("ada", "x").await;
+    for good in [json!("https://data.example"), json!(["other", "cubby"])] {
+        server.client.bearing(with(good)).get("/ada").await.expect(200);
+    }
+    for bad in [json!("other"), json!([]), json!(["other"]), json!("https://data.example/"), json!(7), Value::Null] {
+        refused(&server.client, &with(bad.clone()), &bad.to_string()).await;
+    }
+    refused(&server.client, &key.token("ada"), "no aud").await;
+    server.stop().await;
+}
+
+/// What docs/AUTHENTICATION.md gives for each provider, with tokens of the form that the provider documents.
+#[tokio::test]
+async fn tokens_of_four_other_providers_are_accepted() {
+    let (iat, exp) = (now(), now() + 3600);
+    let supabase = "https://abcdefghijkl.supabase.co/auth/v1";
+    let workos = "https://api.workos.com/user_management/client_01HX";
+    let providers = [
+        (
+            SigningKey::es256("8b3f"),
+            supabase,
+            &["--audience", "authenticated"][..],
+            json!({"iss": supabase, "aud": "authenticated", "exp": exp, "iat": iat, "role": "authenticated",
+                   "sub": "123e4567-e89b-12d3-a456-426614174000", "email": "a@x.example", "phone": "", "aal": "aal1",
+                   "amr": [{"method": "password", "timestamp": iat}], "session_id": "6d2f", "is_anonymous": false,
+                   "app_metadata": {"provider": "email"}, "user_metadata": {}}),
+        ),
+        (
+            SigningKey::new("NjVBR"),
+            "https://dev-tenant.eu.auth0.com/",
+            &["--audience", "https://data.example.com"],
+            json!({"iss": "https://dev-tenant.eu.auth0.com/", "sub": "auth0|507f1f77bcf86cd799439011", "iat": iat,
+                   "aud": ["https://data.example.com", "https://dev-tenant.eu.auth0.com/userinfo"], "exp": exp,
+                   "azp": "my_client_id", "scope": "openid profile"}),
+        ),
+        (
+            SigningKey::new("sso_oidc_key_pair_01HX"),
+            workos,
+            &[],
+            json!({"iss": workos, "sub": "user_01HBEQKA6K4QJAS93VPE39W1JT", "sid": "session_01HQ", "jti": "01HQ",
+                   "org_id": "org_01HR", "role": "member", "permissions": [], "exp": exp, "iat": iat}),
+        ),
+        (
+            SigningKey::ed25519("c5c7995d-0037-4553-8aee-b5b620b89b23"),
+            "https://app.example.com",
+            &["--audience", "https://app.example.com"],
+            json!({"iss": "https://app.example.com", "aud": "https://app.example.com", "exp": exp, "iat": iat,
+                   "sub": "wWpB3rnHqLsQ6fV0zN8yTtGxKd1eMuJc", "id": "wWpB3rnHqLsQ6fV0zN8yTtGxKd1eMuJc",
+                   "email": "a@x.example", "name": "Ada"}),
+        ),
+    ];
+    for (key, issuer, more, claims) in providers {
+        let publisher = Publisher::start(&[&key]).await;
+        let server = Server::with_flags(&provider_flags(&publisher, issuer, more)).await;
+        let header = json!({"alg": key.alg, "typ": "JWT", "kid": key.kid});
+        let user = server.client.bearing(key.sign(&header, &claims));
+        let id = claims["sub"].as_str().unwrap();
+        user.note(&id.replace('|', "%7C"), "x").await;
+        assert_eq!(user.texts(&id.replace('|', "%7C")).await, ["x"], "{issuer}");
+        user.get("/somebody-else").await.expect(404);
+        // The slash at the end of an issuer counts.
+        let mut other = claims.clone();
+        other["iss"] = json!(issuer.strip_suffix('/').map_or(format!("{issuer}/"), str::to_owned));
+        refused(&server.client, &key.sign(&header, &other), issuer).await;
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_cookie_with_the_token_has_the_name_of_the_setting() {
+    let key = SigningKey::new("a");
+    let mut all = flags(&key);
+    all.extend(["--session-cookie", "access_token"].map(str::to_owned));
+    let server = Server::with_flags(&all).await;
+    server.client.bearing(key.token("ada")).note("ada", "x").await;
+    for (name, status) in [("access_token", 200), ("__session", 401)] {
+        let request = server.client.request("GET", "/ada").header("cookie", format!("{name}={}", key.token("ada")));
+        assert_eq!(server.client.send(request).await.status, status, "{name}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_cookie_counts_only_on_own_and_authorized_pages() {
     let key = SigningKey::new("a");
     let mut all = flags(&key);
     all.extend(["--authorized-parties", "https://app.example"].map(str::to_owned));
@@ -182,7 +400,7 @@ async fn the_cookie_counts_only_on_pages_of_ours() {
 }
 
 #[tokio::test]
-async fn a_page_of_ours_has_our_scheme_which_a_trusted_proxy_tells() {
+async fn an_own_page_has_the_scheme_of_the_request_which_a_trusted_proxy_tells() {
     let key = SigningKey::new("a");
     let ask = async |server: &Server, origin: &str, forwarded: Option<&str>| {
         let request = server.client.request("GET", "/ada").header("host", "data.example.com");
@@ -262,7 +480,7 @@ async fn status(server: &Server, token: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn a_withdrawn_key_is_believed_for_five_minutes_at_most_however_idle_the_server_was() {
+async fn a_withdrawn_key_is_accepted_for_five_minutes_at_most_also_after_an_idle_time() {
     for idle in [5 * MINUTE + 1, 3 * 60 * MINUTE] {
         let (old, new) = (SigningKey::new("old"), SigningKey::new("new"));
         let publisher = Publisher::start(&[&old]).await;
@@ -281,7 +499,7 @@ async fn a_withdrawn_key_is_believed_for_five_minutes_at_most_however_idle_the_s
 }
 
 #[tokio::test]
-async fn tokens_of_a_withdrawn_key_are_forgotten_when_the_keys_are_fetched_and_no_others() {
+async fn cached_tokens_of_a_withdrawn_key_are_refused_after_the_fetch_and_no_others() {
     let (old, new) = (SigningKey::new("old"), SigningKey::new("new"));
     let publisher = Publisher::start(&[&old, &new]).await;
     let (clock, now) = clock();
@@ -335,7 +553,7 @@ async fn a_thousand_requests_that_wait_for_the_keys_ask_the_issuer_once() {
 }
 
 #[tokio::test]
-async fn while_the_issuer_is_down_its_keys_are_believed_for_the_grace_and_no_longer() {
+async fn while_the_issuer_is_down_its_keys_are_accepted_for_the_grace_and_no_longer() {
     let key = SigningKey::new("a");
     for (flags, grace) in
         [(&[][..], 60 * MINUTE), (&["--jwks-grace", "2h"], 120 * MINUTE), (&["--jwks-grace", "0s"], 5 * MINUTE)]
@@ -370,7 +588,7 @@ async fn while_the_issuer_is_down_its_keys_are_believed_for_the_grace_and_no_lon
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_known_to_be_down_is_waited_for_by_nobody() {
+async fn no_request_waits_for_an_issuer_that_is_known_to_be_down() {
     let key = SigningKey::new("a");
     let publisher = Publisher::start(&[&key]).await;
     let (clock, now) = clock();
@@ -425,7 +643,7 @@ async fn an_issuer_who_publishes_no_key_has_withdrawn_all() {
 }
 
 #[tokio::test]
-async fn without_the_issuers_keys_nobody_is_told_to_sign_in_again() {
+async fn without_the_issuers_keys_the_answer_is_503_and_not_401() {
     let key = SigningKey::new("a");
     for (status, body) in [
         (500, String::new()),
@@ -445,7 +663,7 @@ async fn without_the_issuers_keys_nobody_is_told_to_sign_in_again() {
 }
 
 #[tokio::test]
-async fn a_proven_user_comes_to_be_on_the_first_request_and_not_after_deletion() {
+async fn a_token_creates_its_tenant_on_the_first_request_and_not_after_deletion() {
     let key = SigningKey::new("a");
     let mut all = flags(&key);
     all.extend(["--provisioning", "on-proof"].map(str::to_owned));
@@ -499,7 +717,7 @@ async fn a_suspension_and_a_deletion_count_on_the_next_request_of_a_token_that_i
 }
 
 #[tokio::test]
-async fn a_token_is_remembered_until_it_expires_and_no_longer() {
+async fn a_token_is_cached_until_it_expires_and_no_longer() {
     let key = SigningKey::new("a");
     let config = DoorConfig {
         auth: AuthMode::Jwt,
@@ -509,6 +727,7 @@ async fn a_token_is_remembered_until_it_expires_and_no_longer() {
         jwks_grace: Duration::from_secs(3600),
         authorized_parties: List::default(),
         audience: List::default(),
+        session_cookie: "__session".to_owned(),
         allowed_hosts: List::default(),
     };
     let (clock, now) = clock();
@@ -569,7 +788,7 @@ async fn with_webhook_provisioning_a_token_creates_nobody() {
 }
 
 #[tokio::test]
-async fn acting_in_a_users_name_leaves_a_trace() {
+async fn an_impersonation_is_in_the_audit_trail() {
     let key = SigningKey::new("a");
     let server = Server::with_flags(&flags(&key)).await;
     let token = key.token_with("ada", "act", json!({"sub": "user_support"}));
@@ -605,5 +824,6 @@ fn settings_that_leave_a_hole_are_refused() {
     refuse(&["--auth", "jwt", "--issuer", ISSUER, &pem, "--jwks-url", "https://x.example/jwks"], "keep one");
     refuse(&["--auth", "jwt", "--issuer", ISSUER, "--jwks-url", "http://x.example/jwks"], "https");
     refuse(&["--auth", "jwt", "--issuer", ISSUER, "--clerk-jwt-key", "secret"], "PEM");
+    refuse(&["--auth", "jwt", "--issuer", ISSUER, &pem, "--session-cookie", "a=b"], "CUBBY_SESSION_COOKIE");
     refuse(&["--provisioning", "on-proof"], "CUBBY_AUTH=jwt");
 }

@@ -6,10 +6,10 @@ use std::sync::{
 };
 
 use aws_lc_rs::{
-    encoding::AsDer,
+    encoding::{AsDer, PublicKeyX509Der},
     rand::SystemRandom,
-    rsa::{KeyPair, KeySize},
-    signature::{KeyPair as _, RSA_PKCS1_SHA256},
+    rsa::{KeyPair as RsaKeyPair, KeySize},
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256},
 };
 use axum::{Router, extract::State, routing::get};
 use base64::{
@@ -25,29 +25,62 @@ pub const ISSUER: &str = "https://issuer.example";
 
 /// A key of the issuer's.
 pub struct SigningKey {
-    pair: KeyPair,
+    signer: Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>,
+    /// The public half: SubjectPublicKeyInfo.
+    der: Vec<u8>,
+    pub alg: &'static str,
     pub kid: &'static str,
 }
 
+fn der(key: &impl AsDer<PublicKeyX509Der<'static>>) -> Vec<u8> {
+    key.as_der().unwrap().as_ref().to_vec()
+}
+
 impl SigningKey {
+    /// An RSA key, as most issuers have them.
     pub fn new(kid: &'static str) -> Self {
-        Self { pair: KeyPair::generate(KeySize::Rsa2048).unwrap(), kid }
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let der = der(pair.public_key());
+        let signer = move |message: &[u8]| {
+            let mut signature = vec![0; pair.public_modulus_len()];
+            pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).unwrap();
+            signature
+        };
+        Self { signer: Box::new(signer), der, alg: "RS256", kid }
+    }
+
+    pub fn es256(kid: &'static str) -> Self {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let der = der(pair.public_key());
+        let signer = move |message: &[u8]| pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec();
+        Self { signer: Box::new(signer), der, alg: "ES256", kid }
+    }
+
+    pub fn ed25519(kid: &'static str) -> Self {
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let der = der(pair.public_key());
+        let signer = move |message: &[u8]| pair.sign(message).as_ref().to_vec();
+        Self { signer: Box::new(signer), der, alg: "EdDSA", kid }
     }
 
     /// The public half, as `CLERK_JWT_KEY` wants it.
     pub fn pem(&self) -> String {
-        let der = self.pair.public_key().as_der().unwrap();
-        let text = STANDARD.encode(der.as_ref());
+        let text = STANDARD.encode(&self.der);
         let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
         format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
     }
 
     /// The public half, as a key set has it.
     pub fn jwk(&self) -> Value {
-        let key = DecodingKey::from_rsa_pem(self.pem().as_bytes()).unwrap();
-        let mut jwk = serde_json::to_value(Jwk::from_decoding_key(&key, None).unwrap()).unwrap();
+        let pem = self.pem();
+        let key = match self.alg {
+            "RS256" => DecodingKey::from_rsa_pem(pem.as_bytes()),
+            "ES256" => DecodingKey::from_ec_pem(pem.as_bytes()),
+            _ => DecodingKey::from_ed_pem(pem.as_bytes()),
+        };
+        let mut jwk = serde_json::to_value(Jwk::from_decoding_key(&key.unwrap(), None).unwrap()).unwrap();
         jwk["kid"] = json!(self.kid);
-        jwk["alg"] = json!("RS256");
+        jwk["alg"] = json!(self.alg);
         jwk["use"] = json!("sig");
         jwk
     }
@@ -55,8 +88,7 @@ impl SigningKey {
     /// A signed token with exactly this header and these claims.
     pub fn sign(&self, header: &Value, claims: &Value) -> String {
         let message = format!("{}.{}", part(header), part(claims));
-        let mut signature = vec![0; self.pair.public_modulus_len()];
-        self.pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut signature).unwrap();
+        let signature = (self.signer)(message.as_bytes());
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
@@ -73,7 +105,7 @@ impl SigningKey {
     }
 
     pub fn header(&self) -> Value {
-        json!({"alg": "RS256", "typ": "JWT", "kid": self.kid, "cat": "cl_B7d4PD111AAA"})
+        json!({"alg": self.alg, "typ": "JWT", "kid": self.kid, "cat": "cl_B7d4PD111AAA"})
     }
 }
 
@@ -134,7 +166,10 @@ impl Publisher {
     }
 
     pub fn publish(&self, keys: &[&SigningKey]) {
-        let keys: Vec<Value> = keys.iter().map(|key| key.jwk()).collect();
+        self.publish_jwks(&keys.iter().map(|key| key.jwk()).collect::<Vec<_>>());
+    }
+
+    pub fn publish_jwks(&self, keys: &[Value]) {
         self.answer(200, json!({"keys": keys}).to_string());
     }
 
