@@ -195,7 +195,12 @@ async fn the_published_key_decides_the_algorithm_and_the_header_does_not() {
     undeclared.publish_jwks(&bare);
     servers.push(Server::with_flags(&undeclared.flags()).await);
     for (at, server) in servers.iter().enumerate() {
-        server.app.store().create(&"ada".parse().unwrap(), Profile::default()).await.unwrap();
+        server
+            .app
+            .store()
+            .create(&"ada".parse().unwrap(), Profile::default(), &crate::harness::author())
+            .await
+            .unwrap();
         for key in keys {
             let published = at == 0 || at == servers.len() - 1;
             if published {
