@@ -36,7 +36,7 @@ pub async fn in_request<F: Future>(id: Arc<str>, request: F) -> F::Output {
 }
 
 /// Carries the current request's id over to work on another thread.
-pub fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+pub fn with_request_id<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     let id = REQUEST.try_with(Clone::clone).ok();
     move || match id {
         Some(id) => REQUEST.sync_scope(id, work),
@@ -45,7 +45,7 @@ pub fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
 }
 
 /// The same for a future that runs as a task of its own.
-pub fn carried_along<F: Future>(work: F) -> impl Future<Output = F::Output> {
+pub fn with_request_id_async<F: Future>(work: F) -> impl Future<Output = F::Output> {
     let id = REQUEST.try_with(Clone::clone).ok();
     async move {
         match id {

@@ -16,7 +16,7 @@ use crate::{
     catalog::audit::Author,
     error::Error,
     http::{admin_key, peer::origin, problem::Problem},
-    telemetry::carried_along,
+    telemetry::with_request_id_async,
 };
 
 /// The target of an attempt that was refused, where the path does not name it: in the response's extensions.
@@ -53,7 +53,7 @@ async fn guard(
     request.extensions_mut().insert(author.clone());
     // A task of its own: a client that hangs up, or a request that takes too long, must not cancel it between
     // the commit of a key and the copy in memory, or before a refusal is recorded.
-    let done = tokio::spawn(carried_along(run(app, author, action, target, request, next)));
+    let done = tokio::spawn(with_request_id_async(run(app, author, action, target, request, next)));
     match done.await {
         Ok(response) => response,
         Err(error) => match error.try_into_panic() {

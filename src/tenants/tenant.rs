@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     sqlite::{open, reading},
-    telemetry::{carried, carried_along},
+    telemetry::{with_request_id, with_request_id_async},
 };
 
 /// How often a file may be found damaged before its tenant is quarantined.
@@ -122,7 +122,7 @@ impl Tenant {
         self.store.inner.faults.note(self.id(), self.store.now(), &error);
         if error.kind() == ErrorKind::Damaged && self.lease.combiner().faults() >= FAULTS {
             let (store, id, cause) = (self.store.clone(), self.id().clone(), error.clone());
-            self.store.inner.runtime.spawn(carried_along(async move { store.quarantine(&id, cause).await }));
+            self.store.inner.runtime.spawn(with_request_id_async(async move { store.quarantine(&id, cause).await }));
         }
         Err(error)
     }
@@ -151,7 +151,7 @@ impl Store {
             return self.put_back(lock).await;
         }
         let store = self.clone();
-        let task = self.inner.runtime.spawn_blocking(carried(move || {
+        let task = self.inner.runtime.spawn_blocking(with_request_id(move || {
             // Closed first, and not checkpointed: a damaged file is kept as found.
             if let Some(database) = lock.open() {
                 database.abandon();

@@ -10,7 +10,7 @@ use crate::{
     },
     error::{Error, ErrorKind, Result},
     sqlite::{deadline::Deadline, open},
-    telemetry::carried_along,
+    telemetry::with_request_id_async,
     tenants::{
         disk::{
             files::{self, Location},
@@ -40,7 +40,7 @@ impl Store {
         }
         let (new, from, author, store) = (new.clone(), from.clone(), author.clone(), self.clone());
         // A task of its own, so that it is not cancelled between its two gates.
-        let done = self.inner.runtime.spawn(carried_along(async move {
+        let done = self.inner.runtime.spawn(with_request_id_async(async move {
             // Always in the same order: two adoptions crosswise must not wait for each other.
             let (first, second) = if new < from { (&new, &from) } else { (&from, &new) };
             let holds = [store.inner.slots.lock(first).await, store.inner.slots.lock(second).await];

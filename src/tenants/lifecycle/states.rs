@@ -18,7 +18,7 @@ use crate::{
     clock::millis,
     error::{Error, ErrorKind, Result},
     sqlite::migrate::Applied,
-    telemetry::carried,
+    telemetry::with_request_id,
     tenants::{
         disk::{
             files::{self, FileCreation, Location},
@@ -249,7 +249,7 @@ impl Store {
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let store = self.clone();
-        let done = self.inner.runtime.spawn_blocking(carried(move || work(&store))).await;
+        let done = self.inner.runtime.spawn_blocking(with_request_id(move || work(&store))).await;
         done.map_err(|e| Error::internal("work on a tenant's files did not finish").with_source(e))?
     }
 

@@ -17,7 +17,7 @@ use crate::{
     clock::{Millis, millis},
     error::{Error, ErrorKind, Result},
     sqlite::{migrate::Applied, open::Options},
-    telemetry::carried,
+    telemetry::with_request_id,
     tenants::{
         disk::files,
         id::TenantId,
@@ -127,7 +127,7 @@ impl Store {
                     let tried = self
                         .inner
                         .runtime
-                        .spawn_blocking(carried(move || store.open_absent(ticket, create)))
+                        .spawn_blocking(with_request_id(move || store.open_absent(ticket, create)))
                         .await
                         .map_err(|e| Error::internal("opening a tenant did not finish").with_source(e))??;
                     match tried {
