@@ -26,7 +26,7 @@ use crate::{
         provider::Provider,
     },
     reconcile::{health::Health, on_demand::OnDemand, run::Syncer},
-    sqlite::{combine::Limits, migrate::Schema, open::PAGE_SIZE},
+    sqlite::{PAGE_SIZE, combine::Limits, migrate::Schema},
     telemetry::metrics,
     tenants::{open::opening::Counter, options::StoreOptions, store::Store},
 };

@@ -16,7 +16,6 @@ use std::{
 };
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -25,9 +24,10 @@ use crate::{
         deadline::Deadline,
         flush,
         migrate::{Applied, Schema, Step, user_version},
-        named::Named,
+        named::NamedFiles,
         open::{self, Locking, Options},
         pool::{self, Pool},
+        wal,
     },
 };
 
@@ -57,7 +57,7 @@ pub struct Catalog {
 
 /// The files that were opened, once they are known. Whatever opens the catalog later must get the same.
 #[derive(Clone, Default)]
-struct Files(Arc<OnceLock<Named>>);
+struct Files(Arc<OnceLock<NamedFiles>>);
 
 impl Files {
     /// # Errors
@@ -75,7 +75,6 @@ impl Files {
 impl Catalog {
     /// Opens the catalog at `path`, making and migrating it as needed. May block.
     pub fn open(path: &Path) -> Result<Self> {
-        open::init()?;
         match path.symlink_metadata() {
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(path)?,
@@ -134,7 +133,7 @@ impl Catalog {
         let writer = writer.checked_by(Box::new(move || checked.check()));
         writer.reopen_as(Locking::Shared);
         // With the writer's connection all three are there.
-        let named = writer.with(|_| Named::note(path))?;
+        let named = writer.with(|_| NamedFiles::record(path))?;
         let _ = files.0.set(named);
         Ok(Self {
             writer: Arc::new(writer),
@@ -243,14 +242,14 @@ impl Catalog {
             let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
             let value = work(&tx)?;
             tx.commit()?;
-            open::confirm(conn)?;
+            wal::confirm(conn)?;
             Ok(value)
         })
     }
 
     /// Checkpoints and closes the writer. May block.
     pub fn close(&self) -> Result<()> {
-        let result = self.writer.with(open::checkpoint);
+        let result = self.writer.with(wal::checkpoint);
         self.writer.close()?;
         result
     }
@@ -277,25 +276,10 @@ fn create(path: &Path) -> Result<()> {
         conn.execute_batch("VACUUM")?;
         conn.serialize(rusqlite::MAIN_DB)?.to_vec()
     };
-    if let Err(error) = flush::write_new(&fresh, &image).and_then(|()| rename_new(&fresh, path)) {
+    if let Err(error) = flush::write_new(&fresh, &image).and_then(|()| flush::rename_new(&fresh, path)) {
         // The first error is the one to tell; the next start writes it anew.
         let _ = std::fs::remove_file(&fresh);
         return Err(error);
     }
     flush::sync_folder(path.parent().unwrap_or(path))
-}
-
-/// Renames a file of the catalog to a name that nothing has.
-///
-/// # Errors
-/// [`ErrorKind::Conflict`] if something has it: nothing was renamed.
-pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::EXIST) => {
-            let why = format!("{} is there already, and nothing replaces it; look at it first", to.display());
-            Err(Error::new(ErrorKind::Conflict, why))
-        }
-        Err(error) => Err(Error::io(from.display(), error.into())),
-    }
 }

@@ -36,6 +36,7 @@ use crate::{
     clock::millis,
     error::{Error, ErrorKind, Result},
     sqlite::{
+        check,
         deadline::Deadline,
         migrate,
         open::{self, Locking, Options},
@@ -186,7 +187,7 @@ fn refuse_to_replace(old: &Connection, deadline: &Deadline, new: &Catalog, layou
         let why = format!("the catalog is at version {theirs}, newer than this program's {ours}; use that version");
         return Err(Error::new(ErrorKind::Conflict, why));
     }
-    let users = open::quick_check(old, deadline, CHECK).and_then(|_| Ok(Some(salvage::live_users(old)?)));
+    let users = check::quick_check(old, deadline, CHECK).and_then(|_| Ok(Some(salvage::live_users(old)?)));
     let Some(users @ 1..) = readable(users)? else { return Ok(()) };
     let why = format!(
         "the catalog is in order and knows {users} users. `cubby doctor --fix` mends single users; to make all of it \

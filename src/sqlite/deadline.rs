@@ -1,4 +1,4 @@
-//! How long statements may run, and what stops readers before that.
+//! Time limits of statements, and cancelling readers before their limit.
 
 use std::{
     sync::{
@@ -12,29 +12,29 @@ use rusqlite::Connection;
 
 use crate::error::Result;
 
-/// The moment after which a connection's running statement is interrupted. Shared by a connection
-/// and whoever runs statements on it.
+/// The moment after which a connection's running statement is interrupted. Shared by the connection
+/// and the code that runs statements on it.
 #[derive(Debug, Clone)]
 pub struct Deadline {
     epoch: Instant,
     /// Microseconds after `epoch`; 0 for none.
     at: Arc<AtomicU64>,
-    /// Fires as well when this counter is no longer what it was.
+    /// Interrupts as well when this counter has changed.
     cancel: Option<(Cancel, u64)>,
 }
 
-/// Stops all readers of a database that began before a moment, whatever their deadlines.
+/// Cancels all running reads of a database before their deadlines.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<AtomicU64>);
 
 impl Cancel {
-    /// Stops all who have begun.
+    /// Cancels the reads that have begun; later ones are not affected.
     pub fn trigger(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// How many of SQLite's virtual instructions run between two looks at the clock: some 50 µs.
+/// SQLite's virtual instructions between two checks of the clock: some 50 µs.
 const INSTRUCTIONS_BETWEEN_CHECKS: i32 = 4000;
 
 impl Deadline {
@@ -43,17 +43,17 @@ impl Deadline {
         Self { epoch: Instant::now(), at: Arc::new(AtomicU64::new(0)), cancel: None }
     }
 
-    /// No deadline but the next [`Cancel::trigger`].
+    /// No deadline, until the next [`Cancel::trigger`].
     pub fn until(cancel: &Cancel) -> Self {
         Self { cancel: Some((cancel.clone(), cancel.0.load(Ordering::Relaxed))), ..Self::none() }
     }
 
-    /// Whether it was cut, and not out of time.
+    /// Whether it was cancelled, as opposed to out of time.
     pub fn was_cancelled(&self) -> bool {
         self.cancel.as_ref().is_some_and(|(cancel, before)| cancel.0.load(Ordering::Relaxed) != *before)
     }
 
-    /// Statements from now on may take this long together; none lifts the limit.
+    /// All statements from now on may take this long together; none removes the limit.
     pub fn set(&self, limit: Option<Duration>) {
         let at = match limit {
             Some(limit) => u64::try_from((self.epoch.elapsed() + limit).as_micros()).unwrap_or(u64::MAX).max(1),
@@ -62,7 +62,7 @@ impl Deadline {
         self.at.store(at, Ordering::Relaxed);
     }
 
-    /// Makes `conn` look at this deadline while its statements run.
+    /// Makes `conn` check this deadline while its statements run.
     pub fn watch(&self, conn: &Connection) -> Result<()> {
         let deadline = self.clone();
         conn.progress_handler(

@@ -1,39 +1,44 @@
-//! Opening a file for one connection alone, without a walk of all the files that are open.
+//! Opening a file for a single connection, at a cost that does not grow with the number of open files.
 //!
 //! A POSIX lock belongs to the process, so SQLite keeps a list of all files that the process has open and
-//! walks it at each open, twice, under one mutex: with 7,400 databases open that was two thirds of what a
-//! cold request cost. On Linux a lock can belong to an open file description instead. So the file is opened
-//! through SQLite's VFS that takes no locks and has no list, and its descriptor is locked here, on the bytes
-//! that SQLite itself would lock (<https://sqlite.org/lockingv3.html>): whoever else opens the file, the
-//! `sqlite3` shell among them, is told that it is locked, as ever. See decision 0007.
+//! walks it twice at each open, under one mutex: with 7,400 databases open that was two thirds of the cost of a
+//! cold request. On Linux a lock can belong to an open file description instead. So the file is opened
+//! through SQLite's VFS without locks, which has no list, and its descriptor is locked here, on the bytes
+//! that SQLite itself would lock (<https://sqlite.org/lockingv3.html>): another program that opens the file, such
+//! as the `sqlite3` shell, still finds it locked. See decision 0007.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::process::Globals;
 use crate::error::Result;
 
-/// Opens an existing file, with no other connection beside this one in any process. A file or file system
-/// that can only be read is opened without a lock.
-pub fn open(path: &Path, flags: OpenFlags) -> Result<Connection> {
+/// Opens an existing file for this connection alone, waiting up to `wait` for another process's lock. A file or
+/// file system that is read-only is opened without a lock.
+pub(super) fn open(path: &Path, flags: OpenFlags, wait: Duration, globals: Globals) -> Result<Connection> {
     #[cfg(target_os = "linux")]
-    if let Some(conn) = imp::open(path, flags)? {
+    if globals == Globals::Adjust
+        && let Some(conn) = imp::open(path, flags, wait)?
+    {
         return Ok(conn);
     }
-    with_sqlites_locks(path, flags)
+    #[cfg(not(target_os = "linux"))]
+    let _ = (wait, globals);
+    open_with_sqlite_locks(path, flags)
 }
 
-/// For other systems, and for kernels that only pass for Linux's.
-fn with_sqlites_locks(path: &Path, flags: OpenFlags) -> Result<Connection> {
-    #[expect(clippy::disallowed_methods, reason = "this is a part of the one place")]
+/// For other systems, for kernels without locks of a descriptor, and where SQLite's globals are kept.
+fn open_with_sqlite_locks(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    #[expect(clippy::disallowed_methods, reason = "called by sqlite::open alone")]
     let conn = Connection::open_with_flags(path, flags)?;
     if !conn.is_readonly(rusqlite::MAIN_DB)? {
         return Ok(conn);
     }
-    // SQLite took what it could get: a descriptor for reading, on which no exclusive lock can be had.
-    // Without locks, which the lock on the data folder makes good for, reads go on.
+    // SQLite fell back to a read-only descriptor, on which no exclusive lock can be taken. Without locks reads go
+    // on; the lock on the data folder keeps other servers out.
     let flags = flags.difference(OpenFlags::SQLITE_OPEN_READ_WRITE) | OpenFlags::SQLITE_OPEN_READ_ONLY;
-    #[expect(clippy::disallowed_methods, reason = "this is a part of the one place")]
+    #[expect(clippy::disallowed_methods, reason = "called by sqlite::open alone")]
     Ok(Connection::open_with_flags_and_vfs(path, flags, c"unix-none")?)
 }
 
@@ -50,12 +55,9 @@ mod imp {
 
     use rusqlite::{Connection, MAIN_DB, OpenFlags, ffi};
 
-    use crate::{
-        error::{Error, Result},
-        sqlite::open::BUSY_TIMEOUT,
-    };
+    use crate::error::{Error, Result};
 
-    const WITHOUT_LOCKS: &CStr = c"unix-none";
+    const VFS_WITHOUT_LOCKS: &CStr = c"unix-none";
 
     /// Where SQLite's locks are, from `PENDING_BYTE` on, and how many bytes they cover with the shared ones
     /// (<https://sqlite.org/fileformat2.html#the_lock_byte_page>).
@@ -66,27 +68,26 @@ mod imp {
     #[expect(clippy::cast_possible_truncation, reason = "0, likewise")]
     const FROM_THE_START: libc::c_short = libc::SEEK_SET as libc::c_short;
 
-    /// Between two tries at a lock that somebody else has.
+    /// Between two attempts at a lock that another process has.
     const PAUSE: Duration = Duration::from_millis(5);
 
-    /// None if this kernel has no such locks.
-    pub fn open(path: &Path, flags: OpenFlags) -> Result<Option<Connection>> {
-        watch_opens()?;
+    /// None if this kernel has no locks of a descriptor.
+    pub fn open(path: &Path, flags: OpenFlags, wait: Duration) -> Result<Option<Connection>> {
+        replace_open()?;
         LAST_OPENED.set(None);
-        #[expect(clippy::disallowed_methods, reason = "this is a part of the one place")]
-        let conn = Connection::open_with_flags_and_vfs(path, flags, WITHOUT_LOCKS)?;
-        // SQLite took what it could get, and a descriptor for reading cannot have this lock. The lock on
-        // the data folder has to do.
+        #[expect(clippy::disallowed_methods, reason = "called by sqlite::open alone")]
+        let conn = Connection::open_with_flags_and_vfs(path, flags, VFS_WITHOUT_LOCKS)?;
+        // A read-only descriptor cannot have this lock. The lock on the data folder has to do.
         if !conn.is_readonly(MAIN_DB)? {
             let descriptor = LAST_OPENED.take().ok_or_else(|| Error::internal("SQLite opened no file"))?;
-            if !lock(descriptor, BUSY_TIMEOUT)? {
+            if !lock(descriptor, wait)? {
                 return Ok(None);
             }
         }
         Ok(Some(conn))
     }
 
-    /// Locks what `descriptor` refers to until that is closed. `false` if this kernel cannot.
+    /// Locks the file description of `descriptor` until it is closed. `false` if this kernel cannot.
     fn lock(descriptor: RawFd, wait: Duration) -> Result<bool> {
         let until = Instant::now() + wait;
         loop {
@@ -94,7 +95,7 @@ mod imp {
             let mut wanted: libc::flock = unsafe { std::mem::zeroed() };
             (wanted.l_type, wanted.l_whence) = (FOR_WRITING, FROM_THE_START);
             (wanted.l_start, wanted.l_len) = LOCK_BYTES;
-            // SAFETY: F_OFD_SETLK reads one `flock`; a descriptor that is not open is an error and no more.
+            // SAFETY: F_OFD_SETLK reads one `flock`; a descriptor that is not open is an error.
             if unsafe { libc::fcntl(descriptor, libc::F_OFD_SETLK, &raw const wanted) } == 0 {
                 return Ok(true);
             }
@@ -113,19 +114,19 @@ mod imp {
     }
 
     thread_local! {
-        /// The file this thread opened last through SQLite for reading and writing. Before
-        /// `sqlite3_open_v2` returns that is a connection's main file and no other: logs and journals come
-        /// later, and what else is opened meanwhile (`/dev/urandom`, once) is for reading.
+        /// The file that this thread opened last through SQLite for reading and writing. When
+        /// `sqlite3_open_v2` returns that is the connection's main file: SQLite opens logs and journals later,
+        /// and other files (`/dev/urandom`, once) for reading only.
         static LAST_OPENED: Cell<Option<RawFd>> = const { Cell::new(None) };
     }
 
-    /// As SQLite's VFS calls `open`: with three arguments, always.
+    /// SQLite's VFS calls `open` with three arguments, always.
     type Open = unsafe extern "C" fn(*const c_char, c_int, c_int) -> c_int;
 
-    /// What SQLite opened files with before.
+    /// The `open` that SQLite used before.
     static OPEN: OnceLock<Open> = OnceLock::new();
 
-    unsafe extern "C" fn open_and_note(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
+    unsafe extern "C" fn open_and_record(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
         let Some(open) = OPEN.get() else { return -1 };
         // SAFETY: the arguments are SQLite's own, passed on to the function they were meant for.
         let descriptor = unsafe { open(path, flags, mode) };
@@ -135,25 +136,25 @@ mod imp {
         descriptor
     }
 
-    /// Makes SQLite's VFSes tell which descriptor a file got: it has no call that asks for it. Which system
-    /// calls they use is theirs to let one choose (<https://sqlite.org/c3ref/vfs.html>, `xSetSystemCall`).
-    fn watch_opens() -> Result<()> {
+    /// Replaces the `open` of SQLite's VFSes by one that records the descriptor: SQLite has no call that returns it,
+    /// and lets the system calls be replaced (<https://sqlite.org/c3ref/vfs.html>, `xSetSystemCall`).
+    fn replace_open() -> Result<()> {
         static DONE: once_cell::sync::OnceCell<()> = once_cell::sync::OnceCell::new();
         let missing = || Error::internal("this SQLite does not have the VFS unix-none");
         DONE.get_or_try_init(|| {
-            // SAFETY: `sqlite3_vfs_find` gives null or a VFS that lives as long as the process; its methods
-            // are called as declared. What "open" is now has the signature `Open`, says SQLite's os_unix.c,
-            // and is called by nobody before `OPEN` is set.
+            // SAFETY: `sqlite3_vfs_find` returns null or a VFS that lives as long as the process; its methods
+            // are called as declared. Its "open" has the signature `Open` (SQLite's os_unix.c), and the
+            // replacement is installed after `OPEN` is set.
             unsafe {
                 ffi::sqlite3_initialize();
-                let vfs = ffi::sqlite3_vfs_find(WITHOUT_LOCKS.as_ptr());
+                let vfs = ffi::sqlite3_vfs_find(VFS_WITHOUT_LOCKS.as_ptr());
                 let methods = vfs.as_ref().ok_or_else(missing)?;
                 let get = methods.xGetSystemCall.ok_or_else(missing)?;
                 let set = methods.xSetSystemCall.ok_or_else(missing)?;
                 let before = get(vfs, c"open".as_ptr()).ok_or_else(missing)?;
                 OPEN.get_or_init(|| std::mem::transmute::<unsafe extern "C" fn(), Open>(before));
-                let noting = std::mem::transmute::<Open, unsafe extern "C" fn()>(open_and_note);
-                match set(vfs, c"open".as_ptr(), Some(noting)) {
+                let replacement = std::mem::transmute::<Open, unsafe extern "C" fn()>(open_and_record);
+                match set(vfs, c"open".as_ptr(), Some(replacement)) {
                     ffi::SQLITE_OK => Ok(()),
                     code => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None).into()),
                 }
@@ -163,12 +164,17 @@ mod imp {
     }
 
     #[cfg(test)]
-    #[expect(clippy::disallowed_methods, reason = "somebody else, who opens files in their own way")]
+    #[expect(clippy::disallowed_methods, reason = "another program, which opens files as it likes")]
     mod tests {
         use std::os::fd::AsRawFd;
 
         use super::*;
-        use crate::{error::ErrorKind, sqlite::flush};
+        use crate::{
+            error::ErrorKind,
+            sqlite::{flush, process::Globals},
+        };
+
+        const WAIT: Duration = Duration::from_secs(5);
 
         fn database() -> (tempfile::TempDir, std::path::PathBuf) {
             let folder = tempfile::TempDir::new().unwrap();
@@ -182,33 +188,38 @@ mod imp {
         }
 
         #[test]
-        fn a_file_that_is_open_alone_is_locked_for_everybody_else_until_it_is_closed() {
+        fn an_exclusive_file_is_locked_for_other_programs_until_it_is_closed() {
             let (_folder, path) = database();
-            let alone = open(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap().expect("Linux has such locks");
-            alone.execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; CREATE TABLE t (x)").unwrap();
+            let exclusive =
+                open(&path, OpenFlags::SQLITE_OPEN_READ_WRITE, WAIT).unwrap().expect("Linux has such locks");
+            exclusive
+                .execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; CREATE TABLE t (x)")
+                .unwrap();
             let other = Connection::open(&path).unwrap();
             other.busy_timeout(Duration::ZERO).unwrap();
             let refused = read(&other).unwrap_err();
             assert_eq!(refused.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy));
-            // Closing another descriptor of the file gives a POSIX lock away, and not this one.
+            // Closing another descriptor of the file drops a POSIX lock, and not this one.
             drop(std::fs::File::open(&path).unwrap());
             read(&other).unwrap_err();
-            drop(alone);
+            drop(exclusive);
             assert_eq!(read(&other).unwrap(), 1);
         }
 
         #[test]
-        fn without_such_locks_sqlites_own_keep_everybody_else_out() {
+        fn with_globals_kept_sqlites_own_locks_keep_other_programs_out() {
             let (_folder, path) = database();
-            let alone = super::super::with_sqlites_locks(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();
-            alone.execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; CREATE TABLE t (x)").unwrap();
+            let exclusive = super::super::open(&path, OpenFlags::SQLITE_OPEN_READ_WRITE, WAIT, Globals::Keep).unwrap();
+            exclusive
+                .execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; CREATE TABLE t (x)")
+                .unwrap();
             let other = Connection::open(&path).unwrap();
             other.busy_timeout(Duration::ZERO).unwrap();
             read(&other).unwrap_err();
         }
 
         #[test]
-        fn a_file_that_somebody_uses_is_not_opened_beside_them() {
+        fn a_file_in_use_cannot_be_locked() {
             let (_folder, path) = database();
             let other = Connection::open(&path).unwrap();
             other.execute_batch("CREATE TABLE t (x); BEGIN").unwrap();

@@ -1,4 +1,4 @@
-//! Rows that are made up, for tables of which nothing is known but their definition.
+//! Made-up rows for tables of which only the definition is known, to try a migration on.
 
 use rusqlite::{Connection, Params, Row};
 
@@ -18,7 +18,8 @@ struct Reference {
     to: Option<String>,
 }
 
-/// Adds rows to every table but `except`. Gives those that stay empty, whose constraints no such row satisfies.
+/// Adds rows to every table but `except`. Returns the tables that stay empty because made-up rows violate their
+/// constraints.
 pub fn fill(conn: &Connection, except: &[&str]) -> Result<Vec<String>> {
     let mut empty: Vec<String> = all(
         conn,
@@ -28,7 +29,7 @@ pub fn fill(conn: &Connection, except: &[&str]) -> Result<Vec<String>> {
         |row| row.get(0),
     )?;
     empty.retain(|table| !except.contains(&table.as_str()));
-    // Rows that others refer to come first; which those are, shows by trying.
+    // Referenced rows must come first: try all tables again until no more can be filled.
     loop {
         let before = empty.len();
         let mut left = Vec::new();
@@ -45,7 +46,7 @@ pub fn fill(conn: &Connection, except: &[&str]) -> Result<Vec<String>> {
 }
 
 fn add_rows(conn: &Connection, table: &str) -> Result<bool> {
-    // Neither generated nor hidden.
+    // Columns that are neither generated nor hidden.
     let columns = all(conn, "SELECT name, type FROM pragma_table_xinfo(?1) WHERE hidden = 0", [table], |row| {
         Ok(Column { name: row.get(0)?, kind: row.get::<_, String>(1)?.to_ascii_uppercase() })
     })?;
@@ -64,7 +65,7 @@ fn add_rows(conn: &Connection, table: &str) -> Result<bool> {
             });
         }
         let sql = format!("INSERT INTO {} ({}) VALUES ({})", quoted(table), names.join(", "), values.join(", "));
-        // Refused by a constraint, or by a trigger.
+        // A constraint or a trigger refused it.
         if conn.execute_batch(&sql).is_err() {
             return Ok(number > 1);
         }
@@ -72,8 +73,8 @@ fn add_rows(conn: &Connection, table: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// A value by the type of its column (<https://sqlite.org/datatype3.html#determination_of_column_affinity>),
-/// another one for each row.
+/// A value for a column's type (<https://sqlite.org/datatype3.html#determination_of_column_affinity>),
+/// different for each row.
 fn made_up(kind: &str, number: u32) -> String {
     let has = |words: &[&str]| words.iter().any(|word| kind.contains(word));
     if has(&["INT"]) {
@@ -89,7 +90,7 @@ fn made_up(kind: &str, number: u32) -> String {
     }
 }
 
-/// A value that a row of another table has.
+/// An expression for a key that exists in the referenced table.
 fn existing(conn: &Connection, reference: &Reference, number: u32) -> Result<String> {
     let key = || all(conn, "SELECT name FROM pragma_table_info(?1) WHERE pk = 1", [&reference.table], |row| row.get(0));
     let column = match &reference.to {
@@ -119,7 +120,7 @@ mod tests {
     use crate::sqlite::open::{Options, in_memory_like};
 
     #[test]
-    fn tables_get_rows_whatever_refers_to_what() {
+    fn tables_are_filled_in_the_order_of_their_references() {
         let conn = in_memory_like(&Options::default()).unwrap();
         conn.execute_batch(
             "CREATE TABLE a (b INTEGER NOT NULL REFERENCES b, x TEXT UNIQUE, y TEXT AS (x || '!')) STRICT;

@@ -1,33 +1,34 @@
-//! Files and folders that are durable, and whether a flush that reported success can be believed.
+//! Durable changes of files and folders, and checks that a flush reported as done reached the disk.
 //!
-//! ext4 can return 0 from `fsync` for what it has just thrown away. When it gives itself up after an error
-//! it first aborts its journal, then writes its superblock, and only then marks itself as out of order. In
-//! those milliseconds a flush that finds its transaction gone takes it for one that was committed: the new
-//! length of the file, and the place of its new blocks, were in that transaction and nowhere else
-//! (`ext4_sync_file`, `jbd2_complete_transaction` and `ext4_handle_error` of Linux 6.18).
+//! ext4 can return 0 from `fsync` for data that it has just lost. After an error it first aborts its journal, then
+//! writes its superblock, and only then marks itself as failed. In those milliseconds an `fsync` that does not find
+//! its transaction takes it for a committed one; but the file's new length and the place of its new blocks were in
+//! that transaction only (`ext4_sync_file`, `jbd2_complete_transaction` and `ext4_handle_error` of Linux 6.18).
 //!
-//! Whatever starts a transaction of that journal does notice. So after a flush that such a loss could touch,
+//! An operation that starts a transaction of that journal does fail. So after a flush that could be affected,
 //! [`confirm`] starts one. See decision 0008.
 
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-/// Makes sure that the file system of `path`, a file or folder that was just flushed, had not given its
-/// journal up before that. Costs a microsecond; on other file systems than ext4, one look at which it is.
+use crate::error::{Error, ErrorKind, Result};
+
+/// Checks that the file system of `path`, a file or folder that was just flushed, had not aborted its journal
+/// before the flush. Costs a microsecond; on file systems other than ext4, one `statfs`.
 ///
 /// # Errors
-/// It had: what was flushed may be lost, whatever the flush returned.
+/// It had: what was flushed may be lost, although the flush returned 0.
 pub fn confirm(path: &Path) -> Result<()> {
     imp::confirm(path).map_err(|e| Error::io(path.display(), e.into()))
 }
 
-/// Writes a file of its own, readable by this user alone, and makes its content durable. An older
+/// Creates a file readable by this user alone and makes its content durable. An older
 /// file of that name, left by a crash, is replaced.
 pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
     use std::{io::Write, os::unix::fs::OpenOptionsExt};
     let write = || {
-        // Made anew, never written through: what has the name may be a link to another's file.
+        // Removed first and never written through: it may be a link to another file.
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -37,6 +38,24 @@ pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
         file.sync_all()
     };
     write().map_err(|e| Error::io(path.display(), e))
+}
+
+/// Renames a file without replacing another.
+///
+/// # Errors
+/// [`ErrorKind::Conflict`] if `to` exists: nothing was renamed.
+pub fn rename_new(from: &Path, to: &Path) -> Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::EXIST) => Err(already_exists(to)),
+        Err(error) => Err(Error::io(from.display(), error.into())),
+    }
+}
+
+/// The error for a path that must be free and is not.
+pub(crate) fn already_exists(path: &Path) -> Error {
+    let why = format!("{} is there already, and nothing replaces it; look at it and move it away", path.display());
+    Error::new(ErrorKind::Conflict, why)
 }
 
 /// Flushes a folder's entries: a rename survives a power cut only after this.
@@ -61,11 +80,11 @@ mod imp {
         if i64::try_from(statfs(path)?.f_type) != Ok(EXT4) {
             return Ok(());
         }
-        // Both times to now is what whoever may write to a file may do, be it another's.
+        // Setting both times to now needs write permission only, not ownership.
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let now = Timestamps { last_access: now, last_modification: now };
-        // The first makes ext4 notice, and mark itself; that it could not record the new time is lost
-        // inside the kernel. The second then meets the mark.
+        // The first makes ext4 notice the abort and mark itself as failed; the kernel drops its error. The second
+        // then fails.
         utimensat(CWD, path, &now, AtFlags::SYMLINK_NOFOLLOW)?;
         utimensat(CWD, path, &now, AtFlags::SYMLINK_NOFOLLOW)
     }

@@ -1,8 +1,8 @@
-//! Whether the files that a database has open are still the ones that have its name.
+//! Whether the files that a database has open still have their names.
 //!
-//! SQLite goes on writing to a file that was removed or moved, and reports success: what it commits is
-//! then found by nobody. A log or a shared-memory file that was replaced is as bad, since whoever opens
-//! the database next would read another log, or not see the others' locks.
+//! SQLite goes on writing to a file that was removed or moved, and reports success: the next open does not find
+//! those commits. A WAL or a shared-memory file that was replaced is as bad: the next connection reads another WAL,
+//! or does not see the other connections' locks.
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -11,31 +11,31 @@ use std::{
 
 use crate::error::{Error, Result};
 
-/// The files of a database in shared mode, as they were when it was opened: itself, its log and its
-/// shared memory. SQLite makes each once and keeps it while the database is open; see
+/// The files of a database in shared mode, as they were when it was opened: the database, its WAL and its
+/// shared memory. SQLite creates each once and keeps it while the database is open; see
 /// [`open`](super::open).
-pub struct Named([(PathBuf, File); 3]);
+pub struct NamedFiles([(PathBuf, FileId); 3]);
 
-/// A file, whatever its name.
-type File = (u64, u64);
+/// Device and inode.
+type FileId = (u64, u64);
 
-impl Named {
-    /// Takes note of the files as they are. Some connection must have them open already.
-    pub fn note(database: &Path) -> Result<Self> {
-        let with = |suffix: &str| -> Result<(PathBuf, File)> {
+impl NamedFiles {
+    /// Records the files. A connection must have them open already.
+    pub fn record(database: &Path) -> Result<Self> {
+        let with = |suffix: &str| -> Result<(PathBuf, FileId)> {
             let mut path = database.as_os_str().to_owned();
             path.push(suffix);
             let path = PathBuf::from(path);
-            let file = file(&path).map_err(|e| Error::io(path.display(), e))?;
-            Ok((path, file))
+            let id = file_id(&path).map_err(|e| Error::io(path.display(), e))?;
+            Ok((path, id))
         };
         Ok(Self([with("")?, with("-wal")?, with("-shm")?]))
     }
 
-    /// Fails if a name now belongs to another file or to none, and says which. Costs three looks at names,
-    /// some microseconds.
+    /// Fails if a name now belongs to another file or to none; the error names it. Costs three `lstat`s, some
+    /// microseconds.
     pub fn check(&self) -> Result<(), std::io::Error> {
-        self.0.iter().try_for_each(|(path, known)| match file(path) {
+        self.0.iter().try_for_each(|(path, known)| match file_id(path) {
             Ok(found) if found == *known => Ok(()),
             Ok(_) => Err(std::io::Error::other(format!("{} is another file than was opened", path.display()))),
             Err(error) => Err(std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
@@ -43,6 +43,6 @@ impl Named {
     }
 }
 
-fn file(path: &Path) -> std::io::Result<File> {
+fn file_id(path: &Path) -> std::io::Result<FileId> {
     std::fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }

@@ -1,8 +1,8 @@
-//! Pools of readers: r2d2 with its costs taken out.
+//! Pools of readers: r2d2 without its costs.
 //!
 //! By default r2d2 opens ten connections and starts three threads for each pool, and a reaper runs
 //! wherever a lifetime or an idle timeout is set. Here all pools share one small thread pool, open
-//! connections when asked, and keep them until they are dropped.
+//! connections on demand, and keep them until the pool is dropped.
 
 use std::{
     ops::Deref,
@@ -13,24 +13,21 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use r2d2_sqlite::SqliteConnectionManager;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ffi};
 use scheduled_thread_pool::ScheduledThreadPool;
 
-use super::{
-    deadline::Deadline,
-    open::{Options, configure},
-};
+use super::open::{self, Options};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A pool of connections to one file.
 #[derive(Clone)]
 pub struct Pool {
-    pool: r2d2::Pool<Counting>,
-    open: Arc<Open>,
+    pool: r2d2::Pool<Manager>,
+    open: Arc<OpenConnections>,
 }
 
-/// A connection lent by a [`Pool`].
-pub struct Pooled(r2d2::PooledConnection<Counting>);
+/// A connection of a [`Pool`], which goes back to it when dropped.
+pub struct Pooled(r2d2::PooledConnection<Manager>);
 
 impl Deref for Pooled {
     type Target = Connection;
@@ -40,10 +37,10 @@ impl Deref for Pooled {
     }
 }
 
-/// How many connections of a pool are open or being opened. r2d2 opens them on threads of its own, and
-/// one that nobody waits for any more is still being opened when the pool is gone.
+/// How many connections of a pool are open or being opened. r2d2 opens them on threads of its own, and may still
+/// be opening one when the pool is gone.
 #[derive(Default)]
-struct Open {
+struct OpenConnections {
     state: Mutex<State>,
     none: Condvar,
 }
@@ -54,8 +51,8 @@ struct State {
     closed: bool,
 }
 
-/// One of them, until dropped.
-struct Counted(Arc<Open>);
+/// One in the count, until dropped.
+struct Counted(Arc<OpenConnections>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -67,18 +64,18 @@ impl Drop for Counted {
     }
 }
 
-/// A connection and its place in the count, which is given back after it is closed.
+/// The fields are dropped in this order: the count goes down after the connection is closed.
 struct CountedConnection {
     conn: Connection,
     _counted: Counted,
 }
 
-struct Counting {
+struct Manager {
     manager: SqliteConnectionManager,
-    open: Arc<Open>,
+    open: Arc<OpenConnections>,
 }
 
-impl r2d2::ManageConnection for Counting {
+impl r2d2::ManageConnection for Manager {
     type Connection = CountedConnection;
     type Error = rusqlite::Error;
 
@@ -87,8 +84,7 @@ impl r2d2::ManageConnection for Counting {
             let mut state = self.open.state.lock();
             if state.closed {
                 let why = "the pool is closed".to_owned();
-                let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_MISUSE);
-                return Err(rusqlite::Error::SqliteFailure(code, Some(why)));
+                return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_MISUSE), Some(why)));
             }
             state.count += 1;
         }
@@ -105,12 +101,12 @@ impl r2d2::ManageConnection for Counting {
     }
 }
 
-/// The threads on which every pool opens its connections.
+/// The threads on which all pools open their connections.
 static THREADS: LazyLock<Arc<ScheduledThreadPool>> =
     LazyLock::new(|| Arc::new(ScheduledThreadPool::builder().num_threads(2).thread_name_pattern("pool-{}").build()));
 
-/// A pool of up to `size` readers of an existing file. Opens nothing yet. What `check` fails for is not
-/// read from: it is asked after each opening whether that was the right file.
+/// A pool of up to `size` readers of an existing file. Opens nothing yet. A connection after whose open `check`
+/// fails is not used.
 pub fn readers(
     path: PathBuf,
     options: Options,
@@ -118,25 +114,8 @@ pub fn readers(
     wait: Duration,
     check: impl Fn() -> Result<()> + Send + Sync + 'static,
 ) -> Pool {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_EXRESCODE
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let manager = SqliteConnectionManager::file(path).with_flags(flags).with_init(move |conn: &mut Connection| {
-        let failed = |error: Error| match error.sqlite() {
-            Some(rusqlite::Error::SqliteFailure(code, text)) => rusqlite::Error::SqliteFailure(*code, text.clone()),
-            _ => rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR),
-                Some(error.detail()),
-            ),
-        };
-        // Readers open the file for writing, since WAL readers write to shared memory, and are kept
-        // from writing to the database itself by SQLite.
-        configure(conn, &options, &Deadline::none()).and_then(|()| check()).map_err(failed)?;
-        conn.execute_batch("PRAGMA query_only=ON")
-    });
-    let open = Arc::new(Open::default());
-    let manager = Counting { manager, open: open.clone() };
+    let open = Arc::new(OpenConnections::default());
+    let manager = Manager { manager: open::manager(path, options, check), open: open.clone() };
     let pool = r2d2::Pool::builder()
         .max_size(size)
         .min_idle(Some(0))
@@ -150,7 +129,7 @@ pub fn readers(
     Pool { pool, open }
 }
 
-/// Takes a connection, waiting for a free one as long as the pool was told to.
+/// Takes a connection, waiting for a free one for the pool's `wait`.
 pub fn take(pool: &Pool) -> Result<Pooled> {
     if let Some(conn) = pool.pool.try_get() {
         return Ok(Pooled(conn));
@@ -158,9 +137,9 @@ pub fn take(pool: &Pool) -> Result<Pooled> {
     pool.pool.get().map(Pooled).map_err(|e| Error::new(ErrorKind::Busy, "every reader is in use").with_source(e))
 }
 
-/// Drops a pool and waits until all its connections are closed, also one that is just being opened:
-/// the file may not be moved or taken for oneself before. Nobody may have one of them, nor another
-/// handle on the pool. May block for as long as an opening takes.
+/// Drops a pool and waits until all its connections are closed, also one that is being opened: only then may the
+/// file be moved or opened in exclusive mode. No connection may be taken, and no clone of the pool be left. May block
+/// for as long as an open takes.
 pub fn close(pool: Pool) {
     let Pool { pool, open } = pool;
     drop(pool);
@@ -181,14 +160,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_is_closed_has_nothing_open_nor_opens_anything_later() {
+    fn a_closed_pool_has_no_connection_open_and_opens_none_later() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().canonicalize().unwrap().join("one.db");
         super::super::flush::write_new(&path, &[]).unwrap();
         for _ in 0..200 {
             let pool = readers(path.clone(), Options::default(), 4, Duration::from_secs(5), || Ok(()));
-            // Each asks for a connection of its own, and some get one that another gave back: then one
-            // is being opened that nobody waits for.
+            // Each asks for a connection, and some get one that another gave back: then one is still being
+            // opened that nobody waits for.
             std::thread::scope(|scope| {
                 for _ in 0..4 {
                     scope.spawn(|| drop(take(&pool).unwrap()));

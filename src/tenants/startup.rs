@@ -25,7 +25,6 @@ use super::{
 use crate::{
     catalog::{self, Catalog},
     error::{Error, Result},
-    sqlite::open,
 };
 
 impl Store {
@@ -37,7 +36,6 @@ impl Store {
     pub fn open(options: StoreOptions) -> Result<Self> {
         let runtime =
             Handle::try_current().map_err(|_| Error::config("a store must be opened inside a tokio runtime"))?;
-        open::init()?;
         let schema = match &options.schema {
             Some(schema) => schema.clone(),
             None => shipped_schema()?,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    sqlite::{open, reading},
+    sqlite::{PAGE_SIZE, reading},
     telemetry::{with_request_id, with_request_id_async},
 };
 
@@ -139,7 +139,7 @@ impl Tenant {
             return true;
         }
         let wal = std::fs::metadata(wal_of(&layout.tenant(self.id()))).map(|found| found.len()).unwrap_or(0);
-        self.lease.bytes() + wal + open::PAGE_SIZE >= quota
+        self.lease.bytes() + wal + PAGE_SIZE >= quota
     }
 }
 

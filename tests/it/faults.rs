@@ -14,6 +14,7 @@ use cubby::{
     ErrorKind, Store, StoreOptions, TenantId,
     clock::Clock,
     sqlite::{
+        PAGE_SIZE,
         combine::{Combiner, Limits, Spawn},
         flush,
         open::{self, Options},
@@ -80,10 +81,10 @@ async fn expect_quarantine(damage: impl FnOnce(&Path), reason: &str) {
 async fn a_damaged_page_quarantines_its_tenant_alone() {
     let damage = |file: &Path| {
         let file = std::fs::OpenOptions::new().write(true).open(file).unwrap();
-        let pages = file.metadata().unwrap().len() / open::PAGE_SIZE;
+        let pages = file.metadata().unwrap().len() / PAGE_SIZE;
         assert!(pages > 12, "some pages to damage");
         for page in 9..pages {
-            file.write_all_at(&[0xA5; 4096], page * open::PAGE_SIZE).unwrap();
+            file.write_all_at(&[0xA5; 4096], page * PAGE_SIZE).unwrap();
         }
     };
     expect_quarantine(damage, "malformed").await;
@@ -132,7 +133,7 @@ async fn damage_after_an_unclean_stop_is_found_before_it_is_served() {
     assert!(std::fs::metadata(wal_of(&path)).unwrap().len() > 0, "its log was not emptied");
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     // A page that the first read does not need.
-    file.write_all_at(&[0xA5; 4096], 12 * open::PAGE_SIZE).unwrap();
+    file.write_all_at(&[0xA5; 4096], 12 * PAGE_SIZE).unwrap();
 
     let server = Server::on(folder.path(), &[]).await;
     assert_eq!(server.client.get("/bad?limit=1").await.expect(503).code(), "quarantined");
@@ -366,7 +367,7 @@ async fn a_long_read_is_cut_before_the_log_outgrows_its_bound() {
     let error = reading.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.message().contains("writes had to wait"), "{error}");
-    let bound = u64::from(BOUND) * (open::PAGE_SIZE + 24);
+    let bound = u64::from(BOUND) * (PAGE_SIZE + 24);
     assert!(longest > bound / 2, "the reader did hold the log: {longest}");
     assert!(longest < bound * 5 / 4, "{longest} bytes, with a bound of {bound}");
     let count: i64 = tenant.read(|c| Ok(c.query_row("SELECT count(*) FROM notes", [], |r| r.get(0))?)).await.unwrap();

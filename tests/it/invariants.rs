@@ -77,7 +77,6 @@ proptest! {
 }
 
 fn memory() -> Connection {
-    open::init().unwrap();
     let mut conn = open::in_memory().unwrap();
     let schema: Schema = shipped_schema().unwrap();
     schema.apply(&mut conn, false, |_| Ok(())).unwrap();

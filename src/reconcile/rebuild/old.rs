@@ -16,7 +16,6 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{Progress, remove};
 use crate::{
-    catalog::rename_new,
     error::{Error, ErrorKind, Result},
     sqlite::flush,
     tenants::disk::path::{Layout, shm_of, wal_of},
@@ -84,7 +83,7 @@ impl Old {
             None => self.put_placeholder(layout, seen)?,
         };
         if self.log.as_ref() == Some(&log) {
-            rename_new(&log, &wal_of(&aside))?;
+            flush::rename_new(&log, &wal_of(&aside))?;
             seen(Progress::Changed);
         }
         // Made anew by whoever opens the database; it holds nothing that is not in the log.

@@ -1,38 +1,49 @@
-//! What callers ask of a [`Combiner`](super::Combiner), with whoever waits for the answer.
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
+//! Jobs in the queue of a combiner: a caller's closure and the channel for its answer.
 
 use rusqlite::{Connection, Transaction};
 use tokio::sync::oneshot;
 
 use crate::{
-    error::{Error, ErrorKind, Result},
-    sqlite::reading,
+    error::{Error, Result},
+    sqlite::{
+        failure::{breaks_connection, catch_panic},
+        reading,
+    },
 };
 
-/// What waits in the queue.
+/// A queued job.
 pub enum Job {
     Read(Box<dyn ReadJob>),
     Write(Box<dyn WriteJob>),
 }
 
-/// A read with whoever waits for it.
+impl Job {
+    /// Answers with `error`, without running.
+    pub fn fail(self, error: Error) {
+        match self {
+            Self::Read(read) => read.fail(error),
+            Self::Write(write) => write.fail(error),
+        }
+    }
+}
+
+/// A read and the channel for its answer.
 pub trait ReadJob: Send {
     /// Runs and answers. An error that breaks the connection is returned as well.
     fn run(self: Box<Self>, conn: &Connection) -> Option<Error>;
     fn fail(self: Box<Self>, error: Error);
 }
 
-/// A write with whoever waits for it.
+/// A write and the channel for its answer.
 pub trait WriteJob: Send {
-    /// Runs inside the transaction and keeps its result. `Err` asks for a rollback of this job.
-    fn run(&mut self, tx: &Transaction) -> Result<(), Error>;
-    /// The transaction is committed: answers what [`run`](Self::run) gave.
+    /// Runs inside the transaction and keeps its result. After `Err` this job must be rolled back.
+    fn run(&mut self, tx: &Transaction) -> Result<()>;
+    /// Answers with the result of [`run`](Self::run): the transaction is committed.
     fn committed(self: Box<Self>);
     fn fail(self: Box<Self>, error: Error);
 }
 
-/// A caller's closure, its result and where that is to go.
+/// A caller's closure, its result and the channel for the answer.
 pub struct Call<F, T> {
     work: Option<F>,
     result: Option<Result<T>>,
@@ -40,7 +51,7 @@ pub struct Call<F, T> {
 }
 
 impl<F, T> Call<F, T> {
-    /// And where the result comes.
+    /// A call, and the receiver of its answer.
     pub fn new(work: F) -> (Box<Self>, oneshot::Receiver<Result<T>>) {
         let (reply, receiver) = oneshot::channel();
         (Box::new(Self { work: Some(work), result: None, reply }), receiver)
@@ -55,13 +66,12 @@ where
     fn run(mut self: Box<Self>, conn: &Connection) -> Option<Error> {
         let work = self.work.take()?;
         if self.reply.is_closed() {
-            // Nobody waits for it. Reads that were given up would keep the rest waiting, and a thread
-            // that others may need, for as long as all of them take.
+            // The caller gave up. Running it would keep the other jobs and the thread waiting.
             return None;
         }
         let result = reading::read(conn, work);
-        let broken = result.as_ref().err().filter(|e| breaks(e)).cloned();
-        // A receiver that is gone is a client that is gone.
+        let broken = result.as_ref().err().filter(|e| breaks_connection(e)).cloned();
+        // The caller may have given up meanwhile.
         let _ = self.reply.send(result);
         broken
     }
@@ -76,9 +86,9 @@ where
     F: FnOnce(&Transaction) -> Result<T> + Send,
     T: Send,
 {
-    fn run(&mut self, tx: &Transaction) -> Result<(), Error> {
+    fn run(&mut self, tx: &Transaction) -> Result<()> {
         let Some(work) = self.work.take() else { return Ok(()) };
-        let value = guarded(|| work(tx))?;
+        let value = catch_panic(|| work(tx))?;
         self.result = Some(Ok(value));
         Ok(())
     }
@@ -93,25 +103,8 @@ where
     }
 }
 
-/// Runs a caller's closure. A panic in it is that caller's error and nobody else's.
-pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<&str>()
-            .map(|s| (*s).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "no message".to_owned());
-        Err(Error::internal(format!("panic in a database closure: {text}")))
-    })
-}
-
-/// Whether the connection that gave this error may not be used again.
-pub fn breaks(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Damaged)
-}
-
-/// Answers a batch: `failed` with their own errors; the rest with `broken` if the commit did not
-/// succeed, else with what they asked for.
+/// Answers a batch: the `failed` with their own errors, the others with `broken` if the commit failed, else with
+/// their results.
 pub fn answer(writes: Vec<Box<dyn WriteJob>>, failed: Vec<(usize, Error)>, broken: Option<&Error>) {
     let mut failed = failed.into_iter().peekable();
     for (index, write) in writes.into_iter().enumerate() {

@@ -15,7 +15,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use super::path::{Layout, TenantPaths, lone_of, shm_of, wal_of};
 use crate::{
     error::{Error, ErrorKind, Result},
-    sqlite::flush::{sync_folder, write_new},
+    sqlite::flush::{already_exists, rename_new, sync_folder, write_new},
 };
 
 /// What [`create`] found.
@@ -101,7 +101,7 @@ pub fn set_lone_log_aside(paths: &TenantPaths) -> Result<()> {
         return Ok(());
     }
     tracing::warn!(log = %log.display(), "a write-ahead log without its database was set aside");
-    rename(&log, &lone_of(&paths.trashed))?;
+    rename_new(&log, &lone_of(&paths.trashed))?;
     sync_folder(log.parent().unwrap_or(&log))
 }
 
@@ -127,17 +127,10 @@ pub fn create(layout: &Layout, paths: &TenantPaths, content: &[u8]) -> Result<Fi
         let _ = remove(&tmp);
         return Err(error);
     }
-    match renameat_with(CWD, &tmp, CWD, path, RenameFlags::NOREPLACE) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::EXIST) => {
-            remove(&tmp)?;
-            return found();
-        }
-        Err(error) => {
-            // The first error is the one to tell; the file in `tmp/` goes at the next start.
-            let _ = remove(&tmp);
-            return Err(Error::io(path.display(), error.into()));
-        }
+    if let Err(error) = rename_new(&tmp, path) {
+        // The first error is the one to tell; the file in `tmp/` goes at the next start.
+        let removed = remove(&tmp);
+        return if error.kind() == ErrorKind::Conflict { removed.and_then(|_| found()) } else { Err(error) };
     }
     sync_folder(folder)?;
     Ok(FileCreation::New)
@@ -149,10 +142,10 @@ pub fn create(layout: &Layout, paths: &TenantPaths, content: &[u8]) -> Result<Fi
 /// [`ErrorKind::Conflict`] if there is a file at `to` already: nothing was moved.
 pub fn relocate(from: &Path, to: &Path) -> Result<()> {
     if length(to)?.is_some() {
-        return Err(exists(to));
+        return Err(already_exists(to));
     }
     rename_log(&wal_of(from), &wal_of(to))?;
-    rename(from, to)?;
+    rename_new(from, to)?;
     // Made anew by whoever opens the database.
     remove(&shm_of(from))?;
     sync_folders(from, to)
@@ -235,7 +228,7 @@ pub(in crate::tenants) fn remove_unless_filled(path: &Path) -> Result<()> {
     match length(path)? {
         None => Ok(()),
         Some(0) => remove(path).map(drop),
-        Some(_) => Err(exists(path)),
+        Some(_) => Err(already_exists(path)),
     }
 }
 
@@ -259,29 +252,13 @@ fn rename_log(from: &Path, to: &Path) -> Result<()> {
         }
         Some(_) => {
             remove_unless_filled(to)?;
-            rename(from, to)
+            rename_new(from, to)
         }
-    }
-}
-
-/// Renames without replacing anything.
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::EXIST) => Err(exists(to)),
-        Err(e) => Err(Error::io(from.display(), e.into())),
     }
 }
 
 fn sync_folders(one: &Path, other: &Path) -> Result<()> {
     [other.parent(), one.parent()].into_iter().flatten().try_for_each(sync_folder)
-}
-
-fn exists(path: &Path) -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        format!("{} is there already, and nothing replaces it; look at it and move it away", path.display()),
-    )
 }
 
 #[cfg(test)]

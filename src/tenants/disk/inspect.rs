@@ -13,9 +13,11 @@ use crate::{
     clock::Millis,
     error::{Error, ErrorKind, Result},
     sqlite::{
+        check,
         deadline::Deadline,
         migrate,
         open::{self, Locking, Options},
+        wal,
     },
     tenants::id::TenantId,
 };
@@ -62,7 +64,7 @@ pub(in crate::tenants) fn look<T>(path: &Path, work: impl FnOnce(&Connection) ->
 /// Looks for damage in a file for at most `limit`. `false` if there was more to look at.
 pub(in crate::tenants) fn check(path: &Path, limit: Duration) -> Result<bool> {
     let deadline = Deadline::none();
-    look_within(path, &deadline, |conn| open::quick_check(conn, &deadline, limit))
+    look_within(path, &deadline, |conn| check::quick_check(conn, &deadline, limit))
 }
 
 fn look_within<T>(path: &Path, deadline: &Deadline, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
@@ -89,7 +91,7 @@ pub(in crate::tenants) fn merge_log(path: &Path) -> Result<()> {
         Some(_) => {}
     }
     let conn = open::open(path, &options(), &Deadline::none())?;
-    if let Err(error) = open::checkpoint(&conn) {
+    if let Err(error) = wal::checkpoint(&conn) {
         open::abandon(conn);
         return Err(error);
     }

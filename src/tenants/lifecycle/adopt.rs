@@ -9,7 +9,7 @@ use crate::{
         queries::{self, audit, tombstones},
     },
     error::{Error, ErrorKind, Result},
-    sqlite::{deadline::Deadline, open},
+    sqlite::{deadline::Deadline, open, wal},
     telemetry::with_request_id_async,
     tenants::{
         disk::{
@@ -200,7 +200,7 @@ fn copy_as(database: &Path, copy: &Path, id: &TenantId) -> Result<()> {
     std::fs::copy(database, copy).map_err(failed)?;
     let conn = open::open(copy, &options(), &Deadline::none())?;
     template::rename(&conn, id)?;
-    open::checkpoint(&conn)?;
+    wal::checkpoint(&conn)?;
     conn.close().map_err(|(_, error)| error)?;
     for log in [wal_of(copy), shm_of(copy)] {
         files::remove_unless_filled(&log)?;

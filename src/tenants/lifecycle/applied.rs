@@ -7,8 +7,8 @@ use crate::{
     catalog::{Catalog, queries::migrations},
     error::{Error, Result},
     sqlite::{
+        header,
         migrate::{self, Mismatch, Schema, Step},
-        open,
     },
     tenants::{
         disk::{inspect, path::Layout, template},
@@ -106,7 +106,7 @@ fn some_live(layout: &Layout) -> Result<Vec<PathBuf>> {
 /// The history of a file that nobody has open, which is left as it is. Empty if it is not the file of the
 /// tenant whose place it is in.
 fn history_of(layout: &Layout, file: &Path) -> Result<Vec<Step>> {
-    if !open::read_header(file, template::APPLICATION_ID)?.is_wal {
+    if !header::read(file, template::APPLICATION_ID)?.is_wal {
         // An open would make it so.
         return Ok(Vec::new());
     }

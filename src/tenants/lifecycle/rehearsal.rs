@@ -16,7 +16,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     sqlite::{
         deadline::Deadline,
-        fill,
+        fill, header,
         migrate::{self, Applied, Schema, Step},
         open::{self, Locking, Options},
     },
@@ -187,8 +187,8 @@ fn try_one(
     limit: Duration,
 ) -> Result<Tried> {
     let path = past.layout.tenant(id);
-    let header = open::read_header(&path, APPLICATION_ID)?;
-    let bytes = files::length(&path)?.unwrap_or(0) + header.log_bytes;
+    let header = header::read(&path, APPLICATION_ID)?;
+    let bytes = files::length(&path)?.unwrap_or(0) + header.wal_bytes;
     if bytes > TRIED_BYTES {
         return Ok(Tried::Skipped);
     }

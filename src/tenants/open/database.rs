@@ -19,11 +19,14 @@ use super::{descriptors::Permit, slots::Lease};
 use crate::{
     error::{Error, ErrorKind, Result},
     sqlite::{
+        check,
         combine::{Combiner, Limits, Spawn},
         deadline::Deadline,
+        header,
         migrate::{Applied, Schema},
         open::{self, Locking, Options},
         pool::{self, Pool},
+        wal,
     },
     tenants::{
         disk::template::{self, APPLICATION_ID},
@@ -99,7 +102,7 @@ pub struct Opened {
 /// [`ErrorKind::Damaged`] for a file that is not this tenant's or no database; both leave it as it was.
 pub fn open_file(params: &OpenParams) -> Result<Opened> {
     // SQLite takes an empty file for an empty database, and would make one of it.
-    let header = open::read_header(params.path, APPLICATION_ID)?;
+    let header = header::read(params.path, APPLICATION_ID)?;
     let options = Options {
         locking: Locking::Exclusive,
         application_id: APPLICATION_ID,
@@ -108,10 +111,10 @@ pub fn open_file(params: &OpenParams) -> Result<Opened> {
     };
     let deadline = Deadline::none();
     // A close empties the log.
-    let unclean = header.log_bytes > 0;
+    let unclean = header.wal_bytes > 0;
     let mut conn = open::open(params.path, &options, &deadline)?;
     let checked = match unclean || params.suspect {
-        true => open::quick_check(&conn, &deadline, CHECK),
+        true => check::quick_check(&conn, &deadline, CHECK),
         false => Ok(true),
     };
     let applied = checked.and_then(|whole| {
@@ -137,7 +140,7 @@ pub fn open_file(params: &OpenParams) -> Result<Opened> {
 
 /// Closes a connection that nobody else has beside them, WAL emptied.
 fn close(conn: Connection) -> Result<()> {
-    if let Err(error) = open::checkpoint(&conn) {
+    if let Err(error) = wal::checkpoint(&conn) {
         open::abandon(conn);
         return Err(error);
     }

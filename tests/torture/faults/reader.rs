@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use cubby::{
     ErrorKind, Store, StoreOptions,
-    sqlite::{combine::Limits, open::PAGE_SIZE},
+    sqlite::{PAGE_SIZE, combine::Limits},
     tenants::disk::path::wal_of,
 };
 

@@ -1,0 +1,295 @@
+//! Running the migrations that a file lacks, in one transaction.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use refinery::{Migration, Runner};
+use refinery_core::traits::sync::{Migrate, Query, Transaction};
+use rusqlite::{
+    Connection, TransactionBehavior,
+    hooks::{AuthContext, Authorization},
+};
+
+use super::{
+    authorize::refusal,
+    history::{unreadable, user_version},
+    schema::{Schema, chain},
+};
+use crate::{
+    error::{Error, ErrorKind, Result, classify},
+    sqlite::{limits, wal},
+};
+
+/// What [`Schema::apply`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// The file had this schema already.
+    Nothing,
+    /// The file was migrated from this version.
+    From(i32),
+}
+
+impl Schema {
+    /// Runs the migrations that the file lacks, in one transaction, and calls `finish` in it right before the commit.
+    ///
+    /// `verify` runs refinery's check of the history even when `user_version` is already right.
+    pub fn apply(
+        &self,
+        conn: &mut Connection,
+        verify: bool,
+        finish: impl FnOnce(&rusqlite::Transaction) -> Result<()>,
+    ) -> Result<Applied> {
+        let found = user_version(conn)?;
+        if found > self.version() {
+            return Err(Error::new(
+                ErrorKind::Quarantined,
+                format!(
+                    "its schema is version {found}, newer than this program's {}; it was not touched",
+                    self.version()
+                ),
+            ));
+        }
+        if found == self.version() && !verify {
+            return Ok(Applied::Nothing);
+        }
+        // Rebuilding a table that others refer to works only with foreign keys off, and the pragma
+        // does nothing inside a transaction (<https://sqlite.org/lang_altertable.html>). Broken references
+        // are found by the check before the commit.
+        conn.execute_batch("PRAGMA foreign_keys=OFF")?;
+        let lifted = limits::Lifted::lift(conn)?;
+        let result = self.run(conn, lifted.sql_length(), finish);
+        let restored = lifted.restore(conn);
+        conn.execute_batch("PRAGMA foreign_keys=ON")?;
+        result?;
+        restored?;
+        wal::confirm(conn)?;
+        Ok(if found == self.version() { Applied::Nothing } else { Applied::From(found) })
+    }
+
+    fn run(
+        &self,
+        conn: &mut Connection,
+        sql_length: i32,
+        finish: impl FnOnce(&rusqlite::Transaction) -> Result<()>,
+    ) -> Result<()> {
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut target = InTransaction { tx, failed: None, refused: Arc::default() };
+        let ran = Runner::new(&self.migrations).set_grouped(true).run(&mut target);
+        if let Err(error) = ran {
+            let refused = target.refused.lock().take();
+            return Err(failed(error, self.name_of(target.failed.as_deref()), refused));
+        }
+        let tx = target.tx;
+        let long: Option<String> = {
+            let mut statement = tx.prepare("SELECT name FROM sqlite_schema WHERE octet_length(sql) > ?1")?;
+            let mut rows = statement.query([sql_length])?;
+            rows.next()?.map(|row| row.get(0)).transpose()?
+        };
+        if let Some(name) = long {
+            // SQLite parses it at each open, with the limit in force.
+            return Err(Error::new(
+                ErrorKind::Quarantined,
+                format!(
+                    "the statement that creates {name} is longer than {sql_length} bytes, its comments included; \
+                     shorten it"
+                ),
+            ));
+        }
+        let broken: Option<String> = {
+            let mut statement = tx.prepare("PRAGMA foreign_key_check")?;
+            let mut rows = statement.query([])?;
+            rows.next()?.map(|row| row.get(0)).transpose()?
+        };
+        if let Some(table) = broken {
+            return Err(Error::new(
+                ErrorKind::Quarantined,
+                format!("after the migrations a row of {table} refers to a row that is not there"),
+            ));
+        }
+        tx.pragma_update(None, "user_version", self.version())?;
+        finish(&tx)?;
+        Ok(tx.commit()?)
+    }
+}
+
+/// A failed migration quarantines the tenant; a failed disk does not.
+fn failed(error: refinery::Error, migration: Option<String>, refused: Option<String>) -> Error {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(cause) = next {
+        if let Some(sqlite) = cause.downcast_ref::<rusqlite::Error>() {
+            let (kind, message) = classify(sqlite);
+            if kind != ErrorKind::Internal && kind != ErrorKind::TooLarge {
+                return Error::new(kind, message).with_source(error);
+            }
+            if let Some(migration) = migration {
+                let why = refused.unwrap_or_else(|| reason(sqlite));
+                return Error::new(ErrorKind::Quarantined, format!("migration {migration} failed: {why}"));
+            }
+        }
+        next = cause.source();
+    }
+    Error::new(ErrorKind::Quarantined, chain(&error))
+}
+
+/// SQLite's message, without the SQL of the migration.
+fn reason(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        error => error.to_string(),
+    }
+}
+
+/// refinery's driver, on a transaction that is already open. Its own driver for rusqlite commits
+/// several times, and panics on a history table it cannot read, which here is an error of one tenant.
+struct InTransaction<'c> {
+    tx: rusqlite::Transaction<'c>,
+    /// The SQL that failed: refinery's error does not say which migration it was.
+    failed: Option<String>,
+    /// Why, if [`refusal`] refused it.
+    refused: Arc<Mutex<Option<String>>>,
+}
+
+impl Transaction for InTransaction<'_> {
+    type Error = rusqlite::Error;
+
+    fn execute<'a, T: Iterator<Item = &'a str>>(&mut self, queries: T) -> Result<usize, Self::Error> {
+        let mut count = 0;
+        let refused = self.refused.clone();
+        self.tx.authorizer(Some(move |context: AuthContext<'_>| match refusal(context.action) {
+            Some(reason) => {
+                *refused.lock() = Some(reason);
+                Authorization::Deny
+            }
+            None => Authorization::Allow,
+        }))?;
+        let mut ran = Ok(());
+        for query in queries {
+            ran = self.tx.execute_batch(query).inspect_err(|_| self.failed = Some(query.to_owned()));
+            if ran.is_err() {
+                break;
+            }
+            count += 1;
+        }
+        self.tx.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)?;
+        ran.map(|()| count)
+    }
+}
+
+impl Query<Vec<Migration>> for InTransaction<'_> {
+    fn query(&mut self, query: &str) -> Result<Vec<Migration>, Self::Error> {
+        let mut statement = self.tx.prepare(query)?;
+        let rows = statement.query_map([], |row| {
+            let applied_on: String = row.get(2)?;
+            let applied_on = time::OffsetDateTime::parse(&applied_on, &time::format_description::well_known::Rfc3339)
+                .map_err(|e| unreadable(2, e.into()))?;
+            let checksum: String = row.get(3)?;
+            let checksum = checksum.parse().map_err(|e: std::num::ParseIntError| unreadable(3, e.into()))?;
+            Ok(Migration::applied(row.get(0)?, row.get(1)?, applied_on, checksum))
+        })?;
+        rows.collect()
+    }
+}
+
+impl Migrate for InTransaction<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::open;
+
+    fn apply(conn: &mut Connection, migrations: &[(&str, &str)]) -> Result<Applied> {
+        Schema::from_sql(migrations).unwrap().apply(conn, false, |_| Ok(()))
+    }
+
+    fn memory() -> Connection {
+        open::in_memory().unwrap()
+    }
+
+    fn tables(conn: &Connection) -> i64 {
+        conn.query_row("SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'refinery%'", [], |r| r.get(0)).unwrap()
+    }
+
+    #[test]
+    fn a_failed_migration_rolls_back_all_pending_ones() {
+        let mut conn = memory();
+        let second = "CREATE TABLE b (x); INSERT INTO nowhere VALUES (1)";
+        let error = apply(&mut conn, &[("V1__a", "CREATE TABLE a (x)"), ("V2__b", second)]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Quarantined);
+        assert_eq!(error.detail(), "migration V2__b failed: no such table: nowhere");
+        assert_eq!((tables(&conn), user_version(&conn).unwrap()), (0, 0));
+    }
+
+    #[test]
+    fn an_edited_migration_is_named() {
+        let mut conn = memory();
+        apply(&mut conn, &[("V1__a", "CREATE TABLE a (x)")]).unwrap();
+        let edited = Schema::from_sql(&[("V1__a", "CREATE TABLE a (y)")]).unwrap();
+        assert_eq!(
+            edited.apply(&mut conn, false, |_| Ok(())).unwrap(),
+            Applied::Nothing,
+            "only the version is checked"
+        );
+        let error = edited.apply(&mut conn, true, |_| Ok(())).unwrap_err();
+        assert!(error.message().contains("V1__a"), "{error}");
+    }
+
+    #[test]
+    fn a_migration_cannot_end_its_transaction() {
+        for end in ["COMMIT", "END", "ROLLBACK", "COMMIT; BEGIN", "ROLLBACK; BEGIN"] {
+            let mut conn = memory();
+            let sql = format!("CREATE TABLE a (x); {end}; CREATE TABLE b (x)");
+            let error = apply(&mut conn, &[("V1__a", &sql)]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Quarantined);
+            assert!(error.message().starts_with("migration V1__a failed: it says "), "{error}");
+            assert_eq!((tables(&conn), conn.is_autocommit()), (0, true), "{end}");
+            // Statements outside a migration may.
+            conn.execute_batch("BEGIN; CREATE TABLE c (x); COMMIT").unwrap();
+        }
+        let fine = "SAVEPOINT s; CREATE TABLE a (x); ROLLBACK TO s; CREATE TABLE b (x); RELEASE s";
+        let mut conn = memory();
+        apply(&mut conn, &[("V1__a", fine)]).unwrap();
+        conn.prepare("SELECT x FROM b").unwrap();
+        conn.prepare("SELECT x FROM a").unwrap_err();
+    }
+
+    #[test]
+    fn limits_are_lifted_during_a_migration_only() {
+        use rusqlite::limits::Limit;
+        let options = open::Options { max_bytes: 32 << 12, max_value_bytes: 1 << 20, ..open::Options::default() };
+        let mut conn = open::in_memory_like(&options).unwrap();
+        let limits = |conn: &Connection| {
+            let pages: i64 = conn.query_row("PRAGMA max_page_count", [], |row| row.get(0)).unwrap();
+            let limit = |limit| conn.limit(limit).unwrap();
+            (pages, limit(Limit::SQLITE_LIMIT_SQL_LENGTH), limit(Limit::SQLITE_LIMIT_LENGTH))
+        };
+        let before = limits(&conn);
+        let long = format!("CREATE TABLE a (x); SELECT '{}'", "x".repeat(2 << 20));
+        apply(&mut conn, &[("V1__a", &long)]).unwrap();
+        assert_eq!(limits(&conn), before);
+        apply(&mut conn, &[("V1__a", &long), ("V2__b", "CREATE TABLE b (x); oops")]).unwrap_err();
+        assert_eq!(limits(&conn), before);
+        // A file that a migration made larger than its limit cannot grow further.
+        let grow = "CREATE TABLE big AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100) SELECT \
+                    zeroblob(4000) AS x FROM n";
+        apply(&mut conn, &[("V1__a", &long), ("V2__big", grow)]).unwrap();
+        let full = conn.execute_batch("INSERT INTO big SELECT x FROM big").unwrap_err();
+        assert_eq!(full.sqlite_error_code(), Some(rusqlite::ErrorCode::DiskFull));
+    }
+
+    #[test]
+    fn a_newer_file_is_refused_untouched() {
+        let mut conn = memory();
+        conn.pragma_update(None, "user_version", 7).unwrap();
+        let error = apply(&mut conn, &[("V1__a", "CREATE TABLE a (x)")]).unwrap_err();
+        assert!(error.message().contains("version 7"), "{error}");
+        assert_eq!(tables(&conn), 0);
+    }
+
+    #[test]
+    fn a_broken_reference_prevents_the_commit() {
+        let mut conn = memory();
+        let sql = "CREATE TABLE a (id INTEGER PRIMARY KEY); CREATE TABLE b (a REFERENCES a); INSERT INTO b VALUES (1)";
+        assert!(apply(&mut conn, &[("V1__a", sql)]).unwrap_err().message().contains("a row of b"));
+        assert_eq!(tables(&conn), 0);
+    }
+}

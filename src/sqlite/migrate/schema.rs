@@ -1,0 +1,197 @@
+//! An ordered set of migrations: what a file's schema should be.
+
+use std::path::{Path, PathBuf};
+
+use refinery::Migration;
+use sha2::{Digest, Sha256};
+
+use super::history::{Mismatch, Step};
+use crate::error::{Error, Result};
+
+/// An ordered set of migrations: what a file's schema should be.
+#[derive(Debug, Clone)]
+pub struct Schema {
+    pub(super) migrations: Vec<Migration>,
+    version: i32,
+    digest: i64,
+    folder: Option<PathBuf>,
+}
+
+impl Schema {
+    /// A schema from refinery's migrations. They must have distinct versions, starting at 1.
+    pub(crate) fn new(mut migrations: Vec<Migration>) -> Result<Self> {
+        migrations.sort();
+        let Some(last) = migrations.last() else {
+            return Err(Error::config("there is no migration: at least V1__….sql is needed"));
+        };
+        let version = last.version();
+        if let Some([a, b]) = migrations.array_windows().find(|[a, b]| a.version() == b.version()) {
+            return Err(Error::config(format!("two migrations have one version: {a} and {b}")));
+        }
+        if let Some(bad) = migrations.iter().find(|m| m.version() < 1 || m.prefix().to_string() != "V") {
+            return Err(Error::config(format!("migration {bad}: versions are V1, V2, … (no zero, no U)")));
+        }
+        let mut hash = Sha256::new();
+        for migration in &migrations {
+            hash.update(migration.version().to_be_bytes());
+            hash.update(migration.checksum().to_be_bytes());
+        }
+        let digest = hash.finalize();
+        let digest = i64::from_be_bytes(std::array::from_fn(|i| digest[i]));
+        Ok(Self { migrations, version, digest, folder: None })
+    }
+
+    /// A schema from migrations in the program: pairs of a name, `V<version>__<name>`, and SQL, in any order.
+    ///
+    /// A migration that has run on a file must not be edited, renamed or removed: add another one.
+    ///
+    /// ```
+    /// use cubby::{StoreOptions, sqlite::migrate::Schema};
+    ///
+    /// let schema = Schema::from_sql(&[
+    ///     ("V1__todos", "CREATE TABLE todos (id INTEGER PRIMARY KEY, title TEXT NOT NULL) STRICT"),
+    ///     ("V2__done", "ALTER TABLE todos ADD COLUMN done INTEGER NOT NULL DEFAULT 0"),
+    /// ])?;
+    /// assert_eq!(schema.version(), 2);
+    /// let options = StoreOptions { schema: Some(schema), ..StoreOptions::new("./data") };
+    /// # Ok::<_, cubby::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if there is none, or for a name that is not of this form, or a
+    /// version that two have. The SQL is tried when a store is opened.
+    pub fn from_sql(migrations: &[(&str, &str)]) -> Result<Self> {
+        let parse = |(name, sql): &(&str, &str)| {
+            Migration::unapplied(name, sql)
+                .map_err(|e| Error::config(format!("migration {name:?}: {}", chain(&e))).with_source(e))
+        };
+        Self::new(migrations.iter().map(parse).collect::<Result<_>>()?)
+    }
+
+    /// A schema from a folder of `V<version>__<name>.sql` files.
+    pub fn from_folder(folder: &Path) -> Result<Self> {
+        let explain = |e: refinery::Error| {
+            Error::config(format!("migrations in {}: {}", folder.display(), chain(&e))).with_source(e)
+        };
+        if !folder.is_dir() {
+            return Err(Error::config(format!("migrations: {} is not a folder", folder.display())));
+        }
+        let schema = Self::new(refinery::load_sql_migrations(folder).map_err(explain)?)
+            .map_err(|e| Error::config(format!("migrations in {}: {}", folder.display(), e.message())))?;
+        Ok(Self { folder: Some(folder.to_owned()), ..schema })
+    }
+
+    /// The folder it was read from, if it was.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// The newest version, which is also the `user_version` of a migrated file.
+    pub fn version(&self) -> i32 {
+        self.version
+    }
+
+    /// A digest of all migrations together. Each file keeps it, so that every open detects a migration that was
+    /// edited after it ran, which the version alone would hide.
+    pub fn digest(&self) -> i64 {
+        self.digest
+    }
+
+    /// The migrations up to `version`: an older schema.
+    pub fn up_to(&self, version: i32) -> Result<Self> {
+        Self::new(self.migrations.iter().filter(|m| m.version() <= version).cloned().collect())
+    }
+
+    /// Its migrations, in the order of their versions.
+    pub fn steps(&self) -> Vec<Step> {
+        let step = |m: &Migration| Step { version: m.version(), name: m.name().to_owned(), checksum: m.checksum() };
+        self.migrations.iter().map(step).collect()
+    }
+
+    /// Whether every file that had some of `applied` can be migrated to this schema.
+    pub fn continues(&self, applied: &[Step]) -> Result<(), Mismatch> {
+        let (Some(first), Some(newest)) = (applied.first(), applied.last()) else { return Ok(()) };
+        let steps = self.steps();
+        let now = |ran: &Step| steps.iter().find(|step| step.version == ran.version);
+        let renamed = |ran: &Step| now(ran).is_none_or(|step| step.name != ran.name);
+        if applied.iter().all(|ran| now(ran) != Some(ran)) && renamed(first) {
+            return Err(Mismatch::Other(first.clone()));
+        }
+        for ran in applied {
+            match now(ran) {
+                Some(step) if step == ran => {}
+                Some(step) if step.name == ran.name => return Err(Mismatch::Edited(ran.clone())),
+                None if ran.version > self.version => return Err(Mismatch::Older(newest.clone())),
+                Some(_) | None => return Err(Mismatch::Missing(ran.clone())),
+            }
+        }
+        let late = steps.into_iter().find(|step| step.version < newest.version && !applied.contains(step));
+        late.map_or(Ok(()), |late| Err(Mismatch::Late { late, newest: newest.clone() }))
+    }
+
+    /// The migration with this SQL, for a message.
+    pub(super) fn name_of(&self, sql: Option<&str>) -> Option<String> {
+        self.migrations.iter().find(|migration| migration.sql() == sql).map(ToString::to_string)
+    }
+}
+
+/// An error's text with those of its sources.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let part = source.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        next = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_in_the_program_are_checked_as_those_in_a_folder() {
+        let refused = |migrations: &[(&str, &str)]| Schema::from_sql(migrations).unwrap_err().message().to_owned();
+        let sql = "CREATE TABLE a (x)";
+        assert_eq!(refused(&[]), "there is no migration: at least V1__….sql is needed");
+        assert_eq!(refused(&[("V1__a", sql), ("V1__b", sql)]), "two migrations have one version: V1__a and V1__b");
+        assert_eq!(refused(&[("V0__a", sql)]), "migration V0__a: versions are V1, V2, … (no zero, no U)");
+        for name in ["a", "V1", "V1_a", "1__a", "Vx__a"] {
+            assert!(refused(&[(name, sql)]).starts_with(&format!("migration {name:?}: ")), "{name}");
+        }
+        let schema = Schema::from_sql(&[("V2__b", sql), ("V1__a", sql)]).unwrap();
+        assert_eq!(schema.steps().iter().map(ToString::to_string).collect::<Vec<_>>(), ["V1__a", "V2__b"]);
+
+        let folder = tempfile::TempDir::new().unwrap();
+        ["V1__a.sql", "V2__b.sql"].iter().for_each(|file| std::fs::write(folder.path().join(file), sql).unwrap());
+        assert_eq!(Schema::from_folder(folder.path()).unwrap().digest(), schema.digest());
+    }
+
+    #[test]
+    fn a_schema_continues_a_history_or_names_the_first_difference() {
+        let schema = |names: &[&str]| {
+            let sql: Vec<String> = names.iter().map(|name| format!("CREATE TABLE {name} (x)")).collect();
+            let pairs: Vec<_> = names.iter().zip(&sql).map(|(name, sql)| (*name, sql.as_str())).collect();
+            Schema::from_sql(&pairs).unwrap()
+        };
+        let ran = schema(&["V1__a", "V3__c"]).steps();
+        let (first, last) = (ran[0].clone(), ran[1].clone());
+        assert_eq!(schema(&["V1__a", "V3__c"]).continues(&ran), Ok(()));
+        assert_eq!(schema(&["V1__a", "V3__c", "V4__d"]).continues(&ran), Ok(()));
+        assert_eq!(schema(&["V7__x"]).continues(&[]), Ok(()));
+        assert_eq!(schema(&["V1__x", "V2__y"]).continues(&ran), Err(Mismatch::Other(first.clone())));
+        assert_eq!(schema(&["V1__a", "V2__b"]).continues(&ran), Err(Mismatch::Older(last.clone())));
+        assert_eq!(schema(&["V1__a", "V4__d"]).continues(&ran), Err(Mismatch::Missing(last.clone())));
+        assert_eq!(schema(&["V1__a", "V3__x"]).continues(&ran), Err(Mismatch::Missing(last.clone())));
+        let late = schema(&["V1__a", "V2__b", "V3__c"]);
+        let [_, second, _] = &late.steps()[..] else { panic!("three") };
+        assert_eq!(late.continues(&ran), Err(Mismatch::Late { late: second.clone(), newest: last }));
+        // Also when it is the only one that ran.
+        let edited = Schema::from_sql(&[("V1__a", "CREATE TABLE other (x)")]).unwrap();
+        assert_eq!(edited.continues(&ran[..1]), Err(Mismatch::Edited(first)));
+    }
+}
