@@ -1,4 +1,4 @@
-//! Wall-clock time, as an argument: tests and reconciles choose their own.
+//! The time of day as an argument, so that tests and reconciles can set it.
 
 use std::{
     fmt,
@@ -9,8 +9,7 @@ use std::{
 /// Milliseconds since the Unix epoch, UTC.
 pub type Millis = i64;
 
-/// Tells the time of day. Expiry and timestamps use it; waiting and idle times use the monotonic
-/// clock instead, which no operator can set back.
+/// The time of day, for expiry and timestamps. Timeouts use the monotonic clock, which cannot be set back.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Millis + Send + Sync>);
 
@@ -23,9 +22,9 @@ impl Clock {
         })
     }
 
-    /// A clock of one's own.
-    pub fn new(tell: impl Fn() -> Millis + Send + Sync + 'static) -> Self {
-        Self(Arc::new(tell))
+    /// A clock that calls `now`.
+    pub fn new(now: impl Fn() -> Millis + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
     }
 
     /// Now.
@@ -46,21 +45,20 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// A length of time in milliseconds, for sums with [`Millis`].
+/// A duration in milliseconds, for sums with [`Millis`].
 pub fn millis(duration: Duration) -> Millis {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A moment in RFC 3339, in UTC with milliseconds: always twenty-four bytes.
+/// A time in RFC 3339, in UTC with milliseconds: always twenty-four bytes. Times outside the years 1970–9999 are
+/// clamped.
 ///
-/// Times outside the years 1970–9999 are shown at that edge.
-///
-/// Ours, because a page of notes has two for each and a formatter over `fmt` took a seventh of the
-/// page's whole cost.
+/// Hand-made: a page of notes has two for each note, and a formatter over `fmt` took a seventh of the time to
+/// answer it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rfc3339([u8; 24]);
 
-/// Writes a moment.
+/// Formats a time.
 pub fn rfc3339(at: Millis) -> Rfc3339 {
     const LAST: u64 = 253_402_300_799_999;
     const DAY: u64 = 86_400_000;
@@ -113,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written_as_a_library_writes_them() {
+    fn times_are_formatted_as_by_humantime() {
         // Every hour and a bit over a century, so every day of it, leap days included.
         for at in (0..4_102_444_800_000).step_by(3_723_457 * 7) {
             let theirs = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at));

@@ -1,9 +1,8 @@
 //! The one error type of the library.
 //!
-//! Inner layers do not know about HTTP: an [`Error`] says what went wrong in terms of what the
-//! caller can do about it ([`ErrorKind`]), carries a sentence that may be shown to anyone
-//! ([`Error::message`]) and, apart from it, a source for the log. `http/problem.rs` is the only
-//! place that turns a kind into a status code.
+//! Inner layers do not know about HTTP: an [`Error`] has a kind by what the caller can do about it
+//! ([`ErrorKind`]), a message that may be shown to anyone ([`Error::message`]), and a source for the log.
+//! `http/problem.rs` is the only place that turns a kind into a status code.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -14,9 +13,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// No such tenant, or none that the caller may know of. Do not retry.
+    /// No such tenant, or none that the caller may access. Do not retry.
     UnknownTenant,
-    /// The tenant is there; the thing asked of it is not. Do not retry.
+    /// The tenant exists; the thing asked for does not. Do not retry.
     NotFound,
     /// An operator has suspended the tenant. Ask the operator.
     Suspended,
@@ -25,36 +24,36 @@ pub enum ErrorKind {
     Quarantined,
     /// The request cannot be read at all. Change it.
     Malformed,
-    /// The request was read and can never succeed as it is. Change it.
+    /// The request was read and is not valid. Change it.
     Invalid,
-    /// The state of the thing forbids the operation (it exists already, it is in use, …).
+    /// The state of the thing does not allow the operation (it exists already, it is in use, …).
     Conflict,
-    /// More was sent than a setting allows. Send less.
+    /// More was sent than a limit allows. Send less.
     TooLarge,
     /// The tenant has reached its quota. Delete something or raise the quota.
     QuotaExceeded,
     /// The disk is full. Reads go on; retry writes when there is space.
     DiskFull,
-    /// Too much is asked at once. Retry after a moment.
+    /// Too many requests at once. Retry after a moment.
     Busy,
-    /// More was asked than one may ask. Retry after a while.
+    /// The caller's rate limit is reached. Retry after a while.
     TooMany,
-    /// The operation ran past its time limit and was interrupted.
+    /// The operation exceeded its time limit and was interrupted.
     Timeout,
     /// Storage failed. The outcome of a write is unknown; retry.
     Unavailable,
     /// A database file is not what SQLite expects. The outcome of a write is unknown; after
     /// repeats the tenant is quarantined.
     Damaged,
-    /// The identity provider did not answer as it should. Retry later; nothing was concluded from it.
+    /// The identity provider failed or gave an unexpected answer, which was not used. Retry later.
     Provider,
     /// A setting is wrong. Fix it and start again.
     Config,
-    /// A fault in this program.
+    /// A bug in this program.
     Internal,
 }
 
-/// Why an operation failed. Cheap to clone: one failed commit answers everybody in its batch.
+/// Why an operation failed. Cheap to clone: one failed commit answers a whole batch.
 #[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,
@@ -64,17 +63,17 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of `kind` with a message fit to be shown to the caller.
+    /// An error of `kind` with a message for the caller.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, message: message.into(), field: None, source: None }
     }
 
-    /// The answer for unknown, forbidden and deleted tenants alike, so that ids cannot be probed.
+    /// The same error for unknown, forbidden and deleted tenants, so that ids cannot be probed.
     pub fn unknown_tenant() -> Self {
         Self::new(ErrorKind::UnknownTenant, "no such user")
     }
 
-    /// Input that can never be accepted, and which part of it.
+    /// Input that is not valid, and which part of it.
     pub fn invalid(field: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
         Self { field: Some(field.into()), ..Self::new(ErrorKind::Invalid, message) }
     }
@@ -84,7 +83,7 @@ impl Error {
         Self { field: Some(field.into()), ..Self::new(ErrorKind::Malformed, message) }
     }
 
-    /// A fault in this program. `message` is for the log; callers are told nothing of it.
+    /// A bug in this program. `message` is for the log; callers do not see it.
     pub fn internal(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorKind::Internal, message)
     }
@@ -94,7 +93,7 @@ impl Error {
         Self::new(ErrorKind::Config, message)
     }
 
-    /// A file operation that failed, and on what.
+    /// A failed file operation, and on what.
     pub fn io(what: impl fmt::Display, error: std::io::Error) -> Self {
         let kind = match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::DiskFull,
@@ -107,7 +106,7 @@ impl Error {
         Self { source: Some(Arc::new(Io { what: what.to_string(), error })), ..Self::new(kind, message) }
     }
 
-    /// The same error with what caused it, for the log.
+    /// The same error with its cause, for the log.
     #[must_use]
     pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
@@ -119,7 +118,7 @@ impl Error {
         self.kind
     }
 
-    /// A sentence for the caller. Holds no path, no SQL and no data.
+    /// A sentence for the caller, without paths, SQL and data.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -144,7 +143,7 @@ impl Error {
         text
     }
 
-    /// The SQLite failure underneath, if that is what it is.
+    /// The SQLite error that caused it, if one did.
     pub fn sqlite(&self) -> Option<&rusqlite::Error> {
         self.source.as_deref().and_then(|e| e.downcast_ref())
     }
@@ -178,7 +177,7 @@ impl fmt::Display for Io {
 
 impl std::error::Error for Io {}
 
-/// Sorts SQLite's own result codes (<https://sqlite.org/rescode.html>) by what they ask for.
+/// The kind and message for SQLite's result codes (<https://sqlite.org/rescode.html>).
 pub fn classify(error: &rusqlite::Error) -> (ErrorKind, &'static str) {
     use rusqlite::ErrorCode as Code;
     match error.sqlite_error_code() {

@@ -1,8 +1,8 @@
-//! Logs: their format, where they go, and the request they belong to.
+//! Logs: their format, their destination, and the id of the request in each line.
 //!
-//! The id of the request is a task-local value that a line picks up when it is written. A
-//! `tracing` span for each request would format its fields into a registry whether a line is ever
-//! written or not: an eighth of the whole cost of reading a note.
+//! The request's id is a task-local value that is read when a line is written. A
+//! `tracing` span for each request would format its fields even if no line is
+//! written: an eighth of the time to read a note.
 
 pub mod metrics;
 
@@ -30,12 +30,12 @@ tokio::task_local! {
     static REQUEST: Arc<str>;
 }
 
-/// Runs a request's future; lines written meanwhile carry `id`.
+/// Runs a request's future; log lines written by it have `id`.
 pub async fn in_request<F: Future>(id: Arc<str>, request: F) -> F::Output {
     REQUEST.scope(id, request).await
 }
 
-/// Carries the current request's id over to work on another thread.
+/// Wraps `work`, which runs on another thread, so that its log lines have the current request's id.
 pub fn with_request_id<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     let id = REQUEST.try_with(Clone::clone).ok();
     move || match id {
@@ -44,7 +44,7 @@ pub fn with_request_id<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     }
 }
 
-/// The same for a future that runs as a task of its own.
+/// [`with_request_id`] for a future that runs as another task.
 pub fn with_request_id_async<F: Future>(work: F) -> impl Future<Output = F::Output> {
     let id = REQUEST.try_with(Clone::clone).ok();
     async move {
@@ -55,7 +55,7 @@ pub fn with_request_id_async<F: Future>(work: F) -> impl Future<Output = F::Outp
     }
 }
 
-/// Starts logging to standard error. Standard output belongs to commands' results.
+/// Starts logging to standard error. Standard output is for the results of commands.
 pub fn start(config: &LogConfig) -> Result<()> {
     let filter = EnvFilter::try_new(&config.log).map_err(|e| Error::config(format!("--log {:?}: {e}", config.log)))?;
     let terminal = std::io::stderr().is_terminal();
@@ -120,19 +120,19 @@ fn as_text(mut writer: Writer<'_>, level: Level, fields: &Fields) -> fmt::Result
         true => write!(writer, "\x1b[2m{now}\x1b[0m \x1b[{color}m{level:>5}\x1b[0m ")?,
         false => write!(writer, "{now} {level:>5} ")?,
     }
-    plain(&mut writer, &fields.message)?;
+    escaped(&mut writer, &fields.message)?;
     for (name, value) in &fields.others {
         write!(writer, " {name}=")?;
         match value {
-            Value::String(text) => plain(&mut writer, text)?,
+            Value::String(text) => escaped(&mut writer, text)?,
             other => write!(writer, "{other}")?,
         }
     }
     writeln!(writer)
 }
 
-/// Text from outside must not end a line or command a terminal.
-fn plain(writer: &mut Writer<'_>, text: &str) -> fmt::Result {
+/// Escapes control characters: a client's text must not end a line or send commands to a terminal.
+fn escaped(writer: &mut Writer<'_>, text: &str) -> fmt::Result {
     for c in text.chars() {
         match c.is_control() {
             true => write!(writer, "{}", c.escape_default())?,
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         let mut text = String::new();
-        plain(&mut Writer::new(&mut text), "a\r\nb\x1b[31m").unwrap();
+        escaped(&mut Writer::new(&mut text), "a\r\nb\x1b[31m").unwrap();
         assert_eq!(text, "a\\r\\nb\\u{1b}[31m");
     }
 }

@@ -1,7 +1,7 @@
-//! What is counted, by the names that `docs/OPERATIONS.md` explains.
+//! Prometheus metrics, by the names in `docs/OPERATIONS.md`.
 //!
-//! Nothing here is on the path of a tenant's request: counts are of deliveries, creations and runs,
-//! and what is a state rather than an event is looked up when somebody asks for the page.
+//! No request of a tenant updates a metric: deliveries, on-demand creations and reconciles are counted, and gauges are
+//! set when `/metrics` is read.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -13,14 +13,14 @@ use crate::error::{Error, Result};
 const DELIVERY_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 const SYNC_SECONDS: &[f64] = &[1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
 
-/// Types of deliveries that something is done for; and what all the others are counted as.
+/// Types of deliveries that are handled; all others are counted as `OTHER`.
 const KNOWN: [&str; 3] = ["user.created", "user.updated", "user.deleted"];
 const OTHER: &str = "other";
 
 static PAGE: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// Begins to count. Once a process; what an embedder has installed before is left in place, and
-/// then the page has only what is looked up.
+/// Installs the recorder, once a process. An embedder's recorder that was installed before is left in place; then the
+/// page has no metrics of this crate.
 pub fn install() -> Result<()> {
     if PAGE.get().is_some() {
         return Ok(());
@@ -35,10 +35,10 @@ pub fn install() -> Result<()> {
         .build_recorder();
     let handle = recorder.handle();
     if PAGE.set(handle).is_ok() && metrics::set_global_recorder(recorder).is_err() {
-        tracing::info!("another recorder of metrics is installed; /metrics has only what is looked up");
+        tracing::info!("another recorder of metrics is installed; it gets the metrics, and /metrics is empty");
     }
     describe();
-    // So that a rate over it is zero and not missing before the first; and counts the first.
+    // A series that starts at 0 has a rate before its first event, and the first event counts in it.
     for kind in KNOWN.into_iter().chain([OTHER]) {
         for outcome in ["created", "exists", "updated", "deleted", "ignored", "rejected", "failed"] {
             counter!("cubby_deliveries_total", "type" => kind, "outcome" => outcome).increment(0);
@@ -66,20 +66,20 @@ fn describe() {
     describe_gauge!("cubby_open_tenants_limit", "Databases that may be open at once.");
 }
 
-/// The page, in Prometheus' text format.
+/// The metrics in Prometheus' text format.
 pub fn render() -> String {
     PAGE.get().map(PrometheusHandle::render).unwrap_or_default()
 }
 
-/// Forgets what is old in histograms; called every so often, or they grow without end.
+/// Drops old samples of histograms. Must be called periodically, or they grow without bound.
 pub fn upkeep() {
     if let Some(page) = PAGE.get() {
         page.run_upkeep();
     }
 }
 
-/// Counts a delivery and how long it took. Types that nothing is done for share one label: they
-/// come from outside, and each label is a series for good.
+/// Counts a delivery and how long it took. Types that are not handled share one label: the
+/// sender chooses them, and each label is a new series.
 pub fn delivery(kind: &str, outcome: &'static str, took: Duration) {
     let kind = KNOWN.into_iter().find(|known| *known == kind).unwrap_or(OTHER);
     counter!("cubby_deliveries_total", "type" => kind, "outcome" => outcome).increment(1);
