@@ -1,7 +1,7 @@
-//! Every setting: its flag, its environment variable, its default and what it must satisfy.
-//! Nobody else reads the environment.
+//! Every setting: its flag, its environment variable, its default and its validation. No other module reads the
+//! environment.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
@@ -11,8 +11,11 @@ pub mod door;
 pub mod endpoint;
 pub mod limits;
 pub mod provider;
+pub mod values;
 
-/// Where the data is and what is in it: for every command.
+pub use self::values::{Secret, Size, duration};
+
+/// The data folder: for every command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Data")]
 pub struct DataConfig {
@@ -29,7 +32,7 @@ pub struct DataConfig {
     pub retention: Duration,
 }
 
-/// How logs look: for every command.
+/// Logs: for every command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logs")]
 pub struct LogConfig {
@@ -42,7 +45,7 @@ pub struct LogConfig {
     pub log_format: LogFormat,
 }
 
-/// The look of log lines.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// Text on a terminal, JSON otherwise.
@@ -53,16 +56,16 @@ pub enum LogFormat {
     Json,
 }
 
-/// Who may bring a tenant into being.
+/// Who creates tenants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Provisioning {
-    /// A first POST does, besides webhooks and operators.
+    /// The first POST, webhooks and operators.
     Open,
-    /// Only a webhook or an operator does; other ids are unknown.
+    /// Webhooks and operators; other ids are unknown.
     Webhook,
-    /// The identity provider does: it is asked for an unknown user on the first request.
+    /// The first request of a user whom the identity provider has, webhooks and operators.
     OnDemand,
-    /// A valid session token does, on its first request, besides webhooks and operators.
+    /// The first request with a valid session token, webhooks and operators.
     OnProof,
 }
 
@@ -167,71 +170,16 @@ pub struct ServeConfig {
     #[expect(missing_docs, reason = "a doc comment would replace the heading in --help")]
     pub limits: limits::LimitsConfig,
 
-    /// How it keeps in step with the provider.
+    /// Synchronization with the provider.
     #[command(flatten)]
     pub sync: provider::SyncConfig,
 }
 
-/// Text that must not be seen: not in logs, not in `Debug`, not in an error.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The text itself, for the one place that needs it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Secret {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[secret]")
-    }
-}
-
-/// A number of bytes, written with or without a unit: `4096`, `64KiB`, `1MiB`, `2GB`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size(pub u64);
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-            "" | "b" => 1,
-            "k" | "kb" => 1_000,
-            "kib" => 1 << 10,
-            "m" | "mb" => 1_000_000,
-            "mib" => 1 << 20,
-            "g" | "gb" => 1_000_000_000,
-            "gib" => 1 << 30,
-            _ => return Err("use a number of bytes, or one with KiB, MiB, GiB, KB, MB or GB".into()),
-        };
-        let number: u64 = number.parse().map_err(|_| "starts with a whole number".to_owned())?;
-        number.checked_mul(factor).map(Self).ok_or_else(|| "too large".into())
-    }
-}
-
-/// A length of time as people write it: `30s`, `5m`, `90d`.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|e| format!("{e}; write it as 500ms, 30s, 5m, 12h or 30d"))
-}
-
-/// Fewer characters could be found by trying.
-const SHORTEST_KEY: usize = 16;
+/// The least characters of `ADMIN_API_KEY`: fewer could be guessed.
+const MIN_ADMIN_KEY: usize = 16;
 
 impl ServeConfig {
-    /// Refuses what no server should run with, and says which setting would allow it.
+    /// Refuses unsafe and contradictory settings; the error names the setting that would allow them.
     pub fn validate(&self) -> Result<()> {
         self.door.validate()?;
         self.limits.validate()?;
@@ -260,9 +208,9 @@ impl ServeConfig {
                  create users' databases"
             );
         }
-        if self.admin_api_key.as_ref().is_some_and(|key| key.reveal().trim().len() < SHORTEST_KEY) {
+        if self.admin_api_key.as_ref().is_some_and(|key| key.reveal().trim().len() < MIN_ADMIN_KEY) {
             return Err(Error::config(format!(
-                "ADMIN_API_KEY has fewer than {SHORTEST_KEY} characters and could be guessed; make one with \
+                "ADMIN_API_KEY has fewer than {MIN_ADMIN_KEY} characters and could be guessed; make one with \
                  `openssl rand -hex 32`"
             )));
         }
@@ -272,7 +220,7 @@ impl ServeConfig {
                  signature, and both are verified",
             ));
         }
-        // hyper's least; and what is more than a mebibyte is no header.
+        // From hyper's minimum to a mebibyte.
         if !(8 << 10..=1 << 20).contains(&self.max_header_bytes.0) {
             return Err(Error::config("--max-header-bytes: from 8KiB to 1MiB"));
         }
@@ -280,26 +228,5 @@ impl ServeConfig {
             return Err(Error::config("--max-note-bytes: at most 256MiB"));
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        for (text, bytes) in [("0", 0), ("512", 512), ("64KiB", 65_536), ("1 MiB", 1 << 20), ("2GB", 2_000_000_000)] {
-            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
-        }
-        for text in ["", "MiB", "1XB", "-1", "99999999999GiB"] {
-            assert!(text.parse::<Size>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn secrets_do_not_show() {
-        let secret: Secret = "whsec_abc".parse().unwrap();
-        assert_eq!(format!("{secret:?}"), "[secret]");
     }
 }

@@ -1,23 +1,22 @@
-//! Settings of the door: who is let in, and what proves it.
+//! Settings of authentication.
 
 use std::{
     net::{IpAddr, SocketAddr},
-    str::FromStr,
     time::Duration,
 };
 
 use clap::{Args, ValueEnum};
 
 use super::{
-    Secret, duration,
     endpoint::{Endpoint, web_address},
+    values::{List, Secret, duration},
 };
 use crate::error::{Error, Result};
 
-/// What a caller must show.
+/// What a caller must send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AuthMode {
-    /// Nothing: whoever reaches the port reaches everyone's data.
+    /// Nothing: anyone who reaches the port reaches every user's data.
     None,
     /// A session token of the identity provider; it opens its own user's database.
     Jwt,
@@ -29,7 +28,7 @@ pub enum AuthMode {
 }
 
 impl AuthMode {
-    /// Whether callers are let in without any proof.
+    /// Whether callers need not authenticate.
     pub fn is_open(self) -> bool {
         self == Self::None
     }
@@ -44,7 +43,7 @@ impl AuthMode {
         matches!(self, Self::Keys | Self::JwtAndKeys)
     }
 
-    /// For people, after "callers".
+    /// Completes a sentence that begins with "callers".
     pub fn describe(self) -> &'static str {
         match self {
             Self::None => "are not authenticated",
@@ -55,20 +54,7 @@ impl AuthMode {
     }
 }
 
-/// Words separated by commas or white space.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct List(pub Vec<String>);
-
-impl FromStr for List {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
-        Ok(Self(words.map(str::to_owned).collect()))
-    }
-}
-
-/// Who is let in.
+/// How callers authenticate.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Access")]
 pub struct DoorConfig {
@@ -117,7 +103,7 @@ pub struct DoorConfig {
 }
 
 impl DoorConfig {
-    /// Refuses settings that contradict each other or leave a hole.
+    /// Refuses unsafe and contradictory settings.
     pub(super) fn validate(&self) -> Result<()> {
         for name in &self.allowed_hosts.0 {
             let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
@@ -149,8 +135,8 @@ impl DoorConfig {
         self.jwks()?;
         match (&self.clerk_jwt_key, &self.jwks_url) {
             (Some(_), Some(_)) => Err(Error::config(
-                "CLERK_JWT_KEY and CUBBY_JWKS_URL are both set; keep one of them, so that it is clear whose keys are \
-                 believed",
+                "CLERK_JWT_KEY and CUBBY_JWKS_URL are both set; keep one of them, so that it is clear which keys are \
+                 used",
             )),
             (None, None) => Err(Error::config(format!(
                 "CUBBY_AUTH=jwt needs the issuer's keys: set CLERK_JWT_KEY to its PEM public key, or CUBBY_JWKS_URL to \
@@ -160,17 +146,15 @@ impl DoorConfig {
             _ => Ok(()),
         }
     }
-}
 
-impl DoorConfig {
-    /// Where the issuer publishes its keys.
+    /// The URL of the issuer's keys, if it is set.
     pub fn jwks(&self) -> Result<Option<Endpoint>> {
         let risk = "somebody on the way could put their own keys in place of the issuer's";
         self.jwks_url.as_ref().map(|url| Endpoint::parse("CUBBY_JWKS_URL", url, risk)).transpose()
     }
 }
 
-/// How a command speaks to a server that holds the data folder.
+/// The running server that a command sends its requests to.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Speaking to a running server")]
 pub struct RemoteConfig {
@@ -199,10 +183,10 @@ pub struct RemoteConfig {
 }
 
 impl RemoteConfig {
-    /// Where the server is.
+    /// The address of the server.
     ///
     /// # Errors
-    /// If the operator's key could be read on its way there.
+    /// If the operator's key would be sent in the clear over a network.
     pub fn endpoint(&self) -> Result<Endpoint> {
         let risk = "ADMIN_API_KEY could be read on its way. On the server's machine set CUBBY_ADMIN_LISTEN to \
                     127.0.0.1:8081, or from elsewhere open a tunnel (ssh -L 8081:127.0.0.1:8081 …) and use \
@@ -233,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_asks_where_it_is_told_or_where_the_server_listens() {
+    fn a_command_asks_the_url_or_the_address_of_the_listener() {
         let base = |flags: &[&str]| {
             let command: Command = clap::Parser::try_parse_from([&["cubby"], flags].concat()).unwrap();
             command.remote.endpoint().map(|endpoint| endpoint.base().to_owned()).unwrap_or_default()
@@ -245,12 +229,5 @@ mod tests {
         assert_eq!(base(&["--listen", "127.0.0.1:9000", "--url", "https://x.example/"]), "https://x.example");
         assert_eq!(base(&["--listen", "10.0.0.1:9000"]), "", "not in the clear over the network");
         assert_eq!(base(&["--listen", "10.0.0.1:9000", "--admin-listen", "127.0.0.1:9001"]), "http://127.0.0.1:9001");
-    }
-
-    #[test]
-    fn lists_are_separated_by_commas_or_spaces() {
-        let list: List = " https://a.example, https://b.example\nhttps://c.example,".parse().unwrap();
-        assert_eq!(list.0, ["https://a.example", "https://b.example", "https://c.example"]);
-        assert_eq!("".parse(), Ok(List::default()));
     }
 }

@@ -1,5 +1,4 @@
-//! Addresses that Cubby itself asks over HTTP, from the settings: which are accepted, and how they are
-//! asked.
+//! URLs that Cubby sends requests to: which are accepted, and the HTTP client for them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,15 +6,15 @@ use reqwest::{Client, ClientBuilder, Url, redirect};
 
 use crate::error::{Error, Result};
 
-/// An address over https, or over plain http on this machine itself.
+/// A URL with https, or with plain http to this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint(Url);
 
 impl Endpoint {
-    /// Reads what `setting` says. `risk` completes "use https, or …": what plain http would cost.
+    /// Parses the value of `setting`. `risk` completes "use https, or …".
     ///
     /// # Errors
-    /// Names the setting, and never shows a password that is in the address.
+    /// Names the setting, and does not show a password in the URL.
     pub fn parse(setting: &str, text: &str, risk: &str) -> Result<Self> {
         let url = web_address(setting, text)?;
         let this = Self(url);
@@ -28,7 +27,7 @@ impl Endpoint {
         Ok(this)
     }
 
-    /// The same for an address that paths are put behind: one without a query.
+    /// Parses a base URL, which has no query.
     ///
     /// # Errors
     /// As [`parse`](Self::parse).
@@ -40,24 +39,24 @@ impl Endpoint {
         }
     }
 
-    /// The whole address.
+    /// The whole URL.
     pub fn url(&self) -> &Url {
         &self.0
     }
 
-    /// The address without a slash at its end, for paths to be put behind.
+    /// The URL without a slash at its end.
     pub fn base(&self) -> &str {
         self.0.as_str().trim_end_matches('/')
     }
 
-    /// A client for this address: a redirect is an answer like any other, since what is sent is meant for
-    /// this server alone; what is not encrypted, or does not leave this machine, goes through no proxy.
+    /// A client for this URL. It follows no redirects, since a request may carry a secret, and uses no proxy for plain
+    /// http and for this machine.
     pub fn client(&self) -> ClientBuilder {
         let mut client = Client::builder().redirect(redirect::Policy::none()).https_only(!self.is_plain());
         if self.is_plain() || self.is_this_machine() {
             client = client.no_proxy();
         }
-        // Whatever a name server says of it. Port 0 is the address's own.
+        // Without asking a name server. Port 0 stands for the URL's own.
         let here = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         client.resolve_to_addrs("localhost", &here.map(|ip| SocketAddr::new(ip, 0)))
     }
@@ -71,22 +70,22 @@ impl Endpoint {
     }
 }
 
-/// Whether a host, as it stands in an address, can be no other machine: a loopback address or `localhost`.
+/// Whether the host of a URL is this machine: a loopback address or `localhost`.
 pub fn is_this_machine(host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     host.eq_ignore_ascii_case("localhost")
         || bare.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_loopback())
 }
 
-/// An address of the web, http or https, without a name and a password.
+/// Parses an http or https URL without credentials.
 ///
 /// # Errors
-/// Names the setting, and never shows a password that is in the address.
+/// Names the setting, and does not show a password in the URL.
 pub fn web_address(setting: &str, text: &str) -> Result<Url> {
     let url = Url::parse(text);
     let shown = match &url {
         Ok(url) if url.username().is_empty() && url.password().is_none() => format!("{text:?}"),
-        // What cannot be read may have a password in it, too.
+        // An invalid URL may contain a password, too.
         Err(_) if !text.contains('@') => format!("{text:?}"),
         Ok(_) => {
             return Err(Error::config(format!(

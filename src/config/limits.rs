@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use reqwest::Url;
 
-use super::{Size, door::List, duration};
+use super::values::{List, Size, duration};
 use crate::error::{Error, Result};
 
 /// So many in a time, and how many at once: `100/s`, `600/m`, `20/s:200`; or `off`.

@@ -1,13 +1,16 @@
-//! Settings of the identity provider: how it is asked, and what is made of its answers.
+//! Settings of the identity provider: its API, and the synchronization with it.
 
 use std::{str::FromStr, time::Duration};
 
 use clap::Args;
 
-use super::{Secret, duration, endpoint::Endpoint};
+use super::{
+    endpoint::Endpoint,
+    values::{Secret, duration},
+};
 use crate::error::{Error, Result};
 
-/// How Clerk is asked: for the server, and for the commands that ask it.
+/// Clerk's Backend API: for the server, and for the commands that ask it.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Clerk")]
 pub struct ProviderConfig {
@@ -34,22 +37,22 @@ pub struct ProviderConfig {
 }
 
 impl ProviderConfig {
-    /// Refuses a key that would be sent in the clear.
+    /// Refuses a URL over which the key would be sent in the clear.
     pub fn validate(&self) -> Result<()> {
         self.endpoint().map(drop)
     }
 
-    /// Where Clerk is asked.
+    /// The URL of the API.
     pub fn endpoint(&self) -> Result<Endpoint> {
         Endpoint::parse_base("CLERK_API_URL", &self.clerk_api_url, "CLERK_SECRET_KEY could be read on its way")
     }
 }
 
-/// How the server keeps in step.
+/// Synchronization with the provider.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Keeping in step")]
 pub struct SyncConfig {
-    /// How Clerk is asked.
+    /// Clerk's Backend API.
     #[command(flatten)]
     pub provider: ProviderConfig,
 
@@ -78,7 +81,7 @@ impl SyncConfig {
     pub(super) fn validate(&self) -> Result<()> {
         self.provider.validate()?;
         if self.sync_every.is_some_and(|every| every < Duration::from_secs(60)) {
-            return Err(Error::config("CUBBY_SYNC_EVERY: at least 1m; webhooks are what is quick"));
+            return Err(Error::config("CUBBY_SYNC_EVERY: at least 1m; webhooks are quicker"));
         }
         if self.sync_every.is_some() && self.provider.clerk_secret_key.is_none() {
             return Err(Error::config("CUBBY_SYNC_EVERY needs CLERK_SECRET_KEY: without it Clerk cannot be asked"));
@@ -87,7 +90,7 @@ impl SyncConfig {
     }
 }
 
-/// A part of a whole: `25`, `10%`, or `10%,10` for whichever is more.
+/// A number, a percentage, or the larger of both: `25`, `10%`, `10%,10`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     percent: u64,
@@ -95,7 +98,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// How many of `whole` that is.
+    /// The number that this is of `whole`.
     pub fn of(self, whole: u64) -> u64 {
         self.number.max(whole.saturating_mul(self.percent) / 100)
     }

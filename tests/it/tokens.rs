@@ -15,7 +15,10 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use cubby::{
     catalog::model::Profile,
     clock::Clock,
-    config::door::{AuthMode, DoorConfig, List},
+    config::{
+        door::{AuthMode, DoorConfig},
+        values::List,
+    },
     identity::jwt::{Verdict, Verifier},
 };
 use futures_util::future::join_all;
@@ -617,7 +620,7 @@ async fn no_request_waits_for_an_issuer_that_is_known_to_be_down() {
 }
 
 #[tokio::test]
-async fn keys_are_fetched_anew_when_the_clock_was_set_back() {
+async fn keys_are_fetched_again_when_the_clock_was_set_back() {
     let (old, new) = (SigningKey::new("old"), SigningKey::new("new"));
     let publisher = Publisher::start(&[&old]).await;
     let (clock, now) = clock();
@@ -631,7 +634,7 @@ async fn keys_are_fetched_anew_when_the_clock_was_set_back() {
 }
 
 #[tokio::test]
-async fn an_issuer_who_publishes_no_key_has_withdrawn_all() {
+async fn an_issuer_that_publishes_no_key_has_withdrawn_all() {
     let key = SigningKey::new("a");
     let publisher = Publisher::start(&[&key]).await;
     let (clock, now) = clock();
@@ -813,7 +816,7 @@ async fn an_impersonation_is_in_the_audit_trail() {
 }
 
 #[test]
-fn settings_that_leave_a_hole_are_refused() {
+fn unsafe_settings_are_refused() {
     let key = SigningKey::new("a");
     let data = tempfile::TempDir::new().unwrap();
     let pem = format!("--clerk-jwt-key={}", key.pem());
