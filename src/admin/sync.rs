@@ -19,7 +19,7 @@ use crate::{
     reconcile::{
         report::{Report, RunOutcome},
         run::Options,
-        runs::Fate,
+        runs::RunStatus,
     },
 };
 
@@ -72,10 +72,10 @@ async fn look(State(app): State<App>) -> Result<Json<Value>, Problem> {
 
 /// What became of one run: it is under way, it ended with this report, or the server ended first.
 #[utoipa::path(get, path = "/api/admin/sync-users/{run}", tag = "operators", description = "One comparison: how far it is, or what came of it", params(("run" = String, Path, description = "What it is called")), responses((status = 200, description = "It", body = Object)))]
-async fn look_at(State(app): State<App>, Segment(run): Segment) -> Result<Json<Fate>, Problem> {
-    let fate = app.syncer().fate(&run).await?;
+async fn look_at(State(app): State<App>, Segment(run): Segment) -> Result<Json<RunStatus>, Problem> {
+    let status = app.syncer().status(&run).await?;
     let unknown = || Error::new(ErrorKind::NotFound, "there is no such run, or it is not remembered any more");
-    Ok(Json(fate.ok_or_else(unknown)?))
+    Ok(Json(status.ok_or_else(unknown)?))
 }
 
 /// A run that stopped is answered like a problem too, with what it did all the same.

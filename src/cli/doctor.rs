@@ -15,7 +15,7 @@ use crate::{
     reconcile::{
         doctor::{self, Findings},
         rebuild::{self, Progress, Rebuilt},
-        report::{Report, RunOutcome, Tally},
+        report::{Entries, Report, RunOutcome},
         run::Options,
     },
 };
@@ -170,15 +170,15 @@ fn print_rebuilt(rebuilt: &Rebuilt) {
     }
 }
 
-fn list(tally: &Tally, what: &str, hint: &str) {
-    if tally.count == 0 {
+fn list(entries: &Entries, what: &str, hint: &str) {
+    if entries.count == 0 {
         return;
     }
-    println!("{} {what}{}{hint}", tally.count, if hint.is_empty() { "" } else { ": " });
-    for name in &tally.named {
+    println!("{} {what}{}{hint}", entries.count, if hint.is_empty() { "" } else { ": " });
+    for name in &entries.named {
         println!("    {name}");
     }
-    if tally.count > tally.named.len() as u64 {
+    if entries.count > entries.named.len() as u64 {
         println!("    …");
     }
 }

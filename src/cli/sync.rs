@@ -22,9 +22,9 @@ use crate::{
     error::{Error, ErrorKind, Result},
     identity::{clerk::Clerk, provider::Provider},
     reconcile::{
-        report::{Phase, Report, RunOutcome, Tally},
+        report::{Entries, Phase, Report, RunOutcome},
         run::{Options, Syncer},
-        runs::{Fate, Progress},
+        runs::{Progress, RunStatus},
     },
     tenants::store::Store,
 };
@@ -97,18 +97,18 @@ async fn ask(server: &Remote, options: Options) -> Result<Report> {
     let path = format!("/api/admin/sync-users/{}", segment(&run));
     let (bar, mut answered) = (bar()?, Instant::now());
     loop {
-        match server.call::<Fate>(Method::GET, &path, None).await {
-            Ok(Fate::Ended { report }) => {
+        match server.call::<RunStatus>(Method::GET, &path, None).await {
+            Ok(RunStatus::Ended { report }) => {
                 bar.finish_and_clear();
                 return Ok(*report);
             }
-            Ok(Fate::Lost) => {
+            Ok(RunStatus::Lost) => {
                 return Err(Error::new(
                     ErrorKind::Conflict,
                     "the server ended before the run did; what it did stays, and `cubby sync` does the rest",
                 ));
             }
-            Ok(Fate::Running { progress }) => {
+            Ok(RunStatus::Running { progress }) => {
                 answered = Instant::now();
                 show(&bar, progress);
             }
@@ -180,16 +180,16 @@ pub fn print(report: &Report) {
     }
 }
 
-fn list(tally: &Tally, what: &str, hint: &str) {
+fn list(entries: &Entries, what: &str, hint: &str) {
     const SHOWN: usize = 10;
-    if tally.count == 0 {
+    if entries.count == 0 {
         return;
     }
-    println!("{:>10} {what}{}{hint}", tally.count, if hint.is_empty() { "" } else { ": " });
-    for name in tally.named.iter().take(SHOWN) {
+    println!("{:>10} {what}{}{hint}", entries.count, if hint.is_empty() { "" } else { ": " });
+    for name in entries.named.iter().take(SHOWN) {
         println!("{:>14}{name}", "");
     }
-    if tally.count > SHOWN as u64 {
+    if entries.count > SHOWN as u64 {
         println!("{:>14}…", "");
     }
 }

@@ -1,5 +1,5 @@
-//! One step of a reconcile. Each looks at the row again inside its own transaction, and says whether
-//! the step was still right.
+//! Single steps of a reconcile. Each checks the row again inside its own transaction, and returns whether the step
+//! still applied.
 
 use rusqlite::Transaction;
 
@@ -15,7 +15,7 @@ use crate::{
     tenants::{id::TenantId, store::Store},
 };
 
-/// Makes file and row of a user who is there and not here.
+/// Creates the tenant of a user who is at the provider and not in the catalog.
 pub async fn create(store: &Store, user: User, since: Millis) -> Result<bool> {
     let (id, now, schema) = (user.id.clone(), store.clock().now(), store.schema().version());
     store
@@ -29,7 +29,7 @@ pub async fn create(store: &Store, user: User, since: Millis) -> Result<bool> {
         .await
 }
 
-/// Writes the profiles of users that are older here, in one commit; says of how many.
+/// Updates older profiles in one commit; returns how many.
 pub async fn update(store: &Store, users: Vec<User>, since: Millis) -> Result<u64> {
     store
         .catalog()
@@ -47,23 +47,22 @@ pub async fn update(store: &Store, users: Vec<User>, since: Millis) -> Result<u6
         .await
 }
 
-/// How far the provider's clock, which tells when a user was deleted, may be behind this server's,
-/// which tells when a list was begun, in milliseconds: what the signature of a delivery may differ by.
-/// A deletion that only looks older than the list would otherwise be taken for history; one that is
-/// obeyed wrongly is undone by the next run.
-const CLOCKS_APART: Millis = 5 * 60_000;
+/// How far the provider's clock, which dates deletions, may be behind this server's, which dates the list, in
+/// milliseconds: the tolerance of a delivery's signature. Without it a deletion could seem older than the list and be
+/// ignored; one that is applied wrongly is undone by the next run.
+const CLOCK_SKEW: Millis = 5 * 60_000;
 
-/// Brings a user back who was deleted here and is there. A deletion that is told later is newer than
-/// the list, however late this step comes.
+/// Restores a user who is deleted in the catalog and is at the provider. A deletion that is reported later is newer
+/// than the list, and stands.
 pub async fn restore(store: &Store, user: User, since: Millis) -> Result<bool> {
-    let (id, restored) = (user.id.clone(), since.saturating_sub(CLOCKS_APART));
+    let (id, restored) = (user.id.clone(), since.saturating_sub(CLOCK_SKEW));
     store
         .restore_with(&id, move |tx| {
             let row = queries::find(tx, &user.id)?;
             let (Some(row), Some(Step::Restore(user))) = (&row, plan::step(row.as_ref(), Some(&user), since)) else {
                 return Ok(false);
             };
-            // Under a tombstone, too, a profile may be newer than the list's.
+            // A tombstone's profile may be newer than the list's.
             if plan::stale(row, &user) {
                 set_profile(tx, row, user)?;
             }
@@ -72,7 +71,7 @@ pub async fn restore(store: &Store, user: User, since: Millis) -> Result<bool> {
         .await
 }
 
-/// Deletes a user who is here and not there; the file is kept until its retention ends.
+/// Deletes a user who is in the catalog and not at the provider. The file is kept until its retention ends.
 pub async fn delete(store: &Store, id: &TenantId, since: Millis) -> Result<bool> {
     let now = store.clock().now();
     let until = now.saturating_add(millis(store.retention()));
@@ -88,8 +87,8 @@ pub async fn delete(store: &Store, id: &TenantId, since: Millis) -> Result<bool>
         .await
 }
 
-/// A list has no event's time. Of the same moment the known one stays, so that the events before it
-/// stay old; of a newer one there is none until the event itself tells.
+/// Writes a profile of the list, which has no event time. If it is as old as the known profile, the known event time
+/// stays, so that older events stay old; if it is newer, there is none until the event arrives.
 fn set_profile(tx: &Transaction, row: &Row, user: User) -> rusqlite::Result<bool> {
     let same = row.profile.provider_updated_at == user.profile.provider_updated_at;
     let known = row.profile.provider_event_at.filter(|_| same);

@@ -1,13 +1,13 @@
-//! Catalog and files compared: what a crash, a hand or a lost catalog left behind.
+//! `cubby doctor`: compares the catalog with the files, and repairs what a crash or manual changes left behind.
 //!
-//! For a store that serves nobody. Files are looked at one after another and rows page by page, so
-//! memory does not grow with tenants, but for the names of the files in the trash.
+//! For a store that serves no requests. It reads files one by one and rows page by page, so memory does not grow with
+//! the number of tenants, except for the names of the files in the trash.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{report::Tally, spool::chunks};
+use super::{paged::paged, report::Entries};
 use crate::{
     catalog::{
         audit::Author,
@@ -27,39 +27,39 @@ use crate::{
     },
 };
 
-/// What was found; with `fix`, what is left after mending what can be.
+/// What was found, or with `fix` what is left after the repairs.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Findings {
-    /// Files looked at.
+    /// Files checked.
     pub files: u64,
-    /// Rows looked at.
+    /// Rows checked.
     pub rows: u64,
-    /// What is wrong with the catalog itself.
-    pub catalog: Tally,
-    /// Files that the catalog does not know, and that say whose they are.
-    pub orphans: Tally,
-    /// Live tenants without a file.
-    pub missing: Tally,
+    /// Errors of the catalog itself.
+    pub catalog: Entries,
+    /// Files of tenants that the catalog does not have.
+    pub orphans: Entries,
+    /// Tenants that are not deleted and have no file.
+    pub missing: Entries,
     /// Deletions and restorations that were interrupted between row and file.
-    pub interrupted: Tally,
+    pub interrupted: Entries,
     /// Files that are no tenant's: empty, of another program, damaged.
-    pub damaged: Tally,
-    /// Files whose place is another tenant's.
-    pub misplaced: Tally,
+    pub damaged: Entries,
+    /// Files in the place of another tenant's.
+    pub misplaced: Entries,
     /// A deleted tenant's file beside the live one.
-    pub leftover: Tally,
-    /// Tenants out of service for their files.
-    pub quarantined: Tally,
-    /// Files with a schema newer than this program's.
-    pub newer: Tally,
-    /// Files with an older schema: they are migrated when next opened.
+    pub leftover: Entries,
+    /// Tenants in quarantine.
+    pub quarantined: Entries,
+    /// Files with a newer schema than this program's.
+    pub newer: Entries,
+    /// Files with an older schema; opening migrates them.
     pub older: u64,
-    /// What was mended.
-    pub fixed: Tally,
+    /// What was repaired.
+    pub fixed: Entries,
 }
 
 impl Findings {
-    /// How many things want a person's hand.
+    /// The number of findings that the operator must resolve.
     pub fn problems(&self) -> u64 {
         let all = [
             &self.catalog,
@@ -72,19 +72,20 @@ impl Findings {
             &self.quarantined,
             &self.newer,
         ];
-        all.iter().map(|tally| tally.count).sum()
+        all.iter().map(|entries| entries.count).sum()
     }
 }
 
-/// Compares. With `fix`, whose author the audit trail names, it also adopts files whose inner id proves whose
-/// they are, and completes what was interrupted. May block for long; `seen` is told of each file.
+/// Compares catalog and files. With `fix` it adds files without a row to the catalog, by the id in the file, and
+/// completes interrupted operations. The audit trail names the author of the repairs.
+/// Blocks for long; calls `seen` for each file.
 pub fn examine(store: &Store, fix: Option<&Author>, mut seen: impl FnMut()) -> Result<Findings> {
     let mut found = Findings::default();
     for complaint in store.catalog().check()? {
         found.catalog.add(&complaint);
     }
     let mut lone = lone_logs(store, fix, &mut found)?;
-    // Looked up first: what is moved there below is not looked at twice.
+    // Listed first, so that files that are moved there below are not checked twice.
     let mut trashed: Vec<PathBuf> = Vec::new();
     store.layout().each_trashed(|path| trashed.push(path))?;
     let mut files: Vec<PathBuf> = Vec::new();
@@ -107,8 +108,8 @@ pub fn examine(store: &Store, fix: Option<&Author>, mut seen: impl FnMut()) -> R
         let location = files::locate(&paths)?;
         match row.state {
             State::Deleted => {
-                let half = half_erased(&row, location, store.clock().now());
-                if let Some(what) = half.filter(|_| files::remains(&paths).unwrap_or(true)) {
+                let erasure = interrupted_erasure(&row, location, store.clock().now());
+                if let Some(what) = erasure.filter(|_| files::remains(&paths).unwrap_or(true)) {
                     lone.retain(|log| store.layout().paths_of(log).as_ref() != Some(&paths));
                     match fix.map(|author| store.erase_rest(&row.id, author)) {
                         Some(Ok(())) => found.fixed.add(&format!("{}: erased", row.id)),
@@ -132,8 +133,8 @@ pub fn examine(store: &Store, fix: Option<&Author>, mut seen: impl FnMut()) -> R
     Ok(found)
 }
 
-/// What of an erasure is left to be done, if anything of the tenant remains.
-fn half_erased(row: &Row, location: Location, now: Millis) -> Option<&'static str> {
+/// What is left to do of an interrupted erasure, if files of the tenant remain.
+fn interrupted_erasure(row: &Row, location: Location, now: Millis) -> Option<&'static str> {
     match row.purged {
         Some(_) => Some("it is purged, and a file of it is left"),
         None if location == Location::Nowhere && row.purge_after.is_some_and(|at| at <= now) => {
@@ -143,14 +144,14 @@ fn half_erased(row: &Row, location: Location, now: Millis) -> Option<&'static st
     }
 }
 
-/// Whether a deleted tenant has a file until its retention ends. One of whom nothing but a deletion was
-/// ever told has no schema and no file.
+/// Whether a deleted tenant must have a file: until its retention ends, unless only its deletion was ever reported,
+/// which leaves a tombstone without a schema and without a file.
 fn is_restorable(row: &Row, now: Millis) -> bool {
     row.purged.is_none() && row.schema_version.is_some() && row.purge_after.is_some_and(|at| at > now)
 }
 
-/// Write-ahead logs without a database beside them. Those that an interrupted move parted from theirs are
-/// counted, and with `fix` brought back; the others are returned.
+/// Write-ahead logs without a database beside them. Those that an interrupted move separated from their database are
+/// counted, and with `fix` moved back; the others are returned.
 fn lone_logs(store: &Store, fix: Option<&Author>, found: &mut Findings) -> Result<Vec<PathBuf>> {
     let (mut all, mut lone): (Vec<PathBuf>, Vec<PathBuf>) = (Vec::new(), Vec::new());
     for shard in 0..=u8::MAX {
@@ -159,12 +160,12 @@ fn lone_logs(store: &Store, fix: Option<&Author>, found: &mut Findings) -> Resul
     store.layout().lone_logs_in_trash(|log| all.push(log))?;
     for log in all {
         let Some(paths) = store.layout().paths_of(&log) else { continue };
-        // An empty one says nothing; whatever comes next takes its place.
+        // An empty log has no commits, and the next open replaces it.
         if std::fs::symlink_metadata(&log).is_ok_and(|found| found.len() == 0) {
             continue;
         }
         let name = name_of(store, &log);
-        if lone_of(&paths.live) == log || lone_of(&paths.trashed) == log || !was_parted(store, &paths)? {
+        if lone_of(&paths.live) == log || lone_of(&paths.trashed) == log || !was_separated(store, &paths)? {
             lone.push(log);
         } else if let Some(author) = fix {
             match store.gather(&paths, author) {
@@ -178,9 +179,9 @@ fn lone_logs(store: &Store, fix: Option<&Author>, found: &mut Findings) -> Resul
     Ok(lone)
 }
 
-/// Whether a lone log belongs to the database in the other folder: an interrupted move parts them only
-/// while the tenant is deleted.
-fn was_parted(store: &Store, paths: &TenantPaths) -> Result<bool> {
+/// Whether a log belongs to the database in the other folder: an interrupted move separates them only while the tenant is
+/// deleted.
+fn was_separated(store: &Store, paths: &TenantPaths) -> Result<bool> {
     let database = match files::locate(paths)? {
         Location::Live => &paths.live,
         Location::Trash => &paths.trashed,
@@ -197,13 +198,13 @@ fn name_of(store: &Store, path: &Path) -> String {
 
 fn rows(store: &Store) -> impl Iterator<Item = Result<Row>> + use<> {
     let store = store.clone();
-    chunks(move |after: Option<&Row>| {
+    paged(move |after: Option<&Row>| {
         let after = after.map(|row| row.id.as_str());
         store.catalog().read(|conn| queries::list(conn, None, after, 1000))
     })
 }
 
-/// What one file's place and the catalog's word come to.
+/// Compares one file with its row.
 fn file(store: &Store, path: &Path, in_trash: bool, fix: Option<&Author>, found: &mut Findings) -> Result<()> {
     found.files += 1;
     let name = name_of(store, path);
@@ -233,7 +234,7 @@ fn file(store: &Store, path: &Path, in_trash: bool, fix: Option<&Author>, found:
             found.fixed.add(&format!("{id}: known again{}", if in_trash { ", as deleted" } else { "" }));
         }
         (None, _) => found.orphans.add(&format!("{id} ({name})")),
-        // Looked at with the rows.
+        // Checked with the rows.
         (Some((State::Deleted, true)), _) => {}
         (Some((State::Deleted, _)), false) if both => {
             found.leftover.add(&format!("{id} has two files; the newer one is a person's to choose"));
@@ -246,7 +247,7 @@ fn file(store: &Store, path: &Path, in_trash: bool, fix: Option<&Author>, found:
     Ok(())
 }
 
-/// Has a file moved to where its row says.
+/// Moves a file to where its row says.
 fn settle(store: &Store, id: &TenantId, what: &str, fix: Option<&Author>, found: &mut Findings) {
     match fix.map(|author| store.settle(id, author)) {
         Some(Ok(())) => found.fixed.add(&format!("{id}: file moved {what}")),

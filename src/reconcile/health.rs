@@ -1,4 +1,4 @@
-//! Whether webhooks arrive and both sides agree, for a page that may be asked as often as one likes.
+//! Whether deliveries arrive, and catalog and provider agree. Cheap enough to be polled.
 
 use std::{
     sync::Arc,
@@ -21,25 +21,25 @@ use crate::{
     tenants::store::Store,
 };
 
-/// How old the provider's count may be before it is asked again.
+/// How long the provider's count is cached.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// How long the page waits for it.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The timeout of asking for it.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Failures older than this are history.
+/// Failed deliveries older than this do not count.
 const RECENT: Duration = Duration::from_secs(3600);
 
-/// Looks at both sides.
+/// Compares catalog and provider.
 pub struct Health {
     store: Store,
     provider: Option<Arc<dyn Provider>>,
     warn: u64,
     silence: Duration,
-    /// Whether deliveries are to come at all.
+    /// Whether deliveries are expected.
     expects: bool,
     since: Instant,
-    /// Held while the provider is asked: whoever comes meanwhile gets the same answer.
+    /// Locked while the provider is asked: concurrent requests share the answer.
     counted: tokio::sync::Mutex<Option<Counted>>,
 }
 
@@ -50,26 +50,26 @@ struct Counted {
     error: Option<String>,
 }
 
-/// What there is to see.
+/// The health of the synchronization.
 #[derive(Debug, Serialize)]
 pub struct Seen {
     /// `healthy` or `warning`.
     pub status: &'static str,
-    /// Why it is a warning.
+    /// The reasons of a warning.
     pub warnings: Vec<String>,
-    /// How many users the provider has, as far as is known.
+    /// The number of users at the provider, if known.
     pub provider_count: Option<u64>,
-    /// How old that number is, in seconds.
+    /// The age of that number, in seconds.
     pub provider_count_age: Option<u64>,
-    /// How many live here.
+    /// Tenants that are not deleted.
     pub local_count: u64,
-    /// In which states.
+    /// Tenants by state.
     pub local: Counts,
-    /// By how many they differ.
+    /// The difference of both numbers.
     pub discrepancy: Option<u64>,
-    /// How long ago the newest delivery came, in seconds.
+    /// The age of the newest delivery, in seconds.
     pub last_delivery_age: Option<u64>,
-    /// Deliveries of the last hour that failed and did not succeed since.
+    /// Deliveries that failed within the last hour and have not succeeded since.
     pub failing_deliveries: u64,
     /// The report of the last reconcile.
     pub last_run: Option<Value>,
@@ -83,24 +83,23 @@ impl Health {
         Self { store, provider, warn, silence, expects, since: Instant::now(), counted }
     }
 
-    /// How many users the provider had when it was last asked, and whether that is so long ago that it
-    /// should be asked again. Never waits.
+    /// The cached count of the provider, and whether it is time to refresh it. Does not wait.
     pub fn known(&self) -> (Option<u64>, bool) {
         if self.provider.is_none() {
             return (None, false);
         }
-        // Held: it is being asked now.
+        // Locked: the provider is being asked.
         let Ok(counted) = self.counted.try_lock() else { return (None, false) };
         let users = counted.as_ref().and_then(|counted| counted.users);
         (users, counted.as_ref().is_none_or(|counted| counted.at.elapsed() >= FRESH))
     }
 
-    /// Asks the provider again, if it is time.
+    /// Refreshes the cached count if it is old.
     pub async fn refresh(&self) {
         self.count().await;
     }
 
-    /// Looks. Asks the provider at most once a minute, whoever asks here.
+    /// The health now. Asks the provider at most once a minute.
     pub async fn look(&self) -> Result<Seen> {
         let now = self.store.clock().now();
         let since = now.saturating_sub(millis(RECENT));
@@ -170,7 +169,7 @@ impl Health {
         if let Some(known) = counted.as_ref().filter(|known| known.at.elapsed() < FRESH) {
             return Some(known.clone());
         }
-        let answer = tokio::time::timeout(PATIENCE, provider.count()).await;
+        let answer = tokio::time::timeout(TIMEOUT, provider.count()).await;
         let (users, error) = match answer {
             Ok(Ok(users)) => (Some(users), None),
             Ok(Err(error)) => (None, Some(error.message().to_owned())),

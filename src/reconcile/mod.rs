@@ -1,38 +1,38 @@
-//! Keeping the catalog in step with the provider, for when webhooks were late, lost or never sent.
+//! Keeps the catalog in step with the provider, when webhooks are late or lost, and with the files.
 //!
-//! | file | decides |
+//! | file | what |
 //! |---|---|
-//! | [`plan`] | what is different: a pure merge of two sorted streams |
-//! | [`spool`] | how the provider's list comes to be sorted in bounded memory |
-//! | [`run`] | one reconcile: list, compare, mend, ask by name, delete, report |
-//! | [`runs`] | which run is under way, and what became of the last ones |
-//! | [`changes`] | one step of it |
-//! | [`on_demand`] | the first request that beats the webhook |
-//! | [`health`] | whether both sides agree, for a page |
+//! | [`run`] | one reconcile: list, compare, apply, ask for the absent by id, delete, report |
+//! | [`runs`] | the run that is under way, and the reports of the last ones |
+//! | [`plan`] | the differences: a pure merge of two sorted streams |
+//! | [`provider_list`] | the provider's list, sorted by id in bounded memory |
+//! | `compare`, `apply` | the comparison on its thread; creations, updates and restorations |
+//! | [`changes`] | single steps, each in its transaction |
+//! | [`report`] | the report of a run |
+//! | [`on_demand`] | the look-up of an unknown user on their first request |
+//! | [`health`] | whether deliveries arrive, and both sides agree |
 //! | [`doctor`] | whether catalog and files agree |
-//! | [`rebuild`] | what a lost or damaged catalog is made anew from |
-//! | [`report`] | what a run says of itself |
+//! | [`rebuild`] | a new catalog for one that is lost or damaged |
 //!
 //! # Invariants
-//! 1. **Nobody is deleted because the provider answered badly.** Deletions come last, only after a
-//!    whole list, only up to a bound, and only when the provider, asked for all of those users by
-//!    name, has none of them. The first bad answer opens a circuit
-//!    ([`identity::circuit`](crate::identity::circuit)), which ends the run: one that stopped has
-//!    deleted nobody, and its report says what was done, what was not, and why.
-//! 2. **A run changes nothing newer than itself.** What a webhook did while the list was read is
-//!    left alone: each step looks at the row again inside its own transaction.
-//! 3. **A dry run changes nothing at all.**
+//! 1. **A bad answer of the provider deletes nobody.** Deletions come last, only after a complete list, only up to a
+//!    limit, and only after the provider, asked for each of those users by id, had none of them. The first request that
+//!    fails ends the run before any deletion, and the report says what was done, what was not, and why.
+//! 2. **A run changes nothing newer than its list.** Each step checks the row again inside its own transaction, so what
+//!    a webhook did while the list was read stands.
+//! 3. **A dry run changes nothing.**
 
+mod apply;
 pub mod changes;
+mod compare;
 pub mod doctor;
 pub mod health;
-mod mend;
-mod merge;
 pub mod on_demand;
+mod paged;
 pub mod plan;
+pub mod provider_list;
 mod queries;
 pub mod rebuild;
 pub mod report;
 pub mod run;
 pub mod runs;
-pub mod spool;

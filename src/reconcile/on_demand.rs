@@ -1,12 +1,10 @@
-//! The first request that beats the webhook: an unknown user is asked for at the provider.
+//! `--provisioning on-demand`: the first request of an unknown user asks the provider for them.
 //!
-//! Asked once however many requests come for one id, not again for a while once the answer was no,
-//! and only so often a minute for all ids together: a scan over made-up ids must not use up what
-//! Clerk allows.
+//! Concurrent requests for one id share a look-up, a negative answer is cached, and a rate limit for all ids together
+//! protects the provider's own limit from a scan over invented ids.
 //!
-//! When the provider is down, nobody queues for it. A look-up has a few seconds; so many are under
-//! way at once and no more; and after a few failures in a row a circuit opens, behind which requests
-//! for the unknown are refused at once. Known tenants never come here.
+//! When the provider is down, requests do not queue: a look-up has a timeout, the number in look_up is bounded, and after
+//! a few consecutive failures a circuit breaker refuses look-ups at once. Known tenants are not looked up.
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -27,31 +25,31 @@ use crate::{
     tenants::{id::TenantId, store::Store},
 };
 
-/// How long the provider's no is believed: a webhook makes the user known at once all the same.
-const NO_FOR: Duration = Duration::from_secs(60);
+/// How long a negative answer is cached. A webhook creates the user at once all the same.
+const ABSENT_FOR: Duration = Duration::from_secs(60);
 
-/// Ids of which the no is remembered; the least used are forgotten first.
-const NOES: u64 = 100_000;
+/// Capacity of the cache of negative answers.
+const ABSENT: u64 = 100_000;
 
-/// How long a look-up may take, its retries included: somebody waits for it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The timeout of a look-up, its retries included.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Look-ups under way at once, of different ids.
-const AT_ONCE: usize = 64;
+/// Look-ups in look_up, of different ids.
+const MAX_IN_FLIGHT: usize = 64;
 
-/// Failures in a row after which the provider is left alone, and for how long. What is refused
-/// meanwhile is told to come back after as long (`Retry-After` in `http/problem.rs`).
+/// Consecutive failures that open the circuit, and how long it stays open; `Retry-After` in `http/problem.rs` says as
+/// long.
 const FAILURES: u32 = 3;
-const REST: Duration = Duration::from_secs(5);
+const OPEN_FOR: Duration = Duration::from_secs(5);
 
-type Flight = Shared<BoxFuture<'static, Result<bool>>>;
+type LookUp = Shared<BoxFuture<'static, Result<bool>>>;
 
-/// Asks the provider for users who are not known here.
+/// Looks up unknown users at the provider.
 pub struct OnDemand {
     store: Store,
     provider: Option<Arc<dyn Provider>>,
     absent: Cache<TenantId, ()>,
-    flights: Mutex<HashMap<TenantId, Flight>>,
+    in_flight: Mutex<HashMap<TenantId, LookUp>>,
     limit: DefaultDirectRateLimiter,
     circuit: Circuit,
 }
@@ -63,66 +61,67 @@ impl OnDemand {
         Arc::new(Self {
             store,
             provider,
-            absent: Cache::builder().max_capacity(NOES).time_to_live(NO_FOR).build(),
-            flights: Mutex::default(),
+            absent: Cache::builder().max_capacity(ABSENT).time_to_live(ABSENT_FOR).build(),
+            in_flight: Mutex::default(),
             limit: RateLimiter::direct(quota),
-            circuit: Circuit::resting(FAILURES, REST),
+            circuit: Circuit::new(FAILURES, OPEN_FOR),
         })
     }
 
-    /// Makes a tenant of an unknown id if the provider knows the user; says whether it lives now.
+    /// Creates the tenant of an unknown id if the provider knows the user. Returns whether the tenant exists now and
+    /// is not deleted.
     ///
     /// # Errors
     /// [`ErrorKind::Provider`] if the provider does not answer as it should, [`ErrorKind::Busy`] if
-    /// it is asked too much; both say nothing of the user.
+    /// the limits are reached. Neither tells whether the user exists.
     pub async fn ensure(self: &Arc<Self>, id: &TenantId) -> Result<bool> {
         let Some(provider) = &self.provider else { return Ok(false) };
         if !provider.may_have(id) || self.absent.contains_key(id) {
             return Ok(false);
         }
-        // Deleted, most likely: then the provider has no say, and no place among the look-ups is taken.
+        // A deleted tenant stays deleted, and needs no look-up.
         if let Some(row) = self.store.find(id).await? {
             return Ok(row.state != State::Deleted);
         }
-        let flight = {
-            let mut flights = self.flights.lock();
-            match flights.get(id) {
-                Some(flight) => flight.clone(),
-                None if flights.len() >= AT_ONCE => return Err(busy()),
+        let look_up = {
+            let mut in_flight = self.in_flight.lock();
+            match in_flight.get(id) {
+                Some(look_up) => look_up.clone(),
+                None if in_flight.len() >= MAX_IN_FLIGHT => return Err(busy()),
                 None => {
-                    let flight = self.clone().look(id.clone()).boxed().shared();
-                    flights.insert(id.clone(), flight.clone());
-                    // Driven to its end whoever goes away, and then made room for the next.
-                    let (this, id, driven) = (self.clone(), id.clone(), flight.clone());
+                    let look_up = self.clone().ask(id.clone()).boxed().shared();
+                    in_flight.insert(id.clone(), look_up.clone());
+                    // A task of its own: the look-up ends, and is removed, also when the request is dropped.
+                    let (this, id, driven) = (self.clone(), id.clone(), look_up.clone());
                     tokio::spawn(async move {
                         let _ = driven.await;
-                        this.flights.lock().remove(&id);
+                        this.in_flight.lock().remove(&id);
                     });
-                    flight
+                    look_up
                 }
             }
         };
-        flight.await
+        look_up.await
     }
 
-    async fn look(self: Arc<Self>, id: TenantId) -> Result<bool> {
-        // Known after all: another look-up or a webhook was faster.
+    async fn ask(self: Arc<Self>, id: TenantId) -> Result<bool> {
+        // Another look-up or a webhook may have created the tenant meanwhile.
         if let Some(row) = self.store.find(&id).await? {
             return Ok(row.state != State::Deleted);
         }
         let Some(provider) = &self.provider else { return Ok(false) };
-        // What happens here from now on is newer than the answer.
+        // A change in the catalog from now on is newer than the answer.
         let since = self.store.clock().now();
         let mut asked = false;
-        let question = async {
+        let request = async {
             if self.limit.check().is_err() {
                 return Err(busy());
             }
             asked = true;
             let late = || Error::new(ErrorKind::Provider, "Clerk did not answer in time");
-            tokio::time::timeout(PATIENCE, provider.get(&id)).await.unwrap_or_else(|_| Err(late()))
+            tokio::time::timeout(TIMEOUT, provider.get(&id)).await.unwrap_or_else(|_| Err(late()))
         };
-        let answer = self.circuit.ask(question).await;
+        let answer = self.circuit.call(request).await;
         match answer {
             Ok(Some(user)) => {
                 if changes::create(&self.store, user, since).await? {
@@ -130,7 +129,7 @@ impl OnDemand {
                     metrics::on_demand("created");
                     return Ok(true);
                 }
-                // A webhook was faster, be it with the creation or with the deletion.
+                // A webhook created or deleted the tenant meanwhile.
                 Ok(self.store.find(&id).await?.is_some_and(|row| row.state != State::Deleted))
             }
             Ok(None) => {
@@ -138,7 +137,7 @@ impl OnDemand {
                 self.absent.insert(id, ());
                 Ok(false)
             }
-            // The circuit is open, and it was logged when it opened.
+            // Refused by the open circuit, which logged when it opened.
             Err(error) if !asked => {
                 if error.kind() == ErrorKind::Provider {
                     metrics::on_demand("refused");

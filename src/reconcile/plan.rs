@@ -1,4 +1,4 @@
-//! What is different between the catalog and the provider: pure, and in memory for two rows.
+//! The differences between the catalog and the provider. Pure, with two rows in memory.
 
 use std::{cmp::Ordering, iter::Peekable};
 
@@ -9,21 +9,21 @@ use crate::{
     tenants::id::TenantId,
 };
 
-/// One thing to mend.
+/// One difference, as the step that removes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// There and not here.
+    /// At the provider and not in the catalog.
     Create(User),
-    /// Here with an older profile.
+    /// In the catalog with an older profile.
     Update(User),
-    /// Deleted here, and there all the same.
+    /// Deleted in the catalog, and at the provider.
     Restore(User),
-    /// Here and not there.
+    /// In the catalog and not at the provider.
     Delete(TenantId),
 }
 
 impl Step {
-    /// Whom it is about.
+    /// The user's id.
     pub fn id(&self) -> &TenantId {
         match self {
             Self::Create(user) | Self::Update(user) | Self::Restore(user) => &user.id,
@@ -32,9 +32,9 @@ impl Step {
     }
 }
 
-/// What is to be done about one user, by a list that was begun at `since`. What happened here after
-/// that moment is newer than the list and stands. It is this server's clock that told `since`, and
-/// told when a row was made, deleted or brought back and when a deletion arrived.
+/// The step for one user, by a list that was started at `since`. A change in the catalog after that moment is newer
+/// than the list and stands. This server's clock dates `since`, and the creation, deletion and restoration of rows and
+/// the arrival of deliveries.
 pub fn step(here: Option<&Row>, there: Option<&User>, since: Millis) -> Option<Step> {
     match (here, there) {
         (None, None) => None,
@@ -51,15 +51,15 @@ pub fn step(here: Option<&Row>, there: Option<&User>, since: Millis) -> Option<S
     }
 }
 
-/// Whether a row says something else than the provider, and nothing newer. Of one moment the
-/// provider's own word counts: that is how a damaged row is mended.
+/// Whether the provider's profile is newer than the row's, or differs and is as old: then the provider's is right, which
+/// repairs a damaged row.
 pub fn stale(row: &Row, user: &User) -> bool {
     let (here, there) = (row.profile.provider_updated_at, user.profile.provider_updated_at);
     there > here || (there == here && !user.profile.says_as(&row.profile))
 }
 
-/// Merges both streams, each in ascending order of ids, to the steps that make the first like the
-/// second. Counts what needs none.
+/// Merges two streams, each sorted by id, into the steps that make the first equal to the second. Counts users that need
+/// no step.
 pub struct Diff<H: Iterator<Item = Result<Row>>, T: Iterator<Item = Result<User>>> {
     here: Peekable<H>,
     there: Peekable<T>,
@@ -69,12 +69,12 @@ pub struct Diff<H: Iterator<Item = Result<Row>>, T: Iterator<Item = Result<User>
 }
 
 impl<H: Iterator<Item = Result<Row>>, T: Iterator<Item = Result<User>>> Diff<H, T> {
-    /// Of what is known here and there.
+    /// The differences between the catalog's rows and the provider's users.
     pub fn new(here: H, there: T, since: Millis) -> Self {
         Self { here: here.peekable(), there: there.peekable(), since, last: None, unchanged: 0 }
     }
 
-    /// How many users needed nothing so far.
+    /// Users that needed no step so far.
     pub fn unchanged(&self) -> u64 {
         self.unchanged
     }
@@ -91,7 +91,7 @@ impl<H: Iterator<Item = Result<Row>>, T: Iterator<Item = Result<User>>> Diff<H, 
         Ok(Some((row, user)))
     }
 
-    /// A stream out of order would make users look absent who are not.
+    /// Fails on an unsorted stream, which would make users seem absent.
     fn in_order(&mut self, id: &TenantId) -> Result<()> {
         match self.last.replace(id.clone()) {
             Some(last) if last >= *id => Err(Error::internal(format!("a stream of users is not sorted: {last}, {id}"))),
@@ -115,7 +115,7 @@ impl<H: Iterator<Item = Result<Row>>, T: Iterator<Item = Result<User>>> Iterator
             }
             match step(row.as_ref(), user.as_ref(), self.since) {
                 Some(step) => return Some(Ok(step)),
-                // A tombstone of somebody who is not there either is no user.
+                // A tombstone without a user at the provider does not count.
                 None => self.unchanged += u64::from(user.is_some()),
             }
         }

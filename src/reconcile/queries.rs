@@ -1,4 +1,4 @@
-//! SQL on the spool.
+//! SQL of the provider's list.
 
 use rusqlite::{Connection, Row as SqlRow, named_params, params, types::Type};
 

@@ -1,14 +1,13 @@
-//! A catalog that is lost or damaged is made anew: from the users' files, and from what can still be
-//! read of the old one.
+//! Rebuilds a lost or damaged catalog from the users' files and from what is readable of the old catalog.
 //!
-//! What can be read of a row is believed: who was deleted or purged stays so, wherever a file of theirs is.
-//! Of whom there is no row, the place of the file says whether they live. A file in the trash outweighs a row
-//! that says its user lives: it got there after the deletion was committed, and the row that can be read may
-//! be older, since a damaged log ends early. So no deletion is undone; a restoration can be repeated.
+//! A readable row is right: a user who was deleted or purged stays so, wherever their file is. Without a row the place of
+//! the file says whether the user is deleted. A file in the trash overrides a row that says otherwise: it was moved there
+//! after the deletion was committed, and the readable row may be older, since a damaged log ends early. So no deletion is
+//! undone; a restoration can be repeated.
 //!
-//! The new catalog is built in `tmp/` and gets its name when it is whole; the old one is only read from a
-//! copy, and kept aside. A crash leaves the old one, or a placeholder with which nothing starts and from
-//! which the next rebuild goes on, or the new one; `old.rs` says how.
+//! The new catalog is built in `tmp/` and renamed when it is complete. The old one is read from a copy, and kept aside. A
+//! crash leaves the old catalog, or a placeholder with which nothing starts and from which the next rebuild continues, or
+//! the new one; see `old.rs`.
 
 mod old;
 
@@ -21,8 +20,8 @@ use std::{
 use rusqlite::Connection;
 use serde::Serialize;
 
-use super::report::Tally;
-use crate::reconcile::rebuild::old::Old;
+use self::old::{Old, remove};
+use super::report::Entries;
 use crate::{
     catalog::{
         APPLICATION_ID, Catalog,
@@ -52,39 +51,39 @@ use crate::{
     },
 };
 
-/// What a new catalog was made of.
+/// The result of a rebuild.
 #[derive(Debug, Clone, Serialize)]
 pub struct Rebuilt {
-    /// Where the old one is kept, its log beside it; none if there was none.
+    /// Where the old catalog is kept, with its log; none if there was none.
     pub aside: Option<PathBuf>,
-    /// What could be read of it, and what is lost.
+    /// What was read of it, and what is lost.
     pub salvaged: Vec<Salvaged>,
-    /// Users whom their file alone, or its place, brought back into the catalog.
+    /// Users that were added or deleted because of their file.
     #[serde(skip)]
-    pub known: Tally,
+    pub known: Entries,
 }
 
-/// What [`rebuild`] tells of while it runs.
+/// The progress of [`rebuild`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// A user's file was looked at.
+    /// A user's file was read.
     File,
-    /// The data folder was changed: a crash leaves it as it is now.
+    /// The data folder was changed: a crash now leaves it in this state.
     Changed,
 }
 
-/// Makes the catalog of a folder anew. May block for long; `seen` is told how far it is.
+/// Rebuilds the catalog of a data folder. Blocks for long; calls `seen` with the progress.
 ///
 /// # Errors
-/// [`ErrorKind::Conflict`] if the folder is in use, or the catalog is in order and knows users, or is
-/// one of a newer program; whatever keeps a file from being read that is not the file's own damage. Then
-/// nothing was changed. After an error while the old one gives up its name, another rebuild completes it.
+/// [`ErrorKind::Conflict`] if the folder is in use, or the catalog is in order and has users, or belongs to a
+/// newer program; an I/O error that is not damage of the file itself. Then nothing was changed. After an error while
+/// the old catalog is moved away, another rebuild completes it.
 pub fn rebuild(options: &StoreOptions, author: &Author, mut seen: impl FnMut(Progress)) -> Result<Rebuilt> {
     let layout = Layout::prepare(&options.data)?;
     let _lock = FolderLock::take(&layout.lock())?;
     files::sweep_tmp(&layout)?;
     let rebuilt = replace(options, author, &layout, &mut seen);
-    // Copies of people's data; the next start removes what cannot be removed now.
+    // It contains copies of users' data. The next start tries again.
     let _ = files::sweep_tmp(&layout);
     rebuilt
 }
@@ -115,7 +114,7 @@ fn replace(
     if salvaged.iter().any(|part| part.lost.is_some()) {
         read_through(&copy).map_err(|error| stopped(&layout.catalog(), error))?;
     }
-    let known = take_in(&catalog, layout, now, until, seen)?;
+    let known = add_files(&catalog, layout, now, until, seen)?;
     catalog.fill(|tx| Ok(author.record(tx, now, "doctor", None, "catalog rebuilt")?))?;
     catalog.close()?;
     drop(catalog);
@@ -123,32 +122,32 @@ fn replace(
         remove(&beside)?;
     }
 
-    let aside = old.make_way(layout, seen)?;
+    let aside = old.move_away(layout, &mut || seen(Progress::Changed))?;
     files::swap_in(&new, &layout.catalog())?;
     seen(Progress::Changed);
     Ok(Rebuilt { aside, salvaged, known })
 }
 
-/// A copy of the old catalog, which may be read in whatever way; none if nothing of it can be read.
+/// Opens the copy of the old catalog; none if nothing of it is readable.
 fn opened(copy: &Path, deadline: &Deadline, layout: &Layout) -> Result<Option<Connection>> {
     let options = Options { locking: Locking::Exclusive, application_id: APPLICATION_ID, ..Options::default() };
     match open::open(copy, &options, deadline) {
         Ok(conn) => Ok(Some(conn)),
         Err(error) if is_damage(&error) => {
-            tracing::warn!(error = %error, "nothing can be read of the old catalog");
+            tracing::warn!(error = %error, "nothing of the old catalog is readable");
             Ok(None)
         }
         Err(error) => Err(stopped(&layout.catalog(), error)),
     }
 }
 
-/// Whether the file itself is what is wrong, and not the disk or the machine: another try would end alike.
+/// Whether the file itself is damaged, so that another try would fail as well.
 fn is_damage(error: &Error) -> bool {
     error.kind() == ErrorKind::Damaged || error.sqlite().is_some_and(salvage::is_damage)
 }
 
-/// Fails if a database that SQLite calls damaged cannot be read for another reason: it says the same of a
-/// disk that fails to read (`SQLITE_IOERR_CORRUPTFS`).
+/// Fails if a file of a database that SQLite calls damaged cannot be read: SQLite reports a disk error in the same way
+/// (`SQLITE_IOERR_CORRUPTFS`).
 fn read_through(database: &Path) -> Result<()> {
     for file in [database.to_owned(), wal_of(database)] {
         let read = || match std::fs::symlink_metadata(&file) {
@@ -165,7 +164,7 @@ fn read_through(database: &Path) -> Result<()> {
 
 fn stopped(path: &Path, error: Error) -> Error {
     let why = format!(
-        "{}: {}. Nothing was changed. Mend what keeps the file from being read, or move it out of the data folder to do \
+        "{}: {}. Nothing was changed. Repair what keeps the file from being read, or move it out of the data folder to do \
          without it; then run this again",
         path.display(),
         error.message()
@@ -190,30 +189,29 @@ fn refuse_to_replace(old: &Connection, deadline: &Deadline, new: &Catalog, layou
     let users = check::quick_check(old, deadline, CHECK).and_then(|_| Ok(Some(salvage::live_users(old)?)));
     let Some(users @ 1..) = readable(users)? else { return Ok(()) };
     let why = format!(
-        "the catalog is in order and knows {users} users. `cubby doctor --fix` mends single users; to make all of it \
-         anew from their files, without states, tombstones and keys, move {} away first",
+        "the catalog is in order and knows {users} users. `cubby doctor --fix` repairs single users; to rebuild all of it \
+         from their files, without states, tombstones and keys, move {} away first",
         layout.catalog().display()
     );
     Err(Error::new(ErrorKind::Conflict, why))
 }
 
-/// Gives every user who has a file and no row the one that belongs to its place, and marks those deleted
-/// whose file is in the trash.
-fn take_in(
+/// Adds a row for each file that has none, and marks users whose file is in the trash as deleted.
+fn add_files(
     catalog: &Catalog,
     layout: &Layout,
     now: Millis,
     until: Millis,
     seen: &mut impl FnMut(Progress),
-) -> Result<Tally> {
-    /// Files for which there is one commit.
-    const TOGETHER: usize = 1000;
-    let mut known = Tally::default();
+) -> Result<Entries> {
+    /// Files in one commit.
+    const BATCH: usize = 1000;
+    let mut known = Entries::default();
     let mut take = |paths: &[PathBuf], in_trash: bool| -> Result<()> {
         let mut cards: Vec<Card> = Vec::with_capacity(paths.len());
         for path in paths {
             seen(Progress::File);
-            // What is no user's, or in a stranger's place, is named when catalog and files are compared.
+            // `cubby doctor` reports files that are damaged or misplaced.
             let card = match inspect(path) {
                 Err(error) if error.kind() == ErrorKind::Damaged => {
                     read_through(path).map_err(|error| stopped(path, error))?;
@@ -248,17 +246,10 @@ fn take_in(
     for shard in 0..=u8::MAX {
         paths.clear();
         layout.live_in(shard, |path| paths.push(path))?;
-        paths.chunks(TOGETHER).try_for_each(|paths| take(paths, false))?;
+        paths.chunks(BATCH).try_for_each(|paths| take(paths, false))?;
     }
     paths.clear();
     layout.each_trashed(|path| paths.push(path))?;
-    paths.chunks(TOGETHER).try_for_each(|paths| take(paths, true))?;
+    paths.chunks(BATCH).try_for_each(|paths| take(paths, true))?;
     Ok(known)
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != Io::NotFound => Err(Error::io(path.display(), error)),
-        _ => Ok(()),
-    }
 }

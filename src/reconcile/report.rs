@@ -1,10 +1,10 @@
-//! What a run says of itself.
+//! The report of a run.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{catalog::model::Millis, clock, error::Error};
 
-/// How many are named in each list of a report; the counts are of all.
+/// The most entries that a list of a report names; its count is of all.
 pub const NAMED: usize = 100;
 
 /// How a run ended.
@@ -14,7 +14,7 @@ pub enum RunOutcome {
     /// All is done.
     #[default]
     Done,
-    /// All but deletions, which were more than allowed.
+    /// All but the deletions, which were more than the limit.
     Held,
     /// It stopped: the provider did not answer as it should, or storage failed.
     Failed,
@@ -31,29 +31,30 @@ impl RunOutcome {
     }
 }
 
-/// What a run does, in this order.
+/// The phases of a run, in order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Brings the provider's list here. Nothing is changed.
+    /// Fetches the provider's list. Nothing is changed.
     #[default]
     Listing,
     /// Creates, updates and restores.
-    Mending,
-    /// Asks for those who are absent by name. Nobody is deleted before all of them were.
+    #[serde(rename = "mending")]
+    Applying,
+    /// Asks the provider for each absent user by id. Nobody is deleted before all were asked for.
     Asking,
-    /// Deletes; the provider has no part in it.
+    /// Deletes. The provider is not asked any more.
     Deleting,
-    /// Looks for what is to be reported.
+    /// Looks for shared email addresses.
     Reporting,
 }
 
 impl Phase {
-    /// The word for people and in JSON.
+    /// The word in logs and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Listing => "listing",
-            Self::Mending => "mending",
+            Self::Applying => "mending",
             Self::Asking => "asking",
             Self::Deleting => "deleting",
             Self::Reporting => "reporting",
@@ -61,17 +62,17 @@ impl Phase {
     }
 }
 
-/// How many, and some of them by name.
+/// A list of which only the first [`NAMED`] entries are kept, and the number of all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally {
-    /// How many.
+pub struct Entries {
+    /// The number of all entries.
     pub count: u64,
-    /// The first of them.
+    /// The first entries.
     pub named: Vec<String>,
 }
 
-impl Tally {
-    /// One more.
+impl Entries {
+    /// Adds an entry.
     pub fn add(&mut self, name: &(impl ToString + ?Sized)) {
         self.count += 1;
         if self.named.len() < NAMED {
@@ -79,7 +80,7 @@ impl Tally {
         }
     }
 
-    /// All of another one more.
+    /// Adds all entries of another list.
     pub fn add_all(&mut self, other: &Self) {
         self.count += other.count;
         let room = NAMED.saturating_sub(self.named.len());
@@ -87,54 +88,54 @@ impl Tally {
     }
 }
 
-/// What a run found and did; in a dry run, what it would do.
+/// What a run found and did, or would do if it is a dry run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// What the run is called.
+    /// The run's id.
     #[serde(default)]
     pub run: String,
     /// How it ended.
     pub outcome: RunOutcome,
     /// Whether nothing was changed.
     pub dry_run: bool,
-    /// Whether the bound on deletions was lifted.
+    /// Whether the limit on deletions was off.
     pub forced: bool,
-    /// When it began, RFC 3339.
+    /// When it started, RFC 3339.
     pub started: String,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
-    /// How many users the provider says there are.
+    /// The provider's own count of its users.
     pub provider_count: u64,
-    /// How many it listed.
+    /// The number of users that it listed.
     pub provider_listed: u64,
-    /// How many lived here before.
+    /// Tenants that are not deleted, before the run.
     pub local_count: u64,
-    /// Who needed nothing.
+    /// Users that needed no step.
     pub unchanged: u64,
-    /// There and not here.
-    pub created: Tally,
-    /// Here with an older profile.
-    pub updated: Tally,
-    /// Deleted here and there all the same.
-    pub restored: Tally,
-    /// Here and not there.
-    pub deleted: Tally,
-    /// Those who would have been deleted, had they not been more than allowed.
-    pub held: Tally,
-    /// Left out of the provider's list, but known when asked for by name: nothing was done to them.
-    pub unlisted: Tally,
-    /// Email addresses that more than one live user has.
-    pub shared_emails: Tally,
-    /// Files of no known user; `cubby doctor` says more.
-    pub orphan_files: Tally,
-    /// Ids at the provider that cannot be a tenant's.
-    pub unusable_ids: Tally,
-    /// What went wrong with single users; the rest went on.
-    pub errors: Tally,
-    /// Found to be absent there, and not deleted because the run stopped before it was sure of all.
+    /// At the provider and not in the catalog.
+    pub created: Entries,
+    /// In the catalog with an older profile.
+    pub updated: Entries,
+    /// Deleted in the catalog, and at the provider.
+    pub restored: Entries,
+    /// In the catalog and not at the provider.
+    pub deleted: Entries,
+    /// Not deleted, because they were more than the limit.
+    pub held: Entries,
+    /// Missing in the provider's list, but known when asked for by id: nothing was done.
+    pub unlisted: Entries,
+    /// Users that share an email address.
+    pub shared_emails: Entries,
+    /// Files of no tenant in the catalog; see `cubby doctor`.
+    pub orphan_files: Entries,
+    /// The provider's ids that cannot be a tenant's.
+    pub unusable_ids: Entries,
+    /// Steps that failed; the run went on.
+    pub errors: Entries,
+    /// Absent from the list, and not deleted, because the run stopped before the provider was asked for all.
     #[serde(default)]
-    pub undone: Tally,
-    /// What the run was at when it stopped; what comes after it was not begun.
+    pub undone: Entries,
+    /// The phase in which the run stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Phase>,
     /// Why the run stopped.
@@ -143,20 +144,23 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of a run that begins now.
+    /// The report of a run that starts now.
     pub fn begin(run: &str, now: Millis, dry_run: bool, forced: bool) -> Self {
         Self { run: run.to_owned(), dry_run, forced, started: clock::rfc3339(now).to_string(), ..Self::default() }
     }
 
-    /// It stopped in `phase` because of `error`.
+    /// Records that the run stopped in `phase` because of `error`.
     pub fn stop(&mut self, phase: Phase, error: &Error) {
         self.outcome = RunOutcome::Failed;
         self.stopped = Some(phase);
         self.error = Some(error.detail());
     }
 
-    /// How many differences there were.
+    /// The number of differences between catalog and provider.
     pub fn differences(&self) -> u64 {
-        [&self.created, &self.updated, &self.restored, &self.deleted, &self.held].map(|tally| tally.count).iter().sum()
+        [&self.created, &self.updated, &self.restored, &self.deleted, &self.held]
+            .map(|entries| entries.count)
+            .iter()
+            .sum()
     }
 }

@@ -1,4 +1,4 @@
-//! One reconcile: list, compare, mend, report.
+//! One reconcile: list, compare, apply, ask for the absent by id, delete, report.
 
 use std::{sync::Arc, time::Instant};
 
@@ -9,13 +9,13 @@ use tokio::{
 };
 
 use super::{
+    apply::{Apply, CONCURRENCY},
     changes,
-    mend::{AT_ONCE, Mending},
-    merge::Merge,
+    compare::Compare,
     plan::Step,
+    provider_list::ProviderList,
     report::{Phase, Report, RunOutcome},
-    runs::{Fate, Progress, RunGuard, Runs},
-    spool::Spool,
+    runs::{Progress, RunGuard, RunStatus, Runs},
 };
 use crate::{
     catalog::{
@@ -25,10 +25,7 @@ use crate::{
     },
     config::provider::Part,
     error::{Error, ErrorKind, Result},
-    identity::{
-        circuit::{Circuit, Guarded},
-        provider::{AMONG, Provider},
-    },
+    identity::provider::{AMONG, Provider},
     telemetry::metrics,
     tenants::{id::TenantId, store::Store},
 };
@@ -36,13 +33,13 @@ use crate::{
 /// What a run may do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Only say what would be done.
+    /// Report what would be done, and change nothing.
     pub dry_run: bool,
-    /// Delete however many there are.
+    /// Delete any number of users.
     pub force: bool,
 }
 
-/// Compares and mends; one run at a time.
+/// Starts reconciles, one at a time.
 pub struct Syncer {
     store: Store,
     provider: Option<Arc<dyn Provider>>,
@@ -52,54 +49,53 @@ pub struct Syncer {
 
 /// A run that was started.
 pub struct Started {
-    /// What it is called.
+    /// Its id.
     pub run: String,
-    /// Its report, in the end. It goes on when nobody waits for it any more.
+    /// Its report. The run goes on if this is dropped.
     pub report: JoinHandle<Report>,
 }
 
-/// What a run is called in the audit trail.
+/// The action of a run in the audit trail.
 const ACTION: &str = "sync";
 
-/// Rows and updates handled together.
-pub(super) const CHUNK: usize = 500;
+/// Absent users handled together.
+const CHUNK: usize = 500;
 
-/// The share of users that may be missing from a list for it to count as whole: some are deleted
-/// while it is read.
+/// One part in so many of the users may be missing in the list, since some are deleted while it is read.
 const SHORTFALL: u64 = 100;
 
-/// Addresses of more than one user that are looked up at once.
+/// Shared email addresses a page.
 const SHARED: u32 = 1000;
 
 impl Syncer {
-    /// Over a store and a provider, if one is configured.
+    /// Reconciles `store` with the provider, if one is configured.
     pub fn new(store: Store, provider: Option<Arc<dyn Provider>>, max_delete: Part) -> Arc<Self> {
         Arc::new(Self { store, provider, max_delete, runs: Runs::new() })
     }
 
-    /// The run that is under way, and how far it is.
+    /// The id and the progress of the run that is under way.
     pub fn running(&self) -> Option<(String, Progress)> {
         self.runs.running()
     }
 
-    /// How far it is.
+    /// The progress of the run that is under way.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.runs.progress()
     }
 
-    /// What became of one run; none if there was none of this name.
-    pub async fn fate(&self, run: &str) -> Result<Option<Fate>> {
-        if let Some(fate) = self.runs.find(run) {
-            return Ok(Some(fate));
+    /// The status of a run; none for an unknown id.
+    pub async fn status(&self, run: &str) -> Result<Option<RunStatus>> {
+        if let Some(status) = self.runs.find(run) {
+            return Ok(Some(status));
         }
         let name = run.to_owned();
         let kept = self.store.catalog().query(move |conn| runs::find(conn, &name)).await?;
         Ok(match kept {
             None => None,
-            Some(None) => Some(Fate::Lost),
+            Some(None) => Some(RunStatus::Lost),
             Some(Some(text)) => {
                 let report = serde_json::from_str(&text);
-                Some(Fate::Ended { report: report.map_err(|e| Error::internal("a kept report").with_source(e))? })
+                Some(RunStatus::Ended { report: report.map_err(|e| Error::internal("a kept report").with_source(e))? })
             }
         })
     }
@@ -118,15 +114,15 @@ impl Syncer {
     /// way.
     pub fn start(self: &Arc<Self>, options: Options, author: Author) -> Result<Started> {
         let provider = self.provider()?.clone();
-        let turn = self.runs.begin()?;
-        let (this, run) = (self.clone(), turn.run().to_owned());
-        Ok(Started { run, report: tokio::spawn(async move { this.run(turn, &*provider, options, author).await }) })
+        let guard = self.runs.begin()?;
+        let (this, run) = (self.clone(), guard.run().to_owned());
+        Ok(Started { run, report: tokio::spawn(async move { this.run(guard, &*provider, options, author).await }) })
     }
 
-    async fn run(&self, turn: RunGuard, provider: &dyn Provider, options: Options, author: Author) -> Report {
+    async fn run(&self, guard: RunGuard, provider: &dyn Provider, options: Options, author: Author) -> Report {
         let (clock, started) = (Instant::now(), self.store.clock().now());
-        let mut report = Report::begin(turn.run(), started, options.dry_run, options.force);
-        let (name, by) = (turn.run().to_owned(), author.clone());
+        let mut report = Report::begin(guard.run(), started, options.dry_run, options.force);
+        let (name, by) = (guard.run().to_owned(), author.clone());
         let begin = move |tx: &Transaction| {
             by.record(tx, started, ACTION, name.as_str(), "started")?;
             runs::begin(tx, &name, started)
@@ -135,21 +131,19 @@ impl Syncer {
             true => Ok(None),
             false => self.store.catalog().write(begin).await.map(Some),
         };
-        let circuit = Circuit::stopping();
-        let guarded = Guarded { provider, circuit: &circuit };
-        let one = One { syncer: self, turn: &turn, provider: &guarded, circuit: &circuit, options, since: started };
+        let one = Run { syncer: self, guard: &guard, provider, options, since: started };
         let result = match &id {
             Ok(_) => one.reconcile(&mut report).await,
             Err(error) => Err(error.clone()),
         };
         if let Err(error) = result {
-            tracing::error!(run = turn.run(), phase = turn.phase().as_str(), error = %error, "a reconcile stopped");
-            report.stop(turn.phase(), &error);
+            tracing::error!(run = guard.run(), phase = guard.phase().as_str(), error = %error, "a reconcile stopped");
+            report.stop(guard.phase(), &error);
         }
         report.duration_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
         metrics::sync_run(report.outcome.as_str(), clock.elapsed());
         tracing::info!(
-            run = turn.run(),
+            run = guard.run(),
             outcome = report.outcome.as_str(),
             dry_run = options.dry_run,
             created = report.created.count,
@@ -173,54 +167,53 @@ impl Syncer {
                 tracing::error!(error = %error, "the report of a reconcile could not be kept");
             }
         }
-        turn.end(&report);
+        guard.end(&report);
         report
     }
 }
 
-/// One run.
-struct One<'a> {
+/// One run. The first request that the provider does not answer as it should ends it.
+struct Run<'a> {
     syncer: &'a Syncer,
-    turn: &'a RunGuard,
+    guard: &'a RunGuard,
     provider: &'a dyn Provider,
-    circuit: &'a Circuit,
     options: Options,
     since: Millis,
 }
 
-impl One<'_> {
+impl Run<'_> {
     async fn reconcile(&self, report: &mut Report) -> Result<()> {
         report.local_count = live(self.syncer.store.counts().await?);
-        let spool = self.list(report).await?;
-        let absent = self.compare(&spool, report).await?;
-        if self.may_delete(&spool, absent, report).await? {
-            self.delete(&spool, absent, report).await?;
+        let list = self.list(report).await?;
+        let absent = self.compare(&list, report).await?;
+        if self.may_delete(&list, absent, report).await? {
+            self.delete(&list, absent, report).await?;
         }
-        self.look_around(report).await
+        self.find_shared_emails(report).await
     }
 
-    /// Brings the provider's whole list here.
-    async fn list(&self, report: &mut Report) -> Result<Spool> {
+    /// Fetches the provider's whole list.
+    async fn list(&self, report: &mut Report) -> Result<ProviderList> {
         report.provider_count = self.provider.count().await?;
         let folder = self.syncer.store.layout().tmp();
-        let spool = blocking(move || Spool::new(&folder)).await?;
+        let list = blocking(move || ProviderList::new(&folder)).await?;
         let mut next: Vec<String> = Vec::new();
         let mut seen = 0;
         loop {
             let page = self.provider.page(&next).await?;
-            let (into, users, unusable) = (spool.clone(), page.users, page.unusable);
+            let (into, users, unusable) = (list.clone(), page.users, page.unusable);
             let new = blocking(move || into.add(&users, &unusable)).await?;
             seen += new;
-            self.turn.at(Phase::Listing, seen, report.provider_count);
+            self.guard.at(Phase::Listing, seen, report.provider_count);
             next = page.next;
             if next.is_empty() {
                 break;
             }
             if new == 0 {
-                return Err(self.distrust("Clerk's list goes round in a circle; nothing was changed".to_owned()));
+                return Err(provider_error("Clerk's list repeats its pages; nothing was changed"));
             }
         }
-        let of = spool.clone();
+        let of = list.clone();
         let mut unusable = std::mem::take(&mut report.unusable_ids);
         let listed = blocking(move || {
             of.unusable(|id| unusable.add(id))?;
@@ -230,33 +223,28 @@ impl One<'_> {
         let (listed, counted) = (report.provider_listed, report.provider_count);
         if listed + (counted / SHORTFALL).max(10) < counted || (listed == 0 && counted > 0) {
             let why = format!("Clerk listed {listed} of the {counted} users it says there are; nothing was changed");
-            return Err(self.distrust(why));
+            return Err(provider_error(why));
         }
         if listed == 0 && report.local_count > 0 && !self.options.force {
-            return Err(self.distrust(format!(
-                "Clerk has no users and {} live here: most likely CLERK_SECRET_KEY is another instance's. Nothing was \
+            return Err(provider_error(format!(
+                "Clerk has no users and the catalog has {}: most likely CLERK_SECRET_KEY is another instance's. Nothing was \
                  changed; use force if it is right",
                 report.local_count
             )));
         }
-        Ok(spool)
+        Ok(list)
     }
 
-    /// An answer that cannot be true is as bad as none.
-    fn distrust(&self, why: String) -> Error {
-        self.circuit.distrust(Error::new(ErrorKind::Provider, why))
-    }
-
-    /// Merges both lists and mends all but those who are absent there, who are noted in the spool.
-    /// Says how many those are.
-    async fn compare(&self, spool: &Spool, report: &mut Report) -> Result<u64> {
+    /// Compares both lists and applies all steps but deletions. Marks absent users in the list, and returns their
+    /// number.
+    async fn compare(&self, list: &ProviderList, report: &mut Report) -> Result<u64> {
         let total = report.local_count.max(report.provider_listed);
-        self.turn.at(Phase::Mending, 0, total);
+        self.guard.at(Phase::Applying, 0, total);
         let (steps, mut found) = mpsc::channel(CHUNK);
         let store = &self.syncer.store;
-        let merge = Merge { store: store.clone(), spool: spool.clone(), since: self.since };
-        let merged = tokio::task::spawn_blocking(move || merge.run(&steps));
-        let mut mending = Mending::new(store, self.options, self.since);
+        let compare = Compare { store: store.clone(), list: list.clone(), since: self.since };
+        let compared = tokio::task::spawn_blocking(move || compare.run(&steps));
+        let mut apply = Apply::new(store, self.options.dry_run, self.since);
         let mut absent = Vec::new();
         let (mut done, mut count) = (0, 0);
         while let Some(step) = found.recv().await {
@@ -266,72 +254,69 @@ impl One<'_> {
                     count += 1;
                     absent.push(id);
                     if absent.len() >= CHUNK {
-                        note_absent(spool, std::mem::take(&mut absent)).await?;
+                        set_absent(list, std::mem::take(&mut absent)).await?;
                     }
                 }
-                step => mending.take(step, report).await,
+                step => apply.take(step, report).await,
             }
             if done % CHUNK as u64 == 0 {
-                self.turn.at(Phase::Mending, done, total);
+                self.guard.at(Phase::Applying, done, total);
             }
         }
-        mending.finish(report).await;
-        note_absent(spool, absent).await?;
-        let merged = merged.await.map_err(|e| Error::internal("a comparison did not finish").with_source(e))??;
-        report.unchanged += merged.unchanged;
-        report.orphan_files = merged.orphans;
+        apply.finish(report).await;
+        set_absent(list, absent).await?;
+        let compared = compared.await.map_err(|e| Error::internal("a comparison did not finish").with_source(e))??;
+        report.unchanged += compared.unchanged;
+        report.orphan_files = compared.orphans;
         Ok(count)
     }
 
-    /// Whether those who are absent may be deleted: they are not too many, and the provider, asked for
-    /// each by name, does not have them either. All are asked for before the first is deleted, so that
-    /// a run that stops has deleted nobody.
-    async fn may_delete(&self, spool: &Spool, absent: u64, report: &mut Report) -> Result<bool> {
-        self.turn.at(Phase::Asking, 0, absent);
+    /// Whether absent users may be deleted: they are within the limit, and the provider, asked for each by id, has
+    /// none of them. All are asked for before the first deletion, so that a run that stops has deleted nobody.
+    async fn may_delete(&self, list: &ProviderList, absent: u64, report: &mut Report) -> Result<bool> {
+        self.guard.at(Phase::Asking, 0, absent);
         let limit = self.syncer.max_delete.of(report.local_count);
         if absent > limit && !self.options.force {
             tracing::warn!(absent, limit, "more users are absent at the provider than may be deleted");
-            each_absent(spool, CHUNK, |ids| ids.iter().for_each(|id| report.held.add(id))).await?;
+            each_absent(list, CHUNK, |ids| ids.iter().for_each(|id| report.held.add(id))).await?;
             report.outcome = RunOutcome::Held;
             return Ok(false);
         }
         let mut asked = 0;
         let mut after: Option<TenantId> = None;
         loop {
-            let ids = absent_after(spool, after.take(), AMONG).await?;
+            let ids = absent_after(list, after.take(), AMONG).await?;
             let Some(last) = ids.last() else { break };
             after = Some(last.clone());
             let there = match self.provider.among(&ids).await {
                 Ok(there) => there,
                 Err(error) => {
-                    each_absent(spool, CHUNK, |ids| ids.iter().for_each(|id| report.undone.add(id))).await?;
+                    each_absent(list, CHUNK, |ids| ids.iter().for_each(|id| report.undone.add(id))).await?;
                     return Err(error);
                 }
             };
             asked += ids.len() as u64;
             let known: Vec<TenantId> = ids.into_iter().filter(|id| there.iter().any(|user| user.id == *id)).collect();
             known.iter().for_each(|id| report.unlisted.add(id));
-            let of = spool.clone();
+            let of = list.clone();
             blocking(move || of.unset_absent(&known)).await?;
-            self.turn.at(Phase::Asking, asked, absent);
+            self.guard.at(Phase::Asking, asked, absent);
         }
-        // Nobody is deleted on the word of a provider that is not believed.
-        self.circuit.check()?;
         Ok(true)
     }
 
-    async fn delete(&self, spool: &Spool, absent: u64, report: &mut Report) -> Result<()> {
-        self.turn.at(Phase::Deleting, 0, absent);
+    async fn delete(&self, list: &ProviderList, absent: u64, report: &mut Report) -> Result<()> {
+        self.guard.at(Phase::Deleting, 0, absent);
         let mut after: Option<TenantId> = None;
         let mut done = 0;
         loop {
-            let ids = absent_after(spool, after.take(), CHUNK).await?;
+            let ids = absent_after(list, after.take(), CHUNK).await?;
             let Some(last) = ids.last() else { return Ok(()) };
             after = Some(last.clone());
             let mut ids = ids.into_iter();
             let mut running = JoinSet::new();
             loop {
-                while running.len() < AT_ONCE
+                while running.len() < CONCURRENCY
                     && let Some(id) = ids.next()
                 {
                     let (store, dry_run, since) = (self.syncer.store.clone(), self.options.dry_run, self.since);
@@ -349,13 +334,13 @@ impl One<'_> {
                     Err(error) => report.errors.add(&format!("{id}: {error}")),
                 }
             }
-            self.turn.at(Phase::Deleting, done, absent);
+            self.guard.at(Phase::Deleting, done, absent);
         }
     }
 
-    /// What is legal and worth a look.
-    async fn look_around(&self, report: &mut Report) -> Result<()> {
-        self.turn.at(Phase::Reporting, 0, 0);
+    /// Reports users that share an email address, which is legal.
+    async fn find_shared_emails(&self, report: &mut Report) -> Result<()> {
+        self.guard.at(Phase::Reporting, 0, 0);
         let mut after = String::new();
         loop {
             let from = after.clone();
@@ -363,7 +348,7 @@ impl One<'_> {
                 self.syncer.store.catalog().query(move |conn| runs::shared_emails(conn, &from, SHARED)).await?;
             let Some(last) = shared.last() else { return Ok(()) };
             after.clone_from(&last.email);
-            // Not the address: reports are kept for longer than the people they are about.
+            // Without the address: reports are kept for longer than the users are.
             for one in &shared {
                 let more = one.users - one.some.len() as u64;
                 let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -373,9 +358,14 @@ impl One<'_> {
     }
 }
 
-/// How many live, in whatever state.
+/// The number of tenants that are not deleted.
 pub fn live(counts: Counts) -> u64 {
     counts.active + counts.suspended + counts.quarantined
+}
+
+/// An answer that cannot be true is a failed one.
+fn provider_error(why: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::Provider, why)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -384,20 +374,20 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
         .map_err(|e| Error::internal("work of a reconcile did not finish").with_source(e))?
 }
 
-async fn note_absent(spool: &Spool, ids: Vec<TenantId>) -> Result<()> {
-    let spool = spool.clone();
-    blocking(move || spool.set_absent(&ids)).await
+async fn set_absent(list: &ProviderList, ids: Vec<TenantId>) -> Result<()> {
+    let list = list.clone();
+    blocking(move || list.set_absent(&ids)).await
 }
 
-async fn absent_after(spool: &Spool, after: Option<TenantId>, limit: usize) -> Result<Vec<TenantId>> {
-    let spool = spool.clone();
-    blocking(move || spool.absent(after.as_ref(), u32::try_from(limit).unwrap_or(1))).await
+async fn absent_after(list: &ProviderList, after: Option<TenantId>, limit: usize) -> Result<Vec<TenantId>> {
+    let list = list.clone();
+    blocking(move || list.absent(after.as_ref(), u32::try_from(limit).unwrap_or(1))).await
 }
 
-async fn each_absent(spool: &Spool, chunk: usize, mut each: impl FnMut(&[TenantId])) -> Result<()> {
+async fn each_absent(list: &ProviderList, chunk: usize, mut each: impl FnMut(&[TenantId])) -> Result<()> {
     let mut after = None;
     loop {
-        let ids = absent_after(spool, after.take(), chunk).await?;
+        let ids = absent_after(list, after.take(), chunk).await?;
         each(&ids);
         match ids.last() {
             None => return Ok(()),

@@ -1,8 +1,7 @@
-//! Which run is under way, how far it is, and what became of the last ones.
+//! The run that is under way and its progress, and the reports of the last runs.
 //!
-//! A run is asked for by one request and looked after by others: it may take longer than a request
-//! may. What became of it is in the catalog; of a dry run, which must leave no trace there, it is
-//! remembered here.
+//! One request starts a run and others ask for it, since it may take longer than a request may. The catalog keeps the
+//! reports of real runs. Dry runs write nothing there, so their reports are only in memory.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -13,37 +12,37 @@ use tokio::sync::watch;
 use super::report::{Phase, Report};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How far a run is.
+/// The progress of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// What it does now.
+    /// The current phase.
     pub phase: Phase,
-    /// How many users it has gone through in this phase.
+    /// Users handled in this phase.
     pub done: u64,
-    /// Of how many, as far as is known.
+    /// Users in this phase, as far as is known.
     pub total: u64,
 }
 
-/// What is known of one run.
+/// The status of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "lowercase")]
-pub enum Fate {
+pub enum RunStatus {
     /// It is under way.
     Running {
-        /// How far.
+        /// Its progress.
         progress: Progress,
     },
-    /// It came to an end.
+    /// It ended.
     Ended {
-        /// What it says of itself.
+        /// Its report.
         report: Box<Report>,
     },
-    /// The server ended before it did.
+    /// The server stopped before the run ended.
     Lost,
 }
 
-/// Reports that are remembered.
-const REMEMBERED: usize = 16;
+/// Reports kept in memory.
+const KEPT: usize = 16;
 
 /// All runs of this process.
 pub(super) struct Runs {
@@ -72,17 +71,17 @@ impl Runs {
         self.progress.subscribe()
     }
 
-    /// What became of one, as far as it is remembered.
-    pub(super) fn find(&self, run: &str) -> Option<Fate> {
+    /// The status of a run that is under way or whose report is in memory.
+    pub(super) fn find(&self, run: &str) -> Option<RunStatus> {
         let state = self.state.lock();
         if state.running.as_deref() == Some(run) {
-            return Some(Fate::Running { progress: *self.progress.borrow() });
+            return Some(RunStatus::Running { progress: *self.progress.borrow() });
         }
         let report = state.ended.iter().find(|report| report.run == run)?;
-        Some(Fate::Ended { report: Box::new(Report::clone(report)) })
+        Some(RunStatus::Ended { report: Box::new(Report::clone(report)) })
     }
 
-    /// Takes the one turn there is.
+    /// Starts a run, if none is under way.
     pub(super) fn begin(self: &Arc<Self>) -> Result<RunGuard> {
         let mut state = self.state.lock();
         if let Some(running) = &state.running {
@@ -103,14 +102,14 @@ const LETTERS: [char; 26] = [
     'x', 'y', 'z',
 ];
 
-/// The one run; given back however it ends.
+/// The run that is under way. Dropping it ends the run.
 pub(super) struct RunGuard {
     runs: Arc<Runs>,
     run: String,
 }
 
 impl RunGuard {
-    /// What the run is called.
+    /// The run's id.
     pub(super) fn run(&self) -> &str {
         &self.run
     }
@@ -123,10 +122,10 @@ impl RunGuard {
         self.runs.progress.borrow().phase
     }
 
-    /// Ends the run. In one step: who looks finds it running or finds the report.
+    /// Ends the run and keeps its report, under one lock: a reader finds one or the other.
     pub(super) fn end(self, report: &Report) {
         let mut state = self.runs.state.lock();
-        state.ended.truncate(REMEMBERED - 1);
+        state.ended.truncate(KEPT - 1);
         state.ended.push_front(Arc::new(report.clone()));
         state.running = None;
     }
@@ -135,7 +134,7 @@ impl RunGuard {
 impl Drop for RunGuard {
     fn drop(&mut self) {
         let mut state = self.runs.state.lock();
-        // Another may have begun since this one ended.
+        // After `end` another run may be under way.
         if state.running.as_deref() == Some(self.run.as_str()) {
             state.running = None;
         }

@@ -1,9 +1,8 @@
-//! The old catalog: where it is, and how it gives up its name.
+//! The files of the old catalog, and how they are moved away.
 //!
-//! A catalog is two files, and no rename moves both. Without its log the old one would be an older catalog
-//! in good order, and SQLite would replay its log into a new one. So in between a placeholder has the name:
-//! a link to nothing, which no program opens. It says where the old one was put, for a rebuild that goes on
-//! after a crash.
+//! A catalog is two files, and no rename moves both. Without its log the old catalog would be an older one in good order,
+//! and SQLite would replay the log into a new one. So a placeholder has the name in between: a symbolic link to nothing,
+//! which no program opens. Its target says where the old catalog is, for a rebuild that continues after a crash.
 
 use std::{
     io::ErrorKind as Io,
@@ -14,14 +13,13 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::{Progress, remove};
 use crate::{
     error::{Error, ErrorKind, Result},
     sqlite::flush,
     tenants::disk::path::{Layout, shm_of, wal_of},
 };
 
-/// What the placeholder's target ends with. It is below a file, where nothing can be.
+/// The end of the placeholder's target. It is a path below a file, which cannot exist.
 const UNFINISHED: &str = "rebuild-unfinished";
 
 const PREFIX: &str = "catalog-";
@@ -32,15 +30,15 @@ const SUFFIX: &str = ".lost";
 pub struct Old {
     file: Option<PathBuf>,
     log: Option<PathBuf>,
-    /// Where an interrupted rebuild put it; the placeholder has its name.
+    /// Where an interrupted rebuild moved it; the placeholder has its name.
     aside: Option<PathBuf>,
 }
 
 impl Old {
-    /// Looks where they are and changes nothing.
+    /// Finds them, and changes nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if one is no plain file: what it leads to may be the catalog.
+    /// [`ErrorKind::Config`] if one is not a regular file: a link may lead to the catalog.
     pub fn find(layout: &Layout) -> Result<Self> {
         let catalog = layout.catalog();
         let log = plain(&wal_of(&catalog))?;
@@ -63,7 +61,7 @@ impl Old {
         Ok(Self { file: plain(&aside)?, log, aside: Some(aside) })
     }
 
-    /// Copies it. `false` if there is no file to be copied; a log alone says nothing.
+    /// Copies the catalog and its log. `false` if there is no catalog; a log alone is not readable.
     pub fn copy_to(&self, copy: &Path) -> Result<bool> {
         let Some(file) = &self.file else { return Ok(false) };
         for (from, to) in [(Some(file), copy.to_owned()), (self.log.as_ref(), wal_of(copy))] {
@@ -74,43 +72,43 @@ impl Old {
         Ok(true)
     }
 
-    /// Moves both files to a name of their own and leaves the placeholder under the catalog's. Says where
-    /// they are, if there are any.
-    pub fn make_way(&self, layout: &Layout, seen: &mut impl FnMut(Progress)) -> Result<Option<PathBuf>> {
+    /// Moves both files to another name, and leaves the placeholder under the catalog's. Returns the new name, if there
+    /// are any files. Calls `changed` after each change of the data folder.
+    pub fn move_away(&self, layout: &Layout, changed: &mut impl FnMut()) -> Result<Option<PathBuf>> {
         let (catalog, log) = (layout.catalog(), wal_of(&layout.catalog()));
         let aside = match &self.aside {
             Some(aside) => aside.clone(),
-            None => self.put_placeholder(layout, seen)?,
+            None => self.put_placeholder(layout, changed)?,
         };
         if self.log.as_ref() == Some(&log) {
             flush::rename_new(&log, &wal_of(&aside))?;
-            seen(Progress::Changed);
+            changed();
         }
-        // Made anew by whoever opens the database; it holds nothing that is not in the log.
+        // SQLite makes it again from the log.
         remove(&shm_of(&catalog))?;
         flush::sync_folder(layout.root())?;
-        seen(Progress::Changed);
+        changed();
         Ok((self.file.is_some() || self.log.is_some()).then_some(aside))
     }
 
-    /// Puts the placeholder in the file's place, in one step, and the file in the placeholder's.
-    fn put_placeholder(&self, layout: &Layout, seen: &mut impl FnMut(Progress)) -> Result<PathBuf> {
+    /// Exchanges the file and the placeholder in one rename.
+    fn put_placeholder(&self, layout: &Layout, changed: &mut impl FnMut()) -> Result<PathBuf> {
         remove_unused_placeholders(layout)?;
         let (catalog, name) = (layout.catalog(), free_name(layout)?);
         let (aside, target) = (layout.root().join(&name), Path::new(&name).join(UNFINISHED));
         let first = if self.file.is_some() { &aside } else { &catalog };
         symlink(&target, first).map_err(|e| Error::io(first.display(), e))?;
-        seen(Progress::Changed);
+        changed();
         if self.file.is_some()
             && let Err(error) = renameat_with(CWD, &aside, CWD, &catalog, RenameFlags::EXCHANGE)
         {
-            // The first error is the one to tell; the next rebuild removes the link.
+            // The first error is returned; the next rebuild removes the link.
             let _ = remove(&aside);
             return Err(Error::io(catalog.display(), error.into()));
         }
         // Before the log moves.
         flush::sync_folder(layout.root())?;
-        seen(Progress::Changed);
+        changed();
         Ok(aside)
     }
 }
@@ -178,4 +176,12 @@ fn free_name(layout: &Layout) -> Result<String> {
         }
     }
     Err(Error::new(ErrorKind::Conflict, "the folder has no name left for the old catalog; move old ones away"))
+}
+
+/// Removes a file, if there is one.
+pub fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != Io::NotFound => Err(Error::io(path.display(), error)),
+        _ => Ok(()),
+    }
 }
