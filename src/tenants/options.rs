@@ -9,13 +9,65 @@ use crate::{
     sqlite::{combine::Limits, migrate::Schema, open::Options},
 };
 
-/// The settings of a [`Store`](super::store::Store).
+/// The settings of a [`Store`](crate::Store). [`new`](Self::new) has the defaults; no environment variable
+/// is read.
+///
+/// ```
+/// use std::time::Duration;
+/// use cubby::StoreOptions;
+///
+/// let options = StoreOptions {
+///     quota: 100 << 20,
+///     idle: Duration::from_secs(60),
+///     ..StoreOptions::new("/var/lib/todo")
+/// };
+/// assert_eq!(options.retention, Duration::from_secs(30 * 86_400));
+/// ```
+///
+/// # What this changes in your process
+/// With [`change_process`](Self::change_process), the default, a store changes what the whole process shares:
+/// - It raises the soft limit on file descriptors (`RLIMIT_NOFILE`) to 40,000, or to what `max_open` needs if that
+///   is more, as far as the hard limit allows.
+/// - It turns SQLite's memory statistics off, and on Linux wraps the `open` system call of SQLite's VFSes; see
+///   the `Globals` of `sqlite`.
+///
+/// Without it, neither is changed. `max_open` then derives from the soft limit as it is (342 tenants for the usual
+/// 1,024), and SQLite locks files its own way, which makes an open slower the more files are open.
+///
+/// Either way a store
+/// - runs one task on the tokio runtime that it was opened in, which ends with it, and slow work on the
+///   runtime's blocking threads;
+/// - starts up to `long_reads` threads, on Linux of niceness 10;
+/// - logs through [`tracing`] and counts through [`metrics`], and installs no receiver for either;
+/// - writes the program's name, and its first argument if that is a plain word, into `cubby.lock` of the data
+///   folder, for the message to a second process.
+///
+/// ```standalone_crate
+/// # use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let data = folder.path();
+/// # setrlimit(Resource::Nofile, Rlimit { current: Some(256), ..getrlimit(Resource::Nofile) }).unwrap();
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use cubby::{Store, StoreOptions};
+///
+/// let store = Store::open(StoreOptions { change_process: false, ..StoreOptions::new(data) })?;
+/// assert_eq!(store.capacity(), 54, "of 256 descriptors");
+/// # let (tenant, _) = store.lease_or_create(&"ada".parse().unwrap()).await?;
+/// # tenant.write(|tx| Ok(tx.execute("INSERT INTO notes VALUES ('a', 'b', 1, 1)", [])?)).await?;
+/// # let count = |conn: &cubby::rusqlite::Connection| Ok(conn.query_row("SELECT count(*) FROM notes", [], |r| r.get(0))?);
+/// # let notes: i64 = tenant.read(count).await?;
+/// # assert_eq!(notes, 1);
+/// # assert_eq!(getrlimit(Resource::Nofile).current, Some(256));
+/// # Ok::<_, cubby::Error>(()) }).unwrap();
+/// ```
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
     /// The data folder. Made if it is not there.
     pub data: PathBuf,
     /// The tenants' schema; none for the notes that ship with this crate.
     pub schema: Option<Schema>,
+    /// Whether the process may be changed; see [above](Self#what-this-changes-in-your-process).
+    pub change_process: bool,
     /// How many tenants may be open at once; none derives it from the limit on descriptors.
     pub max_open: Option<usize>,
     /// A tenant that nobody used for this long is closed.
@@ -44,6 +96,7 @@ impl StoreOptions {
         Self {
             data: data.into(),
             schema: None,
+            change_process: true,
             max_open: None,
             idle: Duration::from_secs(300),
             quota: 0,

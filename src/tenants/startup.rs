@@ -55,7 +55,7 @@ impl Store {
         }
         catalog.set_current_schema(schema.digest())?;
         let noted = applied == schema.steps();
-        let descriptors = descriptors_for(options.max_open)?;
+        let descriptors = descriptors_for(options.max_open, options.change_process)?;
         let store = Self {
             inner: Arc::new(Inner {
                 layout,

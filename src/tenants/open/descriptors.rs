@@ -1,9 +1,11 @@
-//! How many descriptors the tenants may have, and who has them.
+//! How many file descriptors the open tenants may have, and how many they have.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::error::{Error, Result};
 
@@ -13,29 +15,35 @@ pub const DESCRIPTORS: usize = 2;
 /// Descriptors that a reader in shared mode adds: the file, its WAL and the shared memory.
 const READER_DESCRIPTORS: usize = 3;
 
-/// Readers apart at once, all tenants together: an export or a long read each.
+/// Pooled readers at once, all tenants together: one for each export or long read.
 pub(in crate::tenants) const MAX_LONG_READS: usize = 16;
 
 /// Descriptors left for sockets, logs, the catalog, and files open for a moment.
 const RESERVED: usize = 64;
 
-/// Of the limit on descriptors, the share that tenants may have; the rest is for connections.
+/// The tenants' share of the limit on descriptors; the rest is for network connections.
 const SHARE: (usize, usize) = (3, 4);
 
-/// The tenants' descriptors: what was asked for, or else their share of what there is.
-pub(in crate::tenants) fn descriptors_for(max_open: Option<usize>) -> Result<usize> {
-    /// Beyond this, more open tenants win nothing and cost memory.
-    const ENOUGH: usize = 40_000;
+/// Beyond this many descriptors, more open tenants win nothing and cost memory.
+const ENOUGH: usize = 40_000;
+
+/// How many descriptors the tenants may have: what `max_open` needs, or else their share of the limit, which is
+/// raised first if that is allowed.
+///
+/// # Errors
+/// [`ErrorKind::Config`](crate::ErrorKind::Config) if the limit is too low for `max_open`.
+pub(in crate::tenants) fn descriptors_for(max_open: Option<usize>, may_raise: bool) -> Result<usize> {
+    let limit_for = |wanted| if may_raise { raise_limit(wanted) } else { soft_limit() };
     let reserved = RESERVED + MAX_LONG_READS * READER_DESCRIPTORS;
     let Some(tenants) = max_open else {
-        let limit = raise_limit(ENOUGH).min(ENOUGH);
+        let limit = limit_for(ENOUGH).min(ENOUGH);
         return Ok((limit.saturating_sub(reserved) * SHARE.0 / SHARE.1).max(DESCRIPTORS));
     };
     let tenants = tenants.max(1);
     let (wanted, needed) = (tenants * DESCRIPTORS, tenants * DESCRIPTORS + reserved);
-    match raise_limit(needed.max(ENOUGH)) {
+    match limit_for(needed.max(ENOUGH)) {
         limit if limit >= needed => Ok(wanted),
-        // Started all the same, it would fail under load, and not say why.
+        // A store opened all the same would fail under load.
         limit => Err(Error::config(format!(
             "{tenants} open databases need {needed} descriptors, and this process may have {limit}: raise the limit \
              (ulimit -n {needed}, LimitNOFILE={needed}), or lower --max-open",
@@ -43,15 +51,20 @@ pub(in crate::tenants) fn descriptors_for(max_open: Option<usize>) -> Result<usi
     }
 }
 
-/// Raises the soft limit on descriptors towards `wanted`, as far as the hard one lets it; tells
-/// what it is then.
+/// The soft limit on this process's descriptors.
+fn soft_limit() -> usize {
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |soft| usize::try_from(soft).unwrap_or(usize::MAX))
+}
+
+/// Raises the soft limit towards `wanted`, as far as the hard limit allows; returns the new one.
 fn raise_limit(wanted: usize) -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let Some(soft) = limit.current else { return usize::MAX };
     let target = (wanted as u64).min(limit.maximum.unwrap_or(u64::MAX));
-    let raised = soft < target && setrlimit(Resource::Nofile, Rlimit { current: Some(target), ..limit }).is_ok();
-    usize::try_from(if raised { target } else { soft }).unwrap_or(usize::MAX)
+    if limit.current.is_some_and(|soft| soft < target) {
+        // Refused, the limit stays, and the caller reads it.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(target), ..limit });
+    }
+    soft_limit()
 }
 
 /// How many descriptors all open tenants may have together.
