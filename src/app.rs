@@ -2,10 +2,7 @@
 
 mod background;
 
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, Weak};
 
 use tokio::{
     sync::{OwnedRwLockReadGuard, RwLock},
@@ -15,20 +12,17 @@ use tokio::{
 use crate::{
     catalog::keys,
     clock::Clock,
-    config::{DataConfig, Provisioning, ServeConfig},
+    config::{DataConfig, ServeConfig},
     error::Result,
-    http::limits::Bounds,
-    identity::{
-        Identity,
-        clerk::Clerk,
-        jwt::Verifier,
-        keys::{Key, KeyHash},
-        provider::Provider,
+    http::{
+        door::Door,
+        limits::{Audience, Limits},
     },
+    identity::{Identity, clerk::Clerk, provider::Provider},
     reconcile::{health::Health, on_demand::OnDemand, run::Syncer},
-    sqlite::{PAGE_SIZE, combine::Limits, migrate::Schema},
+    sqlite::{PAGE_SIZE, combine, migrate::Schema},
     telemetry::metrics,
-    tenants::{open::opening::Counter, options::StoreOptions, store::Store},
+    tenants::{options::StoreOptions, store::Store},
 };
 
 /// Everything a request may need. Cloning shares it.
@@ -40,12 +34,9 @@ pub struct App {
 struct Inner {
     config: ServeConfig,
     store: Store,
-    identity: Identity,
-    limits: Bounds,
+    door: Door,
     syncer: Arc<Syncer>,
-    on_demand: Arc<OnDemand>,
     health: Health,
-    draining: AtomicBool,
     upkeep: Arc<RwLock<()>>,
 }
 
@@ -64,42 +55,20 @@ impl App {
     /// # Errors
     /// If the settings of who is let in cannot be used.
     pub fn over(store: Store, config: ServeConfig) -> Result<Self> {
-        let identity = Identity::new(&config.door, store.clock())?;
-        let limits = Bounds::new(&config)?;
-        if identity.takes_keys() {
-            let now = store.clock().now();
-            for (row, hash) in store.catalog().read(|conn| keys::queries::good(conn, now))? {
-                identity.keys().add(good_key(&row, hash));
-            }
-        }
         let provider = Clerk::new(&config.sync.provider)?.map(|clerk| Arc::new(clerk) as Arc<dyn Provider>);
         let sync = &config.sync;
         let syncer = Syncer::new(store.clone(), provider.clone(), sync.provider.sync_max_delete);
         let on_demand = OnDemand::new(store.clone(), provider.clone(), sync.on_demand_limit);
         let expects = config.clerk_webhook_secret.is_some();
         let health = Health::new(store.clone(), provider, sync.sync_warn, sync.sync_silence, expects);
+        let door = Door::with(store.clone(), &config, audience, Some(on_demand))?;
         metrics::install()?;
         let every = config.sync.sync_every;
-        let app = Self {
-            inner: Arc::new(Inner {
-                config,
-                store,
-                identity,
-                limits,
-                syncer,
-                on_demand,
-                health,
-                draining: AtomicBool::new(false),
-                upkeep: Arc::default(),
-            }),
-        };
+        let app = Self { inner: Arc::new(Inner { config, store, door, syncer, health, upkeep: Arc::default() }) };
         tokio::spawn(background::save_uses(Arc::downgrade(&app.inner)));
         tokio::spawn(background::sweep(Arc::downgrade(&app.inner)));
         if let Some(every) = every {
             tokio::spawn(background::reconcile(Arc::downgrade(&app.inner), every));
-        }
-        if let Some(jwks) = app.identity().sessions().and_then(Verifier::jwks).cloned() {
-            tokio::spawn(async move { jwks.prefetch().await });
         }
         Ok(app)
     }
@@ -119,21 +88,26 @@ impl App {
         self.inner.store.clock()
     }
 
-    /// Who callers are, by what they show.
-    pub fn identity(&self) -> &Identity {
-        &self.inner.identity
+    /// The toolkit's part.
+    pub fn door(&self) -> &Door {
+        &self.inner.door
     }
 
-    /// Whether whoever watches is let in without the operator's key: where everybody is, and nobody
-    /// else can reach it.
+    /// Verifies callers' session tokens and API keys.
+    pub fn identity(&self) -> &Identity {
+        self.inner.door.identity()
+    }
+
+    /// Whether metrics and health need no operator's key: where callers are not authenticated, and only this
+    /// machine reaches them.
     pub fn is_watched_openly(&self) -> bool {
         let inside = |address: std::net::SocketAddr| address.ip().is_loopback();
         self.identity().is_open() && self.config().limits.admin_listen.is_none_or(inside)
     }
 
-    /// How much one may ask.
-    pub fn limits(&self) -> &Bounds {
-        &self.inner.limits
+    /// The limits on callers.
+    pub fn limits(&self) -> &Limits {
+        self.inner.door.limits()
     }
 
     /// What compares the catalog with the provider.
@@ -141,34 +115,14 @@ impl App {
         &self.inner.syncer
     }
 
-    /// What asks the provider for users who are not known here.
-    pub fn on_demand(&self) -> &Arc<OnDemand> {
-        &self.inner.on_demand
-    }
-
     /// Whether both sides agree.
     pub fn health(&self) -> &Health {
         &self.inner.health
     }
 
-    /// Who may bring a tenant into being.
-    pub fn provisioning(&self) -> Provisioning {
-        self.inner.config.provisioning
-    }
-
-    /// Whether the server is on its way out.
-    pub fn is_draining(&self) -> bool {
-        self.inner.draining.load(Ordering::Acquire)
-    }
-
-    /// Turns `/readyz` red, so that a balancer sends nothing more.
-    pub fn start_draining(&self) {
-        self.inner.draining.store(true, Ordering::Release);
-    }
-
     /// Closes all tenants and the catalog, in the reverse order of opening.
     pub async fn close(&self, until: Instant) -> usize {
-        self.start_draining();
+        self.inner.door.start_draining();
         // Else it might have the data folder, and its lock, for a moment longer than this takes.
         if tokio::time::timeout_at(until, self.inner.upkeep.write()).await.is_err() {
             tracing::warn!("what runs in the background did not end in time");
@@ -181,19 +135,20 @@ impl App {
     }
 }
 
-impl Counter for App {
-    fn count(&self) -> Result<()> {
-        self.limits().creation()
-    }
-
-    fn uncount(&self) {
-        self.limits().uncount_creation();
+impl AsRef<Door> for App {
+    fn as_ref(&self) -> &Door {
+        self.door()
     }
 }
 
-/// A key of the catalog's as requests are compared with it.
-pub fn good_key(row: &keys::KeyRow, hash: KeyHash) -> Key {
-    Key::new(row.id.clone(), hash, row.tenant.clone(), row.read_only, row.expires, row.last_used)
+/// Whom each path is for.
+fn audience(path: &str) -> Audience {
+    match path {
+        "/webhooks/clerk" | "/api/webhooks/clerk" => Audience::Senders,
+        "/metrics" => Audience::Operators,
+        _ if path.starts_with("/api/admin/") || path.starts_with("/api/health/") => Audience::Operators,
+        _ => Audience::of(path),
+    }
 }
 
 impl Inner {
@@ -202,13 +157,13 @@ impl Inner {
     async fn pass(app: &Weak<Self>) -> Option<(Pass, Arc<Self>)> {
         let upkeep = app.upgrade()?.upkeep.clone();
         let pass = upkeep.read_owned().await;
-        let app = app.upgrade().filter(|app| !app.draining.load(Ordering::Acquire))?;
+        let app = app.upgrade().filter(|app| !app.door.is_draining())?;
         Some((pass, app))
     }
 
     /// Writes down when API keys were last used.
     fn save_uses(&self, all: bool) {
-        let uses = self.identity.keys().uses(all);
+        let uses = self.door.identity().keys().uses(all);
         if uses.is_empty() {
             return;
         }
@@ -232,17 +187,17 @@ fn serving(data: &DataConfig, config: &ServeConfig) -> Result<StoreOptions> {
     let defaults = store_options(data)?;
     Ok(StoreOptions {
         // A row is its text and a little more.
-        max_value_bytes: defaults.max_value_bytes.max(config.max_note_bytes.0 + (64 << 10)),
+        max_value_bytes: defaults.max_value_bytes.max(config.notes.max_note_bytes.0 + (64 << 10)),
         max_open: config.max_open.map(|count| count as usize),
         idle: config.idle,
         quota: config.quota.0,
         cache_kib: u32::try_from(config.cache.0 >> 10).unwrap_or(u32::MAX).max(16),
         wait: config.open_timeout,
-        limits: Limits {
+        limits: combine::Limits {
             queue: config.tenant_queue as usize,
             statement: config.statement_timeout,
             wal_pages: u32::try_from(config.wal_limit.0 / PAGE_SIZE).unwrap_or(u32::MAX),
-            ..Limits::default()
+            ..combine::Limits::default()
         },
         ..defaults
     })

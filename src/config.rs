@@ -3,13 +3,14 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Command, FromArgMatches, ValueEnum, builder::Resettable};
 
 use crate::error::{Error, Result};
 
 pub mod door;
 pub mod endpoint;
 pub mod limits;
+pub mod notes;
 pub mod provider;
 pub mod values;
 
@@ -101,14 +102,6 @@ pub struct ServeConfig {
     #[arg(long, env = "CUBBY_CACHE", default_value = "1MiB", value_name = "SIZE")]
     pub cache: Size,
 
-    /// The longest text of a note
-    #[arg(long, env = "CUBBY_MAX_NOTE_BYTES", default_value = "1MiB", value_name = "SIZE")]
-    pub max_note_bytes: Size,
-
-    /// The most notes on a page
-    #[arg(long, env = "CUBBY_MAX_PAGE", default_value_t = 500, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub max_page: u32,
-
     /// Requests of one user that may wait for their database; more are answered 503
     #[arg(long, env = "CUBBY_TENANT_QUEUE", default_value_t = 1024, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub tenant_queue: u32,
@@ -173,12 +166,28 @@ pub struct ServeConfig {
     /// Synchronization with the provider.
     #[command(flatten)]
     pub sync: provider::SyncConfig,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would replace the heading in --help")]
+    pub notes: notes::NotesConfig,
 }
 
 /// The least characters of `ADMIN_API_KEY`: fewer could be guessed.
 const MIN_ADMIN_KEY: usize = 16;
 
 impl ServeConfig {
+    /// The settings of a server that is given none: neither a flag nor an environment variable is read.
+    ///
+    /// # Errors
+    /// None that is not a fault of this program.
+    pub fn defaults() -> Result<Self> {
+        let unread = |arg: clap::Arg| arg.env(Resettable::Reset);
+        let command = Self::augment_args(Command::new("cubby").no_binary_name(true)).mut_args(unread);
+        let matches = command.try_get_matches_from([""; 0]);
+        let config = matches.and_then(|matches| Self::from_arg_matches(&matches));
+        config.map_err(|e| Error::internal("the settings have no defaults").with_source(e))
+    }
+
     /// Refuses unsafe and contradictory settings; the error names the setting that would allow them.
     pub fn validate(&self) -> Result<()> {
         self.door.validate()?;
@@ -224,9 +233,6 @@ impl ServeConfig {
         if !(8 << 10..=1 << 20).contains(&self.max_header_bytes.0) {
             return Err(Error::config("--max-header-bytes: from 8KiB to 1MiB"));
         }
-        if self.max_note_bytes.0 > 256 << 20 {
-            return Err(Error::config("--max-note-bytes: at most 256MiB"));
-        }
-        Ok(())
+        self.notes.validate()
     }
 }

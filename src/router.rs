@@ -14,9 +14,8 @@ use crate::{
         health,
         host::Hosts,
         middleware::{envelope, preflight},
-        openapi,
+        openapi::{self, Group},
         problem::Problem,
-        watch,
     },
     notes, webhooks,
 };
@@ -32,7 +31,7 @@ pub fn router(app: &App) -> Result<Router> {
     let mut routes = OpenApiRouter::new()
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
-        .routes(routes!(watch::user_sync))
+        .routes(routes!(admin::watch::user_sync))
         .merge(webhooks::routes::routes(app)?);
     if app.config().limits.admin_listen.is_none() {
         routes = routes.merge(operators_only(app));
@@ -59,7 +58,7 @@ pub fn operators(app: &App) -> Router {
 
 fn operators_only(app: &App) -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(watch::page))
+        .routes(routes!(admin::watch::page))
         .merge(admin::routes(app))
         .merge(admin::guard::protect(app, webhooks::routes::log::routes()))
 }
@@ -68,12 +67,41 @@ fn finish(app: &App, routes: OpenApiRouter<App>, listen: SocketAddr) -> Router {
     // The document is made of the same routes: what is mounted is in it, and nothing else.
     let (routes, document) = routes.split_for_parts();
     let routes = routes
-        .merge(openapi::routes(&openapi::complete(document, app)))
+        .merge(openapi::routes(&openapi::complete(document, &groups(app))))
         .fallback(|| async { Problem::no_route() })
         .method_not_allowed_fallback(|| async { Problem::wrong_method() });
-    let hosts = Hosts::new(app.config(), listen);
+    let hosts = Hosts::new(&app.config().door, listen);
     routes
         // Outermost: everything inside has an id, a time limit and one shape of errors.
-        .layer(middleware::from_fn_with_state((app.clone(), hosts), envelope))
+        .layer(middleware::from_fn_with_state((app.door().clone(), hosts), envelope))
         .with_state(app.clone())
+}
+
+/// What the document says of each group of routes.
+fn groups(app: &App) -> [Group; 5] {
+    let operators = Group {
+        tag: "operators",
+        prefix: "/api/admin/",
+        scheme: Some("operator"),
+        problems: &[400, 401, 404, 422, 429, 500, 503],
+        problems_of_changes: &[403, 408, 409, 413, 502, 507],
+    };
+    let watch = Group { prefix: "", scheme: operators.scheme.filter(|_| !app.is_watched_openly()), ..operators };
+    let notes = Group {
+        tag: "notes",
+        prefix: "",
+        scheme: (!app.identity().is_open()).then_some("caller"),
+        problems: &[400, 401, 403, 404, 429, 500, 503],
+        problems_of_changes: &[408, 413, 415, 422, 507],
+    };
+    let webhooks = Group {
+        tag: "webhooks",
+        prefix: "",
+        scheme: None,
+        problems: &[400, 401, 429, 500, 503],
+        problems_of_changes: &[408, 413, 422],
+    };
+    let ready =
+        Group { tag: "health", prefix: "/readyz", scheme: None, problems: &[500, 503], problems_of_changes: &[] };
+    [operators, watch, notes, webhooks, ready]
 }

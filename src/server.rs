@@ -1,8 +1,8 @@
-//! The accept loop, its deadlines, and the way out.
+//! The accept loop, its deadlines, and the shutdown.
 
-mod crowd;
-mod patience;
+mod connections;
 mod socket;
+mod write_deadline;
 
 use std::{
     collections::HashMap,
@@ -29,19 +29,21 @@ use tower::Service;
 
 use crate::{
     app::App,
+    config::ServeConfig,
     error::Result,
     http::{
-        limits::{Door, Refused, block, is_operators},
-        peer::Peer,
+        door::Door,
+        limits::{Audience, Listener, Refused},
+        peer::{Peer, block},
     },
     router,
 };
 
-use crowd::{Crowd, Membership, Wish};
+use connections::{Close, ConnectionGuard, Connections};
 use socket::Socket;
 
-/// How long one that was asked to give way is waited for before another is asked.
-const GIVE_WAY: Duration = Duration::from_millis(100);
+/// How long a connection that was told to close is waited for before another is told.
+const EVICTION_WAIT: Duration = Duration::from_millis(100);
 
 /// Serves on `listener` until `shutdown` resolves, then drains: `/readyz` turns red, nothing more
 /// is accepted, requests in flight are finished to a deadline, and all tenants are closed with
@@ -65,26 +67,44 @@ pub async fn serve_both(
 ) -> Result<()> {
     let routes = router::router(&app)?;
     let operators = operators.map(|listener| (listener, router::operators(&app)));
-    run(app, (listener, routes), operators, shutdown).await;
+    let until = run(app.door(), app.config(), (listener, routes), operators, shutdown).await;
+    // A little longer than the deadline, so that a slow client does not cost a checkpoint.
+    let left = app.close(until.max(Instant::now() + Duration::from_secs(2))).await;
+    tracing::info!(left_open = left, "closed");
     Ok(())
 }
 
-/// As [`serve`], for routes of one's own, or more than Cubby's.
-pub async fn serve_routes(app: App, routes: Router, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-    run(app, (listener, routes), None, shutdown).await;
+/// Serves routes of one's own behind a door, with the same deadlines, limits and shutdown. The store is left
+/// open.
+pub async fn serve_routes(
+    door: &Door,
+    config: &ServeConfig,
+    routes: Router,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) {
+    run(door, config, (listener, routes), None, shutdown).await;
 }
 
-type Way = (TcpListener, Router);
+type Routes = (TcpListener, Router);
 
-async fn run(app: App, (listener, routes): Way, operators: Option<Way>, shutdown: impl Future<Output = ()>) {
-    let most = app.config().max_connections as usize;
+/// Gives the end of the drain.
+async fn run(
+    door: &Door,
+    config: &ServeConfig,
+    (listener, routes): Routes,
+    operators: Option<Routes>,
+    shutdown: impl Future<Output = ()>,
+) -> Instant {
+    let most = config.max_connections as usize;
     let slots = Arc::new(Semaphore::new(most));
+    let timeouts = Timeouts::of(config);
     let (drain, draining) = watch::channel(false);
-    let public = accept(app.clone(), listener, routes, (Door::Public, slots.clone()), draining.clone());
+    let public = accept(door, timeouts, listener, routes, (Listener::Public, slots.clone()), draining.clone());
     let operators = async {
         if let Some((listener, routes)) = operators {
-            let slots = Arc::new(Semaphore::new(app.config().limits.admin_connections as usize));
-            accept(app.clone(), listener, routes, (Door::Operators, slots), draining.clone()).await;
+            let slots = Arc::new(Semaphore::new(config.limits.admin_connections as usize));
+            accept(door, timeouts, listener, routes, (Listener::Operators, slots), draining.clone()).await;
         }
     };
     // Ends when all connections have, which is not before the drain.
@@ -96,62 +116,81 @@ async fn run(app: App, (listener, routes): Way, operators: Option<Way>, shutdown
         _ = &mut served => {}
     }
 
-    app.start_draining();
-    let until = Instant::now() + app.config().drain_timeout;
+    door.start_draining();
+    let until = Instant::now() + config.drain_timeout;
     tracing::info!(connections = most - slots.available_permits(), "shutting down: finishing what is in flight");
-    // Nobody listens only if no connection is open.
+    // There is no receiver if no connection is open.
     let _ = drain.send(true);
     if tokio::time::timeout_at(until, served.as_mut()).await.is_err() {
         tracing::warn!(connections = most - slots.available_permits(), "deadline reached: cutting connections");
     }
-    // Cut before the tenants are closed: what a connection still does would hold one open.
+    // Before the tenants are closed: what a connection still does would keep one open.
     drop(served);
-    // A little longer than the deadline, so that a client that dawdles does not cost a checkpoint.
-    let left = app.close(until.max(Instant::now() + std::time::Duration::from_secs(2))).await;
-    tracing::info!(left_open = left, "closed");
+    until
 }
 
-/// Accepts until told to drain, then waits for the connections it has. Dropped, it cuts them.
+/// How long a client may take, and how much it may send.
+#[derive(Clone, Copy)]
+struct Timeouts {
+    header: Duration,
+    header_bytes: usize,
+    answer: Duration,
+    answer_rate: u64,
+}
+
+impl Timeouts {
+    fn of(config: &ServeConfig) -> Self {
+        Self {
+            header: config.header_timeout,
+            header_bytes: usize::try_from(config.max_header_bytes.0).unwrap_or(64 << 10),
+            answer: config.limits.answer_timeout,
+            answer_rate: config.limits.answer_rate.0,
+        }
+    }
+}
+
+/// Accepts until told to drain, then waits for the open connections. Dropped, it cuts them.
 async fn accept(
-    app: App,
-    listener: TcpListener,
+    door: &Door,
+    timeouts: Timeouts,
+    socket: TcpListener,
     routes: Router,
-    (door, slots): (Door, Arc<Semaphore>),
+    (listener, slots): (Listener, Arc<Semaphore>),
     mut draining: watch::Receiver<bool>,
 ) {
-    let mut connections = JoinSet::new();
+    let mut tasks = JoinSet::new();
     let from = AddressCounts::default();
-    let crowd = Crowd::new(door, slots.available_permits());
+    let connections = Connections::new(listener, slots.available_permits());
     let share = (slots.available_permits() / 4).max(1);
     loop {
         tokio::select! {
             biased;
             () = async { drop(draining.wait_for(|drain| *drain).await) } => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            accepted = listener.accept() => match accepted {
+            Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+            accepted = socket.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let counted = match door {
-                        Door::Public => from.count(&app, peer.ip()),
-                        // Whoever comes to operate is not turned away because of others at that address.
-                        Door::Operators => Ok(None),
+                    let counted = match listener {
+                        Listener::Public => from.count(door, peer.ip()),
+                        // Operators are not refused because of other connections of their address.
+                        Listener::Operators => Ok(None),
                     };
                     let Ok(counted) = counted else {
                         tracing::debug!(%peer, "a connection too many from one address");
                         continue;
                     };
-                    if door == Door::Operators && app.limits().shares_operators(peer.ip()) {
-                        crowd.make_room_of(block(peer.ip()), share);
+                    if listener == Listener::Operators && door.limits().shares_operators(peer.ip()) {
+                        connections.evict_of(block(peer.ip()), share);
                     }
-                    let room = tokio::select! {
+                    let slot = tokio::select! {
                         biased;
                         () = async { drop(draining.wait_for(|drain| *drain).await) } => break,
-                        permit = room(&slots, &crowd) => permit,
+                        permit = slot(&slots, &connections) => permit,
                     };
-                    let member = crowd.join(block(peer.ip()));
-                    let served = connection(app.clone(), routes.clone(), stream, (door, peer), member);
-                    connections.spawn(async move {
+                    let guard = connections.add(block(peer.ip()));
+                    let served = connection(door.clone(), timeouts, routes.clone(), stream, (listener, peer), guard);
+                    tasks.spawn(async move {
                         served.await;
-                        drop((counted, room));
+                        drop((counted, slot));
                     });
                 }
                 Err(error) => {
@@ -162,26 +201,26 @@ async fn accept(
             },
         }
     }
-    drop(listener);
-    crowd.finish();
-    while connections.join_next().await.is_some() {}
+    drop(socket);
+    connections.finish();
+    while tasks.join_next().await.is_some() {}
 }
 
-/// Room for one more. With all in use, those that do nothing give way to whoever comes; while all do
-/// something, whoever comes waits, the first one here and the others in the kernel's queue.
-async fn room(slots: &Arc<Semaphore>, crowd: &Crowd) -> Option<OwnedSemaphorePermit> {
+/// A slot for one more connection. With all in use, an idle connection is closed for it; while none is idle,
+/// the new one waits, the first one here and the others in the kernel's queue.
+async fn slot(slots: &Arc<Semaphore>, connections: &Connections) -> Option<OwnedSemaphorePermit> {
     loop {
         if let Ok(permit) = slots.clone().try_acquire_owned() {
             return Some(permit);
         }
-        crowd.make_room();
-        if let Ok(permit) = tokio::time::timeout(GIVE_WAY, slots.clone().acquire_owned()).await {
+        connections.evict();
+        if let Ok(permit) = tokio::time::timeout(EVICTION_WAIT, slots.clone().acquire_owned()).await {
             return permit.ok();
         }
     }
 }
 
-/// How many connections each address has. As large as there are connections.
+/// How many connections each address has: no more entries than connections.
 #[derive(Default)]
 struct AddressCounts(Arc<Mutex<HashMap<u128, u32>>>);
 
@@ -194,8 +233,8 @@ struct Counted {
 }
 
 impl AddressCounts {
-    fn count(&self, app: &App, address: IpAddr) -> Result<Option<Counted>, TooMany> {
-        let Some(most) = app.limits().connections_of(address) else { return Ok(None) };
+    fn count(&self, door: &Door, address: IpAddr) -> Result<Option<Counted>, TooMany> {
+        let Some(most) = door.limits().connections_of(address) else { return Ok(None) };
         let key = block(address);
         let mut counts = self.0.lock();
         let count = counts.entry(key).or_default();
@@ -220,44 +259,43 @@ impl Drop for Counted {
 }
 
 async fn connection(
-    app: App,
+    door: Door,
+    timeouts: Timeouts,
     routes: Router,
     stream: TcpStream,
-    (door, peer): (Door, SocketAddr),
-    membership: Membership,
+    (listener, peer): (Listener, SocketAddr),
+    guard: ConnectionGuard,
 ) {
-    let limits = &app.config().limits;
-    // Small answers must not wait for more to come. A socket that refuses is merely slower.
+    // Small answers are sent at once. A socket that refuses this is merely slower.
     let _ = stream.set_nodelay(true);
-    // Of a client that is gone the kernel hears nothing at all.
-    let stalled = u32::try_from(limits.answer_timeout.as_millis()).unwrap_or(u32::MAX);
+    // The kernel hears nothing of a client that is gone.
+    let stalled = u32::try_from(timeouts.answer.as_millis()).unwrap_or(u32::MAX);
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, stalled);
-    let member = &membership.0;
-    let in_flight = &member.connection;
-    let socket = Socket::new(stream, in_flight.clone(), limits.answer_timeout, limits.answer_rate.0);
+    let open = &guard.0;
+    let in_flight = &open.connection;
+    let socket = Socket::new(stream, in_flight.clone(), timeouts.answer, timeouts.answer_rate);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
-        let (app, mut routes, member) = (&app, routes.clone(), &**member);
+        let (limits, mut routes, open) = (door.limits(), routes.clone(), &**open);
         async move {
-            in_flight.room().await;
+            in_flight.wait_for_writes().await;
             let path = request.uri().path();
-            let entered = app.limits().enter(door, peer.ip(), path, request.headers());
-            // Only where somebody asks for it: it is an allocation.
-            if is_operators(path) || app.limits().trusts_proxies() {
+            let entered = limits.enter(listener, peer.ip(), path, request.headers());
+            // Only where it is needed: it is an allocation.
+            if limits.audience(path) == Audience::Operators || !limits.proxies().is_empty() {
                 request.extensions_mut().insert(Peer(peer));
             }
             let entered = entered.unwrap_or_else(|problem| {
                 request.extensions_mut().insert(Refused(problem));
-                app.limits().nothing()
+                limits.nothing()
             });
             let large = has_large_body(request.headers());
             let proven = entered.is_operators();
-            member.uses(proven);
+            open.used(proven);
             let mut answer = in_flight.answer(entered, routes.call(request)).await?;
             let refused = answer.status().is_client_error() || answer.status().is_server_error();
-            if (door == Door::Operators && !proven) || (large && refused) {
-                // Whoever has not shown the key keeps no connection. And one on which a large body was
-                // refused before all of it was read is closed: the client is told, or it would send its
-                // next request there.
+            if (listener == Listener::Operators && !proven) || (large && refused) {
+                // Without the key no connection is kept. And one on which a large body was refused before all
+                // of it was read is closed: the client is told, or it would send its next request there.
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, std::convert::Infallible>(answer)
@@ -265,25 +303,25 @@ async fn connection(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(app.config().header_timeout)
+        .header_read_timeout(timeouts.header)
         // A header may have a hundred fields, hyper's default: setting even that explicitly makes hyper
         // initialise a buffer for them with each request.
-        .max_buf_size(usize::try_from(app.config().max_header_bytes.0).unwrap_or(64 << 10))
+        .max_buf_size(timeouts.header_bytes)
         // A client that has sent its request and closed its side still wants the answer.
         .half_close(true)
         .serve_connection(socket, service);
     tokio::pin!(connection);
     let result = loop {
         tokio::select! {
-            // A request that has come is answered before its connection may give way.
+            // A request that has come is answered before its connection may be evicted.
             biased;
             result = connection.as_mut() => break result,
-            wish = member.wish() => {
-                if wish == Wish::GiveWay && member.may_go(door) {
-                    tracing::debug!(%peer, "an idle connection gave way to another");
+            close = open.told_to_close() => {
+                if close == Close::Now && open.is_evictable(listener) {
+                    tracing::debug!(%peer, "an idle connection was closed for a new one");
                     return;
                 }
-                // Answers the request it has, then closes; at once if it has none.
+                // Answers the request in flight, then closes; at once if there is none.
                 connection.as_mut().graceful_shutdown();
             }
         }
@@ -294,7 +332,7 @@ async fn connection(
 }
 
 /// The longest body that is read to its end after its request was refused, in bytes: one piece, which has
-/// most likely come by then.
+/// most likely arrived.
 const DRAINED: u64 = 8 << 10;
 
 fn has_large_body(headers: &HeaderMap) -> bool {

@@ -15,7 +15,7 @@ use crate::{
     app::App,
     catalog::audit::Author,
     error::Error,
-    http::{admin_key, peer::origin, problem::Problem},
+    http::{operator_key, problem::Problem},
     telemetry::with_request_id_async,
 };
 
@@ -40,7 +40,7 @@ async fn guard(
     let author = match request.extensions().get::<Author>() {
         Some(author) => author.clone(),
         None => {
-            let address = origin(app.limits(), &request).to_string();
+            let address = app.limits().proxies().origin(&request).to_string();
             if let Err(problem) = check(&app, &request, &address, path.as_str()) {
                 return problem.into_response();
             }
@@ -68,9 +68,9 @@ async fn guard(
 fn check(app: &App, request: &Request, address: &str, path: &str) -> Result<(), Problem> {
     const TRIED: &str = "the operators' routes were tried without the operator's key";
     let key = app.config().admin_api_key.as_ref();
-    admin_key::check(key, request.headers()).inspect_err(|_| {
+    operator_key::check(key, request.headers()).inspect_err(|_| {
         // Wrong keys from one address are limited in number; requests without a key are not.
-        match admin_key::shown(key, request.headers()) {
+        match operator_key::matches(key, request.headers()) {
             Some(_) => tracing::warn!(origin = address, path, "{TRIED}"),
             None => tracing::debug!(origin = address, path, "{TRIED}"),
         }

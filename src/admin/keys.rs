@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    app::{App, good_key},
+    app::App,
     catalog::{
         Catalog,
         audit::Author,
@@ -14,7 +14,7 @@ use crate::{
         model::Millis,
     },
     error::{Error, ErrorKind, Result},
-    http::{body, problem::Problem, segment::Segment},
+    http::{body, door::good_key, problem::Problem, segment::Segment},
     identity::keys::{self, Key},
     tenants::id::TenantId,
 };

@@ -9,6 +9,7 @@ pub mod guard;
 pub mod keys;
 pub mod sync;
 pub mod tenants;
+pub mod watch;
 
 use axum::body::Body;
 use bytes::Bytes;

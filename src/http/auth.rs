@@ -6,9 +6,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request
 use reqwest::Url;
 use rusqlite::Transaction;
 
-use super::{peer::Peer, problem::Problem};
+use super::{door::Door, peer::Peer, problem::Problem};
 use crate::{
-    app::App,
     catalog::audit::Author,
     identity::{
         claims::{Refusal, Session},
@@ -31,8 +30,8 @@ pub enum Caller {
 }
 
 impl Caller {
-    /// Whether this caller may know of a tenant. Decided before any storage is touched: the answer
-    /// takes as long for one that exists as for one that does not.
+    /// Whether this caller may reach a tenant. Decided before any storage is touched, so that the time of
+    /// the answer does not tell whether the tenant exists.
     pub fn reaches(&self, id: &TenantId) -> bool {
         match self {
             Self::User(session) => session.user == *id,
@@ -40,7 +39,7 @@ impl Caller {
         }
     }
 
-    /// Whether this caller's coming proves that the tenant's user exists.
+    /// Whether a request of this caller proves that the tenant's user exists.
     pub fn proves_user(&self) -> bool {
         match self {
             Self::User(_) => true,
@@ -57,35 +56,34 @@ impl Caller {
     }
 }
 
-/// What a request shows as proof.
-enum Shown<'a> {
+/// What a request sends as proof.
+enum Credential<'a> {
     Bearer(&'a str),
     Cookie(&'a str),
 }
 
-/// Who is calling. Only where callers must show something.
-pub async fn authenticate(app: &App, parts: &Parts) -> Result<Caller, Problem> {
-    let shown = shown(parts, app)?;
-    let Some(shown) = shown else {
+/// Authenticates a caller, in a server that requires it.
+pub async fn authenticate(door: &Door, parts: &Parts) -> Result<Caller, Problem> {
+    let Some(credential) = credential(parts, door)? else {
         return Err(unauthorized(None, "show who you are: send Authorization: Bearer …"));
     };
-    if let Shown::Bearer(key) = shown
-        && app.identity().takes_keys()
+    if let Credential::Bearer(key) = credential
+        && door.identity().takes_keys()
         && key.starts_with(keys::PREFIX)
     {
-        let found = app.identity().keys().find(key, app.clock().now());
+        let found = door.identity().keys().find(key, door.clock().now());
         return found
             .map(Caller::Program)
             .ok_or_else(|| refused(Refusal("the API key is unknown, revoked or expired")));
     }
-    let (Shown::Bearer(token) | Shown::Cookie(token)) = shown;
-    let Some(verifier) = app.identity().sessions() else {
+    let (Credential::Bearer(token) | Credential::Cookie(token)) = credential;
+    let Some(verifier) = door.identity().sessions() else {
         return Err(refused(Refusal("only API keys are accepted here")));
     };
     match verifier.verify(token).await {
         Verdict::Session(session, first) => {
             if first && session.actor.is_some() {
-                record_impersonation(app, &session);
+                record_impersonation(door, &session);
             }
             Ok(Caller::User(session))
         }
@@ -100,7 +98,7 @@ pub async fn authenticate(app: &App, parts: &Parts) -> Result<Caller, Problem> {
 }
 
 /// The header comes before the cookie: it was set on purpose.
-fn shown<'a>(parts: &'a Parts, app: &App) -> Result<Option<Shown<'a>>, Problem> {
+fn credential<'a>(parts: &'a Parts, door: &Door) -> Result<Option<Credential<'a>>, Problem> {
     let headers = &parts.headers;
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     if let Some(value) = given.next() {
@@ -109,11 +107,13 @@ fn shown<'a>(parts: &'a Parts, app: &App) -> Result<Option<Shown<'a>>, Problem> 
         }
         let text = value.to_str().ok().and_then(|text| text.split_once(' '));
         return match text {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(Shown::Bearer(token.trim()))),
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                Ok(Some(Credential::Bearer(token.trim())))
+            }
             _ => Err(refused(Refusal("the Authorization header must be: Bearer and a token"))),
         };
     }
-    Ok(cookie(headers, &app.config().door.session_cookie).filter(|_| !is_foreign_page(parts, app)).map(Shown::Cookie))
+    Ok(cookie(headers, door.session_cookie()).filter(|_| !is_foreign_page(parts, door)).map(Credential::Cookie))
 }
 
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -124,25 +124,23 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     })
 }
 
-/// A browser sends a cookie whoever's page asks for it; an `Origin` that is neither this server's
-/// nor an authorized party's makes the cookie worthless (cross-site request forgery).
-fn is_foreign_page(parts: &Parts, app: &App) -> bool {
+/// A browser sends the cookie with requests of any site's page, so a request whose `Origin` is neither this
+/// server's nor in the settings is not authenticated by it (cross-site request forgery).
+fn is_foreign_page(parts: &Parts, door: &Door) -> bool {
     let mut origins = parts.headers.get_all(header::ORIGIN).iter();
     let Some(origin) = origins.next() else { return false };
     let (Ok(origin), None) = (origin.to_str(), origins.next()) else { return true };
-    let parties = &app.config().door.authorized_parties.0;
-    let pages = &app.config().limits.cors_origins.0;
-    !parties.iter().chain(pages).any(|known| known == origin) && !is_own_origin(origin, parts, app)
+    !door.knows_origin(origin) && !is_own_origin(origin, parts, door)
 }
 
-/// Whether an origin is this server's own as the caller sees it: scheme, host and port. Otherwise
-/// whoever is on the way to `http://` this host could put a page there that uses the cookie of `https://`.
-fn is_own_origin(origin: &str, parts: &Parts, app: &App) -> bool {
+/// Whether an origin is this server's own as the caller sees it: scheme, host and port. Without the scheme,
+/// an attacker on the network could serve a page at `http://` this host that uses the cookie of `https://`.
+fn is_own_origin(origin: &str, parts: &Parts, door: &Door) -> bool {
     let Some(host) = only(&parts.headers, &header::HOST) else { return false };
-    let by_proxy = parts.extensions.get::<Peer>().is_some_and(|peer| app.limits().is_proxy(peer.0.ip()));
+    let by_proxy = parts.extensions.get::<Peer>().is_some_and(|peer| door.limits().proxies().contains(peer.0.ip()));
     let scheme = match only(&parts.headers, &FORWARDED_PROTO).filter(|_| by_proxy) {
         Some("https") => "https",
-        // Without a proxy's word a request came as it is, unencrypted.
+        // A request that no trusted proxy forwarded came as it is, unencrypted.
         Some("http") | None => "http",
         Some(_) => return false,
     };
@@ -162,7 +160,7 @@ fn refused(refusal: Refusal) -> Problem {
     unauthorized(Some("invalid_token"), refusal.0)
 }
 
-/// 401 as RFC 6750 wants it: no error code when nothing was shown.
+/// 401 as RFC 6750 requires it: no error code when no credential was sent.
 fn unauthorized(error: Option<&'static str>, detail: &'static str) -> Problem {
     let challenge = match error {
         None => "Bearer realm=\"cubby\"",
@@ -172,16 +170,16 @@ fn unauthorized(error: Option<&'static str>, detail: &'static str) -> Problem {
         .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
-/// Once for each token, beside the request: someone acting in a user's name leaves a trace.
-fn record_impersonation(app: &App, session: &Session) {
-    let (app, session) = (app.clone(), session.clone());
+/// Writes an audit row, once for each token and beside the request: someone acts in a user's name.
+fn record_impersonation(door: &Door, session: &Session) {
+    let (door, session) = (door.clone(), session.clone());
     tokio::spawn(async move {
         let actor = format!("impersonator {}", session.actor.as_deref().unwrap_or_default());
         tracing::info!(tenant = %session.user, actor, "impersonated");
-        let now = app.clock().now();
+        let now = door.clock().now();
         let author = Author { actor, origin: None };
         let write = move |tx: &Transaction| author.record(tx, now, "impersonate", session.user.as_str(), "let in");
-        let written = app.store().catalog().write(write);
+        let written = door.store().catalog().write(write);
         if let Err(error) = written.await {
             tracing::error!(error = %error, "an impersonation could not be recorded");
         }

@@ -1,10 +1,8 @@
-//! What requests hold of the server, from when they are let in until the last byte of their answer is
-//! written.
+//! Counts requests in flight until the last byte of their answer is written.
 //!
-//! hyper asks for an answer's body long before the other side has taken it: a body that is one piece is
-//! handed over at once and waits in hyper's buffer. So what a request holds is given back when the
-//! connection's buffer has drained after the end of the body, of which the socket tells
-//! ([`Connection::written`]).
+//! hyper takes an answer's body long before the client has received it: a body of one piece goes to hyper's
+//! buffer at once. So a request leaves the count when the connection's buffer has drained after the end of
+//! the body, which the socket reports ([`Connection::written`]).
 
 use std::{
     future::poll_fn,
@@ -22,17 +20,17 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use super::{limits::InFlight, problem::Problem};
+use super::{limits::in_flight::InFlight, problem::Problem};
 
-/// Answers of one connection that may wait to be written before its next request is looked at: one who
-/// sends requests and reads nothing must not have them all answered into memory.
+/// Unwritten answers of one connection before its next request waits: the answers to a client that sends
+/// requests and reads nothing must not pile up in memory.
 const UNWRITTEN: u32 = 16;
 
 tokio::task_local! {
     static CONNECTION: Arc<Connection>;
 }
 
-/// A connection, as far as its requests hold something.
+/// The requests in flight of one connection.
 #[derive(Default)]
 pub struct Connection {
     /// Requests that are being answered or whose answers are not written.
@@ -43,15 +41,15 @@ pub struct Connection {
 
 #[derive(Default)]
 struct State {
-    /// What the request holds that is being answered: HTTP/1.1 answers one after the other.
+    /// The request that is being answered: HTTP/1.1 answers one after the other.
     current: Option<InFlight>,
-    /// What those hold whose bodies hyper has and the socket has not.
+    /// Those whose answers hyper has and the socket has not.
     unwritten: Vec<InFlight>,
     waiting: Option<Waker>,
     closed: bool,
 }
 
-/// Looks at what the request holds that this task is answering. None outside of a request.
+/// Runs `look` on the request that this task is answering. None outside of a request.
 pub fn in_flight<T>(look: impl FnOnce(&mut InFlight) -> T) -> Option<T> {
     CONNECTION.try_with(|connection| connection.state.lock().current.as_mut().map(look)).ok().flatten()
 }
@@ -59,9 +57,9 @@ pub fn in_flight<T>(look: impl FnOnce(&mut InFlight) -> T) -> Option<T> {
 /// Counts an answer of so many bytes.
 ///
 /// # Errors
-/// If there is no room for it.
-pub fn hold_answer(bytes: u64, is_told_anyway: bool) -> Result<(), Problem> {
-    in_flight(|in_flight| in_flight.answer(bytes, is_told_anyway)).unwrap_or(Ok(()))
+/// If the limits do not allow it.
+pub fn hold_answer(bytes: u64, answers_change: bool) -> Result<(), Problem> {
+    in_flight(|in_flight| in_flight.answer(bytes, answers_change)).unwrap_or(Ok(()))
 }
 
 /// Counts so many bytes of a body as far as it has come, or of an answer that is yet to be made.
@@ -78,8 +76,8 @@ impl Connection {
         self.under_way.load(Ordering::Acquire) == 0
     }
 
-    /// Waits until so much has been written that another request may be looked at.
-    pub async fn room(&self) {
+    /// Waits until so many answers are written that the next request may be answered.
+    pub async fn wait_for_writes(&self) {
         if self.unwritten.load(Ordering::Relaxed) < UNWRITTEN {
             return;
         }
@@ -94,8 +92,8 @@ impl Connection {
         .await;
     }
 
-    /// Answers a request that holds this much, and goes on holding it until the answer is written: all but
-    /// the turn of one who has proven nothing.
+    /// Answers a request, and counts it until the answer is written; one whose user is not known only until
+    /// the answer is made.
     pub async fn answer<E>(
         self: &Arc<Self>,
         in_flight: InFlight,
@@ -111,7 +109,7 @@ impl Connection {
         Ok(answered?.map(|body| Answer { body, in_flight, of: self.clone() }))
     }
 
-    /// All that hyper was handed is with the kernel.
+    /// hyper's buffer is with the kernel.
     pub fn written(&self) {
         if self.unwritten.load(Ordering::Relaxed) == 0 {
             return;
@@ -125,7 +123,7 @@ impl Connection {
         }
     }
 
-    /// Gives everything back: the connection is gone.
+    /// Stops counting all requests: the connection is gone.
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
@@ -134,7 +132,7 @@ impl Connection {
     }
 }
 
-/// The body of an answer, and what its request holds.
+/// The body of an answer, and its request in flight.
 pub struct Answer {
     body: Body,
     in_flight: Option<InFlight>,
@@ -159,7 +157,7 @@ impl HttpBody for Answer {
 }
 
 impl Drop for Answer {
-    /// hyper has all of it: what is left is to write it.
+    /// hyper has all of the body; it is yet to be written.
     fn drop(&mut self) {
         let mut state = self.of.state.lock();
         match self.in_flight.take() {
@@ -177,7 +175,7 @@ pub(super) async fn next_piece(body: &mut Body) -> Option<Result<Bytes, axum::Er
     loop {
         match body.frame().await? {
             Ok(frame) => {
-                // Trailers mean nothing here.
+                // Trailers are ignored.
                 if let Ok(data) = frame.into_data() {
                     return Some(Ok(data));
                 }

@@ -2,24 +2,22 @@
 //!
 //! All decisions about who may reach which tenant are made here, in `admit`.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
-    extract::{FromRequest, FromRequestParts, Request},
+    extract::{FromRequest, FromRequestParts, Path, Request},
     http::{StatusCode, request::Parts},
 };
-use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 
-use super::{auth, body, problem::Problem};
+use super::{auth, body, door::Door, problem::Problem, segment::UserPath};
 use crate::{
-    app::App,
     config::Provisioning,
     error::{Error, ErrorKind},
     tenants::{id::TenantId, tenant},
 };
 
-/// A tenant that exists, of `/{user_id}…`.
+/// A tenant that exists, of a route with `{user_id}` in its path.
 pub struct Tenant(pub tenant::Tenant);
 
 /// A tenant that may not exist yet. `None` only where a first write would create it.
@@ -31,44 +29,46 @@ pub struct TenantWith<T>(pub tenant::Tenant, pub T);
 /// A tenant, created by this request if that is allowed, and the request's JSON.
 pub struct NewTenantWith<T>(pub tenant::Tenant, pub T);
 
-/// JSON that knows how large it may be.
-pub trait Payload: DeserializeOwned + Send {
+/// JSON that a request brings, in a server whose state is `S`.
+pub trait Payload<S>: DeserializeOwned + Send {
     /// The largest body, in bytes.
-    fn limit(app: &App) -> usize;
+    fn limit(state: &S) -> usize;
 
     /// Refuses what parsing cannot.
-    fn check(&self, app: &App) -> Result<(), Error>;
+    ///
+    /// # Errors
+    /// Why.
+    fn check(&self, _: &S) -> Result<(), Error> {
+        Ok(())
+    }
 }
-
-/// The decoded second segment of the path, `/{user_id}/{item}`.
-pub struct Item(pub String);
 
 /// A caller who may reach a tenant of this id, if there is one.
 struct Admitted {
     id: TenantId,
     /// Whether a write creates the tenant if it never existed.
     write_creates: bool,
-    /// Whether even a read does: its coming is proof that the user exists.
+    /// Whether a read creates it too: the request itself proves that the user exists.
     read_creates: bool,
 }
 
-/// Who is calling, for whom, and may they. Proof comes first, so that without it nothing is learnt
-/// of any id. An id that cannot be, one that is not the caller's and one that does not exist are
-/// told apart by nobody: the first two are refused here, before any storage is touched.
-async fn admit(parts: &Parts, app: &App) -> Result<Admitted, Problem> {
-    let provisioning = app.provisioning();
+/// Authenticates the caller, reads the id and checks that the caller may reach it, in this order: without
+/// proof a caller learns nothing about any id. An illegal id, one that is not the caller's and one that does
+/// not exist get the same answer: the first two are refused here, before any storage is touched.
+async fn admit(parts: &mut Parts, door: &Door) -> Result<Admitted, Problem> {
+    let provisioning = door.provisioning();
     let write_creates = provisioning == Provisioning::Open;
-    if app.identity().is_open() {
-        let id = tenant_id(parts)?;
-        app.limits().of_tenant(&id)?;
+    if door.identity().is_open() {
+        let id = tenant_id(parts).await?;
+        door.limits().of_tenant(&id)?;
         return Ok(Admitted { id, write_creates, read_creates: false });
     }
-    let caller = auth::authenticate(app, parts).await?;
-    let id = tenant_id(parts)?;
+    let caller = auth::authenticate(door, parts).await?;
+    let id = tenant_id(parts).await?;
     if !caller.reaches(&id) {
         return Err(Error::unknown_tenant().into());
     }
-    app.limits().of_tenant(&id)?;
+    door.limits().of_tenant(&id)?;
     if !caller.may_write() && !parts.method.is_safe() {
         return Err(Problem::new(StatusCode::FORBIDDEN, "read_only", "this API key may read and not write"));
     }
@@ -76,8 +76,9 @@ async fn admit(parts: &Parts, app: &App) -> Result<Admitted, Problem> {
     Ok(Admitted { id, write_creates: write_creates || proven, read_creates: proven })
 }
 
-fn tenant_id(parts: &Parts) -> Result<TenantId, Error> {
-    TenantId::parse(&segment(parts, 1)).map_err(|_| Error::unknown_tenant())
+async fn tenant_id(parts: &mut Parts) -> Result<TenantId, Error> {
+    let path = Path::<UserPath>::from_request_parts(parts, &()).await;
+    path.map(|Path(path)| path.user_id).map_err(|_| Error::unknown_tenant())
 }
 
 impl Admitted {
@@ -86,67 +87,63 @@ impl Admitted {
         self.write_creates && !self.read_creates
     }
 
-    async fn read(&self, app: &App) -> Result<tenant::Tenant, Error> {
+    async fn read(&self, door: &Door) -> Result<tenant::Tenant, Error> {
         match self.read_creates {
-            true => self.create(app).await,
-            false => self.lease(app).await,
+            true => self.create(door).await,
+            false => self.lease(door).await,
         }
     }
 
-    async fn write(&self, app: &App) -> Result<tenant::Tenant, Error> {
+    async fn write(&self, door: &Door) -> Result<tenant::Tenant, Error> {
         match self.write_creates {
-            true => self.create(app).await,
-            false => self.lease(app).await,
+            true => self.create(door).await,
+            false => self.lease(door).await,
         }
     }
 
-    /// A tenant that is there, or of whom the provider knows when it may be asked.
-    async fn lease(&self, app: &App) -> Result<tenant::Tenant, Error> {
-        match app.store().lease(&self.id).await {
-            Err(error) if error.kind() == ErrorKind::UnknownTenant && app.provisioning() == Provisioning::OnDemand => {
-                match app.on_demand().ensure(&self.id).await? {
-                    true => app.store().lease(&self.id).await,
+    /// A tenant that exists, or whose user the provider has when it may be asked.
+    async fn lease(&self, door: &Door) -> Result<tenant::Tenant, Error> {
+        match (door.store().lease(&self.id).await, door.on_demand()) {
+            (Err(error), Some(provider)) if error.kind() == ErrorKind::UnknownTenant => {
+                match provider.ensure(&self.id).await? {
+                    true => door.store().lease(&self.id).await,
                     false => Err(error),
                 }
             }
-            leased => leased,
+            (leased, _) => leased,
         }
     }
 
-    async fn create(&self, app: &App) -> Result<tenant::Tenant, Error> {
-        if app.limits().count_creations() {
-            match app.store().lease(&self.id).await {
+    async fn create(&self, door: &Door) -> Result<tenant::Tenant, Error> {
+        if door.limits().count_creations() {
+            match door.store().lease(&self.id).await {
                 Err(error) if error.kind() == ErrorKind::UnknownTenant => {
-                    return Ok(app.store().lease_or_create_counted(&self.id, Arc::new(app.clone())).await?.0);
+                    return Ok(door.store().lease_or_create_counted(&self.id, Arc::new(door.clone())).await?.0);
                 }
                 leased => return leased,
             }
         }
-        Ok(app.store().lease_or_create(&self.id).await?.0)
+        Ok(door.store().lease_or_create(&self.id).await?.0)
     }
 }
 
-/// A segment of the path, percent-decoded; borrowed in the usual case, where nothing is encoded.
-fn segment(parts: &Parts, index: usize) -> Cow<'_, [u8]> {
-    let raw = parts.uri.path().split('/').nth(index).unwrap_or("");
-    percent_decode_str(raw).into()
-}
-
-impl FromRequestParts<App> for Tenant {
+impl<S: AsRef<Door> + Sync> FromRequestParts<S> for Tenant {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let admitted = admit(parts, app).await?;
-        Ok(Self(admitted.read(app).await?))
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let door = state.as_ref();
+        let admitted = admit(parts, door).await?;
+        Ok(Self(admitted.read(door).await?))
     }
 }
 
-impl FromRequestParts<App> for MaybeTenant {
+impl<S: AsRef<Door> + Sync> FromRequestParts<S> for MaybeTenant {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let admitted = admit(parts, app).await?;
-        match admitted.read(app).await {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let door = state.as_ref();
+        let admitted = admit(parts, door).await?;
+        match admitted.read(door).await {
             Ok(tenant) => Ok(Self(Some(tenant))),
             Err(error) if error.kind() == ErrorKind::UnknownTenant && admitted.may_come_later() => Ok(Self(None)),
             Err(error) => Err(error.into()),
@@ -154,41 +151,33 @@ impl FromRequestParts<App> for MaybeTenant {
     }
 }
 
-impl<T: Payload> FromRequest<App> for TenantWith<T> {
+impl<S: AsRef<Door> + Sync, T: Payload<S>> FromRequest<S> for TenantWith<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        let (admitted, payload) = receive(request, app).await?;
-        Ok(Self(admitted.read(app).await?, payload))
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let (admitted, payload) = receive(request, state).await?;
+        Ok(Self(admitted.read(state.as_ref()).await?, payload))
     }
 }
 
-impl<T: Payload> FromRequest<App> for NewTenantWith<T> {
+impl<S: AsRef<Door> + Sync, T: Payload<S>> FromRequest<S> for NewTenantWith<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        let (admitted, payload) = receive(request, app).await?;
-        Ok(Self(admitted.write(app).await?, payload))
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let (admitted, payload) = receive(request, state).await?;
+        Ok(Self(admitted.write(state.as_ref()).await?, payload))
     }
 }
 
 /// The body comes before the lease: a slow upload must not keep a database open, and a body that
 /// is refused must not create a tenant.
-async fn receive<T: Payload>(request: Request, app: &App) -> Result<(Admitted, T), Problem> {
-    let (parts, body) = request.into_parts();
-    let admitted = admit(&parts, app).await?;
+async fn receive<S: AsRef<Door>, T: Payload<S>>(request: Request, state: &S) -> Result<(Admitted, T), Problem> {
+    let door = state.as_ref();
+    let (mut parts, body) = request.into_parts();
+    let admitted = admit(&mut parts, door).await?;
     body::require_json(&parts.headers)?;
-    let bytes = body::read(body, T::limit(app), app.config().limits.body_timeout).await?;
+    let bytes = body::read(body, T::limit(state), door.body_timeout()).await?;
     let payload: T = body::parse(&bytes)?;
-    payload.check(app)?;
+    payload.check(state)?;
     Ok((admitted, payload))
-}
-
-impl FromRequestParts<App> for Item {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Self::Rejection> {
-        // What is not UTF-8 is no item's name: replaced, it will not be found.
-        Ok(Self(String::from_utf8_lossy(&segment(parts, 2)).into_owned()))
-    }
 }

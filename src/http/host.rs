@@ -1,8 +1,8 @@
-//! Under which names the server may be asked.
+//! The host names that the server answers to.
 //!
-//! A page in a browser may give a name of its own the address 127.0.0.1 while it is open (DNS rebinding):
-//! then it counts as a page of the server's, and may read and write whatever its user's machine reaches.
-//! What it cannot change is the name in `Host`.
+//! A page in a browser may resolve its own name to 127.0.0.1 while it is open (DNS rebinding): then the
+//! browser takes it for a page of this server, and it may read and write all data. It cannot change the name
+//! in `Host`.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -15,7 +15,7 @@ use axum::{
 };
 
 use super::problem::Problem;
-use crate::config::{ServeConfig, endpoint::is_this_machine};
+use crate::config::{door::DoorConfig, endpoint::is_this_machine};
 
 /// The names that one listener answers to.
 #[derive(Debug, Clone)]
@@ -28,15 +28,15 @@ struct Allowed {
 }
 
 impl Hosts {
-    /// The rule of a listener; none where names do not count. They do on loopback as long as callers need
-    /// not show who they are, and wherever they are set.
-    pub fn new(config: &ServeConfig, listen: SocketAddr) -> Option<Self> {
-        let names = config.door.allowed_hosts.0.clone();
-        let open_here = config.door.auth.is_open() && listen.ip().is_loopback();
+    /// The rule of a listener; none where any name is allowed. Names are checked on loopback if callers are
+    /// not authenticated, and wherever they are set.
+    pub fn new(config: &DoorConfig, listen: SocketAddr) -> Option<Self> {
+        let names = config.allowed_hosts.0.clone();
+        let open_here = config.auth.is_open() && listen.ip().is_loopback();
         (open_here || !names.is_empty()).then(|| Self(Arc::new(Allowed { listen: listen.ip(), names })))
     }
 
-    /// Refuses what is not for this server.
+    /// Refuses a request for another host.
     ///
     /// # Errors
     /// 421 `host_not_allowed`, and 400 where no host is named or several are.
@@ -46,7 +46,7 @@ impl Hosts {
             return Err(Problem::new(
                 StatusCode::BAD_REQUEST,
                 "malformed_request",
-                "send the header Host once: it says whom the request is for",
+                "send the header Host once: it names the server that the request is for",
             ));
         };
         // A target that names a host goes before the header (RFC 9112, 3.2.2); both must be allowed.
@@ -67,7 +67,7 @@ impl Hosts {
     fn has(&self, host: &str) -> bool {
         let Some(name) = name_of(host) else { return false };
         let Allowed { listen, names } = &*self.0;
-        // No page can make a name of an address, so where all are listened on all are good.
+        // An address is not a name that a page can rebind, so where the listener has all addresses all are allowed.
         let is_own = |address: IpAddr| listen.is_unspecified() || address == *listen;
         is_this_machine(name)
             || name.parse().is_ok_and(is_own)

@@ -20,11 +20,12 @@ use hyper::body::Body as _;
 
 use super::{
     connection,
+    door::Door,
     host::Hosts,
-    limits::{Refused, SMALL, is_shed},
+    limits::{Refused, in_flight::SMALL, refusal::is_overloaded},
     problem::Problem,
 };
-use crate::{app::App, telemetry};
+use crate::telemetry;
 
 /// The header with the request's id, in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -32,9 +33,13 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A request that takes longer is logged as slow.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// Wraps every route. The names that the listener answers to are checked here rather than in a layer of
-/// their own, which would be two allocations a request.
-pub async fn envelope(State((app, hosts)): State<(App, Option<Hosts>)>, mut request: Request, next: Next) -> Response {
+/// Wraps every route. Host names are checked here rather than in a layer of their own, which would cost two
+/// allocations a request.
+pub async fn envelope(
+    State((door, hosts)): State<(Door, Option<Hosts>)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = request_id(&request);
     let refused = request.extensions_mut().remove::<Refused>();
     let refused = match (refused, &hosts) {
@@ -42,8 +47,8 @@ pub async fn envelope(State((app, hosts)): State<(App, Option<Hosts>)>, mut requ
         (None, Some(hosts)) => hosts.check(&request).err(),
         (None, None) => None,
     };
-    // The answer to a change: there was room for what came, or for what is removed, and it is about as long.
-    let is_told_anyway = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
+    // The body of a change, or what it removes, was within the limits, and the answer is about as long.
+    let answers_change = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
     let text: Arc<str> = id.to_str().unwrap_or("").into();
     telemetry::in_request(text.clone(), async {
         let started = tokio::time::Instant::now();
@@ -54,7 +59,7 @@ pub async fn envelope(State((app, hosts)): State<(App, Option<Hosts>)>, mut requ
             }
         };
         let handled = AssertUnwindSafe(handled).catch_unwind();
-        let response = match tokio::time::timeout(app.config().request_timeout, handled).await {
+        let response = match tokio::time::timeout(door.request_timeout(), handled).await {
             Ok(Ok(response)) => response,
             Ok(Err(panic)) => {
                 let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
@@ -70,12 +75,12 @@ pub async fn envelope(State((app, hosts)): State<(App, Option<Hosts>)>, mut requ
             )
             .into_response(),
         };
-        let is_shed = response.extensions().get::<Problem>().is_some_and(is_shed);
+        let overloaded = response.extensions().get::<Problem>().is_some_and(is_overloaded);
         let mut response = match response.extensions().get::<Problem>() {
             Some(problem) => keep_allow(&response, problem.render(&text)),
             None => match response.body().size_hint().exact().filter(|length| *length > SMALL) {
                 None => response,
-                Some(length) => match connection::hold_answer(length, is_told_anyway) {
+                Some(length) => match connection::hold_answer(length, answers_change) {
                     Ok(()) => response,
                     Err(problem) => problem.render(&text),
                 },
@@ -83,7 +88,7 @@ pub async fn envelope(State((app, hosts)): State<(App, Option<Hosts>)>, mut requ
         };
         let took = started.elapsed();
         let status = response.status();
-        if status.is_server_error() && !(is_shed && was_told_of_shedding()) {
+        if status.is_server_error() && !(overloaded && is_logged_this_second()) {
             tracing::warn!(status = status.as_u16(), took = ?took, "failed");
         } else if took > SLOW {
             tracing::warn!(status = status.as_u16(), took = ?took, "slow");
@@ -96,7 +101,7 @@ pub async fn envelope(State((app, hosts)): State<(App, Option<Hosts>)>, mut requ
     .await
 }
 
-/// What every answer has.
+/// Sets the headers that every answer has.
 fn mark(response: &mut Response, id: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
@@ -104,8 +109,8 @@ fn mark(response: &mut Response, id: HeaderValue) {
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }
 
-/// Outside of what answers preflights, which come to no route: they have an id and are refused as any
-/// request is.
+/// Gives preflights an id and answers those that are refused. They are answered by the CORS layer and come to
+/// no route, so the envelope does not see them.
 pub async fn preflight(mut request: Request, next: Next) -> Response {
     let headers = request.headers();
     if request.method() != Method::OPTIONS || !headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
@@ -115,7 +120,7 @@ pub async fn preflight(mut request: Request, next: Next) -> Response {
     let mut response = match request.extensions_mut().remove::<Refused>() {
         Some(Refused(problem)) => problem.render(id.to_str().unwrap_or("")),
         None => {
-            // One that comes to a route after all has the same.
+            // One that comes to a route after all has the same id.
             request.headers_mut().insert(REQUEST_ID, id.clone());
             next.run(request).await
         }
@@ -124,16 +129,16 @@ pub async fn preflight(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// Whether the log has a line of this second about a request that was shed: whoever floods the server with
-/// requests must not fill the disk with lines.
-fn was_told_of_shedding() -> bool {
+/// Whether a request that was refused for overload is in the log in this second: a flood of requests must
+/// not fill the disk with lines.
+fn is_logged_this_second() -> bool {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    static TOLD: AtomicU64 = AtomicU64::new(0);
+    static LOGGED: AtomicU64 = AtomicU64::new(0);
     let second = START.elapsed().as_secs() + 1;
-    TOLD.swap(second, Ordering::Relaxed) == second
+    LOGGED.swap(second, Ordering::Relaxed) == second
 }
 
-/// `Allow` is axum's to know; it must survive the rendering of a 405.
+/// Keeps the `Allow` that axum put into a 405.
 fn keep_allow(from: &Response, mut to: Response) -> Response {
     if let Some(allow) = from.headers().get(header::ALLOW) {
         to.headers_mut().insert(header::ALLOW, allow.clone());

@@ -1,21 +1,20 @@
-//! The HTTP toolkit: what every route shares. Knows no feature.
+//! The HTTP toolkit: what every route shares. It knows no feature and no server's state: a state that has a
+//! [`door::Door`] can use it.
 
-pub mod admin_key;
 pub mod auth;
 pub mod body;
 pub mod connection;
 pub mod cors;
-pub mod creations;
-pub mod delivery_slots;
+pub mod door;
 pub mod extract;
 pub mod health;
 pub mod host;
 pub mod limits;
 pub mod middleware;
 pub mod openapi;
+pub mod operator_key;
 pub mod peer;
 pub mod problem;
 pub mod query;
+pub mod readiness;
 pub mod segment;
-pub mod shares;
-pub mod watch;

@@ -1,5 +1,5 @@
 //! The OpenAPI 3.1 document of what is mounted, and a page to read it with. The page's files are in
-//! the binary: it asks nobody else for anything.
+//! the binary: it loads nothing from elsewhere.
 
 use std::sync::Arc;
 
@@ -21,9 +21,7 @@ use utoipa::{
 use utoipa_swagger_ui::Config;
 
 use super::{problem::Problem, segment::Segment};
-use crate::app::App;
-
-/// What goes wrong, in one shape (RFC 9457).
+/// An error (RFC 9457).
 #[derive(Debug, ToSchema)]
 #[schema(as = Problem)]
 #[expect(dead_code, reason = "only its shape is of interest")]
@@ -45,20 +43,24 @@ struct ProblemShape {
     request_id: String,
 }
 
-/// The problems that any route of a group may answer with, and those that only one with a body or a
-/// change may.
-fn problems(tag: &str, path: &str) -> (&'static [u16], &'static [u16]) {
-    match tag {
-        "notes" => (&[400, 401, 403, 404, 429, 500, 503], &[408, 413, 415, 422, 507]),
-        "webhooks" => (&[400, 401, 429, 500, 503], &[408, 413, 422]),
-        "operators" => (&[400, 401, 404, 422, 429, 500, 503], &[403, 408, 409, 413, 502, 507]),
-        _ if path == "/readyz" => (&[500, 503], &[]),
-        _ => (&[500], &[]),
-    }
+/// What holds for a group of routes, beside what each handler says of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Group {
+    /// The tag of the routes.
+    pub tag: &'static str,
+    /// What their paths begin with.
+    pub prefix: &'static str,
+    /// What callers must send: the name of a security scheme, none if nothing.
+    pub scheme: Option<&'static str>,
+    /// The problems that any of them may answer with.
+    pub problems: &'static [u16],
+    /// The problems that only those may answer with that change something.
+    pub problems_of_changes: &'static [u16],
 }
 
-/// Adds to what the handlers say of themselves what holds for all: who may ask, and what goes wrong.
-pub fn complete(mut document: OpenApi, app: &App) -> OpenApi {
+/// Adds what holds for all routes, and for each group. A route is in the first group that has its tag and
+/// the beginning of its path; one in none may answer 500 only.
+pub fn complete(mut document: OpenApi, groups: &[Group]) -> OpenApi {
     document.info = InfoBuilder::new()
         .title("Cubby")
         .version(env!("CARGO_PKG_VERSION"))
@@ -73,7 +75,6 @@ pub fn complete(mut document: OpenApi, app: &App) -> OpenApi {
     };
     components.add_security_scheme("caller", bearer("A session token or an API key"));
     components.add_security_scheme("operator", bearer("ADMIN_API_KEY"));
-    let open = Open { notes: app.identity().is_open(), watched: app.is_watched_openly() };
     for (path, item) in &mut document.paths.paths {
         let methods = [
             ("get", &mut item.get),
@@ -88,32 +89,21 @@ pub fn complete(mut document: OpenApi, app: &App) -> OpenApi {
                 let words = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
                 let words: Vec<&str> = std::iter::once(method).chain(words).collect();
                 operation.operation_id = Some(words.join("_"));
-                finish(path, operation, method != "get", open);
+                finish(path, operation, method != "get", groups);
             }
         }
     }
     document
 }
 
-/// What nobody has to show anything for.
-#[derive(Clone, Copy)]
-struct Open {
-    notes: bool,
-    watched: bool,
-}
-
-fn finish(path: &str, operation: &mut Operation, changes: bool, open: Open) {
-    let tag = operation.tags.as_ref().and_then(|tags| tags.first()).cloned().unwrap_or_default();
-    let scheme = match tag.as_str() {
-        "operators" if open.watched && !path.starts_with("/api/admin/") => None,
-        "operators" => Some("operator"),
-        "notes" if !open.notes => Some("caller"),
-        _ => None,
-    };
+fn finish(path: &str, operation: &mut Operation, changes: bool, groups: &[Group]) {
+    let tag = operation.tags.as_ref().and_then(|tags| tags.first()).map_or("", String::as_str);
+    let group = groups.iter().find(|group| group.tag == tag && path.starts_with(group.prefix));
+    let scheme = group.and_then(|group| group.scheme);
     operation.security = scheme.map(|name| vec![SecurityRequirement::new::<_, [&str; 0], &str>(name, [])]);
-    let (always, when_changing) = problems(&tag, path);
-    let more: &[u16] = if changes { when_changing } else { &[] };
-    for status in always.iter().chain(more) {
+    let problems = group.map_or(&[500][..], |group| group.problems);
+    let more = group.filter(|_| changes).map_or(&[][..], |group| group.problems_of_changes);
+    for status in problems.iter().chain(more) {
         let meaning = StatusCode::from_u16(*status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Error");
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
         let response = ResponseBuilder::new().description(meaning).content("application/problem+json", content).build();
@@ -122,8 +112,8 @@ fn finish(path: &str, operation: &mut Operation, changes: bool, open: Open) {
 }
 
 /// `/openapi.json` and `/docs`.
-pub fn routes(document: &OpenApi) -> Router<App> {
-    // Rendered once: it changes with the binary and the settings, not with requests.
+pub fn routes<S: Clone + Send + Sync + 'static>(document: &OpenApi) -> Router<S> {
+    // Rendered once: it depends on the binary and the settings, not on requests.
     let json: Bytes = document.to_json().unwrap_or_default().into();
     let config = Arc::new(Config::from("/openapi.json").validator_url("none"));
     let index = config.clone();
@@ -137,7 +127,7 @@ pub fn routes(document: &OpenApi) -> Router<App> {
         .route("/docs/{*file}", get(async move |Segment(path): Segment| file(&path, config)))
 }
 
-/// What the page may do: its own scripts and styles, and requests to this server. Nobody may frame it.
+/// The page may load its own scripts and styles and send requests to this server; no page may frame it.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src \
      'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

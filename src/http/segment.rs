@@ -4,13 +4,14 @@ use axum::{
     extract::{FromRequestParts, Path},
     http::request::Parts,
 };
+use serde::{Deserialize, de::DeserializeOwned};
 use utoipa::IntoParams;
 
 use super::problem::Problem;
 use crate::tenants::id::TenantId;
 
-/// `{user_id}` in the document of a route.
-#[derive(Debug, IntoParams)]
+/// `{user_id}` among the parameters of a route's path, wherever it stands.
+#[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct UserPath {
     /// The user.
@@ -18,15 +19,15 @@ pub struct UserPath {
     pub user_id: TenantId,
 }
 
-/// The one parameter of a route's path, decoded. What is not UTF-8 names nothing: 404, as any other name
-/// that is unknown.
-pub struct Segment(pub String);
+/// The parameters of a route's path, decoded: one as it is, several by name as the fields of a struct. What is
+/// not UTF-8, or not of the type, names nothing: 404, as any other name that is unknown.
+pub struct Segment<T = String>(pub T);
 
-impl<S: Send + Sync> FromRequestParts<S> for Segment {
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Segment<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let found = Path::<String>::from_request_parts(parts, state).await;
-        found.map(|Path(text)| Self(text)).map_err(|_| Problem::no_route())
+        let found = Path::<T>::from_request_parts(parts, state).await;
+        found.map(|Path(found)| Self(found)).map_err(|_| Problem::no_route())
     }
 }

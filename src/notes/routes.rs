@@ -1,7 +1,7 @@
 //! The notes REST API.
 
 use axum::{
-    extract::{FromRequestParts, State},
+    extract::{FromRequestParts, Path, State},
     http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -20,8 +20,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
     http::{
         connection,
-        extract::{Item, MaybeTenant, NewTenantWith, Payload, Tenant, TenantWith},
-        limits::SMALL,
+        extract::{MaybeTenant, NewTenantWith, Payload, Tenant, TenantWith},
+        limits::in_flight::SMALL,
         problem::Problem,
         query::Query,
         segment::UserPath,
@@ -37,20 +37,23 @@ pub fn routes(app: &App) -> OpenApiRouter<App> {
         if let RefOr::T(Parameter { name, schema: Some(RefOr::T(Schema::Object(schema))), .. }) = parameter
             && name == "limit"
         {
-            schema.maximum = Some(app.config().max_page.into());
+            schema.maximum = Some(app.config().notes.max_page.into());
         }
     }
     routes
 }
 
-impl Payload for NoteDraft {
+impl Payload<App> for NoteDraft {
     /// Escapes make a character up to six times as long (`\u0000`), and there is the rest.
     fn limit(app: &App) -> usize {
-        usize::try_from(app.config().max_note_bytes.0).unwrap_or(usize::MAX).saturating_mul(6).saturating_add(1024)
+        usize::try_from(app.config().notes.max_note_bytes.0)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(6)
+            .saturating_add(1024)
     }
 
     fn check(&self, app: &App) -> Result<()> {
-        let most = app.config().max_note_bytes.0;
+        let most = app.config().notes.max_note_bytes.0;
         match self.text.len() as u64 > most {
             true => Err(Error::new(ErrorKind::TooLarge, format!("text is longer than {most} bytes"))),
             false => Ok(()),
@@ -64,7 +67,7 @@ async fn list(
     MaybeTenant(tenant): MaybeTenant,
     Query(query): Query<PageQuery>,
 ) -> Result<Response> {
-    let page = query.page(app.config().max_page)?;
+    let page = query.page(app.config().notes.max_page)?;
     let body = match tenant {
         Some(tenant) => tenant.read(move |conn| Ok(queries::list(conn, &page)?)).await?,
         None => br#"{"notes":[]}"#.to_vec(),
@@ -112,8 +115,8 @@ async fn create(
 }
 
 #[utoipa::path(get, path = "/{user_id}/{note_id}", tag = "notes", description = "One note", params(NotePath), responses((status = 200, description = "The note", body = OneNote)))]
-async fn read(Tenant(tenant): Tenant, Item(note): Item) -> Result<Response> {
-    let id = NoteId::parse(&note).ok_or_else(no_such_note)?;
+async fn read(Tenant(tenant): Tenant, PathNote(id): PathNote) -> Result<Response> {
+    let id = id.ok_or_else(no_such_note)?;
     let body = tenant.read(move |conn| Ok(queries::find(conn, &id)?)).await?;
     found(body)
 }
@@ -121,37 +124,50 @@ async fn read(Tenant(tenant): Tenant, Item(note): Item) -> Result<Response> {
 #[utoipa::path(patch, path = "/{user_id}/{note_id}", tag = "notes", description = "Changes a note", params(NotePath), request_body = NoteDraft, responses((status = 200, description = "The note as it is now", body = OneNote)))]
 async fn update(
     State(app): State<App>,
-    Item(note): Item,
+    PathNote(id): PathNote,
     TenantWith(tenant, draft): TenantWith<NoteDraft>,
 ) -> Result<Response> {
-    let id = NoteId::parse(&note).ok_or_else(no_such_note)?;
+    let id = id.ok_or_else(no_such_note)?;
     let clock = app.clock().clone();
     let body = tenant.write(move |tx| Ok(queries::update(tx, &id, &draft.text, clock.now())?)).await?;
     found(body)
 }
 
 #[utoipa::path(delete, path = "/{user_id}/{note_id}", tag = "notes", description = "Removes a note", params(NotePath), responses((status = 200, description = "The note as it was", body = OneNote)))]
-async fn remove(Tenant(tenant): Tenant, Item(note): Item) -> Result<Response, Problem> {
-    let id = NoteId::parse(&note).ok_or_else(no_such_note)?;
-    let mut room = SMALL;
+async fn remove(Tenant(tenant): Tenant, PathNote(id): PathNote) -> Result<Response, Problem> {
+    let id = id.ok_or_else(no_such_note)?;
+    let mut counted = SMALL;
     loop {
         let id = id.clone();
-        // The answer is the note: one for which there is no room must not be gone before that is told.
+        // The answer is the note: a note whose answer the limits refuse must not be removed.
         let removed = tenant.write(move |tx| {
             let length = queries::find(tx, &id)?.map_or(0, |body| body.len() as u64);
-            Ok(if length <= room { Ok(queries::delete(tx, &id)?) } else { Err(length) })
+            Ok(if length <= counted { Ok(queries::delete(tx, &id)?) } else { Err(length) })
         });
         match removed.await? {
             Ok(body) => return Ok(found(body)?),
             Err(length) => {
                 connection::hold(length)?;
-                room = length;
+                counted = length;
             }
         }
     }
 }
 
-/// What of an id must be encoded in a path (RFC 3986, 3.3): all but letters, digits and these.
+/// `{note_id}` of the path; none for what cannot be one, which the handler refuses after the caller is
+/// authenticated.
+struct PathNote(Option<NoteId>);
+
+impl<S: Sync> FromRequestParts<S> for PathNote {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let path = Path::<NotePath>::from_request_parts(parts, &()).await;
+        Ok(Self(path.ok().map(|Path(path)| path.note_id)))
+    }
+}
+
+/// The bytes of an id that are encoded in a path (RFC 3986, 3.3): all but letters, digits and these.
 const SEGMENT: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@').remove(b':').remove(b'+');
 

@@ -1,6 +1,7 @@
 //! The shapes of the notes API for its OpenAPI document. What is sent is written straight from the
 //! rows, see [`Note::write_json`](super::model::Note::write_json); a test compares the two.
 
+use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::model::NoteId;
@@ -42,7 +43,7 @@ pub struct NotePage {
 }
 
 /// The path of a note.
-#[derive(Debug, IntoParams)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct NotePath {
     /// The user.

@@ -1,4 +1,4 @@
-//! A connection's socket: it tells when all is written, and gives up a client that does not take its answer.
+//! A connection's socket: it reports when all is written, and cuts off a client that does not read its answer.
 
 use std::{
     io::{self, IoSlice},
@@ -15,23 +15,23 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::patience::Patience;
+use super::write_deadline::WriteDeadline;
 use crate::http::connection::Connection;
 
 /// The socket of a connection.
 pub struct Socket {
     stream: TokioIo<TcpStream>,
     of: Arc<Connection>,
-    patience: Patience,
+    deadline: WriteDeadline,
     /// Made when something cannot be written for the first time, which is seldom.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
-    /// Who takes nothing is waited for `timeout`, and who takes less than `rate` bytes a second not for
-    /// ever.
+    /// A client that reads nothing is cut off after `timeout`, one that reads less than `rate` bytes a second
+    /// some time later.
     pub fn new(stream: TcpStream, of: Arc<Connection>, timeout: Duration, rate: u64) -> Self {
-        Self { stream: TokioIo::new(stream), of, patience: Patience::new(timeout, rate), alarm: None }
+        Self { stream: TokioIo::new(stream), of, deadline: WriteDeadline::new(timeout, rate), alarm: None }
     }
 
     fn write(
@@ -41,29 +41,29 @@ impl Socket {
     ) -> Poll<io::Result<usize>> {
         match write(Pin::new(&mut self.stream), cx) {
             Poll::Ready(Ok(count)) => {
-                if !self.patience.is_whole() && !self.patience.took(count as u64, Instant::now()) {
-                    return Poll::Ready(Err(self.give_up()));
+                if !self.deadline.is_whole() && !self.deadline.wrote(count as u64, Instant::now()) {
+                    return Poll::Ready(Err(self.cut_off()));
                 }
                 Poll::Ready(Ok(count))
             }
             Poll::Pending => {
-                let end = self.patience.blocked(Instant::now());
+                let end = self.deadline.blocked(Instant::now());
                 let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
                 if alarm.deadline() != end {
                     alarm.as_mut().reset(end);
                 }
                 std::task::ready!(alarm.as_mut().poll(cx));
-                Poll::Ready(Err(self.give_up()))
+                Poll::Ready(Err(self.cut_off()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
         }
     }
 
-    fn give_up(&self) -> io::Error {
-        // Reset rather than closed: what the kernel has yet to send would be kept for as long as the other
-        // side pleases.
+    fn cut_off(&self) -> io::Error {
+        // Reset rather than closed: otherwise the kernel would keep what it has yet to send for as long as the
+        // client likes.
         let _ = rustix::net::sockopt::set_socket_linger(self.stream.inner(), Some(Duration::ZERO));
-        io::Error::new(io::ErrorKind::TimedOut, "the answer was taken too slowly")
+        io::Error::new(io::ErrorKind::TimedOut, "the client read its answer too slowly")
     }
 }
 

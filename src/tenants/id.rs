@@ -119,8 +119,20 @@ impl serde::Serialize for TenantId {
 /// As parsing: what is not an id is an error, never a [`TenantId`].
 impl<'de> serde::Deserialize<'de> for TenantId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        Self::parse(text.as_bytes()).map_err(serde::de::Error::custom)
+        // A visitor: a `Cow` or a `String` would copy the text.
+        struct Id;
+        impl serde::de::Visitor<'_> for Id {
+            type Value = TenantId;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a user id")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<TenantId, E> {
+                TenantId::parse(text.as_bytes()).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Id)
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     app::App,
     error::Result,
-    http::{body, limits::Bounds, problem::Problem},
+    http::{body, limits::Limits, problem::Problem},
 };
 
 /// The largest delivery, in bytes. Clerk's metadata is at most 8 kB each of three.
@@ -66,7 +66,7 @@ async fn receive(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bod
     };
     looked.map_err(refuse)?;
     let mut place = endpoint.app.limits().delivery()?;
-    let lost = || Bounds::no_place().with_header(header::CONNECTION, HeaderValue::from_static("close"));
+    let lost = || Limits::no_delivery_slot().with_header(header::CONNECTION, HeaderValue::from_static("close"));
     // The raw bytes: the signature is over them, not over what they mean.
     let body = tokio::select! {
         biased;

@@ -360,7 +360,7 @@ async fn a_shutdown_with_full_queues_answers_everyone_who_was_let_in() {
         assert_eq!(sent.join_next().await.unwrap().unwrap().expect(503).code(), "busy");
     }
     server.ask_to_stop();
-    eventually("it is shutting down", async || server.app.is_draining()).await;
+    eventually("it is shutting down", async || server.app.door().is_draining()).await;
     for blocked in blocked {
         blocked.end().await;
     }

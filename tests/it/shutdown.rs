@@ -105,7 +105,7 @@ async fn idle_connections_do_not_hold_it_up() {
 async fn readiness_turns_red_before_the_door_closes() {
     let mut server = Server::start().await;
     server.client.get("/readyz").await.expect(200);
-    server.app.start_draining();
+    server.app.door().start_draining();
     let red = server.client.get("/readyz").await.expect(503);
     assert_eq!(red.code(), "not_ready");
     server.client.get("/healthz").await.expect(200);

@@ -42,41 +42,49 @@ impl Source {
         Self { code, strings }
     }
 
-    /// Every path from the root of the crate that the code names, without `crate::`. `depth` is how
-    /// many `super::` lead from this file to the root.
-    pub fn crate_paths(&self, depth: usize) -> BTreeSet<String> {
+    /// Every path that the code names, from the root of the crate and without `crate::`. `module` is where
+    /// the code is, as `tenants::store`; it is empty for the root. A path that begins with a name of its own
+    /// (`std::fmt`, `child::f`) is taken as one from `module`, since it may be a child's.
+    pub fn paths(&self, module: &str) -> BTreeSet<String> {
         let tokens = tokens(&self.code);
         let mut found = BTreeSet::new();
-        // Inline modules are one step further from the root.
-        let mut modules: Vec<usize> = Vec::new();
+        // The module of each open brace that belongs to an inline `mod`.
+        let mut inline: Vec<(usize, &str)> = Vec::new();
         let (mut braces, mut at) = (0, 0);
         while at < tokens.len() {
+            let is_path = tokens.get(at + 1) == Some(&"::") && (at == 0 || tokens[at - 1] != "::");
+            let mut here: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
+            here.extend(inline.iter().map(|(_, name)| *name));
             match tokens[at] {
                 "{" => {
                     if at >= 2 && tokens[at - 2] == "mod" {
-                        modules.push(braces);
+                        inline.push((braces, tokens[at - 1]));
                     }
                     braces += 1;
                 }
                 "}" => {
                     braces -= 1;
-                    modules.pop_if(|opened| *opened == braces);
+                    inline.pop_if(|(opened, _)| *opened == braces);
                 }
-                "crate" | "cubby" if tokens.get(at + 1) == Some(&"::") => {
+                "crate" | "cubby" if is_path => {
                     at = tree(&tokens, at + 2, "", &mut found);
                     continue;
                 }
-                "super" => {
-                    let mut steps = 0;
+                // `pub(super)` is no path.
+                "super" if is_path => {
                     while tokens.get(at) == Some(&"super") && tokens.get(at + 1) == Some(&"::") {
-                        steps += 1;
+                        here.pop();
                         at += 2;
                     }
-                    if steps > 0 && steps == depth + modules.len() {
-                        at = tree(&tokens, at, "", &mut found);
-                    }
-                    // `pub(super)` is no path.
-                    at += usize::from(steps == 0);
+                    at = tree(&tokens, at, &here.join("::"), &mut found);
+                    continue;
+                }
+                "self" if is_path => {
+                    at = tree(&tokens, at + 2, &here.join("::"), &mut found);
+                    continue;
+                }
+                name if is_path && is_word(name) => {
+                    at = tree(&tokens, at, &here.join("::"), &mut found);
                     continue;
                 }
                 _ => {}
@@ -84,6 +92,23 @@ impl Source {
             at += 1;
         }
         found
+    }
+
+    /// What the code passes on under another path: each name of a `pub use`, and where it is from.
+    pub fn reexports(&self, module: &str) -> BTreeSet<String> {
+        let mut uses = String::new();
+        let mut rest = self.code.as_str();
+        while let Some(at) = rest.find("pub use ") {
+            let end = rest[at..].find(';').map_or(rest.len(), |end| at + end + 1);
+            uses.push_str(&rest[at..end]);
+            rest = &rest[end..];
+        }
+        Self { code: uses, strings: Vec::new() }.paths(module)
+    }
+
+    /// The names in the code, each once.
+    pub fn words(&self) -> BTreeSet<&str> {
+        tokens(&self.code).into_iter().filter(|token| is_word(token)).collect()
     }
 }
 

@@ -60,13 +60,14 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn StdError>> {
     let slow = Router::new()
         .route("/{user_id}/slow", get(apart))
         .route("/{user_id}/slow-inline", get(inline))
-        .layer(from_fn_with_state((app.clone(), None), envelope))
+        .layer(from_fn_with_state((app.door().clone(), None), envelope))
         .with_state(app.clone());
     let routes = router(&app)?.merge(slow);
-    server::serve_routes(app, routes, listener, async move {
+    server::serve_routes(app.door(), app.config(), routes, listener, async move {
         let _ = terminate.recv().await;
     })
     .await;
+    app.close(tokio::time::Instant::now() + Duration::from_secs(10)).await;
     Ok(())
 }
 

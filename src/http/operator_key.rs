@@ -1,4 +1,4 @@
-//! The operator's key: who may use `/api/admin/…`.
+//! The operator's key.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
@@ -20,7 +20,7 @@ pub fn check(key: Option<&Secret>, headers: &HeaderMap) -> Result<(), Problem> {
             "set ADMIN_API_KEY to use the admin API",
         ));
     };
-    match shown(Some(key), headers) {
+    match matches(Some(key), headers) {
         Some(true) => Ok(()),
         _ => Err(Problem::new(
             StatusCode::UNAUTHORIZED,
@@ -31,9 +31,9 @@ pub fn check(key: Option<&Secret>, headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// Whether what a request shows is the key; none if it shows nothing, or if there is no key.
-pub fn shown(key: Option<&Secret>, headers: &HeaderMap) -> Option<bool> {
-    Some(same(bearer(headers)?, key?.reveal().trim()))
+/// Whether a request's bearer token is the key; none if it has none, or if there is no key.
+pub fn matches(key: Option<&Secret>, headers: &HeaderMap) -> Option<bool> {
+    Some(equal(bearer(headers)?, key?.reveal().trim()))
 }
 
 /// The token of `Authorization: Bearer …`. The scheme's name has no case (RFC 9110, 11.1).
@@ -42,9 +42,9 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Compares digests, so that the time tells nothing of the key: neither its length nor how many of
-/// its first bytes were right.
-fn same(given: &str, key: &str) -> bool {
+/// Compares digests, so that the time does not depend on the key: neither on its length nor on how many of
+/// its first bytes are right.
+fn equal(given: &str, key: &str) -> bool {
     let (given, key) = (Sha256::digest(given.as_bytes()), Sha256::digest(key.as_bytes()));
     given.as_slice().ct_eq(key.as_slice()).into()
 }
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_configured_key_nobody_is_admitted() {
+    fn without_a_configured_key_no_request_is_admitted() {
         let headers = HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static("Bearer "))]);
         assert_eq!(check(None, &headers).unwrap_err().code, "admin_not_configured");
     }

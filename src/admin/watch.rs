@@ -1,7 +1,6 @@
-//! What watches the server asks: Prometheus' page, and whether users are in step.
+//! For monitoring: metrics for Prometheus, and whether catalog and provider agree.
 //!
-//! Both name nobody. Where callers must show who they are, so must whoever watches: with the
-//! operator's key.
+//! Both name no user. Where callers are authenticated, these need the operator's key.
 
 use axum::{
     Json,
@@ -10,10 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{admin_key, problem::Problem};
 use crate::{
     app::App,
     catalog::queries::{self, deliveries},
+    http::{operator_key, problem::Problem},
     reconcile::{health::Seen, run::live},
     telemetry::metrics,
 };
@@ -21,7 +20,7 @@ use crate::{
 fn admit(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
     match app.is_watched_openly() {
         true => Ok(()),
-        false => admin_key::check(app.config().admin_api_key.as_ref(), headers),
+        false => operator_key::check(app.config().admin_api_key.as_ref(), headers),
     }
 }
 
@@ -42,8 +41,8 @@ pub async fn page(State(app): State<App>, headers: HeaderMap) -> Result<Response
     if let Some(newest) = newest {
         metrics::delivery_age(app.clock().now() - newest);
     }
-    // Whoever watches may look at this page alone. It does not wait for the provider: the next one has
-    // its answer.
+    // Monitoring may ask for this page alone. It does not wait for the provider: the next page has its
+    // answer.
     let (there, stale) = app.health().known();
     if let Some(there) = there {
         metrics::discrepancy(there.abs_diff(live(counts)));
@@ -56,8 +55,8 @@ pub async fn page(State(app): State<App>, headers: HeaderMap) -> Result<Response
     Ok(([(header::CONTENT_TYPE, kind)], metrics::render()).into_response())
 }
 
-/// `GET /api/health/user-sync`. Always 200: what it says is for whoever looks after it, and a
-/// balancer must not take a server out of use because a webhook failed.
+/// `GET /api/health/user-sync`. Always 200: it is for people, and a balancer must not take a server out of
+/// use because a webhook failed.
 #[utoipa::path(get, path = "/api/health/user-sync", tag = "operators", description = "Whether catalog and provider agree", responses((status = 200, description = "What is seen", body = Object)))]
 pub async fn user_sync(State(app): State<App>, headers: HeaderMap) -> Result<Json<Seen>, Problem> {
     admit(&app, &headers)?;

@@ -1,0 +1,174 @@
+//! The requests in flight: in all, of each user and of each address.
+
+use std::sync::Arc;
+
+use super::{
+    bytes::Bytes,
+    refusal::{overloaded, too_much},
+    shares::{Key, Shares, Total},
+};
+use crate::http::problem::Problem;
+
+/// The largest body that is not counted, in bytes: the limits on connections and requests bound how much
+/// these are together.
+pub const SMALL: u64 = 64 << 10;
+
+/// What is in flight now, and how much may be.
+pub struct Totals {
+    /// Requests, all but the operators'.
+    pub requests: Total,
+    /// Requests of operators.
+    pub operators: Total,
+    /// Requests of each user.
+    pub of_user: Shares,
+    /// Requests of each address.
+    pub of_address: Option<Shares>,
+    /// Bytes of large bodies and answers.
+    pub bytes: Bytes,
+}
+
+/// Which limit on requests in flight counts a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// That of all who have not shown the operator's key.
+    Ordinary,
+    /// That of operators.
+    Operator,
+    /// None of these: monitoring must work when the server is busiest, and signed deliveries have slots of
+    /// their own.
+    None,
+}
+
+/// What a request holds, until dropped.
+pub struct InFlight {
+    totals: Arc<Totals>,
+    class: Class,
+    address: Option<Key>,
+    user: Option<Key>,
+    bytes: u64,
+}
+
+impl InFlight {
+    /// Nothing yet.
+    pub fn nothing(totals: &Arc<Totals>) -> Self {
+        Self { totals: totals.clone(), class: Class::None, address: None, user: None, bytes: 0 }
+    }
+
+    /// Counts the request as an operator's.
+    ///
+    /// # Errors
+    /// 503 `overloaded`.
+    pub fn enter_as_operator(&mut self) -> Result<(), Problem> {
+        if !self.totals.operators.take(1) {
+            return Err(overloaded("more requests of operators are being answered than this server may take"));
+        }
+        self.class = Class::Operator;
+        Ok(())
+    }
+
+    /// Counts the request, as one of this address.
+    ///
+    /// # Errors
+    /// 503 `overloaded`, 429 `too_much_at_once`.
+    pub fn enter(&mut self, address: Option<Key>) -> Result<(), Problem> {
+        if !self.totals.requests.take(1) {
+            return Err(overloaded("more requests are being answered than this server may take"));
+        }
+        self.class = Class::Ordinary;
+        if let (Some(shares), Some(address)) = (&self.totals.of_address, address)
+            && !shares.take(address, 1)
+        {
+            return Err(too_much("address", "requests being answered"));
+        }
+        self.address = address;
+        Ok(())
+    }
+
+    /// Whether the request came with the operator's key.
+    pub fn is_operators(&self) -> bool {
+        self.class == Class::Operator
+    }
+
+    /// Counts the request as this user's from now on.
+    ///
+    /// # Errors
+    /// 429 `too_much_at_once`.
+    pub fn of_user(&mut self, user: Key) -> Result<(), Problem> {
+        if self.user.is_some() || self.class != Class::Ordinary {
+            return Ok(());
+        }
+        if !self.totals.of_user.take(user, 1) {
+            return Err(too_much("user", "requests being answered"));
+        }
+        if let Err(problem) = self.totals.bytes.assign(user, self.bytes) {
+            self.totals.of_user.give(user, 1);
+            return Err(problem);
+        }
+        self.user = Some(user);
+        Ok(())
+    }
+
+    /// Counts a body of so many bytes as far as it has come.
+    ///
+    /// # Errors
+    /// 429 `too_much_at_once`, 503 `overloaded`.
+    pub fn body(&mut self, bytes: u64) -> Result<(), Problem> {
+        if self.class != Class::Ordinary || bytes <= SMALL.max(self.bytes) {
+            return Ok(());
+        }
+        // In steps, so that not each piece is counted.
+        let more = bytes.next_multiple_of(SMALL) - self.bytes;
+        self.totals.bytes.take(self.user, self.address, more)?;
+        self.bytes += more;
+        Ok(())
+    }
+
+    /// Counts the answer in place of the body, which is no longer needed. `answers_change`: a client whose
+    /// body was let in is told of its change, although the answer is a little longer than the body.
+    ///
+    /// # Errors
+    /// As [`body`](Self::body).
+    pub fn answer(&mut self, bytes: u64, answers_change: bool) -> Result<(), Problem> {
+        match self.body(bytes) {
+            Err(problem) if !answers_change => Err(problem),
+            _ => {
+                let rest = if bytes <= SMALL { 0 } else { bytes.next_multiple_of(SMALL).min(self.bytes) };
+                self.totals.bytes.give(self.user, self.address, self.bytes - rest);
+                self.bytes = rest;
+                Ok(())
+            }
+        }
+    }
+
+    /// Stops counting a request whose user is not known, once its answer is made: a client that has proven
+    /// nothing could hold it by reading nothing. The connection bounds how many of its answers wait to be
+    /// written, and their bytes are counted if they are large.
+    pub fn is_answered(&mut self) {
+        if self.class == Class::Ordinary && self.user.is_none() {
+            self.leave();
+        }
+    }
+
+    fn leave(&mut self) {
+        match std::mem::replace(&mut self.class, Class::None) {
+            Class::None => {}
+            Class::Operator => self.totals.operators.give(1),
+            Class::Ordinary => {
+                self.totals.requests.give(1);
+                if let Some(user) = self.user {
+                    self.totals.of_user.give(user, 1);
+                }
+                if let (Some(shares), Some(address)) = (&self.totals.of_address, self.address) {
+                    shares.give(address, 1);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.totals.bytes.give(self.user, self.address, self.bytes);
+        self.leave();
+    }
+}
