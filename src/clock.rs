@@ -106,6 +106,50 @@ impl fmt::Display for Rfc3339 {
     }
 }
 
+/// Times on the wire: RFC 3339 in JSON, milliseconds inside. `#[serde(with = "wire")]` on a [`Millis`] or an
+/// `Option` of one.
+pub mod wire {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    use super::{Millis, millis, rfc3339};
+
+    /// Writes a time, or null.
+    pub fn serialize<S: Serializer>(at: &(impl Copy + Into<Option<Millis>>), serializer: S) -> Result<S::Ok, S::Error> {
+        match (*at).into() {
+            Some(at) => serializer.collect_str(&rfc3339(at)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    /// Reads what [`serialize`] writes.
+    pub fn deserialize<'de, D: Deserializer<'de>, T: Time>(deserializer: D) -> Result<T, D::Error> {
+        let wrong = || D::Error::custom("a time is RFC 3339 in UTC");
+        let at = match Option::<String>::deserialize(deserializer)? {
+            Some(text) => Some(humantime::parse_rfc3339(&text).map_err(|_| wrong())?),
+            None => None,
+        };
+        T::read(at.map(|at| millis(at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default()))).ok_or_else(wrong)
+    }
+
+    /// A time that must be there, or one that may be null.
+    pub trait Time: Sized {
+        /// The time as it was read.
+        fn read(at: Option<Millis>) -> Option<Self>;
+    }
+
+    impl Time for Millis {
+        fn read(at: Option<Millis>) -> Option<Self> {
+            at
+        }
+    }
+
+    impl Time for Option<Millis> {
+        fn read(at: Option<Millis>) -> Option<Self> {
+            Some(at)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +163,29 @@ mod tests {
         }
         assert_eq!(rfc3339(i64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
         assert_eq!(rfc3339(-1).to_string(), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn times_on_the_wire_are_read_as_they_were_written() {
+        #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        struct Times {
+            #[serde(with = "wire")]
+            at: Millis,
+            #[serde(with = "wire")]
+            until: Option<Millis>,
+        }
+        for (times, json) in [
+            (Times { at: 1_700_000_000_123, until: None }, r#"{"at":"2023-11-14T22:13:20.123Z","until":null}"#),
+            (
+                Times { at: 0, until: Some(1) },
+                r#"{"at":"1970-01-01T00:00:00.000Z","until":"1970-01-01T00:00:00.001Z"}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&times).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Times>(json).unwrap(), times);
+        }
+        for wrong in [r#"{"at":null,"until":null}"#, r#"{"at":1,"until":null}"#, r#"{"at":"today","until":null}"#] {
+            serde_json::from_str::<Times>(wrong).unwrap_err();
+        }
     }
 }

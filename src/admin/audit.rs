@@ -1,18 +1,15 @@
-//! The audit trail: who did what to whom, from where, and what came of it.
+//! The audit trail, for operators to read.
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
+use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::App,
     catalog::{model::AuditRow, queries::audit},
-    error::{Error, Result},
-    http::query::parameters,
+    error::Result,
+    http::query::{Query, up_to},
 };
 
 /// A page of the trail.
@@ -22,27 +19,31 @@ pub struct Trail {
     pub audit: Vec<AuditRow>,
 }
 
-const PAGE: u32 = 500;
+/// Which lines to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct TrailQuery {
+    /// Lines before this one.
+    before: Option<i64>,
+    /// Lines on the page.
+    #[serde(default = "most", deserialize_with = "up_to::<500, _>")]
+    #[param(minimum = 1, maximum = 500)]
+    limit: u32,
+}
+
+fn most() -> u32 {
+    500
+}
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(index))
 }
 
-#[utoipa::path(get, path = "/api/admin/audit", tag = "operators", description = "Who did what, newest first", params(("before" = Option<i64>, Query, description = "Lines before this one"), ("limit" = Option<u32>, Query, description = "Lines on the page", minimum = 1, maximum = 500)), responses((status = 200, description = "A page", body = Trail)))]
-async fn index(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json<Trail>> {
-    let (mut before, mut limit) = (i64::MAX, PAGE);
-    for (name, value) in parameters(query.as_deref()) {
-        let value = value.unwrap_or_default();
-        match name.as_ref() {
-            "before" => {
-                before = value.parse().map_err(|_| Error::malformed("before", "before is the id of a line"))?;
-            }
-            "limit" => {
-                let number = value.parse().ok().filter(|n| (1..=PAGE).contains(n));
-                limit = number.ok_or_else(|| Error::malformed("limit", format!("limit is from 1 to {PAGE}")))?;
-            }
-            _ => {}
-        }
-    }
-    Ok(Json(Trail { audit: app.store().catalog().query(move |conn| audit::page(conn, before, limit)).await? }))
+/// Who did what, newest first.
+#[utoipa::path(get, path = "/api/admin/audit", tag = "operators", params(TrailQuery),
+    responses((status = 200, description = "A page", body = Trail)))]
+async fn index(State(app): State<App>, Query(query): Query<TrailQuery>) -> Result<Json<Trail>> {
+    let before = query.before.unwrap_or(i64::MAX);
+    let page = app.store().catalog().query(move |conn| audit::page(conn, before, query.limit));
+    Ok(Json(Trail { audit: page.await? }))
 }

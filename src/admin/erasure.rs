@@ -1,15 +1,16 @@
-//! The end of a user's data, and its second life, for an operator of a running server.
+//! Purging, reviving and adopting: the routes that erase a user's data or replace it.
 
 use axum::{Extension, Json, body::Body, extract::State};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::UserId;
 use crate::{
     app::App,
     catalog::{audit::Author, model::Row},
     error::{Error, Result},
-    http::{body, problem::Problem, segment::Segment},
+    http::{body, problem::Problem, segment::UserPath},
     tenants::id::TenantId,
 };
 
@@ -17,10 +18,10 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(purge)).routes(routes!(revive)).routes(routes!(adopt))
 }
 
-/// That it is meant.
+/// The confirmation of a purge.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Consent {
+struct Confirmation {
     yes: bool,
 }
 
@@ -33,41 +34,39 @@ struct Adoption {
     replace: bool,
 }
 
-#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/purge", tag = "operators", description = "Removes the file of a deleted user, for good", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), request_body = Consent, responses((status = 200, description = "The user", body = Row)))]
+/// Erases a user's data, for good.
+#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/purge", tag = "operators", params(UserPath),
+    request_body = Confirmation, responses((status = 200, description = "The user", body = Row)))]
 async fn purge(
     State(app): State<App>,
     Extension(author): Extension<Author>,
-    Segment(id): Segment,
+    UserId(id): UserId,
     body: Body,
 ) -> Result<Json<Row>, Problem> {
-    let Consent { yes } = body::parse(&super::read(&app, body).await?)?;
+    let Confirmation { yes } = body::parse(&super::read(&app, body).await?)?;
     if !yes {
         return Err(Error::invalid("yes", "true: this erases the user's data for good").into());
     }
-    Ok(Json(app.store().purge(&parse(&id)?, &author).await?))
+    Ok(Json(app.store().purge(&id, &author).await?))
 }
 
-#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/revive", tag = "operators", description = "Lets a purged user's id be used again, empty", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "The user", body = Row)))]
-async fn revive(
-    State(app): State<App>,
-    Extension(author): Extension<Author>,
-    Segment(id): Segment,
-) -> Result<Json<Row>> {
-    Ok(Json(app.store().revive(&parse(&id)?, &author).await?))
+/// Lets a purged user's id be used again, empty.
+#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/revive", tag = "operators", params(UserPath),
+    responses((status = 200, description = "The user", body = Row)))]
+async fn revive(State(app): State<App>, Extension(author): Extension<Author>, UserId(id): UserId) -> Result<Json<Row>> {
+    Ok(Json(app.store().revive(&id, &author).await?))
 }
 
-#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/adopt", tag = "operators", description = "Gives a user the data of another id", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), request_body = Adoption, responses((status = 200, description = "The user", body = Row)))]
+/// Gives a user the data of another id.
+#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/adopt", tag = "operators", params(UserPath),
+    request_body = Adoption, responses((status = 200, description = "The user", body = Row)))]
 async fn adopt(
     State(app): State<App>,
     Extension(author): Extension<Author>,
-    Segment(id): Segment,
+    UserId(id): UserId,
     body: Body,
 ) -> Result<Json<Row>, Problem> {
     let Adoption { from, replace } = body::parse(&super::read(&app, body).await?)?;
     let from = TenantId::parse(from.as_bytes()).map_err(|e| Error::invalid("from", e.to_string()))?;
-    Ok(Json(app.store().adopt(&parse(&id)?, &from, replace, &author).await?))
-}
-
-fn parse(id: &str) -> Result<TenantId> {
-    TenantId::parse(id.as_bytes()).map_err(|_| Error::unknown_tenant())
+    Ok(Json(app.store().adopt(&id, &from, replace, &author).await?))
 }

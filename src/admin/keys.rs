@@ -1,4 +1,4 @@
-//! API keys: made, listed, revoked.
+//! Making, listing and revoking API keys.
 
 use axum::{Extension, Json, body::Body, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use crate::{
     tenants::id::TenantId,
 };
 
-/// Good keys at once: all of them are kept in memory. And of those that ended, as many are remembered.
+/// The most good keys, all of which are in memory; and the most of those that ended that are still listed.
 const MOST: u32 = 10_000;
 
 /// What a key is to be.
@@ -132,12 +132,16 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(index, make)).routes(routes!(withdraw))
 }
 
-#[utoipa::path(get, path = "/api/admin/keys", tag = "operators", description = "API keys", responses((status = 200, description = "All of them", body = Keys)))]
+/// API keys: good, expired and revoked ones.
+#[utoipa::path(get, path = "/api/admin/keys", tag = "operators",
+    responses((status = 200, description = "All of them", body = Keys)))]
 async fn index(State(app): State<App>) -> Result<Json<Keys>> {
     Ok(Json(list(app.store().catalog()).await?))
 }
 
-#[utoipa::path(post, path = "/api/admin/keys", tag = "operators", description = "Makes an API key", request_body = KeyDraft, responses((status = 201, description = "The key, this once", body = NewKey)))]
+/// Makes an API key.
+#[utoipa::path(post, path = "/api/admin/keys", tag = "operators", request_body = KeyDraft,
+    responses((status = 201, description = "The key, this once", body = NewKey)))]
 async fn make(
     State(app): State<App>,
     Extension(author): Extension<Author>,
@@ -150,7 +154,10 @@ async fn make(
     Ok((StatusCode::CREATED, Json(made)))
 }
 
-#[utoipa::path(post, path = "/api/admin/keys/{key_id}/revoke", tag = "operators", description = "Revokes an API key, at once", params(("key_id" = String, Path, description = "The id of the key")), responses((status = 200, description = "The key", body = OneKey)))]
+/// Revokes an API key, at once.
+#[utoipa::path(post, path = "/api/admin/keys/{key_id}/revoke", tag = "operators",
+    params(("key_id" = String, Path, description = "The id of the key")),
+    responses((status = 200, description = "The key", body = OneKey)))]
 async fn withdraw(
     State(app): State<App>,
     Extension(author): Extension<Author>,

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use axum::{
     Extension, Json,
     body::Body,
-    extract::{RawQuery, State},
+    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::guard::Target;
+use super::{UserId, guard::Target};
 use crate::{
     app::App,
     catalog::{
@@ -21,7 +21,12 @@ use crate::{
         model::{Counts, Profile, Row, State as TenantState},
     },
     error::{Error, ErrorKind, Result},
-    http::{body, problem::Problem, query::parameters, segment::Segment},
+    http::{
+        body,
+        problem::Problem,
+        query::{Query, up_to},
+        segment::UserPath,
+    },
     tenants::{id::TenantId, store::Store},
 };
 
@@ -78,8 +83,25 @@ pub struct Reason {
     pub reason: String,
 }
 
-/// Tenants on a page, at most and unless said otherwise.
-const PAGE: u32 = 1000;
+/// Which tenants to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct TenantQuery {
+    /// Only those in this state.
+    #[param(inline)]
+    state: Option<TenantState>,
+    /// After this id.
+    #[param(inline)]
+    after: Option<TenantId>,
+    /// Users on the page.
+    #[serde(default = "most", deserialize_with = "up_to::<1000, _>")]
+    #[param(minimum = 1, maximum = 1000)]
+    limit: u32,
+}
+
+fn most() -> u32 {
+    1000
+}
 
 /// A tenant with where its file is.
 pub async fn describe(store: &Store, id: &TenantId) -> Result<OneTenant> {
@@ -117,86 +139,73 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(restore))
 }
 
-#[utoipa::path(get, path = "/api/admin/tenants", tag = "operators", description = "Users' databases, in the order of ids", params(("state" = Option<TenantState>, Query, description = "Only those in this state"), ("after" = Option<String>, Query, description = "After this id", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$"), ("limit" = Option<u32>, Query, description = "Users on the page", minimum = 1, maximum = 1000)), responses((status = 200, description = "A page", body = Tenants)))]
-async fn index(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json<Tenants>> {
-    let (mut state, mut after, mut limit) = (None, None, PAGE);
-    for (name, value) in parameters(query.as_deref()) {
-        let text = value.unwrap_or_default();
-        match name.as_ref() {
-            "state" => state = Some(text.parse::<TenantState>().map_err(|e| Error::malformed("state", e))?),
-            "after" => {
-                after = Some(TenantId::parse(text.as_bytes()).map_err(|e| Error::malformed("after", e.to_string()))?);
-            }
-            "limit" => {
-                let number = text.parse().ok().filter(|n| (1..=PAGE).contains(n));
-                limit = number.ok_or_else(|| Error::malformed("limit", format!("limit is from 1 to {PAGE}")))?;
-            }
-            _ => {}
-        }
-    }
+/// Users' databases, in the order of ids.
+#[utoipa::path(get, path = "/api/admin/tenants", tag = "operators", params(TenantQuery),
+    responses((status = 200, description = "A page", body = Tenants)))]
+async fn index(State(app): State<App>, Query(query): Query<TenantQuery>) -> Result<Json<Tenants>> {
+    let TenantQuery { state, after, limit } = query;
     let tenants = app.store().list(state, after, limit).await?;
     Ok(Json(Tenants { tenants, counts: app.store().counts().await? }))
 }
 
-#[utoipa::path(post, path = "/api/admin/tenants", tag = "operators", description = "Creates a user's database", request_body = TenantDraft, responses((status = 201, description = "It is there now", body = Created), (status = 200, description = "It was there", body = Created)))]
-async fn make(State(app): State<App>, Extension(author): Extension<Author>, body: Body) -> Result<Response, Problem> {
-    let draft: TenantDraft = body::parse(&super::read(&app, body).await?)?;
+/// Creates a user's database.
+#[utoipa::path(post, path = "/api/admin/tenants", tag = "operators", request_body = TenantDraft, responses(
+    (status = 201, description = "It is there now", body = Created), (status = 200, description = "It was there", body = Created)))]
+async fn make(
+    State(app): State<App>,
+    Extension(author): Extension<Author>,
+    body: Body,
+) -> Result<(StatusCode, Json<Created>), Response> {
+    let draft = super::read(&app, body).await.and_then(|body| Ok(body::parse::<TenantDraft>(&body)?));
+    let draft = draft.map_err(IntoResponse::into_response)?;
     let target = Target(draft.id.clone());
-    let mut response = match create(app.store(), draft, &author).await {
-        Ok(made) => {
-            let status = if made.created { StatusCode::CREATED } else { StatusCode::OK };
-            (status, Json(made)).into_response()
-        }
-        Err(error) => error.into_response(),
-    };
-    response.extensions_mut().insert(target);
-    Ok(response)
+    match create(app.store(), draft, &author).await {
+        Ok(made) => Ok((if made.created { StatusCode::CREATED } else { StatusCode::OK }, Json(made))),
+        Err(error) => Err((Extension(target), error).into_response()),
+    }
 }
 
-#[utoipa::path(get, path = "/api/admin/tenants/{user_id}", tag = "operators", description = "All that is known of a user", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "It", body = OneTenant)))]
-async fn show(State(app): State<App>, Segment(id): Segment) -> Result<Json<OneTenant>> {
-    Ok(Json(describe(app.store(), &parse(&id)?).await?))
+/// All that is known of a user.
+#[utoipa::path(get, path = "/api/admin/tenants/{user_id}", tag = "operators", params(UserPath),
+    responses((status = 200, description = "The user", body = OneTenant)))]
+async fn show(State(app): State<App>, UserId(id): UserId) -> Result<Json<OneTenant>> {
+    Ok(Json(describe(app.store(), &id).await?))
 }
 
-#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/suspend", tag = "operators", description = "Refuses a user's reads and writes", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), request_body = Reason, responses((status = 200, description = "The user as it is then", body = Row)))]
+/// Refuses a user's reads and writes.
+#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/suspend", tag = "operators", params(UserPath),
+    request_body = Reason, responses((status = 200, description = "The user", body = Row)))]
 async fn suspend(
     State(app): State<App>,
     Extension(author): Extension<Author>,
-    Segment(id): Segment,
+    UserId(id): UserId,
     body: Body,
 ) -> Result<Json<Row>, Problem> {
-    let id = parse(&id)?;
     let Reason { reason } = body::parse(&super::read(&app, body).await?)?;
     Ok(Json(app.store().suspend(&id, &reason, &author).await?))
 }
 
-#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/resume", tag = "operators", description = "Lets a user be served again", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "The user as it is then", body = Row)))]
-async fn resume(
-    State(app): State<App>,
-    Extension(author): Extension<Author>,
-    Segment(id): Segment,
-) -> Result<Json<Row>> {
-    Ok(Json(app.store().resume(&parse(&id)?, &author).await?))
+/// Lets a suspended or quarantined user be served again.
+#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/resume", tag = "operators", params(UserPath),
+    responses((status = 200, description = "The user", body = Row)))]
+async fn resume(State(app): State<App>, Extension(author): Extension<Author>, UserId(id): UserId) -> Result<Json<Row>> {
+    Ok(Json(app.store().resume(&id, &author).await?))
 }
 
-#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/restore", tag = "operators", description = "Brings a deleted user back", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "The user as it is then", body = Row)))]
+/// Brings a deleted user back.
+#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/restore", tag = "operators", params(UserPath),
+    responses((status = 200, description = "The user", body = Row)))]
 async fn restore(
     State(app): State<App>,
     Extension(author): Extension<Author>,
-    Segment(id): Segment,
+    UserId(id): UserId,
 ) -> Result<Json<Row>> {
-    Ok(Json(app.store().restore(&parse(&id)?, &author).await?))
+    Ok(Json(app.store().restore(&id, &author).await?))
 }
 
-#[utoipa::path(delete, path = "/api/admin/tenants/{user_id}", tag = "operators", description = "Deletes a user; the file is kept until its retention ends", params(("user_id" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")), responses((status = 200, description = "The user as it is then", body = Row)))]
-async fn remove(
-    State(app): State<App>,
-    Extension(author): Extension<Author>,
-    Segment(id): Segment,
-) -> Result<Json<Row>> {
-    Ok(Json(app.store().delete(&parse(&id)?, &author).await?))
-}
-
-fn parse(id: &str) -> Result<TenantId> {
-    TenantId::parse(id.as_bytes()).map_err(|_| Error::unknown_tenant())
+/// Deletes a user; the file is kept until its retention ends.
+#[utoipa::path(delete, path = "/api/admin/tenants/{user_id}", tag = "operators", params(UserPath),
+    responses((status = 200, description = "The user", body = Row)))]
+async fn remove(State(app): State<App>, Extension(author): Extension<Author>, UserId(id): UserId) -> Result<Json<Row>> {
+    Ok(Json(app.store().delete(&id, &author).await?))
 }

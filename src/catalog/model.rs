@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use crate::clock::Millis;
+use crate::clock::wire;
 use crate::tenants::id::TenantId;
 
 /// Whether and how a tenant may be used.
@@ -70,8 +71,12 @@ pub struct Profile {
     /// Their role; `client` unless the provider's public metadata has another.
     pub role: Option<String>,
     /// The user's own `updated_at`.
+    #[serde(with = "wire")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub provider_updated_at: Option<Millis>,
     /// The time of the newest event applied.
+    #[serde(with = "wire")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub provider_event_at: Option<Millis>,
     /// Public metadata, JSON.
     pub provider_metadata: Option<String>,
@@ -124,35 +129,55 @@ pub struct Row {
     /// it had been kept out.
     pub faults: u32,
     /// When a quarantined tenant is tried again: with its next request after that.
+    #[serde(with = "wire")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub retry_at: Option<Millis>,
     /// The newest fault of its file or of the disk under it; it may be long over.
     pub fault: Option<String>,
     /// When that was.
+    #[serde(with = "wire")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub fault_at: Option<Millis>,
     /// When it came to be.
+    #[serde(with = "wire")]
+    #[schema(value_type = String, format = DateTime)]
     pub created: Millis,
     /// When it was deleted.
+    #[serde(with = "wire")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub deleted: Option<Millis>,
     /// When a deleted tenant's file may be removed.
+    #[serde(with = "wire")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub purge_after: Option<Millis>,
     /// When it was removed.
+    #[serde(with = "wire")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub purged: Option<Millis>,
     /// When it was last brought back from deletion; deletions from before that are history. By a
     /// reconcile: the moment before which nothing can be newer than its list.
+    #[serde(with = "wire")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub restored: Option<Millis>,
     /// What a deleted one will be when it is restored, if not active.
     pub state_before: Option<State>,
     /// And for which reason.
     pub reason_before: Option<String>,
     /// When the provider last reported the deletion of one that was deleted already.
+    #[serde(with = "wire")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub deletion_reported: Option<Millis>,
     /// The schema of its file when it was last opened.
     pub schema_version: Option<i32>,
     /// The size of its file when it was last closed.
     pub bytes: Option<u64>,
     /// When it was last opened or closed.
+    #[serde(with = "wire")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub last_seen: Option<Millis>,
     /// When it was last backed up.
+    #[serde(with = "wire")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub last_backup: Option<Millis>,
     /// The workspace's name.
     pub workspace: String,
@@ -188,7 +213,7 @@ pub struct UsageSample {
 }
 
 /// What became of a webhook message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DeliveryOutcome {
     /// It made a tenant.
@@ -267,7 +292,7 @@ pub struct Delivery {
 }
 
 /// A webhook message as it was recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Recorded {
     /// The sender's id of the message.
     pub svix_id: String,
@@ -276,8 +301,12 @@ pub struct Recorded {
     /// The user it is about.
     pub user_id: Option<String>,
     /// When it first came.
+    #[serde(with = "wire")]
+    #[schema(value_type = String, format = DateTime)]
     pub received: Millis,
     /// When it last came.
+    #[serde(with = "wire")]
+    #[schema(value_type = String, format = DateTime)]
     pub updated: Millis,
     /// What became of it.
     pub outcome: DeliveryOutcome,
@@ -295,6 +324,8 @@ pub struct AuditRow {
     /// Its number.
     pub id: i64,
     /// When.
+    #[serde(with = "wire")]
+    #[schema(value_type = String, format = DateTime)]
     pub at: Millis,
     /// Who.
     pub actor: String,

@@ -98,7 +98,7 @@ async fn list(
 ) -> Result<ExitCode> {
     let found = match place {
         Place::Folder(store) => {
-            let filter = Filter { outcome, tenant: user, before: None };
+            let filter = Filter { outcome, tenant: user };
             store.catalog().query(move |conn| queries::list(conn, &filter, limit)).await?
         }
         Place::Server(server) => {

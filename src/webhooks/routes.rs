@@ -1,4 +1,4 @@
-//! Where deliveries arrive.
+//! The endpoint of deliveries.
 
 pub mod log;
 
@@ -12,6 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
+use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -49,7 +50,24 @@ struct Endpoint {
     hookdeck: Option<Arc<Hookdeck>>,
 }
 
-#[utoipa::path(post, path = "/webhooks/clerk", tag = "webhooks", description = "A signed delivery of the identity provider", params(("svix-id" = Option<String>, Header, description = "The id of the message"), ("svix-timestamp" = Option<String>, Header, description = "When it was signed"), ("svix-signature" = Option<String>, Header, description = "The signature")), request_body = Object, responses((status = 200, description = "What became of it", body = Object)))]
+/// The headers of a signed delivery.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct SignatureHeaders {
+    /// The id of the message.
+    #[param(rename = "svix-id")]
+    pub id: Option<String>,
+    /// When it was signed.
+    #[param(rename = "svix-timestamp")]
+    pub timestamp: Option<String>,
+    /// The signature.
+    #[param(rename = "svix-signature")]
+    pub signature: Option<String>,
+}
+
+/// A signed delivery of the identity provider.
+#[utoipa::path(post, path = "/webhooks/clerk", tag = "webhooks", params(SignatureHeaders), request_body = Object,
+    responses((status = 200, description = "What became of it", body = Object)))]
 async fn receive(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let Some(verifier) = &endpoint.verifier else {
         return Err(Problem::new(
@@ -58,8 +76,8 @@ async fn receive(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bod
             "set CLERK_WEBHOOK_SECRET to the endpoint's signing secret",
         ));
     };
-    // Nothing is known of the sender until the body is there. So what the header tells is looked at first,
-    // and whoever takes long to send a body gives way to those who come after.
+    // The sender is unknown until the body is verified, so the headers are checked first, and a slow body
+    // loses its delivery slot to a newer request.
     let looked = match &endpoint.hookdeck {
         None => Verifier::look(&headers, Some(seconds_since_1970())),
         Some(_) => Hookdeck::look(&headers).and_then(|()| Verifier::look(&headers, None)),
@@ -75,7 +93,7 @@ async fn receive(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bod
     };
     let verified = match &endpoint.hookdeck {
         None => verifier.verify(&headers, &body),
-        // Hookdeck holds deliveries back and retries them for days: it vouches for when it got them.
+        // Hookdeck retries deliveries for days, so the timestamp is not checked; its own signature is.
         Some(hookdeck) => {
             hookdeck.verify(&headers, &body).and_then(|()| verifier.verify_ignoring_timestamp(&headers, &body))
         }
@@ -94,7 +112,7 @@ async fn receive(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bod
             Err(problem.with_header(DELIVERY, HeaderValue::from_static("abort-message")))
         }
         Err(error) => {
-            // Always 500: whatever it was, the sender should try again.
+            // Always 500: the sender retries.
             tracing::error!(svix_id, error = %error, "delivery failed");
             Err(Problem::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -105,7 +123,7 @@ async fn receive(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bod
     }
 }
 
-/// By the machine's clock, which the signature is compared with too.
+/// By the machine's clock, which the signature's check uses, too.
 fn seconds_since_1970() -> i64 {
     let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)

@@ -44,7 +44,7 @@ fn fill(tx: &Transaction, users: i64) -> rusqlite::Result<()> {
 type Question = (&'static str, fn(&Connection));
 
 fn filter(outcome: Option<DeliveryOutcome>, tenant: Option<&str>) -> Filter {
-    Filter { outcome, tenant: tenant.map(|id| id.parse().unwrap()), before: None }
+    Filter { outcome, tenant: tenant.map(|id| id.parse().unwrap()) }
 }
 
 /// What requests, the metrics page, the health page and the sweep ask.

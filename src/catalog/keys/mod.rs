@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::model::Millis;
-use crate::tenants::id::TenantId;
+use crate::{clock::wire, tenants::id::TenantId};
 
 pub mod queries;
 
@@ -22,11 +22,19 @@ pub struct KeyRow {
     /// Whether it may not write.
     pub read_only: bool,
     /// When it was made.
+    #[serde(with = "wire")]
+    #[schema(value_type = String, format = DateTime)]
     pub created: Millis,
     /// When it ends.
+    #[serde(with = "wire")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Millis>,
     /// When it was revoked.
+    #[serde(with = "wire")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub revoked: Option<Millis>,
     /// When it was last used, to the minute.
+    #[serde(with = "wire")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub last_used: Option<Millis>,
 }

@@ -75,30 +75,25 @@ pub struct Filter {
     pub outcome: Option<DeliveryOutcome>,
     /// About this tenant.
     pub tenant: Option<TenantId>,
-    /// Received before this moment.
-    pub before: Option<Millis>,
 }
 
 /// Up to `limit` deliveries, newest first.
 pub fn list(conn: &Connection, filter: &Filter, limit: u32) -> Sql<Vec<Recorded>> {
     let (tenant, outcome) = (filter.tenant.as_ref().map(TenantId::as_str), filter.outcome.map(DeliveryOutcome::as_str));
-    let before = filter.before.unwrap_or(Millis::MAX);
-    let mut given: Vec<(&str, &dyn ToSql)> = vec![(":before", &before), (":limit", &limit)];
+    let mut given: Vec<(&str, &dyn ToSql)> = vec![(":limit", &limit)];
     // Only what is asked for, each with the index that has it in order. One user's deliveries are few:
     // with both, the plus keeps the index on outcomes out of it.
     let filter = match (&tenant, &outcome) {
         (None, None) => "",
-        (Some(_), None) => "tenant = :tenant AND",
-        (None, Some(_)) => "outcome = :outcome AND",
-        (Some(_), Some(_)) => "tenant = :tenant AND +outcome = :outcome AND",
+        (Some(_), None) => "WHERE tenant = :tenant",
+        (None, Some(_)) => "WHERE outcome = :outcome",
+        (Some(_), Some(_)) => "WHERE tenant = :tenant AND +outcome = :outcome",
     };
     given.extend(tenant.as_ref().map(|tenant| (":tenant", tenant as &dyn ToSql)));
     given.extend(outcome.as_ref().map(|outcome| (":outcome", outcome as &dyn ToSql)));
-    conn.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM deliveries WHERE {filter} received < :before ORDER BY received DESC LIMIT :limit"
-    ))?
-    .query_map(&given[..], recorded)?
-    .collect()
+    conn.prepare_cached(&format!("SELECT {COLUMNS} FROM deliveries {filter} ORDER BY received DESC LIMIT :limit"))?
+        .query_map(&given[..], recorded)?
+        .collect()
 }
 
 /// When the newest delivery came.

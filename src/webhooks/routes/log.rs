@@ -1,23 +1,23 @@
 //! The log of deliveries, for operators. The router puts these behind the operator's key.
 
-use axum::{
-    Extension, Json,
-    extract::{RawQuery, State},
-    response::{IntoResponse, Response},
-};
+use axum::{Extension, Json, extract::State};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::App,
     catalog::{
         audit::Author,
-        model::Recorded,
+        model::{DeliveryOutcome, Recorded},
         queries::deliveries::{self, Filter},
     },
     error::{Error, ErrorKind, Result},
-    http::{query::parameters, segment::Segment},
+    http::{
+        query::{Query, up_to},
+        segment::Segment,
+    },
     tenants::{id::TenantId, store::Store},
     webhooks::{
         apply::{self, Answer},
@@ -25,15 +25,15 @@ use crate::{
     },
 };
 
-/// Some deliveries.
-#[derive(Debug, Serialize, Deserialize)]
+/// A page of deliveries.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Deliveries {
     /// Newest first.
     pub deliveries: Vec<Recorded>,
 }
 
 /// One delivery and its body.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct OneDelivery {
     /// What is known of it.
     #[serde(flatten)]
@@ -42,8 +42,25 @@ pub struct OneDelivery {
     pub body: Option<String>,
 }
 
-/// Deliveries in one answer, at most.
-const PAGE: u32 = 1000;
+/// Which deliveries to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct DeliveryQuery {
+    /// Only those of this outcome.
+    #[param(inline)]
+    outcome: Option<DeliveryOutcome>,
+    /// Only those about this user.
+    #[param(inline)]
+    user: Option<TenantId>,
+    /// Deliveries on the page.
+    #[serde(default = "some", deserialize_with = "up_to::<1000, _>")]
+    #[param(minimum = 1, maximum = 1000)]
+    limit: u32,
+}
+
+fn some() -> u32 {
+    50
+}
 
 /// The routes.
 pub fn routes() -> OpenApiRouter<App> {
@@ -64,7 +81,7 @@ pub async fn find(store: &Store, id: String) -> Result<OneDelivery> {
     Ok(OneDelivery { recorded, body: body.map(|body| String::from_utf8_lossy(&body).into_owned()) })
 }
 
-/// Applies one once more, as if it had just come.
+/// Applies one once more, as if it had just arrived.
 pub async fn replay(store: &Store, id: String, author: Author) -> Result<Answer> {
     let OneDelivery { recorded, body } = find(store, id).await?;
     let body = body.ok_or_else(|| {
@@ -74,37 +91,34 @@ pub async fn replay(store: &Store, id: String, author: Author) -> Result<Answer>
     apply::apply(store, &recorded.svix_id, event::parse(body.as_bytes()), body.into(), Some(author)).await
 }
 
-#[utoipa::path(get, path = "/api/admin/deliveries", tag = "operators", description = "Deliveries that are kept, newest first", responses((status = 200, description = "Some of them", body = Object)))]
-async fn index(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json<Deliveries>> {
-    let (mut filter, mut limit) = (Filter::default(), 50);
-    for (name, value) in parameters(query.as_deref()) {
-        let text = value.unwrap_or_default();
-        match name.as_ref() {
-            "outcome" => filter.outcome = Some(text.parse().map_err(|e: String| Error::malformed("outcome", e))?),
-            "user" => {
-                filter.tenant =
-                    Some(TenantId::parse(text.as_bytes()).map_err(|e| Error::malformed("user", e.to_string()))?);
-            }
-            "limit" => {
-                let number = text.parse().ok().filter(|n| (1..=PAGE).contains(n));
-                limit = number.ok_or_else(|| Error::malformed("limit", format!("limit is from 1 to {PAGE}")))?;
-            }
-            _ => {}
-        }
-    }
-    let deliveries = app.store().catalog().query(move |conn| deliveries::list(conn, &filter, limit)).await?;
-    Ok(Json(Deliveries { deliveries }))
+/// Deliveries that are kept, newest first.
+#[utoipa::path(get, path = "/api/admin/deliveries", tag = "operators", params(DeliveryQuery),
+    responses((status = 200, description = "A page", body = Deliveries)))]
+async fn index(State(app): State<App>, Query(query): Query<DeliveryQuery>) -> Result<Json<Deliveries>> {
+    let filter = Filter { outcome: query.outcome, tenant: query.user };
+    let page = app.store().catalog().query(move |conn| deliveries::list(conn, &filter, query.limit));
+    Ok(Json(Deliveries { deliveries: page.await? }))
 }
 
-#[utoipa::path(get, path = "/api/admin/deliveries/{delivery_id}", tag = "operators", description = "One delivery and its body", params(("delivery_id" = String, Path, description = "The message's svix-id")), responses((status = 200, description = "It", body = Object)))]
+/// One delivery and its body.
+#[utoipa::path(get, path = "/api/admin/deliveries/{delivery_id}", tag = "operators",
+    params(("delivery_id" = String, Path, description = "The svix-id of the message")),
+    responses((status = 200, description = "The delivery", body = OneDelivery)))]
 async fn show(State(app): State<App>, Segment(id): Segment) -> Result<Json<OneDelivery>> {
     Ok(Json(find(app.store(), id).await?))
 }
 
-#[utoipa::path(post, path = "/api/admin/deliveries/{delivery_id}/replay", tag = "operators", description = "Applies a delivery once more", params(("delivery_id" = String, Path, description = "The message's svix-id")), responses((status = 200, description = "What became of it", body = Object)))]
-async fn again(State(app): State<App>, Extension(author): Extension<Author>, Segment(id): Segment) -> Result<Response> {
-    Ok(match replay(app.store(), id, author).await? {
-        Answer::Done(answer) => Json(answer).into_response(),
-        Answer::Rejected(error) => Json(json!({"status": "rejected", "error": error.message()})).into_response(),
-    })
+/// Applies a delivery once more, as if it had just arrived.
+#[utoipa::path(post, path = "/api/admin/deliveries/{delivery_id}/replay", tag = "operators",
+    params(("delivery_id" = String, Path, description = "The svix-id of the message")),
+    responses((status = 200, description = "What became of it", body = Object)))]
+async fn again(
+    State(app): State<App>,
+    Extension(author): Extension<Author>,
+    Segment(id): Segment,
+) -> Result<Json<Value>> {
+    Ok(Json(match replay(app.store(), id, author).await? {
+        Answer::Done(answer) => answer,
+        Answer::Rejected(error) => json!({"status": "rejected", "error": error.message()}),
+    }))
 }
