@@ -1,4 +1,4 @@
-//! Carrying out what [`decide`] decided, and recording it, in one catalog commit.
+//! Applying a delivery: its change and its record are one catalog commit.
 
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
@@ -29,7 +29,7 @@ use crate::{
 /// The answer to a delivery.
 #[derive(Debug)]
 pub enum Answer {
-    /// Done; the sender must not send it again.
+    /// Applied; the sender must not send it again.
     Done(Value),
     /// It can never be applied; the sender must not send it again.
     Rejected(Error),
@@ -57,7 +57,7 @@ pub async fn apply(
         answer: None,
         body: Some(body),
     };
-    let result = carry_out(store, &delivery, event, started, replay.as_ref()).await;
+    let result = try_apply(store, &delivery, event, started, replay.as_ref()).await;
     // A replay that fails leaves what is recorded of the delivery as it was.
     if let Err(error) = &result
         && replay.is_none()
@@ -65,9 +65,8 @@ pub async fn apply(
         delivery.error = Some(error.detail());
         delivery.duration_us = microseconds(started);
         metrics::delivery(&delivery.kind, DeliveryOutcome::Failed.as_str(), started.elapsed());
-        // The failure itself is what matters; that it may not be recorded either is logged.
         let record = move |tx: &Transaction| {
-            keep_nothing_of_the_forgotten(tx, &mut delivery)?;
+            drop_body_of_purged(tx, &mut delivery)?;
             deliveries::record(tx, &delivery)
         };
         if let Err(error) = store.catalog().write(record).await {
@@ -77,10 +76,10 @@ pub async fn apply(
     result
 }
 
-/// How often a delivery is decided anew because the tenant changed meanwhile.
+/// Tries of a delivery whose tenant changes between the decision and the commit.
 const ROUNDS: usize = 16;
 
-async fn carry_out(
+async fn try_apply(
     store: &Store,
     delivery: &Delivery,
     event: Result<Event>,
@@ -89,9 +88,9 @@ async fn carry_out(
 ) -> Result<Answer> {
     let event = Arc::new(event);
     for _ in 0..ROUNDS {
-        let effect = match effect(store, &delivery.svix_id, &event, replay.is_some()).await? {
-            Ahead::Answered(first) => return Ok(again(first)),
-            Ahead::Effect(effect) => effect,
+        let effect = match plan(store, &delivery.svix_id, &event, replay.is_some()).await? {
+            Planned::Answered(first) => return Ok(again(first)),
+            Planned::Effect(effect) => effect,
         };
         let job = Job {
             delivery: delivery.clone(),
@@ -99,13 +98,15 @@ async fn carry_out(
             started,
             purge_after: delivery.received.saturating_add(millis(store.retention())),
             schema: store.schema().version(),
-            prepared: effect,
+            planned: effect,
             replay: replay.cloned(),
         };
         let done = match (effect, event.as_ref().as_ref().ok().and_then(subject)) {
             (Effect::Create, Some(id)) => store.create_with(id, move |tx| job.commit(tx)).await?,
-            // A tombstone, too: whoever is making the user a database has it by then, or makes none.
-            (Effect::Delete | Effect::Bury, Some(id)) => store.delete_with(id, move |tx| job.commit(tx)).await?,
+            // A tombstone, too: it must not race a creation of the same user.
+            (Effect::Delete | Effect::InsertTombstone, Some(id)) => {
+                store.delete_with(id, move |tx| job.commit(tx)).await?
+            }
             _ => store.catalog().write(move |tx| job.commit(tx)).await?,
         };
         match done {
@@ -126,29 +127,30 @@ async fn carry_out(
     Err(Error::new(ErrorKind::Busy, "the user kept changing while the delivery was applied"))
 }
 
-enum Ahead {
+/// What the commit is expected to do.
+enum Planned {
     Answered(First),
     Effect(Effect),
 }
 
-/// Looks ahead at what will have to be done: a file must be in place before the row says so, and a
-/// tenant out of use before its row says that. The decision that counts is made in the transaction.
-async fn effect(store: &Store, svix_id: &str, event: &Arc<Result<Event>>, replay: bool) -> Result<Ahead> {
+/// Decides on a snapshot, so that files are prepared before the commit. The decision that counts is made in
+/// the transaction.
+async fn plan(store: &Store, svix_id: &str, event: &Arc<Result<Event>>, replay: bool) -> Result<Planned> {
     if event.as_ref().as_ref().ok().and_then(subject).is_none() {
-        return Ok(Ahead::Effect(Effect::None));
+        return Ok(Planned::Effect(Effect::None));
     }
     let (svix_id, event) = (svix_id.to_owned(), event.clone());
     store
         .catalog()
         .query(move |conn| {
             if !replay && let Some(first) = deliveries::first(conn, &svix_id)?.filter(answered) {
-                return Ok(Ahead::Answered(first));
+                return Ok(Planned::Answered(first));
             }
-            let Ok(event) = event.as_ref() else { return Ok(Ahead::Effect(Effect::None)) };
-            let Some(id) = subject(event) else { return Ok(Ahead::Effect(Effect::None)) };
+            let Ok(event) = event.as_ref() else { return Ok(Planned::Effect(Effect::None)) };
+            let Some(id) = subject(event) else { return Ok(Planned::Effect(Effect::None)) };
             let known = queries::find(conn, id)?.as_ref().map(Standing::from);
             let event = dated(conn, &svix_id, event)?;
-            Ok(Ahead::Effect(decide(known.as_ref(), &event).effect))
+            Ok(Planned::Effect(decide(known.as_ref(), &event).effect))
         })
         .await
 }
@@ -158,7 +160,7 @@ async fn effect(store: &Store, svix_id: &str, event: &Arc<Result<Event>>, replay
 enum Done {
     Applied(DeliveryOutcome, Value),
     Answered(First),
-    /// Nothing: the tenant is no longer as it was when this was prepared.
+    /// Nothing: the tenant has changed since this was planned.
     Changed,
 }
 
@@ -168,7 +170,7 @@ struct Job {
     started: Instant,
     purge_after: Millis,
     schema: i32,
-    prepared: Effect,
+    planned: Effect,
     replay: Option<Author>,
 }
 
@@ -180,7 +182,7 @@ impl Job {
             return Ok(Done::Answered(first));
         }
         let event = self.event.clone();
-        keep_nothing_of_the_forgotten(tx, &mut self.delivery)?;
+        drop_body_of_purged(tx, &mut self.delivery)?;
         let (outcome, answer) = match event.as_ref() {
             Err(error) => {
                 self.delivery.error = Some(error.message().to_owned());
@@ -202,7 +204,7 @@ impl Job {
         Ok(Done::Applied(outcome, answer))
     }
 
-    /// Decides and writes the tenant's row. `None` if what must be done was not prepared for.
+    /// Decides and writes the tenant's row. `None` if the effect is not the one that was planned.
     fn change(&self, tx: &Transaction, event: &Event) -> rusqlite::Result<Option<DeliveryOutcome>> {
         let Some(id) = subject(event) else { return Ok(Some(DeliveryOutcome::Ignored)) };
         let known = queries::find(tx, id)?.as_ref().map(Standing::from);
@@ -210,7 +212,9 @@ impl Job {
         let decision = decide(known.as_ref(), &event);
         let now = self.delivery.received;
         match (decision.effect, &decision.standing) {
-            (Effect::Create | Effect::Delete | Effect::Bury, _) if decision.effect != self.prepared => return Ok(None),
+            (Effect::Create | Effect::Delete | Effect::InsertTombstone, _) if decision.effect != self.planned => {
+                return Ok(None);
+            }
             (Effect::Create, Some(standing)) => {
                 queries::insert(tx, id, now, self.schema, &standing.profile)?;
             }
@@ -220,10 +224,10 @@ impl Job {
             (Effect::Delete, _) => {
                 queries::mark_deleted(tx, id, now, self.purge_after)?;
             }
-            (Effect::Bury, _) => {
+            (Effect::InsertTombstone, _) => {
                 tombstones::insert_tombstone(tx, id, now, self.purge_after)?;
             }
-            // A reconcile that is under way must not take an older list's word against it.
+            // A reconcile that is running with an older list must not restore the user.
             (Effect::None, _) if matches!(*event, Event::Gone { .. }) => tombstones::reported_again(tx, id, now)?,
             _ => {}
         }
@@ -231,8 +235,8 @@ impl Job {
     }
 }
 
-/// A message about a user who was purged is as personal as those that were removed then.
-fn keep_nothing_of_the_forgotten(conn: &Connection, delivery: &mut Delivery) -> rusqlite::Result<()> {
+/// Drops the body of a delivery about a purged user: it is personal data.
+fn drop_body_of_purged(conn: &Connection, delivery: &mut Delivery) -> rusqlite::Result<()> {
     let Some(id) = &delivery.tenant else { return Ok(()) };
     if queries::find(conn, id)?.is_some_and(|row| row.purged.is_some()) {
         delivery.body = None;
@@ -240,8 +244,8 @@ fn keep_nothing_of_the_forgotten(conn: &Connection, delivery: &mut Delivery) -> 
     Ok(())
 }
 
-/// The event with a time: a deletion that has none happened before it was first delivered, which only
-/// matters when it comes again.
+/// The event with a time: a deletion without one happened before it was first delivered, which matters
+/// when it is delivered again.
 fn dated<'e>(conn: &Connection, svix_id: &str, event: &'e Event) -> rusqlite::Result<Cow<'e, Event>> {
     let Event::Gone { id, at: None } = event else { return Ok(Cow::Borrowed(event)) };
     let at = deliveries::first_received(conn, svix_id)?;
@@ -255,12 +259,12 @@ fn answer(delivery: &Delivery, event: &Event, outcome: DeliveryOutcome) -> Value
     }
 }
 
-/// A failure was answered too, but with the wish to be asked again.
+/// Whether a retry gets the answer of before. A failed delivery is tried again.
 fn answered(first: &First) -> bool {
     first.outcome != DeliveryOutcome::Failed
 }
 
-/// The answer to a retry of what was answered before.
+/// The answer to a retry of a delivery that was answered.
 fn again(first: First) -> Answer {
     if first.outcome == DeliveryOutcome::Rejected {
         let why = first.error.unwrap_or_else(|| "it was rejected before".to_owned());

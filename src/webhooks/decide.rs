@@ -1,15 +1,14 @@
-//! What an event means for what is known: a pure function, so that every order of every history
-//! can be tried.
+//! What an event changes, as a pure function: a test tries every order of every history.
 //!
 //! # Invariant
 //! **Order does not matter.** The same events in any order, each any number of times, lead to the
-//! same standing. It holds because each part of a standing only grows: a profile gives way to a
-//! newer one alone ([`Profile::supersedes`], a total order), and a deletion is final. Broken, a
+//! same standing. It holds because each part of a standing only grows: a profile is replaced by a
+//! newer one only ([`Profile::supersedes`], a total order), and a deletion is final. Broken, a
 //! user's old name comes back, or a deleted user does.
 //!
 //! Only an operator or the provider's own list brings a user back; deletions from before that
-//! moment are then history. The moment is this server's, the time of a deletion the provider's: for
-//! a list it is set so early that the two clocks may differ (`sync/carry.rs`).
+//! moment are ignored. The moment is by this server's clock, the time of a deletion by the provider's: for
+//! a list it is set so early that the two clocks may differ (`reconcile/changes.rs`).
 
 use super::event::Event;
 use crate::{
@@ -17,15 +16,15 @@ use crate::{
     tenants::id::TenantId,
 };
 
-/// What is known of a tenant, as far as events change it.
+/// The part of a tenant's row that events change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// The state.
     pub state: State,
-    /// The provider's view. Kept up to date under a tombstone too, until it is purged: whoever
-    /// restores the user finds the newest.
+    /// The provider's view. Kept up to date while the tenant is deleted, too, until it is purged: a
+    /// restored user has the newest.
     pub profile: Profile,
-    /// Whether file and personal data were removed for good.
+    /// Whether file and personal data were erased.
     pub purged: bool,
     /// When an operator or a reconcile brought the user back.
     pub restored: Option<Millis>,
@@ -37,33 +36,33 @@ impl From<&Row> for Standing {
     }
 }
 
-/// What must be done to carry a decision out.
+/// What applying a decision does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// Nothing.
     None,
     /// Write the profile.
     Write,
-    /// Make file and row.
+    /// Create file and row.
     Create,
-    /// Take the tenant out of use; its file is kept until its retention ends.
+    /// Mark the tenant deleted; its file is kept until its retention ends.
     Delete,
-    /// Write a tombstone for a user of whom there is nothing else.
-    Bury,
+    /// Insert a tombstone for a user without a row.
+    InsertTombstone,
 }
 
-/// The new standing, how to get there, and what to call it.
+/// What an event changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// What is known afterwards.
+    /// The standing afterwards.
     pub standing: Option<Standing>,
-    /// How to get there.
+    /// What is to be done.
     pub effect: Effect,
-    /// What to call it.
+    /// What the delivery's record says.
     pub outcome: DeliveryOutcome,
 }
 
-/// Decides what `event` means for a tenant of which `known` is known; none: nothing.
+/// Decides what `event` changes for a tenant with this standing, or for one without a row.
 pub fn decide(known: Option<&Standing>, event: &Event) -> Decision {
     let (effect, outcome) = match event {
         Event::Other(_) => (Effect::None, DeliveryOutcome::Ignored),
@@ -78,7 +77,7 @@ pub fn decide(known: Option<&Standing>, event: &Event) -> Decision {
             known.map(|known| Standing { profile: user.profile.clone(), ..known.clone() })
         }
         (Effect::Delete, _) => known.map(|known| Standing { state: State::Deleted, ..known.clone() }),
-        (Effect::Bury, _) => {
+        (Effect::InsertTombstone, _) => {
             Some(Standing { state: State::Deleted, profile: Profile::default(), purged: false, restored: None })
         }
         _ => known.cloned(),
@@ -89,7 +88,7 @@ pub fn decide(known: Option<&Standing>, event: &Event) -> Decision {
 fn seen(known: Option<&Standing>, profile: &Profile, created: bool) -> (Effect, DeliveryOutcome) {
     let Some(known) = known else { return (Effect::Create, DeliveryOutcome::Created) };
     if known.purged {
-        // The user was forgotten; nothing of them is stored again.
+        // Nothing of a purged user is stored again.
         return (Effect::None, DeliveryOutcome::Ignored);
     }
     let newer = profile.supersedes(&known.profile);
@@ -104,9 +103,9 @@ fn seen(known: Option<&Standing>, profile: &Profile, created: bool) -> (Effect, 
 
 fn gone(known: Option<&Standing>, at: Option<Millis>) -> (Effect, DeliveryOutcome) {
     match known {
-        None => (Effect::Bury, DeliveryOutcome::Deleted),
+        None => (Effect::InsertTombstone, DeliveryOutcome::Deleted),
         Some(known) if known.state == State::Deleted => (Effect::None, DeliveryOutcome::Ignored),
-        // Brought back since.
+        // Restored after this deletion.
         Some(Standing { restored: Some(restored), .. }) if at.is_some_and(|at| at < *restored) => {
             (Effect::None, DeliveryOutcome::Ignored)
         }
@@ -114,7 +113,7 @@ fn gone(known: Option<&Standing>, at: Option<Millis>) -> (Effect, DeliveryOutcom
     }
 }
 
-/// The tenant a decision is about; none for events that concern nobody.
+/// The tenant that an event changes, if it changes one.
 pub fn subject(event: &Event) -> Option<&TenantId> {
     match event {
         Event::Other(_) => None,

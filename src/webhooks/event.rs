@@ -1,4 +1,4 @@
-//! What a delivery says, as far as it concerns us.
+//! Parsing a delivery.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,21 +13,21 @@ use crate::{
 /// A parsed delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// `user.created` or `user.updated`: this is how the user is.
+    /// `user.created` or `user.updated`, with the whole user.
     Seen {
         /// The user.
         user: User,
-        /// Whether it is the user's creation that is told.
+        /// Whether it is `user.created`.
         created: bool,
     },
     /// `user.deleted`.
     Gone {
-        /// Who is.
+        /// The deleted user.
         id: TenantId,
         /// When, if the event says so.
         at: Option<Millis>,
     },
-    /// Everything else, and whom it is about if it says so.
+    /// Any other type, and the user it names, if any.
     Other(Option<TenantId>),
 }
 
@@ -42,16 +42,16 @@ impl Event {
     }
 }
 
-/// The type of a delivery and what it says.
+/// A delivery's type and event.
 #[derive(Debug)]
 pub struct Parsed {
     /// The event's type, for the record; empty if it has none.
     pub kind: String,
-    /// What it says, or why it can never be applied.
+    /// The event, or why it can never be applied.
     pub event: Result<Event>,
 }
 
-/// A type is recorded up to so many characters: it comes from outside.
+/// The most characters of a type that are recorded.
 const MAX_KIND: usize = 100;
 
 /// Parses the body of a delivery that is verified.
@@ -66,7 +66,7 @@ pub fn parse(body: &[u8]) -> Parsed {
     let kind: String = value.get("type").and_then(Value::as_str).unwrap_or_default().chars().take(MAX_KIND).collect();
     let at = value.get("timestamp").and_then(Value::as_i64).map(to_millis);
     let data = value.get("data").unwrap_or(&Value::Null);
-    // What is not an object is as one without an id.
+    // Data that is not an object counts as one without an id.
     let user = || WireUser::deserialize(data).unwrap_or_default().into_user(at);
     let event = match kind.as_str() {
         "" => Err(Error::invalid("type", "the payload has no type")),
@@ -78,7 +78,7 @@ pub fn parse(body: &[u8]) -> Parsed {
     Parsed { kind, event }
 }
 
-/// Whom an event of another kind is about: needed to find it when that user is to be forgotten.
+/// The user that an event of another type is about, so that a purge finds it.
 fn about(data: &Value) -> Option<TenantId> {
     let id = data.get("user_id").or_else(|| data.get("public_user_data")?.get("user_id"))?;
     TenantId::parse(id.as_str()?.as_bytes()).ok()
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_never_be_applied_says_why() {
+    fn a_delivery_that_can_never_be_applied_names_the_field() {
         for (body, field) in [
             ("{", "body"),
             ("{}", "type"),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn other_events_say_whom_they_are_about() {
+    fn an_event_of_another_type_names_its_user() {
         let about = |body: &str| parse(body.as_bytes()).event.unwrap().tenant().map(ToString::to_string);
         assert_eq!(about(r#"{"type":"session.created","data":{"user_id":"user_1"}}"#).as_deref(), Some("user_1"));
         let membership =

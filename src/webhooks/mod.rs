@@ -1,7 +1,7 @@
-//! What the identity provider tells us: signed deliveries, at least once, in any order.
+//! Deliveries of the identity provider: signed, at least once, in any order.
 //!
-//! [`verify`] says who sent it, [`event`] what it says, [`decide`] what that means, [`apply`] carries
-//! it out, [`routes`] answers.
+//! [`verify`] checks the signature, [`event`] parses the body, [`decide`] decides what it changes, [`apply`]
+//! commits that, [`routes`] answers.
 
 pub mod apply;
 pub mod decide;

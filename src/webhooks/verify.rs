@@ -23,12 +23,12 @@ const UNREADABLE: &str = "svix-timestamp is a number of seconds; the others are 
 /// How far a timestamp may be from now, in seconds: Svix's own tolerance.
 const TOLERANCE: u64 = 300;
 
-/// Why a delivery is not believed.
+/// Why a delivery is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// A header that must be there is not, or is not what it should be.
+    /// A header is missing or malformed.
     Headers(&'static str),
-    /// It is signed too long ago, or in the future.
+    /// The timestamp is too old, or in the future.
     Stale,
     /// No secret made this signature.
     Signature,
@@ -55,9 +55,8 @@ impl Verifier {
         }
     }
 
-    /// Looks at what can be known of a delivery before its body is read: that nothing is missing, and that
-    /// no body could make it one of ours. `now`, in seconds since 1970, is left out for deliveries that
-    /// something in front has held back.
+    /// Checks the headers before the body is read: that all are there and well-formed. `now`, in seconds
+    /// since 1970, is left out for deliveries that come through a queue, which may be late.
     pub fn look(headers: &HeaderMap, now: Option<i64>) -> Result<(), Refusal> {
         delivery_id(headers)?;
         let text = |names: [&str; 2]| {
@@ -88,7 +87,7 @@ impl Verifier {
         self.verify_with(headers, |secret| secret.verify(body, headers))
     }
 
-    /// The same without a look at the clock: for deliveries that something in front has held back.
+    /// The same without the timestamp, for deliveries that come through a queue.
     pub fn verify_ignoring_timestamp(&self, headers: &HeaderMap, body: &[u8]) -> Result<String, Refusal> {
         self.verify_with(headers, |secret| secret.verify_ignoring_timestamp(body, headers))
     }
@@ -150,7 +149,7 @@ impl Hookdeck {
         }
     }
 
-    /// Looks at what can be known before the body is read, as [`Verifier::look`].
+    /// Checks the headers before the body is read, as [`Verifier::look`].
     pub fn look(headers: &HeaderMap) -> Result<(), Refusal> {
         match Self::given(headers)?.into_iter().any(is_mac) {
             true => Ok(()),
