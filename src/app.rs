@@ -55,6 +55,16 @@ impl App {
     /// # Errors
     /// If the settings of who is let in cannot be used.
     pub fn over(store: Store, config: ServeConfig) -> Result<Self> {
+        let app = Self::new(store, config)?;
+        app.start_background();
+        Ok(app)
+    }
+
+    /// The parts over an open store. Nothing runs in the background.
+    ///
+    /// # Errors
+    /// If the settings of who is let in cannot be used.
+    pub fn new(store: Store, config: ServeConfig) -> Result<Self> {
         let provider = Clerk::new(&config.sync.provider)?.map(|clerk| Arc::new(clerk) as Arc<dyn Provider>);
         let sync = &config.sync;
         let syncer = Syncer::new(store.clone(), provider.clone(), sync.provider.sync_max_delete);
@@ -63,14 +73,15 @@ impl App {
         let health = Health::new(store.clone(), provider, sync.sync_warn, sync.sync_silence, expects);
         let door = Door::with(store.clone(), &config, audience, Some(on_demand))?;
         metrics::install()?;
-        let every = config.sync.sync_every;
-        let app = Self { inner: Arc::new(Inner { config, store, door, syncer, health, upkeep: Arc::default() }) };
-        tokio::spawn(background::save_uses(Arc::downgrade(&app.inner)));
-        tokio::spawn(background::sweep(Arc::downgrade(&app.inner)));
-        if let Some(every) = every {
-            tokio::spawn(background::reconcile(Arc::downgrade(&app.inner), every));
+        Ok(Self { inner: Arc::new(Inner { config, store, door, syncer, health, upkeep: Arc::default() }) })
+    }
+
+    fn start_background(&self) {
+        tokio::spawn(background::save_uses(Arc::downgrade(&self.inner)));
+        tokio::spawn(background::sweep(Arc::downgrade(&self.inner)));
+        if let Some(every) = self.config().sync.sync_every {
+            tokio::spawn(background::reconcile(Arc::downgrade(&self.inner), every));
         }
-        Ok(app)
     }
 
     /// The tenants.

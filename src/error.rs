@@ -28,6 +28,8 @@ pub enum ErrorKind {
     Invalid,
     /// The state of the thing does not allow the operation (it exists already, it is in use, …).
     Conflict,
+    /// Another process holds the data folder. Stop it, or ask it.
+    FolderLocked,
     /// More was sent than a limit allows. Send less.
     TooLarge,
     /// The tenant has reached its quota. Delete something or raise the quota.

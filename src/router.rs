@@ -56,6 +56,13 @@ pub fn operators(app: &App) -> Router {
     finish(app, routes.merge(operators_only(app)), listen)
 }
 
+/// The operators' routes for commands in this process. Their requests come over no connection, so nothing
+/// limits their time or checks their host.
+pub fn in_process(app: &App) -> Router {
+    let (routes, _) = operators_only(app).split_for_parts();
+    routes.with_state(app.clone())
+}
+
 fn operators_only(app: &App) -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(admin::watch::page))

@@ -3,28 +3,20 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
-    place::{Folder, Place},
+    list::{self, Page},
     print_json,
-    remote::segment,
+    target::{Folder, Target, segment, with_target},
 };
 use crate::{
-    catalog::{
-        audit::Author,
-        model::DeliveryOutcome,
-        queries::deliveries::{self as queries, Filter},
-    },
+    catalog::model::{DeliveryOutcome, Recorded},
     clock::rfc3339,
     config::{DataConfig, door::RemoteConfig},
-    error::{Error, Result},
+    error::Result,
     tenants::id::TenantId,
-    webhooks::{
-        apply::Answer,
-        routes::log::{self, OneDelivery},
-    },
+    webhooks::routes::log::{Deliveries as Listed, OneDelivery},
 };
 
 pub const EXAMPLES: &str = "Examples:
@@ -50,7 +42,7 @@ pub struct Deliveries {
 enum Command {
     /// List deliveries, newest first
     List {
-        /// Only those of this outcome: created, exists, updated, deleted, ignored, rejected, failed
+        /// Only those with this outcome: created, exists, updated, deleted, ignored, rejected, failed
         #[arg(long)]
         outcome: Option<DeliveryOutcome>,
         /// Only those about this user
@@ -71,7 +63,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Apply one once more, whatever came of it before
+    /// Apply one once more, whatever its outcome was
     Replay {
         /// The sender's id of the message
         id: String,
@@ -79,66 +71,53 @@ enum Command {
 }
 
 pub async fn run(data: &DataConfig, deliveries: Deliveries) -> Result<ExitCode> {
-    let place = Place::reach(data, &deliveries.remote, Folder::MustExist)?;
-    let result = match deliveries.command {
-        Command::List { outcome, user, limit, json } => list(&place, outcome, user, limit, json).await,
-        Command::Show { id, json } => show(&place, id, json).await,
-        Command::Replay { id } => replay(&place, id).await,
-    };
-    place.leave().await;
-    result
+    with_target(data, &deliveries.remote, Folder::MustExist, None, async |target| {
+        execute(target, deliveries.command).await
+    })
+    .await
 }
 
-async fn list(
-    place: &Place,
-    outcome: Option<DeliveryOutcome>,
-    user: Option<TenantId>,
-    limit: u32,
-    json: bool,
-) -> Result<ExitCode> {
-    let found = match place {
-        Place::Folder(store) => {
-            let filter = Filter { outcome, tenant: user };
-            store.catalog().query(move |conn| queries::list(conn, &filter, limit)).await?
-        }
-        Place::Server(server) => {
+async fn execute(target: &Target, command: Command) -> Result<ExitCode> {
+    match command {
+        Command::List { outcome, user, limit, json } => {
             let outcome = outcome.map_or(String::new(), |outcome| format!("&outcome={outcome}"));
             let user = user.map_or(String::new(), |id| format!("&user={}", segment(id.as_str())));
             let path = format!("/api/admin/deliveries?limit={limit}{outcome}{user}");
-            server.call::<log::Deliveries>(Method::GET, &path, None).await?.deliveries
+            let heading = row("received", "outcome", "type", "tries", "user", "id");
+            list::print(target, path, json, heading, |found: Listed| Page::only(found.deliveries), line).await?;
         }
-    };
-    if !json {
-        println!("{:<24} {:<9} {:<14} {:>5} {:<28} id", "received", "outcome", "type", "tries", "user");
-    }
-    for one in found {
-        match json {
-            true => println!("{}", serde_json::to_string(&one).map_err(|e| Error::internal("JSON").with_source(e))?),
-            false => println!(
-                "{:<24} {:<9} {:<14} {:>5} {:<28} {}{}",
-                rfc3339(one.received).to_string(),
-                one.outcome,
-                one.r#type,
-                one.attempts,
-                one.user_id.as_deref().unwrap_or("-"),
-                one.svix_id,
-                one.error.map(|error| format!("  {error}")).unwrap_or_default()
-            ),
+        Command::Show { id, json } => {
+            let found: OneDelivery = target.get(&path(&id)).await?;
+            match json {
+                true => print_json(&found)?,
+                false => print(&found),
+            }
+        }
+        Command::Replay { id } => {
+            let answer: Value = target.post(&format!("{}/replay", path(&id)), None).await?;
+            println!("{answer}");
+            return Ok(ExitCode::from(u8::from(answer["status"] == "rejected")));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn show(place: &Place, id: String, json: bool) -> Result<ExitCode> {
-    let found = match place {
-        Place::Folder(store) => log::find(store, id).await?,
-        Place::Server(server) => server.call(Method::GET, &path(&id), None).await?,
-    };
-    if json {
-        print_json(&found)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let OneDelivery { recorded: one, body } = found;
+fn path(id: &str) -> String {
+    format!("/api/admin/deliveries/{}", segment(id))
+}
+
+fn line(one: &Recorded) -> String {
+    let error = one.error.as_ref().map_or(String::new(), |error| format!("  {error}"));
+    let (received, user) = (rfc3339(one.received).to_string(), one.user_id.as_deref().unwrap_or("-"));
+    let (outcome, tries) = (one.outcome.as_str(), one.attempts.to_string());
+    row(&received, outcome, &one.r#type, &tries, user, &one.svix_id) + &error
+}
+
+fn row(received: &str, outcome: &str, kind: &str, tries: &str, user: &str, id: &str) -> String {
+    format!("{received:<24} {outcome:<9} {kind:<14} {tries:>5} {user:<28} {id}")
+}
+
+fn print(OneDelivery { recorded: one, body }: &OneDelivery) {
     println!("id        {}", one.svix_id);
     println!("type      {}", one.r#type);
     println!("user      {}", one.user_id.as_deref().unwrap_or("-"));
@@ -149,21 +128,4 @@ async fn show(place: &Place, id: String, json: bool) -> Result<ExitCode> {
     println!("took      {}", one.duration_us.map_or("-".to_owned(), |us| format!("{us} µs")));
     println!("error     {}", one.error.as_deref().unwrap_or("-"));
     println!("body      {}", body.as_deref().unwrap_or("no longer kept"));
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn replay(place: &Place, id: String) -> Result<ExitCode> {
-    let answer: Value = match place {
-        Place::Folder(store) => match log::replay(store, id, Author::command_line()).await? {
-            Answer::Done(answer) => answer,
-            Answer::Rejected(error) => json!({"status": "rejected", "error": error.message()}),
-        },
-        Place::Server(server) => server.call(Method::POST, &format!("{}/replay", path(&id)), None).await?,
-    };
-    println!("{answer}");
-    Ok(ExitCode::from(u8::from(answer["status"] == "rejected")))
-}
-
-fn path(id: &str) -> String {
-    format!("/api/admin/deliveries/{}", segment(id))
 }

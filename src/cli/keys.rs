@@ -3,13 +3,15 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::{
-    place::{Folder, Place},
+    list::{self, Page},
     print_json,
+    target::{Folder, Target, segment, with_target},
 };
 use crate::{
-    admin::keys::KeyDraft,
+    admin::keys::{Keys as Listed, NewKey, OneKey},
     catalog::keys::KeyRow,
     clock::{Clock, rfc3339},
     config::{DataConfig, door::RemoteConfig, duration},
@@ -38,7 +40,7 @@ pub struct Keys {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a key and show it, once
+    /// Create a key and show it, once
     Create {
         /// What it is for
         #[arg(long)]
@@ -49,7 +51,7 @@ enum Command {
         /// It may read and not write
         #[arg(long)]
         read_only: bool,
-        /// It ends after this time [default: never]
+        /// It expires after this time [default: never]
         #[arg(long, value_name = "TIME", value_parser = duration)]
         expires: Option<Duration>,
         /// As JSON
@@ -74,22 +76,16 @@ pub async fn run(data: &DataConfig, keys: Keys) -> Result<ExitCode> {
         Command::Create { .. } => Folder::MayBeNew,
         _ => Folder::MustExist,
     };
-    let place = Place::reach(data, &keys.remote, folder)?;
-    let result = execute(&place, keys.command).await;
-    place.leave().await;
-    result.map(|()| ExitCode::SUCCESS)
+    with_target(data, &keys.remote, folder, None, async |target| execute(target, keys.command).await).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn execute(place: &Place, command: Command) -> Result<()> {
+async fn execute(target: &Target, command: Command) -> Result<()> {
     match command {
         Command::Create { name, tenant, read_only, expires, json } => {
-            let draft = KeyDraft {
-                name,
-                user_id: tenant.map(|id| id.to_string()),
-                read_only,
-                expires_in: expires.map(|time| time.as_secs()),
-            };
-            let made = place.create_key(draft).await?;
+            let expires = expires.map(|time| time.as_secs());
+            let draft = json!({"name": name, "user_id": tenant, "read_only": read_only, "expires_in": expires});
+            let made: NewKey = target.post("/api/admin/keys", Some(draft)).await?;
             if json {
                 return print_json(&made);
             }
@@ -98,30 +94,21 @@ async fn execute(place: &Place, command: Command) -> Result<()> {
             Ok(())
         }
         Command::List { json } => {
-            let keys = place.list_keys().await?.keys;
-            if json {
-                for key in &keys {
-                    println!("{}", serde_json::to_string(key).map_err(|e| Error::internal("JSON").with_source(e))?);
-                }
-                return Ok(());
-            }
-            println!(
-                "{:<16} {:<8} {:<10} {:<9} {:<24} {:<24} name",
-                "id", "ends in", "state", "may", "reaches", "last used"
-            );
             let now = Clock::system().now();
-            keys.iter().for_each(|key| println!("{}", line(key, now)));
-            Ok(())
+            let heading = row("id", "ends in", "state", "may", "reaches", "last used", "name");
+            let page = |found: Listed| Page::only(found.keys);
+            list::print(target, "/api/admin/keys".to_owned(), json, heading, page, |key| line(key, now)).await
         }
         Command::Revoke { id } => {
-            let key = place.revoke_key(&id).await.map_err(|e| match e.kind() {
+            let path = format!("/api/admin/keys/{}/revoke", segment(&id));
+            let revoked: OneKey = target.post(&path, None).await.map_err(|error| match error.kind() {
                 ErrorKind::NotFound => Error::new(
                     ErrorKind::NotFound,
                     format!("there is no key {id}; `cubby keys list` shows which there are"),
                 ),
-                _ => e,
+                _ => error,
             })?;
-            println!("{} ({}) is revoked", key.key.id, key.key.name);
+            println!("{} ({}) is revoked", revoked.key.id, revoked.key.name);
             Ok(())
         }
     }
@@ -133,14 +120,12 @@ fn line(key: &KeyRow, now: i64) -> String {
         (None, Some(at)) if at <= now => "expired",
         _ => "good",
     };
-    format!(
-        "{:<16} …{:<7} {:<10} {:<9} {:<24} {:<24} {}",
-        key.id,
-        key.hint,
-        state,
-        if key.read_only { "read" } else { "write" },
-        key.tenant.as_ref().map_or("all", TenantId::as_str),
-        key.last_used.map_or("never".into(), |at| rfc3339(at).to_string()),
-        key.name
-    )
+    let used = key.last_used.map_or("never".into(), |at| rfc3339(at).to_string());
+    let reaches = key.tenant.as_ref().map_or("all", TenantId::as_str);
+    let may = if key.read_only { "read" } else { "write" };
+    row(&key.id, &format!("…{}", key.hint), state, may, reaches, &used, &key.name)
+}
+
+fn row(id: &str, hint: &str, state: &str, may: &str, reaches: &str, used: &str, name: &str) -> String {
+    format!("{id:<16} {hint:<8} {state:<10} {may:<9} {reaches:<24} {used:<24} {name}")
 }

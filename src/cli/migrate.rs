@@ -1,13 +1,13 @@
-//! `cubby migrate`: the eager twin of the migration that happens on first open.
+//! `cubby migrate`: the migration that otherwise happens when a database is first opened.
 
-use std::process::ExitCode;
+use std::{collections::VecDeque, path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 use tokio::{signal, task::JoinSet};
 
-use super::{close, open, print_json};
+use super::{bar, open_store, print_json, with_store};
 use crate::{
     catalog::{audit::Author, queries},
     config::DataConfig,
@@ -17,7 +17,7 @@ use crate::{
 
 pub const EXAMPLES: &str = "Examples:
   cubby migrate --all --dry-run       how many files are behind; tries some of each schema on copies
-  cubby migrate --all                 migrate them; interrupted, it goes on where it stopped
+  cubby migrate --all                 migrate them; run again after an interruption, it goes on
   cubby migrate user_2abc user_2def   just these
 
 Exit code: 0 if all are at the newest schema, 1 if some failed. A file that fails is left as it was
@@ -35,7 +35,7 @@ pub struct Command {
     #[arg(long, group = "which")]
     all: bool,
 
-    /// Only say what would be done, and try it on copies: of those named, else of the largest few of each schema
+    /// Only say what would be done, and try it on copies: of the named files, or of the largest few of each schema
     #[arg(long)]
     dry_run: bool,
 
@@ -48,167 +48,123 @@ pub struct Command {
     json: bool,
 }
 
-#[derive(Default)]
-struct Tally {
-    migrated: u64,
-    current: u64,
-    failed: Vec<(TenantId, String)>,
-    interrupted: bool,
+/// A file that could not be migrated.
+#[derive(Serialize)]
+struct Failure {
+    id: TenantId,
+    file: PathBuf,
+    error: String,
+}
+
+impl Failure {
+    fn new(store: &Store, id: TenantId, error: &Error) -> Self {
+        Self { file: store.layout().tenant(&id), id, error: error.detail() }
+    }
 }
 
 pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
-    let store = open(data)?;
-    let result = execute(&store, &command).await;
-    close(store).await;
-    result
+    let (failed, interrupted, text, mut fields) = with_store(open_store(data)?, async |store| {
+        let version = store.schema().version();
+        let total = match command.all {
+            true => store.catalog().query(move |conn| queries::count_behind(conn, version)).await?,
+            false => command.ids.len() as u64,
+        };
+        match command.dry_run {
+            true => dry_run(store, &command, total).await,
+            false => migrate(store, &command, total).await,
+        }
+    })
+    .await?;
+    if command.json {
+        fields["failed"] = json!(failed);
+        print_json(&fields)?;
+    } else {
+        println!("{text}");
+        failed.iter().for_each(|one| println!("  {} ({}): {}", one.id, one.file.display(), one.error));
+        if interrupted {
+            println!("interrupted; run it again to go on");
+        }
+    }
+    Ok(ExitCode::from(u8::from(!failed.is_empty() || interrupted)))
 }
 
-async fn execute(store: &Store, command: &Command) -> Result<ExitCode> {
-    let version = store.schema().version();
-    let total = match command.all {
-        true => store.catalog().query(move |conn| queries::count_behind(conn, version)).await?,
-        false => command.ids.len() as u64,
-    };
-    if command.dry_run {
-        return dry_run(store, command, total).await;
-    }
+/// What failed, whether the command was interrupted, and the result as text and as JSON.
+type Outcome = (Vec<Failure>, bool, String, Value);
 
-    let bar = ProgressBar::new(total).with_style(
-        ProgressStyle::with_template("{pos}/{len} {wide_bar} {per_sec} {eta}")
-            .map_err(|e| Error::internal("progress bar").with_source(e))?,
-    );
-    let mut tally = Tally::default();
+async fn migrate(store: &Store, command: &Command, total: u64) -> Result<Outcome> {
+    let version = store.schema().version();
+    let bar = bar("{pos}/{len} {wide_bar} {per_sec} {eta}")?;
+    bar.set_length(total);
+    let (mut migrated, mut current, mut failed, mut interrupted) = (0, 0, Vec::new(), false);
+    let (mut ids, mut last) = (VecDeque::from(command.ids.clone()), None);
     let mut running = JoinSet::new();
-    let mut queue = Queue::new(store, command);
     let interrupt = signal::ctrl_c();
     tokio::pin!(interrupt);
     loop {
-        while running.len() < usize::from(command.jobs) && !tally.interrupted {
-            let Some(id) = queue.next().await? else { break };
+        while running.len() < usize::from(command.jobs) && !interrupted {
+            if ids.is_empty() && command.all {
+                ids = behind(store, last.clone()).await?;
+                last = ids.back().cloned().or(last);
+            }
+            let Some(id) = ids.pop_front() else { break };
             let store = store.clone();
-            running.spawn(async move {
-                let result = store.migrate(&id, &Author::command_line()).await;
-                (id, result)
-            });
+            running.spawn(async move { (store.migrate(&id, &Author::command_line()).await, id) });
         }
         tokio::select! {
             done = running.join_next() => {
                 let Some(done) = done else { break };
-                let (id, result) = done.map_err(|e| Error::internal("a migration did not finish").with_source(e))?;
                 bar.inc(1);
-                match result {
-                    Ok(Some(from)) => {
+                match done.map_err(|e| Error::internal("a migration did not finish").with_source(e))? {
+                    (Ok(Some(from)), id) => {
                         tracing::debug!(tenant = %id, from, to = version, "migrated");
-                        tally.migrated += 1;
+                        migrated += 1;
                     }
-                    Ok(None) => tally.current += 1,
-                    Err(error) => tally.failed.push((id, error.detail())),
+                    (Ok(None), _) => current += 1,
+                    (Err(error), id) => failed.push(Failure::new(store, id, &error)),
                 }
             }
-            _ = &mut interrupt, if !tally.interrupted => tally.interrupted = true,
+            _ = &mut interrupt, if !interrupted => interrupted = true,
         }
     }
     bar.finish_and_clear();
-    report(store, &tally, command.json)
+    let count = failed.len();
+    let text = format!("schema {version}: {migrated} migrated, {current} were there already, {count} failed");
+    let fields = json!({
+        "schema": version, "migrated": migrated, "already_current": current, "interrupted": interrupted,
+    });
+    Ok((failed, interrupted, text, fields))
 }
 
-/// Files of each schema that a dry run tries, where it may choose: the largest.
+/// Tenants on a page: a million ids are not in memory at once.
+const PAGE: u32 = 1000;
+
+/// The next page of the tenants that are behind or quarantined.
+async fn behind(store: &Store, after: Option<TenantId>) -> Result<VecDeque<TenantId>> {
+    let version = store.schema().version();
+    let page = move |conn: &_| queries::behind(conn, version, after.as_ref().map(TenantId::as_str), PAGE);
+    Ok(store.catalog().query(page).await?.into())
+}
+
+/// How many files of each schema a dry run of `--all` tries, the largest first.
 const TRIED: u32 = 8;
 
-/// Tries on copies of some files what would be done to all.
-async fn dry_run(store: &Store, command: &Command, total: u64) -> Result<ExitCode> {
+/// Migrates copies of some files.
+async fn dry_run(store: &Store, command: &Command, total: u64) -> Result<Outcome> {
     let ids = match command.all {
         true => store.sample_behind(TRIED).await?,
         false => command.ids.clone(),
     };
-    let tried = ids.len();
+    let (tried, version) = (ids.len(), store.schema().version());
     let mut failed = Vec::new();
     for id in ids {
         if let Err(error) = store.try_migration(&id).await {
-            failed.push((id, error.detail()));
+            failed.push(Failure::new(store, id, &error));
         }
     }
-    let version = store.schema().version();
-    if command.json {
-        let failed = failures(store, &failed);
-        print_json(&json!({"schema": version, "behind": total, "dry_run": true, "tried": tried, "failed": failed}))?;
-    } else {
-        println!(
-            "{total} to be looked at for schema {version}; tried on copies of {tried}, of which {} failed; nothing was \
-             changed",
-            failed.len()
-        );
-        list(store, &failed);
-    }
-    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
-}
-
-fn failures(store: &Store, failed: &[(TenantId, String)]) -> Vec<serde_json::Value> {
-    failed.iter().map(|(id, why)| json!({"id": id, "file": store.layout().tenant(id), "error": why})).collect()
-}
-
-fn list(store: &Store, failed: &[(TenantId, String)]) {
-    for (id, why) in failed {
-        println!("  {id} ({}): {why}", store.layout().tenant(id).display());
-    }
-}
-
-fn report(store: &Store, tally: &Tally, json: bool) -> Result<ExitCode> {
-    let version = store.schema().version();
-    if json {
-        let failed = failures(store, &tally.failed);
-        print_json(&json!({
-            "schema": version, "migrated": tally.migrated, "already_current": tally.current, "failed": failed,
-            "interrupted": tally.interrupted,
-        }))?;
-    } else {
-        println!(
-            "schema {version}: {} migrated, {} were there already, {} failed",
-            tally.migrated,
-            tally.current,
-            tally.failed.len()
-        );
-        list(store, &tally.failed);
-        if tally.interrupted {
-            println!("interrupted; run it again to go on");
-        }
-    }
-    Ok(match tally.failed.is_empty() && !tally.interrupted {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::from(1),
-    })
-}
-
-/// The ids to be migrated, a page at a time: a million of them are never in memory together.
-struct Queue<'a> {
-    store: &'a Store,
-    all: bool,
-    page: std::vec::IntoIter<TenantId>,
-    last: Option<TenantId>,
-}
-
-const PAGE: u32 = 1000;
-
-impl<'a> Queue<'a> {
-    fn new(store: &'a Store, command: &Command) -> Self {
-        Self { store, all: command.all, page: command.ids.clone().into_iter(), last: None }
-    }
-
-    async fn next(&mut self) -> Result<Option<TenantId>> {
-        if let Some(id) = self.page.next() {
-            return Ok(Some(id));
-        }
-        if !self.all {
-            return Ok(None);
-        }
-        let (version, after) = (self.store.schema().version(), self.last.clone());
-        let page = self
-            .store
-            .catalog()
-            .query(move |conn| queries::behind(conn, version, after.as_ref().map(TenantId::as_str), PAGE))
-            .await?;
-        self.last = page.last().cloned().or(self.last.take());
-        self.page = page.into_iter();
-        Ok(self.page.next())
-    }
+    let text = format!(
+        "{total} to check for schema {version}; tried on copies of {tried}, of which {} failed; nothing was changed",
+        failed.len()
+    );
+    let fields = json!({"schema": version, "behind": total, "dry_run": true, "tried": tried});
+    Ok((failed, false, text, fields))
 }

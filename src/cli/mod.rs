@@ -3,6 +3,7 @@
 use std::{io, process::ExitCode};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     app,
@@ -14,13 +15,13 @@ use crate::{
 
 mod deliveries;
 mod doctor;
-mod erasure;
 mod keys;
+mod list;
 mod migrate;
-mod place;
 mod remote;
 mod serve;
 mod sync;
+mod target;
 mod tenants;
 
 /// A SQLite database for every user of your app
@@ -75,16 +76,16 @@ enum Command {
     /// List, show and replay webhook deliveries
     #[command(after_help = deliveries::EXAMPLES)]
     Deliveries(deliveries::Deliveries),
-    /// Compare the catalog with the files, and mend what can be
+    /// Compare the catalog with the files, and repair what can be repaired
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Command),
 }
 
 /// Parses the command line and runs it. Errors go to standard error, with what to do about them.
 pub fn main() -> ExitCode {
-    // Whatever this process makes is its user's alone: also what SQLite makes beside a database.
+    // Every file that this process creates is its user's alone, also those that SQLite creates.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    // A missing file is the usual case; a broken one must not be silently ignored.
+    // A missing file is the usual case; one that cannot be read must not be ignored.
     if let Err(why) = read_env_file() {
         eprintln!("error: .env cannot be read: {why}");
         return ExitCode::from(2);
@@ -98,12 +99,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Makes the current folder's `.env` part of the environment. Those of the folders above belong to others:
-/// one of them could name the server that the operator's key is sent to.
+/// Adds the current folder's `.env` to the environment. Those of the folders above are not read: one of
+/// them could name the server that the operator's key is sent to.
 fn read_env_file() -> Result<(), String> {
     let text = match std::fs::read(".env") {
         Ok(text) => text,
-        // Some tools keep a folder of this name.
+        // Some tools have a folder of this name.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => return Ok(()),
         Err(error) => return Err(error.to_string()),
     };
@@ -112,22 +113,22 @@ fn read_env_file() -> Result<(), String> {
         // The error shows part of the line, and there may be a secret in it.
         Err(dotenvy::Error::LineParse(..)) => {
             let good = dotenvy::from_read_iter(text.as_slice()).map_while(std::result::Result::ok).last();
-            let place = good.map_or("its first line".to_owned(), |(name, _)| format!("the line after {name}"));
-            Err(format!("{place} is not NAME=value; a value with spaces needs quotes"))
+            let line = good.map_or("its first line".to_owned(), |(name, _)| format!("the line after {name}"));
+            Err(format!("{line} is not NAME=value; a value with spaces needs quotes"))
         }
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// The command line. A setting of the server before another command would be ignored, so it is
-/// refused; those of every command may stand on either side.
+/// Parses the command line. A setting of the server before another command would be ignored, so it is
+/// refused; settings of every command may be on either side.
 fn parse() -> Cli {
     let mut command = Cli::command();
     let matches = command.get_matches_mut();
     if let Some(name) = matches.subcommand_name() {
         let server = ServeConfig::augment_args(clap::Command::new(""));
         let given = |arg: &&clap::Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
-        // What the command takes as well is its own.
+        // The command may have a flag of the same name.
         let taken = |arg: &clap::Arg| {
             let takes = |sub: &clap::Command| sub.get_arguments().any(|other| other.get_id() == arg.get_id());
             command.find_subcommand(name).is_some_and(takes)
@@ -158,31 +159,44 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| Error::io("starting the runtime", e))
 }
 
-/// The store, for a command that works on the data folder itself. A folder that holds nothing is
-/// refused: a slip in its name must not make a second, empty one.
-fn open(data: &DataConfig) -> Result<Store> {
+/// The store of an existing data folder: a wrong name must not create a second, empty one.
+fn open_store(data: &DataConfig) -> Result<Store> {
     let layout = Layout::at(data.data.clone());
-    // Without a catalog, users' files are still a folder of ours.
+    // Without a catalog, users' files still make it a data folder.
     if !layout.catalog().exists() && !layout.tenants().exists() {
         return Err(Error::config(format!(
             "{} is no data folder: point --data (CUBBY_DATA) at the one that the server uses",
             data.data.display()
         )));
     }
-    open_or_make(data)
+    open_or_create_store(data)
 }
 
-/// The same for what may be the first command on a folder.
-fn open_or_make(data: &DataConfig) -> Result<Store> {
+/// The same for a command that may be the first on a folder.
+fn open_or_create_store(data: &DataConfig) -> Result<Store> {
     Store::open(app::store_options(data)?)
 }
 
-/// Lets the store go, its files closed.
-async fn close(store: Store) {
+/// Does something with a store and closes it, also after an error.
+async fn with_store<T>(store: Store, command: impl AsyncFnOnce(&Store) -> Result<T>) -> Result<T> {
+    let result = command(&store).await;
     store.close(tokio::time::Instant::now() + std::time::Duration::from_secs(10)).await;
+    result
 }
 
-/// Prints a result that a script may read.
+/// Runs work that blocks on a thread of its own; `what` names it in the error.
+async fn blocking<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| Error::internal(format!("{what} did not finish")).with_source(e))
+}
+
+/// A progress bar on a terminal, and nothing elsewhere.
+fn bar(template: &str) -> Result<ProgressBar> {
+    let style = ProgressStyle::with_template(template);
+    Ok(ProgressBar::new(0).with_style(style.map_err(|e| Error::internal("progress bar").with_source(e))?))
+}
+
+/// Prints a result for a script.
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::internal("JSON").with_source(e))?;
     println!("{text}");

@@ -1,16 +1,16 @@
-//! Speaking to a running server through its admin API.
+//! A running server's operators' routes, over HTTP.
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::target::refusal;
 use crate::{
     config::{Secret, door::RemoteConfig},
     error::{Error, ErrorKind, Result},
 };
 
-/// A server, and the operator's key to it.
+/// A server, and the operator's key for it.
 pub struct Remote {
     http: reqwest::Client,
     base: String,
@@ -18,7 +18,7 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// By the settings; `why` says what makes it necessary.
+    /// From the settings; `why` says why the command cannot use the data folder itself.
     pub fn new(config: &RemoteConfig, why: &str) -> Result<Self> {
         let key = config.admin_api_key.clone().ok_or_else(|| {
             Error::config(format!(
@@ -34,7 +34,7 @@ impl Remote {
         Ok(Self { http, base: endpoint.base().to_owned(), key })
     }
 
-    /// Asks, with a body if there is one, and reads the answer.
+    /// Makes a request and reads the answer.
     pub async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Value>) -> Result<T> {
         let request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(self.key.reveal().trim());
         let request = match &body {
@@ -62,17 +62,13 @@ impl Remote {
             });
         }
         let problem: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        let text = |name: &str| problem.get(name).and_then(Value::as_str);
-        let detail = text("detail").unwrap_or("no reason was given");
-        Err(match text("code") {
-            Some("unknown_user") => Error::unknown_tenant(),
-            Some("not_found") => Error::new(ErrorKind::NotFound, detail.to_owned()),
-            _ => Error::new(ErrorKind::Conflict, format!("the server at {} refused: {status}: {detail}", self.base)),
+        let text = |name: &str| problem.get(name).and_then(Value::as_str).unwrap_or_default();
+        let error = refusal(text("code"), text("detail").to_owned());
+        let refused = |detail: &str| format!("the server at {} refused: {status}: {detail}", self.base);
+        Err(match (error.kind(), error.message()) {
+            (ErrorKind::UnknownTenant | ErrorKind::NotFound, _) => error,
+            (kind, "") => Error::new(kind, refused("no reason was given")),
+            (kind, detail) => Error::new(kind, refused(detail)),
         })
     }
-}
-
-/// A user's id as one segment of a path.
-pub fn segment(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }

@@ -1,32 +1,25 @@
-//! `cubby sync`: the reconcile, from the command line.
+//! `cubby sync`.
 
 use std::{
     process::ExitCode,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::Method;
 use serde::Deserialize;
 
 use super::{
-    place::{Folder, Place},
-    print_json,
-    remote::{Remote, segment},
+    bar, print_json,
+    target::{Folder, Target, segment, with_target},
 };
 use crate::{
-    catalog::audit::Author,
     config::{DataConfig, door::RemoteConfig, provider::ProviderConfig},
     error::{Error, ErrorKind, Result},
-    identity::{clerk::Clerk, provider::Provider},
     reconcile::{
         report::{Entries, Phase, Report, RunOutcome},
-        run::{Options, Syncer},
-        runs::{Progress, RunStatus},
+        run::Options,
+        runs::RunStatus,
     },
-    tenants::store::Store,
 };
 
 pub const EXAMPLES: &str = "Examples:
@@ -37,7 +30,7 @@ pub const EXAMPLES: &str = "Examples:
 While a server holds the data folder, the server does it, with its own settings and ADMIN_API_KEY.
 
 Exit code: 0 if all is done, 1 if deletions were held back, something failed for a user, or the run
-stopped. A run that stopped because Clerk answered badly has deleted nobody.";
+stopped. A run that stopped because of Clerk's answers has deleted nobody.";
 
 #[derive(Debug, Args)]
 pub struct Command {
@@ -64,13 +57,9 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
     command.provider.validate()?;
     let options = Options { dry_run: command.dry_run, force: command.force };
     // May be the first command on a folder: it can fill an empty catalog.
-    let place = Place::reach(data, &command.remote, Folder::MayBeNew)?;
-    let result = match &place {
-        Place::Folder(store) => reconcile(store, &command.provider, options).await,
-        Place::Server(server) => ask(server, options).await,
-    };
-    place.leave().await;
-    let report = result?;
+    let (folder, provider) = (Folder::MayBeNew, Some(&command.provider));
+    let run = async |target: &Target| reconcile(target, options).await;
+    let report = with_target(data, &command.remote, folder, provider, run).await?;
     match command.json {
         true => print_json(&report)?,
         false => print(&report),
@@ -78,26 +67,28 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(report.outcome != RunOutcome::Done || report.errors.count > 0)))
 }
 
-/// What the server answers to a run that it is not to wait for.
+/// The answer to the start of a run.
 #[derive(Deserialize)]
 struct Accepted {
     run: String,
 }
 
-/// How often the server is asked how far it is.
+/// The longest wait between two looks at a run.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How long a server that does not answer is asked again: a run goes on whoever looks.
+/// How long a server that does not answer is asked again: the run goes on without being watched.
 const ABSENCE: Duration = Duration::from_secs(30);
 
-/// A run of the server's: started, and then watched until there is a report, however long it takes.
-async fn ask(server: &Remote, options: Options) -> Result<Report> {
-    let path = format!("/api/admin/sync-users?dry_run={}&force={}&wait=false", options.dry_run, options.force);
-    let Accepted { run } = server.call(Method::POST, &path, None).await?;
+/// Starts a run and watches it until there is a report, with a progress bar on a terminal. A run may take
+/// longer than a request may.
+pub async fn reconcile(target: &Target, Options { dry_run, force }: Options) -> Result<Report> {
+    let path = format!("/api/admin/sync-users?dry_run={dry_run}&force={force}&wait=false");
+    let Accepted { run } = target.post(&path, None).await?;
     let path = format!("/api/admin/sync-users/{}", segment(&run));
-    let (bar, mut answered) = (bar()?, Instant::now());
+    let bar = bar("{msg:>9} {pos}/{len} {wide_bar} {per_sec} {eta}")?;
+    let (mut wait, mut answered) = (Duration::from_millis(5), Instant::now());
     loop {
-        match server.call::<RunStatus>(Method::GET, &path, None).await {
+        match target.get::<RunStatus>(&path).await {
             Ok(RunStatus::Ended { report }) => {
                 bar.finish_and_clear();
                 return Ok(*report);
@@ -108,45 +99,19 @@ async fn ask(server: &Remote, options: Options) -> Result<Report> {
                     "the server ended before the run did; what it did stays, and `cubby sync` does the rest",
                 ));
             }
-            Ok(RunStatus::Running { progress }) => {
+            Ok(RunStatus::Running { progress: now }) => {
                 answered = Instant::now();
-                show(&bar, progress);
+                bar.set_message(now.phase.as_str());
+                bar.set_length(now.total.max(now.done));
+                bar.set_position(now.done);
             }
             Err(error) if error.kind() == ErrorKind::Unavailable && answered.elapsed() < ABSENCE => {}
-            // A server that was restarted meanwhile knows nothing of a dry run.
+            // A server that was restarted meanwhile does not know a dry run.
             Err(error) => return Err(error),
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LOOK);
     }
-}
-
-/// One run, with a bar on a terminal.
-pub async fn reconcile(store: &Store, config: &ProviderConfig, options: Options) -> Result<Report> {
-    let provider = Clerk::new(config)?.map(|clerk| Arc::new(clerk) as Arc<dyn Provider>);
-    let syncer = Syncer::new(store.clone(), provider, config.sync_max_delete);
-    let mut progress = syncer.progress();
-    let running = syncer.start(options, Author::command_line())?.report;
-    let bar = bar()?;
-    tokio::pin!(running);
-    let report = loop {
-        tokio::select! {
-            report = &mut running => break report,
-            Ok(()) = progress.changed() => show(&bar, *progress.borrow_and_update()),
-        }
-    };
-    bar.finish_and_clear();
-    report.map_err(|e| Error::internal("a reconcile did not finish").with_source(e))
-}
-
-fn bar() -> Result<ProgressBar> {
-    let style = ProgressStyle::with_template("{msg:>9} {pos}/{len} {wide_bar} {per_sec} {eta}");
-    Ok(ProgressBar::new(0).with_style(style.map_err(|e| Error::internal("progress bar").with_source(e))?))
-}
-
-fn show(bar: &ProgressBar, now: Progress) {
-    bar.set_message(now.phase.as_str());
-    bar.set_length(now.total.max(now.done));
-    bar.set_position(now.done);
 }
 
 /// A report for people.
@@ -171,7 +136,7 @@ pub fn print(report: &Report) {
     list(&report.undone, "to delete, not done", "the run stopped before Clerk was asked for all of them");
     list(&report.unlisted, "not listed by Clerk, but known to it", "left alone");
     list(&report.shared_emails, "email addresses of more than one user", "legal; worth a look");
-    list(&report.orphan_files, "files of no known user", "`cubby doctor` says whose");
+    list(&report.orphan_files, "files of no known user", "`cubby doctor` says whose they are");
     list(&report.unusable_ids, "ids at Clerk that cannot be used", "");
     list(&report.errors, "errors", "");
     if let Some(error) = &report.error {

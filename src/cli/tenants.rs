@@ -1,20 +1,22 @@
 //! `cubby tenants …`.
 
-use std::{io::Write, ops::ControlFlow, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::json;
 
 use super::{
-    erasure,
-    place::{Action, Folder, Place},
+    list::{self, Page},
     print_json,
+    target::{Folder, Target, segment, with_target},
 };
 use crate::{
-    admin::tenants::{OneTenant, TenantDraft},
-    catalog::model::{Counts, Row, State},
+    admin::tenants::{Created, OneTenant, Tenants as Listed},
+    catalog::model::{Row, State},
     clock::rfc3339,
     config::{DataConfig, door::RemoteConfig},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     tenants::{disk::path::Layout, id::TenantId},
 };
 
@@ -58,190 +60,189 @@ enum Command {
         json: bool,
     },
     /// Show all that is known of one
-    Show {
-        id: TenantId,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Show(One),
     /// Print where one's file is, whether it exists or not
     Path { id: TenantId },
     /// Create one
     Create {
-        id: TenantId,
+        #[command(flatten)]
+        one: One,
         /// Their email address
         #[arg(long)]
         email: Option<String>,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
     },
     /// Refuse one's reads and writes until it is resumed
     Suspend {
-        id: TenantId,
+        #[command(flatten)]
+        one: One,
         /// What its user is told
         #[arg(long)]
         reason: String,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
     },
-    /// Let a suspended or quarantined one be used again
-    Resume {
-        id: TenantId,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Serve a suspended or quarantined one again
+    Resume(One),
     /// Delete one; its file is kept until its retention ends
-    Delete {
+    Delete(One),
+    /// Restore a deleted one
+    Restore(One),
+    /// Erase one for good: file, personal data, and the deliveries about them; a tombstone stays
+    Purge {
         id: TenantId,
-        /// As JSON
+        /// Yes, for good
         #[arg(long)]
-        json: bool,
+        yes: bool,
     },
-    /// Bring a deleted one back
-    Restore {
-        id: TenantId,
-        /// As JSON
+    /// Restore one of whom nothing is left, with an empty database
+    Revive { id: TenantId },
+    /// Give a user who signed up again the data of their old, deleted id
+    Adopt {
+        /// The id they have now
+        new: TenantId,
+        /// The id they had, which is purged by it
+        #[arg(long, value_name = "OLD")]
+        from: TenantId,
+        /// Replace what the new id has of its own
         #[arg(long)]
-        json: bool,
+        replace: bool,
     },
-    #[command(flatten)]
-    Erasure(erasure::Command),
+}
+
+#[derive(Debug, Args)]
+struct One {
+    id: TenantId,
+
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub async fn run(data: &DataConfig, tenants: Tenants) -> Result<ExitCode> {
-    if let Command::Path { id } = &tenants.command {
-        // Needs no lock: nothing is opened.
-        let root = std::path::absolute(&data.data).map_err(|e| Error::io(data.data.display(), e))?;
-        println!("{}", Layout::at(root).tenant(id).display());
-        return Ok(ExitCode::SUCCESS);
-    }
-    if let Command::Erasure(command) = tenants.command {
-        return erasure::run(data, &tenants.remote, command).await;
-    }
     let folder = match &tenants.command {
+        Command::Path { id } => {
+            // Opens nothing, so it needs no lock.
+            let root = std::path::absolute(&data.data).map_err(|e| Error::io(data.data.display(), e))?;
+            println!("{}", Layout::at(root).tenant(id).display());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Purge { id, yes: false } => {
+            return Err(Error::config(format!(
+                "this erases the data of {id} for good; to do that: cubby tenants purge {id} --yes"
+            )));
+        }
         Command::Create { .. } => Folder::MayBeNew,
         _ => Folder::MustExist,
     };
-    let place = Place::reach(data, &tenants.remote, folder)?;
-    let result = execute(&place, tenants.command).await;
-    place.leave().await;
-    result.map(|()| ExitCode::SUCCESS)
+    with_target(data, &tenants.remote, folder, None, async |target| execute(target, tenants.command).await).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn execute(place: &Place, command: Command) -> Result<()> {
-    let (id, action, json) = match command {
-        Command::List { state, after, limit, json } => return list(place, state, after, limit, json).await,
-        Command::Show { id, json } => return show(&place.show(&id).await.map_err(|e| name(e, &id))?, json),
-        Command::Path { .. } | Command::Erasure(_) => return Ok(()),
-        Command::Create { id, email, json } => {
-            let made = place.create(TenantDraft { id: id.to_string(), email }).await?;
+async fn execute(target: &Target, command: Command) -> Result<()> {
+    let post = |verb, body| (Method::POST, verb, body);
+    let text = |id| One { id, json: false };
+    let (One { id, json }, (method, verb, body)) = match command {
+        Command::List { state, after, limit, json } => return list(target, state, after, limit, json).await,
+        Command::Show(One { id, json }) => {
+            let one: OneTenant = target.get(&path(&id)).await.map_err(|e| name(e, &id))?;
+            if json {
+                return print_json(&one);
+            }
+            print(&one);
+            return Ok(());
+        }
+        Command::Path { .. } => return Ok(()),
+        Command::Create { one: One { id, json }, email } => {
+            let draft = json!({"id": id, "email": email});
+            let made: Created = target.post("/api/admin/tenants", Some(draft)).await?;
             if json {
                 return print_json(&made);
             }
             println!("{id} {}", if made.created { "created" } else { "exists already" });
             return Ok(());
         }
-        Command::Suspend { id, reason, json } => (id, Action::Suspend(reason), json),
-        Command::Resume { id, json } => (id, Action::Resume, json),
-        Command::Delete { id, json } => (id, Action::Delete, json),
-        Command::Restore { id, json } => (id, Action::Restore, json),
+        Command::Suspend { one, reason } => (one, post("/suspend", Some(json!({"reason": reason})))),
+        Command::Resume(one) => (one, post("/resume", None)),
+        Command::Delete(one) => (one, (Method::DELETE, "", None)),
+        Command::Restore(one) => (one, post("/restore", None)),
+        Command::Purge { id, .. } => (text(id), post("/purge", Some(json!({"yes": true})))),
+        Command::Revive { id } => (text(id), post("/revive", None)),
+        Command::Adopt { new, from, replace } => {
+            (text(new), post("/adopt", Some(json!({"from": from, "replace": replace}))))
+        }
     };
-    let row = place.act(&id, action).await.map_err(|e| name(e, &id))?;
+    let row: Row = target.call(method, &(path(&id) + verb), body).await.map_err(|e| name(e, &id))?;
     if json {
         return print_json(&row);
     }
-    report(&row);
+    let state = if row.purged.is_some() { "purged" } else { row.state.as_str() };
+    println!("{} is {state}{}", row.id, row.reason.map_or(String::new(), |reason| format!(": {reason}")));
     Ok(())
 }
 
+fn path(id: &TenantId) -> String {
+    format!("/api/admin/tenants/{}", segment(id.as_str()))
+}
+
+/// Names the tenant where the route does not: an adoption says which of the two is unknown.
+fn name(error: Error, id: &TenantId) -> Error {
+    if error.kind() != ErrorKind::UnknownTenant || error.message() != Error::unknown_tenant().message() {
+        return error;
+    }
+    Error::new(ErrorKind::UnknownTenant, format!("{id} is unknown; `cubby tenants list` shows who is"))
+}
+
+/// Tenants on a page, at most.
 const PAGE: u32 = 1000;
 
 async fn list(
-    place: &Place,
+    target: &Target,
     state: Option<State>,
-    mut after: Option<TenantId>,
+    after: Option<TenantId>,
     limit: Option<u32>,
     json: bool,
 ) -> Result<()> {
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let mut left = limit.unwrap_or(u32::MAX);
-    let mut counts = Counts::default();
-    if !json && written(print_heading(&mut out))?.is_break() {
-        return Ok(());
-    }
-    while left > 0 {
-        let page = place.list(state, after.as_ref(), left.min(PAGE)).await?;
-        counts = page.counts;
-        let rows = page.tenants;
-        let printed = rows.iter().try_for_each(|row| match json {
-            true => writeln!(out, "{}", serde_json::to_string(row)?),
-            false => print_row(&mut out, row),
-        });
-        if written(printed)?.is_break() {
-            return Ok(());
-        }
-        left = left.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
-        match rows.last() {
-            Some(row) if rows.len() == PAGE as usize => after = Some(row.id.clone()),
-            _ => break,
-        }
-    }
-    let end = match json {
-        true => Ok(()),
-        false => writeln!(
-            out,
-            "\n{} active, {} suspended, {} deleted, {} quarantined",
-            counts.active, counts.suspended, counts.deleted, counts.quarantined
-        ),
+    let state = state.map_or(String::new(), |state| format!("&state={state}"));
+    let path = |after: Option<&TenantId>, left: u32| {
+        let after = after.map_or(String::new(), |after| format!("&after={}", segment(after.as_str())));
+        format!("/api/admin/tenants?limit={}{state}{after}", left.min(PAGE))
     };
-    written(end.and_then(|()| out.flush())).map(drop)
+    let mut left = limit.unwrap_or(u32::MAX);
+    let first = path(after.as_ref(), left);
+    let page = |found: Listed| {
+        let rows = found.tenants;
+        let is_full = rows.len() == left.min(PAGE) as usize;
+        left = left.saturating_sub(PAGE);
+        let last = rows.last().filter(|_| is_full && left > 0);
+        let counts = found.counts;
+        let footer = format!(
+            "{} active, {} suspended, {} deleted, {} quarantined",
+            counts.active, counts.suspended, counts.deleted, counts.quarantined
+        );
+        Page { next: last.map(|row| path(Some(&row.id), left)), rows, footer: Some(footer) }
+    };
+    let heading = line("id", "state", "schema", "bytes", "last seen", "reason");
+    list::print(target, first, json, heading, page, |row: &Row| {
+        let (schema, bytes) = (optional(row.schema_version), optional(row.bytes));
+        let seen = row.last_seen.map_or("never".to_owned(), |at| rfc3339(at).to_string());
+        line(row.id.as_str(), row.state.as_str(), &schema, &bytes, &seen, row.reason.as_deref().unwrap_or(""))
+    })
+    .await
 }
 
-fn print_heading(out: &mut impl Write) -> std::io::Result<()> {
-    writeln!(out, "{:<36} {:<12} {:>6} {:>12}  {:<24} reason", "id", "state", "schema", "bytes", "last seen")
+fn line(id: &str, state: &str, schema: &str, bytes: &str, seen: &str, reason: &str) -> String {
+    format!("{id:<36} {state:<12} {schema:>6} {bytes:>12}  {seen:<24} {reason}")
 }
 
-fn print_row(out: &mut impl Write, row: &Row) -> std::io::Result<()> {
-    writeln!(
-        out,
-        "{:<36} {:<12} {:>6} {:>12}  {:<24} {}",
-        row.id.as_str(),
-        row.state,
-        optional(row.schema_version),
-        optional(row.bytes),
-        row.last_seen.map_or("never".into(), |at| rfc3339(at).to_string()),
-        row.reason.as_deref().unwrap_or("")
-    )
-}
-
-/// A reader that has seen enough (`| head`) ends the list, and is no error.
-fn written(result: std::io::Result<()>) -> Result<ControlFlow<()>> {
-    match result {
-        Ok(()) => Ok(ControlFlow::Continue(())),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
-        Err(error) => Err(Error::io("standard output", error)),
-    }
-}
-
-fn show(one: &OneTenant, json: bool) -> Result<()> {
-    if json {
-        return print_json(one);
-    }
+fn print(one: &OneTenant) {
     let row = &one.row;
-    let time = |at: Option<i64>| at.map_or("-".to_owned(), |at| rfc3339(at).to_string());
-    let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let time = |at: Option<i64>| optional(at.map(rfc3339));
+    let text = |text: &Option<String>| optional(text.as_deref());
     println!("id              {}", row.id);
     println!("state           {}", row.state);
     println!("reason          {}", text(&row.reason));
     if row.state == State::Quarantined {
+        let retry = row.retry_at.map_or("when an operator resumes it".into(), |at| rfc3339(at).to_string());
         println!("failed attempts {}", row.faults);
-        println!(
-            "next attempt    {}",
-            row.retry_at.map_or("when an operator resumes it".into(), |at| rfc3339(at).to_string())
-        );
+        println!("next attempt    {retry}");
     }
     if let (Some(fault), Some(at)) = (&row.fault, row.fault_at) {
         println!("newest fault    {} {fault}", rfc3339(at));
@@ -261,22 +262,6 @@ fn show(one: &OneTenant, json: bool) -> Result<()> {
     println!("username        {}", text(&row.profile.username));
     println!("role            {}", text(&row.profile.role));
     println!("workspace       {}", row.workspace);
-    Ok(())
-}
-
-fn report(row: &Row) {
-    match &row.reason {
-        Some(reason) => println!("{} is {}: {reason}", row.id, row.state),
-        None => println!("{} is {}", row.id, row.state),
-    }
-}
-
-fn name(error: Error, id: &TenantId) -> Error {
-    if error.kind() == crate::ErrorKind::UnknownTenant { unknown(id) } else { error }
-}
-
-fn unknown(id: &TenantId) -> Error {
-    Error::new(crate::ErrorKind::UnknownTenant, format!("{id} is unknown; `cubby tenants list` shows who is"))
 }
 
 fn optional(value: Option<impl ToString>) -> String {

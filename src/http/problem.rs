@@ -24,6 +24,8 @@ pub struct Problem {
     pub field: Option<String>,
     /// Headers more.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The error itself with its source, for callers in this process. Never sent.
+    pub error: Option<Error>,
 }
 
 /// The body on the wire.
@@ -42,7 +44,7 @@ struct Wire<'a> {
 impl Problem {
     /// A problem that is not an [`Error`] of the library, but of the protocol.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), field: None, headers: Vec::new() }
+        Self { status, code, detail: detail.into(), field: None, headers: Vec::new(), error: None }
     }
 
     /// The same with one header more.
@@ -115,7 +117,7 @@ impl From<Error> for Problem {
             ErrorKind::Quarantined => (StatusCode::SERVICE_UNAVAILABLE, "quarantined"),
             ErrorKind::Malformed => (StatusCode::BAD_REQUEST, "malformed_request"),
             ErrorKind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_field"),
-            ErrorKind::Conflict => (StatusCode::CONFLICT, "conflict"),
+            ErrorKind::Conflict | ErrorKind::FolderLocked => (StatusCode::CONFLICT, "conflict"),
             ErrorKind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             ErrorKind::QuotaExceeded => (StatusCode::INSUFFICIENT_STORAGE, "quota_exceeded"),
             ErrorKind::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
@@ -137,6 +139,7 @@ impl From<Error> for Problem {
         };
         let mut problem = Self::new(status, code, detail);
         problem.field = error.field().map(str::to_owned);
+        problem.error = Some(error.clone());
         match error.kind() {
             ErrorKind::Busy | ErrorKind::Unavailable | ErrorKind::Damaged => {
                 problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))

@@ -75,9 +75,9 @@ pub enum Progress {
 /// Rebuilds the catalog of a data folder. Blocks for long; calls `seen` with the progress.
 ///
 /// # Errors
-/// [`ErrorKind::Conflict`] if the folder is in use, or the catalog is in order and has users, or belongs to a
-/// newer program; an I/O error that is not damage of the file itself. Then nothing was changed. After an error while
-/// the old catalog is moved away, another rebuild completes it.
+/// [`ErrorKind::FolderLocked`] if the folder is in use; [`ErrorKind::Conflict`] if the catalog is in order and has
+/// users, or belongs to a newer program; an I/O error that is not damage of the file itself. Then nothing was
+/// changed. After an error while the old catalog is moved away, another rebuild completes it.
 pub fn rebuild(options: &StoreOptions, author: &Author, mut seen: impl FnMut(Progress)) -> Result<Rebuilt> {
     let layout = Layout::prepare(&options.data)?;
     let _lock = FolderLock::take(&layout.lock())?;

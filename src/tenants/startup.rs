@@ -31,7 +31,7 @@ impl Store {
     /// Takes the data folder: lock, catalog, template. May block for a moment.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if another process has the folder; [`ErrorKind::Config`] if the
+    /// [`ErrorKind::FolderLocked`] if another process has the folder; [`ErrorKind::Config`] if the
     /// folder, the catalog or the migrations cannot be used.
     pub fn open(options: StoreOptions) -> Result<Self> {
         let runtime =

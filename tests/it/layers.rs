@@ -27,7 +27,7 @@ const FLOORS: &[Floor] = &[
 const EVERYWHERE: &str = "tenants::id";
 
 /// Who may speak axum: the toolkit, the way in, and each feature's routes.
-const AXUM: &[&str] = &["http/*", "server.rs", "router.rs", "*/routes.rs", "*/routes/*", "admin/*"];
+const AXUM: &[&str] = &["http/*", "server.rs", "router.rs", "*/routes.rs", "*/routes/*", "admin/*", "cli/target.rs"];
 
 /// What the toolkit must not name: the features that use it.
 const FEATURES: &[&str] = &["notes", "webhooks", "clerk", "admin"];

@@ -12,6 +12,7 @@ mod bad_answers;
 mod batches;
 mod bounds;
 mod cli;
+mod cli_forms;
 mod contract;
 mod cut_moves;
 mod doctor;

@@ -47,7 +47,7 @@ impl FolderLock {
             Err(TryLockError::WouldBlock) => {
                 let holder = holder(&mut file).unwrap_or_else(|| "another process".to_owned());
                 return Err(Error::new(
-                    ErrorKind::Conflict,
+                    ErrorKind::FolderLocked,
                     format!(
                         "the data folder {} is in use by {holder}: {} is locked. Stop that process first, or choose \
                          another folder with --data",
@@ -120,7 +120,7 @@ mod tests {
         let path = folder.path().join("cubby.lock");
         let lock = FolderLock::take(&path).unwrap();
         let _childs = lock.file.try_clone().unwrap();
-        assert_eq!(FolderLock::take(&path).unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(FolderLock::take(&path).unwrap_err().kind(), ErrorKind::FolderLocked);
         drop(lock);
         FolderLock::take(&path).unwrap();
     }

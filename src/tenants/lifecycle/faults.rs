@@ -73,6 +73,7 @@ fn kind(error: &Error) -> Option<&'static str> {
         | ErrorKind::Busy
         | ErrorKind::TooMany
         | ErrorKind::Provider
-        | ErrorKind::Config => None,
+        | ErrorKind::Config
+        | ErrorKind::FolderLocked => None,
     }
 }
