@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{bar, blocking, open_store, print_json, sync, target::Target, with_store};
+use super::{bar, blocking, open_store, print_entries, print_json, sync, target::Target, with_store};
 use crate::{
     app,
     catalog::{self, audit::Author},
@@ -128,6 +128,7 @@ fn locked(error: Error) -> Error {
 }
 
 fn print(found: &Findings, unfinished: usize, provider: Option<&Report>) {
+    let problems = |entries: &Entries, what, hint| print_entries(entries, what, hint, 0, usize::MAX);
     println!("{} files, {} users in the catalog", found.files, found.rows);
     if unfinished > 0 {
         println!("{unfinished} unfinished files in tmp/ were removed");
@@ -135,16 +136,16 @@ fn print(found: &Findings, unfinished: usize, provider: Option<&Report>) {
     if found.older > 0 {
         println!("{} files have an older schema; `cubby migrate --all` brings them up to date now", found.older);
     }
-    list(&found.catalog, "errors in the catalog", "restore it from a backup, or --rebuild-catalog");
-    list(&found.orphans, "files of users who are not in the catalog", "--fix adds them");
-    list(&found.missing, "users without a file", "restore it from a backup, or `cubby tenants purge ID --yes`");
-    list(&found.interrupted, "moves that were interrupted", "--fix completes them");
-    list(&found.damaged, "files that are no user's", "look at them; the doctor does not touch them");
-    list(&found.misplaced, "files at another user's path", "look at them; the doctor does not touch them");
-    list(&found.leftover, "files left beside databases", "look at them; the doctor does not touch them");
-    list(&found.quarantined, "quarantined users", "`cubby tenants show ID` says why");
-    list(&found.newer, "files of a newer version of Cubby", "use that version; the doctor does not touch them");
-    list(&found.fixed, "repaired", "");
+    problems(&found.catalog, "errors in the catalog", "restore it from a backup, or --rebuild-catalog");
+    problems(&found.orphans, "files of users who are not in the catalog", "--fix adds them");
+    problems(&found.missing, "users without a file", "restore it from a backup, or `cubby tenants purge ID --yes`");
+    problems(&found.interrupted, "moves that were interrupted", "--fix completes them");
+    problems(&found.damaged, "files that are no user's", "look at them; the doctor does not touch them");
+    problems(&found.misplaced, "files at another user's path", "look at them; the doctor does not touch them");
+    problems(&found.leftover, "files left beside databases", "look at them; the doctor does not touch them");
+    problems(&found.quarantined, "quarantined users", "`cubby tenants show ID` says why");
+    problems(&found.newer, "files of a newer version of Cubby", "use that version; the doctor does not touch them");
+    problems(&found.fixed, "repaired", "");
     if found.problems() == 0 {
         println!("catalog and files agree");
     }
@@ -165,18 +166,5 @@ fn print_rebuilt(rebuilt: &Rebuilt) {
     }
     for lost in rebuilt.salvaged.iter().filter_map(|part| part.lost) {
         println!("    lost, or a part of it: {lost}");
-    }
-}
-
-fn list(entries: &Entries, what: &str, hint: &str) {
-    if entries.count == 0 {
-        return;
-    }
-    println!("{} {what}{}{hint}", entries.count, if hint.is_empty() { "" } else { ": " });
-    for name in &entries.named {
-        println!("    {name}");
-    }
-    if entries.count > entries.named.len() as u64 {
-        println!("    …");
     }
 }

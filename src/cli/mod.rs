@@ -9,6 +9,7 @@ use crate::{
     app,
     config::{DataConfig, LogConfig, ServeConfig},
     error::{Error, ErrorKind, Result},
+    reconcile::report::Entries,
     telemetry,
     tenants::{disk::path::Layout, store::Store},
 };
@@ -201,4 +202,19 @@ fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::internal("JSON").with_source(e))?;
     println!("{text}");
     Ok(())
+}
+
+/// Prints how many there are of something and what to do about it, and names some of them. Counts are
+/// aligned to `width`.
+fn print_entries(entries: &Entries, what: &str, hint: &str, width: usize, shown: usize) {
+    if entries.count == 0 {
+        return;
+    }
+    println!("{:>width$} {what}{}{hint}", entries.count, if hint.is_empty() { "" } else { ": " });
+    let named = entries.named.iter().take(shown);
+    let hidden = entries.count > named.len() as u64;
+    named.for_each(|name| println!("{:indent$}{name}", "", indent = width + 4));
+    if hidden {
+        println!("{:indent$}…", "", indent = width + 4);
+    }
 }

@@ -1,6 +1,6 @@
 //! `cubby serve`.
 
-use std::process::ExitCode;
+use std::{net::SocketAddr, process::ExitCode};
 
 use tokio::{
     net::TcpListener,
@@ -29,26 +29,21 @@ pub fn run(data: &DataConfig, config: ServeConfig) -> Result<ExitCode> {
         .build()
         .map_err(|e| Error::io("starting the runtime", e))?;
     let served = runtime.block_on(serve(data, config));
-    // What still runs on a blocking thread was told to end and holds nothing that a crash would lose.
+    // What still runs on a blocking thread is cancelled and holds nothing that a crash would lose.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     served?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(data: &DataConfig, config: ServeConfig) -> Result<()> {
-    // Before anything is opened: a signal that comes early must not be lost.
-    let listen_for = |kind| signal(kind).map_err(|e| Error::io("waiting for signals", e));
-    let (mut terminate, mut interrupt) = (listen_for(SignalKind::terminate())?, listen_for(SignalKind::interrupt())?);
+    // The handlers are installed before anything is opened, so that an early signal is not lost.
+    let handle = |kind| signal(kind).map_err(|e| Error::io("waiting for signals", e));
+    let (mut terminate, mut interrupt) = (handle(SignalKind::terminate())?, handle(SignalKind::interrupt())?);
 
-    let listen = config.listen;
-    let listener = TcpListener::bind(listen)
-        .await
-        .map_err(|e| Error::config(format!("cannot listen on {listen}: {e}; choose another port with --listen")))?;
+    let listener = bind(config.listen, "--listen").await?;
     let address = listener.local_addr().map_err(|e| Error::io("the listening address", e))?;
     let operators = match config.limits.admin_listen {
-        Some(listen) => Some(TcpListener::bind(listen).await.map_err(|e| {
-            Error::config(format!("cannot listen on {listen}: {e}; choose another port with --admin-listen"))
-        })?),
+        Some(listen) => Some(bind(listen, "--admin-listen").await?),
         None => None,
     };
     let app = App::start(data, config)?;
@@ -68,15 +63,20 @@ async fn serve(data: &DataConfig, config: ServeConfig) -> Result<()> {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            tracing::warn!("second signal: leaving at once");
+            tracing::warn!("second signal: exiting at once");
             std::process::exit(130);
         });
     };
     server::serve_both(app, listener, operators, shutdown).await
 }
 
-/// One line that says what was started and how open it is.
-fn announce(app: &App, data: &DataConfig, address: std::net::SocketAddr) {
+async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener> {
+    let refused = |e| Error::config(format!("cannot listen on {address}: {e}; choose another port with {flag}"));
+    TcpListener::bind(address).await.map_err(refused)
+}
+
+/// Logs what is served, where, and who may call.
+fn announce(app: &App, data: &DataConfig, address: SocketAddr) {
     let config = app.config();
     let schema = match &data.migrations {
         None => "shipped".to_owned(),
@@ -93,7 +93,7 @@ fn announce(app: &App, data: &DataConfig, address: std::net::SocketAddr) {
         data = %app.store().layout().root().display(),
         schema,
         version = app.store().schema().version(),
-        room = app.store().capacity(),
+        capacity = app.store().capacity(),
         webhooks = if config.clerk_webhook_secret.is_some() { "on" } else { "off" },
         "serving on http://{address}; callers {}; {provisioning}",
         config.door.auth.describe(),

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::{
-    bar, print_json,
+    bar, print_entries, print_json,
     target::{Folder, Target, segment, with_target},
 };
 use crate::{
@@ -116,6 +116,7 @@ pub async fn reconcile(target: &Target, Options { dry_run, force }: Options) -> 
 
 /// A report for people.
 pub fn print(report: &Report) {
+    let list = |entries: &Entries, what, hint| print_entries(entries, what, hint, 10, 10);
     println!(
         "{} at Clerk ({} listed), {} here{}",
         report.provider_count,
@@ -142,19 +143,5 @@ pub fn print(report: &Report) {
     if let Some(error) = &report.error {
         let at = report.stopped.map_or("starting", Phase::as_str);
         println!("stopped: {error} (while {at}; what comes after that was not begun)");
-    }
-}
-
-fn list(entries: &Entries, what: &str, hint: &str) {
-    const SHOWN: usize = 10;
-    if entries.count == 0 {
-        return;
-    }
-    println!("{:>10} {what}{}{hint}", entries.count, if hint.is_empty() { "" } else { ": " });
-    for name in entries.named.iter().take(SHOWN) {
-        println!("{:>14}{name}", "");
-    }
-    if entries.count > SHOWN as u64 {
-        println!("{:>14}…", "");
     }
 }
