@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use rusqlite::Transaction;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::{JoinHandle, JoinSet},
 };
 
@@ -76,11 +76,6 @@ impl Syncer {
     /// The id and the progress of the run that is under way.
     pub fn running(&self) -> Option<(String, Progress)> {
         self.runs.running()
-    }
-
-    /// The progress of the run that is under way.
-    pub fn progress(&self) -> watch::Receiver<Progress> {
-        self.runs.progress()
     }
 
     /// The status of a run; none for an unknown id.

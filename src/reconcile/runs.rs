@@ -67,10 +67,6 @@ impl Runs {
         Some((running, *self.progress.borrow()))
     }
 
-    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
-        self.progress.subscribe()
-    }
-
     /// The status of a run that is under way or whose report is in memory.
     pub(super) fn find(&self, run: &str) -> Option<RunStatus> {
         let state = self.state.lock();
