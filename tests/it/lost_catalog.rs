@@ -222,12 +222,12 @@ fn opened(catalog: &Path) -> cubby::rusqlite::Connection {
 /// Rows, each with its table.
 type Rows = Vec<(&'static str, Vec<Value>)>;
 
-/// All rows that are worth something.
+/// All rows but those that differ from rebuild to rebuild: the line that it leaves in the audit trail.
 fn rows(folder: &Path) -> Rows {
     let folder = copy(folder);
     let catalog = opened(&folder.path().join("catalog.db"));
     let mut all = Rows::new();
-    for table in ["tenants", "api_keys", "deliveries", "audit"] {
+    for table in ["tenants", "api_keys", "deliveries", "audit WHERE action <> 'doctor'"] {
         let mut select = catalog.prepare(&format!("SELECT * FROM {table} ORDER BY 1")).unwrap();
         let width = select.column_count();
         let rows = select.query_map([], |row| (0..width).map(|at| row.get(at)).collect()).unwrap();

@@ -114,7 +114,7 @@ async fn when_a_key_was_last_used_is_kept() {
 
     let server = Server::on(folder.path(), &list).await;
     let keys = server.client.bearing(ADMIN).get("/api/admin/keys").await.expect(200).json();
-    assert!(keys["keys"][0]["last_used"].as_i64().unwrap() > 0, "{keys}");
+    assert!(keys["keys"][0]["last_used"].as_str().unwrap().ends_with('Z'), "{keys}");
     assert_eq!(server.client.bearing(&secret).texts("ada").await, ["x"], "keys outlive a restart");
     server.stop().await;
 }
@@ -198,13 +198,12 @@ async fn an_operator_creates_suspends_resumes_deletes_and_restores() {
     assert_eq!(
         trail,
         [
-            r#"tenants create ada "201""#,
-            r#"tenants create ada "200""#,
-            r#"tenants suspend ada "200""#,
-            r#"tenants resume ada "200""#,
-            r#"tenants delete ada "200""#,
+            r#"tenants create ada "done""#,
+            r#"tenants suspend ada "done""#,
+            r#"tenants resume ada "done""#,
+            r#"tenants delete ada "done""#,
             r#"tenants create ada "409 conflict""#,
-            r#"tenants restore ada "200""#,
+            r#"tenants restore ada "done""#,
             r#"tenants create ../x "422 invalid_field""#,
         ]
     );
@@ -249,7 +248,7 @@ impl BusyCatalog {
 }
 
 #[tokio::test]
-async fn an_action_that_is_cut_short_is_finished_and_written_down_all_the_same() {
+async fn a_change_whose_client_hangs_up_is_finished_and_recorded() {
     // Every request is over before it has begun: as when whoever asked hangs up.
     let mut all = flags("keys");
     all.extend(["--request-timeout", "0s"].map(str::to_owned));
@@ -262,27 +261,26 @@ async fn an_action_that_is_cut_short_is_finished_and_written_down_all_the_same()
     busy.end().await;
     eventually("the creation is in the trail", async || trail(&server).await.len() == 1).await;
     let made = trail(&server).await.remove(0);
-    let id = made.strip_prefix("keys create ").and_then(|rest| rest.strip_suffix(" 201")).expect("a key's id");
+    let id = made.strip_prefix("keys create ").and_then(|rest| rest.strip_suffix(" done")).expect("a key's id");
     let busy = BusyCatalog::start(&server).await;
     operator.post(&format!("/api/admin/keys/{id}/revoke"), json!({})).await.expect(503);
     busy.end().await;
     eventually("the revocation is in the trail", async || trail(&server).await.len() == 2).await;
-    assert_eq!(trail(&server).await[1], format!("keys revoke {id} 200"));
+    assert_eq!(trail(&server).await[1], format!("keys revoke {id} done"));
     server.stop().await;
 }
 
 #[tokio::test]
-async fn asking_for_a_dry_run_where_there_is_none_does_not_hide_a_change() {
+async fn a_dry_run_parameter_of_other_routes_does_not_hide_a_change() {
     let server = Server::with_flags(&flags("none")).await;
     let operator = server.client.bearing(ADMIN);
     operator.post("/api/admin/tenants?dry_run=true", json!({"id": "ada"})).await.expect(201);
     operator.delete("/api/admin/tenants/ada?dry_run").await.expect(200);
     // The last one counts, and there is no provider to ask.
     operator.post("/api/admin/sync-users?dry_run=true&dry_run=false", json!({})).await.expect(503);
-    operator.post("/api/admin/sync-users?dry_run=true", json!({})).await.expect(503);
     assert_eq!(
         trail(&server).await,
-        ["tenants create ada 201", "tenants delete ada 200", "sync  503 provider_not_configured"]
+        ["tenants create ada done", "tenants delete ada done", "sync  503 provider_not_configured"]
     );
     server.stop().await;
 }
