@@ -148,7 +148,7 @@ async fn make(
     body: Body,
 ) -> Result<(StatusCode, Json<NewKey>), Problem> {
     let draft: KeyDraft = body::parse(&super::read(&app, body).await?)?;
-    let _turn = app.identity().keys().turn().await;
+    let _changing = app.identity().keys().lock().await;
     let (made, key) = create(app.store().catalog(), draft, app.clock().now(), &author).await?;
     app.identity().keys().add(key);
     Ok((StatusCode::CREATED, Json(made)))
@@ -163,7 +163,7 @@ async fn withdraw(
     Extension(author): Extension<Author>,
     Segment(id): Segment,
 ) -> Result<Json<OneKey>> {
-    let _turn = app.identity().keys().turn().await;
+    let _changing = app.identity().keys().lock().await;
     let revoked = revoke(app.store().catalog(), &id, app.clock().now(), &author).await?;
     app.identity().keys().revoke(&revoked.key.id);
     Ok(Json(revoked))

@@ -1,9 +1,8 @@
 //! Clerk's Backend API (its OpenAPI document of 2026-05-12).
 //!
 //! - A page has at most 500 users: a larger limit silently gives 10.
-//! - Pages go by `starting_after` and creation time: a large offset times out. A page that is not
-//!   full is the last. What Clerk answers when the user it is to start after was deleted is not
-//!   documented: any refusal of the question counts as that.
+//! - Pages go by `starting_after` and creation time, since a large offset times out. A page that is not full is the
+//!   last. Clerk does not document its answer to a cursor whose user was deleted: any 4xx that refuses the query counts.
 //! - 1000 requests in 10 s in production, 100 in development; beyond, 429 with `Retry-After` in
 //!   seconds.
 //! - Errors are `{"errors":[{"message","long_message","code"}],"clerk_trace_id"}`.
@@ -26,20 +25,20 @@ use crate::{
     tenants::id::TenantId,
 };
 
-/// The version of the API that this was written for, sent with each request.
+/// The version of the API, sent with each request.
 const API_VERSION: &str = "2026-05-12";
 
 /// Users a page.
 const PAGE: usize = 500;
 
-/// The largest answer that is read: a page of users with all the metadata Clerk allows is a third.
+/// The largest response, in bytes: three times a page of users with all the metadata that Clerk allows.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// The longest that a request for which somebody waits is put off.
-const IMPATIENCE: Duration = Duration::from_secs(1);
+/// The longest `Retry-After` that is followed while a request waits.
+const MAX_WAIT_HURRIED: Duration = Duration::from_secs(1);
 
-/// The longest that `Retry-After` is followed.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest `Retry-After` that is followed.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// A client of the API. Cloning shares its connections.
 #[derive(Clone)]
@@ -64,7 +63,7 @@ impl Clerk {
         Ok(Some(Self { http, base: endpoint.base().to_owned(), key, retries: usize::from(config.provider_retries) }))
     }
 
-    /// Asks until there is an answer or `retries` are used up.
+    /// Sends a request, with up to `retries` retries.
     async fn ask<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)], retries: usize) -> Result<T, Failure> {
         let hurried = retries < self.retries;
         let backoff = ExponentialBuilder::default()
@@ -74,8 +73,8 @@ impl Clerk {
             .with_jitter();
         (|| self.ask_once(path, query))
             .retry(backoff)
-            .when(|failure| failure.transient && !(hurried && failure.retry_after.is_some_and(|wait| wait > IMPATIENCE)))
-            .adjust(|failure, wait| wait.map(|wait| failure.retry_after.map_or(wait, |asked| asked.min(PATIENCE).max(wait))))
+            .when(|failure| failure.transient && !(hurried && failure.retry_after.is_some_and(|wait| wait > MAX_WAIT_HURRIED)))
+            .adjust(|failure, wait| wait.map(|wait| failure.retry_after.map_or(wait, |asked| asked.min(MAX_WAIT).max(wait))))
             .notify(|failure, wait| tracing::debug!(error = %failure.error, again_in = ?wait, "Clerk did not answer as it should"))
             .await
     }
@@ -83,7 +82,7 @@ impl Clerk {
     async fn ask_once<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, Failure> {
         let mut url = format!("{}{path}", self.base);
         for (at, (name, value)) in query.iter().enumerate() {
-            // A plus sign must be %2B: bare, it is a space.
+            // A plus sign would be read as a space.
             url.push(if at == 0 { '?' } else { '&' });
             url.extend([*name, "="]);
             url.extend(utf8_percent_encode(value, NON_ALPHANUMERIC));
@@ -113,15 +112,15 @@ impl Clerk {
         self.ask("/users", query, retries).await
     }
 
-    /// The users after the first cursor that Clerk knows, and which one that was. A cursor is a user,
-    /// and a user may be deleted between one page and the next.
+    /// The users after the first cursor that Clerk knows, and the index of that cursor. A cursor is a user id, and the
+    /// user may be deleted before the next page is requested.
     async fn first_page_after(&self, cursors: &[String]) -> Result<(Option<usize>, Vec<WireUser>)> {
         let limit = PAGE.to_string();
         let query = [("limit", limit.as_str()), ("order_by", "+created_at")];
         for (at, cursor) in cursors.iter().enumerate() {
             let query = [query[0], query[1], ("starting_after", cursor.as_str())];
             match self.users(&query, self.retries).await {
-                // Nobody after the last one, or a cursor that is gone: the one before tells.
+                // The end of the list, or a cursor that does not exist: an earlier cursor decides.
                 Ok(users) if users.is_empty() && at == 0 && cursors.len() > 1 => {}
                 Ok(users) => return Ok((Some(at), users)),
                 Err(failure) if failure.cursor_refused => {
@@ -130,13 +129,13 @@ impl Clerk {
                 Err(failure) => return Err(failure.into()),
             }
         }
-        // Who was listed before is listed again, which the caller has to bear.
+        // From the start: the caller gets users again.
         Ok((None, self.users(&query, self.retries).await?))
     }
 }
 
-/// Where the page after one with these users may begin: after its last user; should they be deleted
-/// by then, after one before them, in growing steps; and at last where the page itself began.
+/// The cursors of the page after one with these users: its last user, earlier ones in growing steps in case that user is
+/// deleted, and the cursors of the page itself.
 fn cursors(ids: &[String], before: &[String]) -> Vec<String> {
     let steps =
         std::iter::successors(Some(1), |back: &usize| back.checked_mul(2)).take_while(|back| *back <= ids.len());
@@ -144,10 +143,10 @@ fn cursors(ids: &[String], before: &[String]) -> Vec<String> {
     of_this.chain(before.iter().take(CURSORS_BEFORE).cloned()).collect()
 }
 
-/// How many cursors of the page before are kept.
+/// The most cursors that are kept of the page before.
 const CURSORS_BEFORE: usize = 4;
 
-/// Retries while somebody waits for the answer.
+/// Retries while a request waits for the answer.
 const HURRIED: usize = 2;
 
 impl Provider for Clerk {
@@ -207,7 +206,7 @@ impl Provider for Clerk {
     fn among<'a>(&'a self, ids: &'a [TenantId]) -> BoxFuture<'a, Result<Vec<User>>> {
         Box::pin(async move {
             let mut found = Vec::new();
-            // A leading + or - says include or exclude, and would not be taken for part of the id.
+            // Clerk reads a leading + or - as include or exclude.
             let plain: Vec<&str> = ids.iter().map(TenantId::as_str).filter(|id| !id.starts_with(['+', '-'])).collect();
             for ids in plain.chunks(AMONG) {
                 let limit = PAGE.to_string();
@@ -226,15 +225,14 @@ struct TotalCount {
     total_count: u64,
 }
 
-/// Why there is no answer, and whether asking again may help.
+/// A failed request.
 struct Failure {
     error: Error,
     transient: bool,
-    /// The thing asked for does not exist, in Clerk's own words: a 404 from something else on the
-    /// way is not one.
+    /// Clerk says that the object does not exist. A 404 of a proxy does not count.
     missing: bool,
-    /// Clerk cannot make anything of the question, again in its own words. Of a page after some user
-    /// it means that there is no such user any more: nothing else in that question ever changes.
+    /// Clerk refuses the query. For a page it means that the cursor does not exist, since nothing else in the query
+    /// changes.
     cursor_refused: bool,
     retry_after: Option<Duration>,
 }
@@ -254,7 +252,7 @@ struct Refusal {
 
 impl Failure {
     fn transient(message: &'static str, source: reqwest::Error) -> Self {
-        // Without the address: it is in the settings, and this text may be seen by a caller.
+        // Without the URL, since a caller may see the text.
         Self { transient: true, ..Self::lasting(message).with_source(source.without_url()) }
     }
 

@@ -1,9 +1,7 @@
-//! API keys: their form, and the ones that are good now.
+//! API keys: their form, and the valid ones.
 //!
-//! `cubby_live_`, 32 random characters, and 6 that check the rest: a scanner of repositories and
-//! logs can tell a leaked key from a word that looks like one without asking anybody, and a key
-//! that was mistyped or made up costs no look-up. Only the SHA-256 of a key is kept. 190 random bits
-//! need no slow hash.
+//! `cubby_live_`, 32 random characters, and a checksum of 6: a secret scanner recognizes a leaked key without a request,
+//! and an invalid key costs no look-up. Only the SHA-256 of a key is stored; 190 random bits need no slow hash.
 
 use std::{
     collections::HashMap,
@@ -19,14 +17,14 @@ use subtle::ConstantTimeEq;
 
 use crate::{clock::Millis, tenants::id::TenantId};
 
-/// What every key begins with.
+/// The prefix of every key.
 pub const PREFIX: &str = "cubby_live_";
 
 /// Random characters after the prefix.
 const RANDOM: usize = 32;
 
-/// Characters after those that check what comes before.
-const CHECK: usize = 6;
+/// Characters of the checksum.
+const CHECKSUM: usize = 6;
 
 /// The SHA-256 of a key.
 pub type KeyHash = [u8; 32];
@@ -37,33 +35,33 @@ const ALPHABET: [char; 62] = [
     'k', 'l', 'm', 'n', 'o', 'p', 'q', 'r', 's', 't', 'u', 'v', 'w', 'x', 'y', 'z',
 ];
 
-/// A new key, from the system's randomness.
+/// A new random key.
 pub fn generate() -> String {
     let mut key = format!("{PREFIX}{}", nanoid::nanoid!(RANDOM, &ALPHABET));
-    key.push_str(&check(&key));
+    key.push_str(&checksum(&key));
     key
 }
 
-/// The id a new key is listed and revoked by. No secret.
+/// A new random key id, by which a key is listed and revoked. Not secret.
 pub fn generate_id() -> String {
     format!("key_{}", nanoid::nanoid!(12, &ALPHABET[36..]))
 }
 
-/// The digest of what is formed like a key, its check characters being right.
-pub fn digest(shown: &str) -> Option<KeyHash> {
-    let rest = shown.strip_prefix(PREFIX)?;
-    if rest.len() != RANDOM + CHECK || !rest.bytes().all(|b| b.is_ascii_alphanumeric()) {
+/// The digest of a key; none if its form or its checksum is wrong.
+pub fn digest(key: &str) -> Option<KeyHash> {
+    let rest = key.strip_prefix(PREFIX)?;
+    if rest.len() != RANDOM + CHECKSUM || !rest.bytes().all(|b| b.is_ascii_alphanumeric()) {
         return None;
     }
-    let (body, given) = shown.split_at(PREFIX.len() + RANDOM);
-    (check(body) == given).then(|| Sha256::digest(shown.as_bytes()).into())
+    let (body, given) = key.split_at(PREFIX.len() + RANDOM);
+    (checksum(body) == given).then(|| Sha256::digest(key.as_bytes()).into())
 }
 
 /// The first 32 bits of the SHA-256 of `body`, big-endian, in base 62 with leading zeroes.
-fn check(body: &str) -> String {
+fn checksum(body: &str) -> String {
     let hash = Sha256::digest(body.as_bytes());
     let mut number = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) as usize;
-    let mut text = ['0'; CHECK];
+    let mut text = ['0'; CHECKSUM];
     for place in text.iter_mut().rev() {
         *place = ALPHABET[number % ALPHABET.len()];
         number /= ALPHABET.len();
@@ -71,25 +69,25 @@ fn check(body: &str) -> String {
     text.iter().collect()
 }
 
-/// A key that is good, until it expires.
+/// A valid key.
 #[derive(Debug)]
 pub struct Key {
-    /// What it is listed and revoked by.
+    /// Its id.
     pub id: String,
-    /// The only tenant it reaches; all if none.
+    /// The only tenant that it reaches; all if none.
     pub tenant: Option<TenantId>,
     /// Whether it may not write.
     pub read_only: bool,
-    /// When it ends.
+    /// When it expires.
     pub expires: Option<Millis>,
     hash: KeyHash,
     used: AtomicI64,
-    /// What of `used` is in the catalog.
+    /// The value of `used` in the catalog.
     saved: AtomicI64,
 }
 
 impl Key {
-    /// A key as the catalog has it.
+    /// A key of the catalog.
     pub fn new(
         id: String,
         hash: KeyHash,
@@ -103,19 +101,19 @@ impl Key {
     }
 }
 
-/// `last_used` moves by steps of this: requests a moment apart are one use.
+/// The resolution of `used` in memory.
 const USE: Millis = 1_000;
 
-/// `last_used` in the catalog is right to this.
+/// The resolution of `last_used` in the catalog.
 const SAVE_EVERY: Millis = 60_000;
 
-/// The keys that are good now, in memory: a request costs no look-up in the catalog, and one with a
-/// made-up key none either. [`revoke`](Self::revoke) works on the next request.
+/// The valid keys, in memory: no request reads the catalog for its key. [`revoke`](Self::revoke) takes effect on the
+/// next request.
 #[derive(Default)]
 pub struct KeyRing {
     /// By the first eight bytes of the digest; the rest is compared in constant time.
     keys: RwLock<HashMap<u64, Vec<Arc<Key>>>>,
-    turn: tokio::sync::Mutex<()>,
+    changing: tokio::sync::Mutex<()>,
 }
 
 fn bucket(hash: &KeyHash) -> u64 {
@@ -123,10 +121,10 @@ fn bucket(hash: &KeyHash) -> u64 {
 }
 
 impl KeyRing {
-    /// One change at a time, of the catalog and of this together: a key that is revoked between its
-    /// row and its coming here would stay good.
-    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.turn.lock().await
+    /// The lock for a change of the catalog and of the key ring together. Without it a key that is revoked after its row
+    /// is written, and before it is added here, would stay valid.
+    pub async fn lock(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
     }
 
     /// Adds a key.
@@ -134,7 +132,7 @@ impl KeyRing {
         self.keys.write().entry(bucket(&key.hash)).or_default().push(Arc::new(key));
     }
 
-    /// Forgets a key, by its id.
+    /// Removes a key, by its id.
     pub fn revoke(&self, id: &str) {
         self.keys.write().retain(|_, keys| {
             keys.retain(|key| key.id != id);
@@ -142,9 +140,9 @@ impl KeyRing {
         });
     }
 
-    /// The key that was shown, if it is good at `now`.
-    pub fn find(&self, shown: &str, now: Millis) -> Option<Arc<Key>> {
-        let hash = digest(shown)?;
+    /// The entry of a key, if it is valid at `now`.
+    pub fn find(&self, key: &str, now: Millis) -> Option<Arc<Key>> {
+        let hash = digest(key)?;
         let key = {
             let keys = self.keys.read();
             keys.get(&bucket(&hash))?.iter().find(|key| bool::from(key.hash.ct_eq(&hash)))?.clone()
@@ -152,15 +150,14 @@ impl KeyRing {
         if key.expires.is_some_and(|at| at <= now) {
             return None;
         }
-        // A store for each request would pass one cache line between all cores.
+        // Not with each request: the cores would contend for the cache line.
         if now - key.used.load(Ordering::Relaxed) >= USE {
             key.used.store(now, Ordering::Relaxed);
         }
         Some(key)
     }
 
-    /// Which keys were used since this was last asked, and when; only those for which the catalog
-    /// is a minute behind, or `all`.
+    /// Keys whose last use is a minute newer than in the catalog, or newer at all with `all`, and when they were used.
     pub fn uses(&self, all: bool) -> Vec<(String, Millis)> {
         let behind = if all { 1 } else { SAVE_EVERY };
         let mut uses = Vec::new();
@@ -188,11 +185,11 @@ mod tests {
     #[test]
     fn keys_are_recognised_by_their_form() {
         let key = generate();
-        assert_eq!(key.len(), PREFIX.len() + RANDOM + CHECK);
+        assert_eq!(key.len(), PREFIX.len() + RANDOM + CHECKSUM);
         assert!(digest(&key).is_some());
         assert_ne!(key, generate());
         // Fixed: scanners outside this program compute it too.
-        assert_eq!(check("cubby_live_00000000000000000000000000000000"), CHECKED);
+        assert_eq!(checksum("cubby_live_00000000000000000000000000000000"), CHECKED);
         let mut typo = key.clone().into_bytes();
         typo[20] = if typo[20] == b'a' { b'b' } else { b'a' };
         for bad in [String::from_utf8(typo).unwrap(), key[1..].into(), format!("{key}x"), String::new(), PREFIX.into()]

@@ -1,17 +1,18 @@
-//! Who a caller is, by what they show; and who exists, as the provider tells it. Serves no HTTP and
-//! knows no storage.
+//! Authentication of callers, and the identity provider's API. Knows neither HTTP serving nor storage.
 //!
-//! | file | decides |
+//! | file | what |
 //! |---|---|
-//! | [`jwt`] | whether a session token is believed, and for how long that is remembered |
-//! | [`forged`] | which tokens were found forged a moment ago |
-//! | [`jwks`] | which public keys the issuer has now |
-//! | [`keys`] | which API keys are good, and their form |
-//! | [`claims`] | which tokens are session tokens of ours, by what is in them |
-//! | [`provider`] | what is asked of the identity provider |
-//! | [`clerk`] | how Clerk is asked |
-//! | [`circuit`] | when to stop asking |
-//! | [`user`] | what is read of a user as the provider writes it |
+//! | [`jwt`] | verifies session tokens, and caches verified ones |
+//! | [`claims`] | the rules for a token's header and claims |
+//! | [`jwks`] | fetches the issuer's public keys |
+//! | [`key_set`] | which of them are usable, and how old they may be |
+//! | [`public_key`] | one of them |
+//! | [`forged`] | caches forged tokens |
+//! | [`keys`] | API keys: their form, and the valid ones |
+//! | [`provider`] | the requests that an identity provider must answer |
+//! | [`clerk`] | Clerk as a provider |
+//! | [`circuit`] | a circuit breaker for requests to a provider |
+//! | [`user`] | a user object of the provider |
 
 pub mod circuit;
 pub mod claims;
@@ -31,7 +32,7 @@ use crate::{
     error::Result,
 };
 
-/// What callers may show here, and how it is verified.
+/// Verifies what callers send to authenticate.
 pub struct Identity {
     mode: AuthMode,
     sessions: Option<jwt::Verifier>,
@@ -39,13 +40,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// By the settings, which were validated before.
+    /// With these settings, which must be valid.
     pub fn new(config: &DoorConfig, clock: &Clock) -> Result<Self> {
         let sessions = config.auth.takes_tokens().then(|| jwt::Verifier::new(config, clock)).transpose()?;
         Ok(Self { mode: config.auth, sessions, keys: keys::KeyRing::default() })
     }
 
-    /// Whether callers are let in without any proof.
+    /// Whether callers need not authenticate.
     pub fn is_open(&self) -> bool {
         self.mode.is_open()
     }
@@ -55,12 +56,12 @@ impl Identity {
         self.mode.takes_keys()
     }
 
-    /// The API keys that are good now.
+    /// The valid API keys.
     pub fn keys(&self) -> &keys::KeyRing {
         &self.keys
     }
 
-    /// Verifies session tokens, where they are accepted.
+    /// Verifies session tokens, if they are accepted.
     pub fn sessions(&self) -> Option<&jwt::Verifier> {
         self.sessions.as_ref()
     }

@@ -1,46 +1,43 @@
-//! What is asked of the identity provider.
+//! The requests that an identity provider must answer.
 
 use futures_util::future::BoxFuture;
 
 use super::user::User;
 use crate::{error::Result, tenants::id::TenantId};
 
-/// Knows who exists.
+/// An identity provider's user directory.
 ///
-/// Every error is [`ErrorKind::Provider`](crate::ErrorKind::Provider): that it did not answer as it
-/// should says nothing of any user.
+/// Every error is [`ErrorKind::Provider`](crate::ErrorKind::Provider) and tells nothing of any user.
 pub trait Provider: Send + Sync {
-    /// Whether an id may be one of its users': `false` for one that it would never give to anybody, about
-    /// which it need not be asked.
+    /// Whether the provider could have issued this id. `false` saves the request.
     fn may_have(&self, _id: &TenantId) -> bool {
         true
     }
 
-    /// One user, asked for while somebody waits. `None`: there is none.
+    /// One user, with few retries, since a request waits for it. `None`: the provider has no such user.
     fn get<'a>(&'a self, id: &'a TenantId) -> BoxFuture<'a, Result<Option<User>>>;
 
-    /// How many users there are.
+    /// The number of users.
     fn count(&self) -> BoxFuture<'_, Result<u64>>;
 
-    /// Users in the order of their creation: those after the first of `after` who still exists, or
-    /// from the beginning. The first page has none; for the others it is what the page before said.
+    /// A page of users in the order of their creation, after the first of the cursors `after` that still exists. The
+    /// first page has no cursors; the others have those of the page before.
     fn page<'a>(&'a self, after: &'a [String]) -> BoxFuture<'a, Result<Page>>;
 
-    /// Those of up to [`AMONG`] ids who exist.
+    /// The users that exist among up to [`AMONG`] ids.
     fn among<'a>(&'a self, ids: &'a [TenantId]) -> BoxFuture<'a, Result<Vec<User>>>;
 }
 
-/// How many ids may be asked for at once.
+/// The most ids in one request.
 pub const AMONG: usize = 100;
 
-/// Part of the list of all users.
+/// A page of the list of all users.
 #[derive(Debug, Default)]
 pub struct Page {
     /// Users.
     pub users: Vec<User>,
-    /// The ids of those who cannot be tenants.
+    /// Ids that cannot be a tenant's.
     pub unusable: Vec<String>,
-    /// Where the next page begins: after the first of these who still exists by then. None: this was
-    /// the last.
+    /// The cursors of the next page; empty for the last page.
     pub next: Vec<String>,
 }

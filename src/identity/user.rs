@@ -1,7 +1,7 @@
-//! A user as the provider writes it, in webhooks and in its API alike.
+//! The provider's user object, in webhooks and in its API.
 //!
-//! The provider may add fields and change those that are not used here, so unknown fields are
-//! skipped, and a field of an unexpected type is as if it were missing.
+//! The provider may change the fields, so unknown fields are ignored, and a field of an unexpected type counts as
+//! missing.
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
@@ -13,16 +13,16 @@ use crate::{
     tenants::id::TenantId,
 };
 
-/// Somebody the provider knows.
+/// A user of the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// Their id, which is also their tenant's.
+    /// The id, which is also the tenant's.
     pub id: TenantId,
-    /// What else is known of them.
+    /// Name, email address and so on.
     pub profile: Profile,
 }
 
-/// A user object, as far as it is read.
+/// The fields of a user object that are read.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct WireUser {
@@ -45,12 +45,12 @@ struct Address {
 }
 
 impl WireUser {
-    /// The id as it was written, whatever it may be.
+    /// The id, which may not be a tenant's.
     pub fn raw_id(&self) -> Option<&str> {
         self.id.0.as_deref()
     }
 
-    /// The user, at the time of the event that tells of them, if one does.
+    /// Parses the user; `event_at` is the time of the event, if the object came in one.
     ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) for an id that is missing or cannot be a tenant's.
@@ -81,27 +81,26 @@ impl WireUser {
     fn primary_email(&self) -> Option<&str> {
         let primary = self.primary_email_address_id.0.as_deref();
         let addresses: Vec<&Address> = self.email_addresses.0.iter().flatten().filter_map(|a| a.0.as_ref()).collect();
-        // The primary one is named; without a name the first is meant. Clerk's own examples have none.
+        // Without a primary one, as in Clerk's examples, the first.
         let named = addresses.iter().find(|address| primary.is_some() && address.id.0.as_deref() == primary);
         named.or(addresses.first())?.email_address.0.as_deref()
     }
 }
 
-/// Text without control characters, which are of no use in a name and would be carried out by the
-/// terminal of whoever lists users.
+/// Removes control characters, which a terminal that lists users would execute.
 fn clean(text: &str) -> Option<String> {
     let text: String = text.chars().filter(|c| !c.is_control()).collect();
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// Clerk's specification gives event times in seconds, its guides in milliseconds. Read as
-/// milliseconds, a number of seconds is before 1973.
+/// Milliseconds of a time in seconds or in milliseconds: Clerk's specification has the one, its guides the other. As
+/// milliseconds, a number of seconds would be before 1973.
 pub fn to_millis(time: i64) -> Millis {
     const NO_MILLISECONDS_BEFORE: i64 = 100_000_000_000;
     if time < NO_MILLISECONDS_BEFORE { time.saturating_mul(1000) } else { time }
 }
 
-/// A value, or nothing if it is not what was expected.
+/// A value; none if it has another type.
 #[derive(Debug)]
 struct Lenient<T>(Option<T>);
 
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_and_milliseconds_are_told_apart() {
+    fn seconds_and_milliseconds_are_distinguished() {
         assert_eq!(to_millis(1_716_883_200), 1_716_883_200_000);
         assert_eq!(to_millis(1_716_883_200_123), 1_716_883_200_123);
     }
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_as_expected_is_as_if_missing() {
+    fn a_field_of_another_type_counts_as_missing() {
         let profile = user(json!({
             "id": "u", "first_name": 7, "last_name": null, "username": ["x"], "updated_at": "soon",
             "email_addresses": [null, 3, {"id": 1, "email_address": "a@x"}], "public_metadata": "none",
