@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn bad_answers_are_borne_and_then_stop_the_run_before_anybody_is_deleted() {
+async fn bad_answers_are_retried_and_then_end_the_run_before_any_deletion() {
     let clerk = Clerk::start().await;
     let server = server(&clerk, &[]).await;
     deliver(&server.client, "m1", &event("user.created", user("user_1", "x", 10), 1)).await;
@@ -43,7 +43,7 @@ async fn bad_answers_are_borne_and_then_stop_the_run_before_anybody_is_deleted()
 }
 
 #[tokio::test]
-async fn a_provider_that_falls_silent_stops_the_run() {
+async fn a_provider_that_stops_answering_ends_the_run() {
     let clerk = Clerk::start().await;
     let server = server(&clerk, &["--provider-timeout", "50ms", "--provider-retries", "1"]).await;
     clerk.world.lock().always = Some(Fault::Silence);
@@ -72,7 +72,7 @@ async fn a_list_shorter_than_the_count_deletes_nobody() {
 }
 
 #[tokio::test]
-async fn whatever_goes_wrong_at_whatever_moment_the_run_stops_with_502_and_nobody_is_deleted() {
+async fn any_failure_at_any_request_ends_the_run_with_502_and_deletes_nobody() {
     // What is asked: the count, the pages, and for the absent by name, a hundred at once.
     const PAGES: usize = 1001;
     const ABSENT: usize = 110;
@@ -130,7 +130,7 @@ async fn whatever_goes_wrong_at_whatever_moment_the_run_stops_with_502_and_nobod
 }
 
 #[tokio::test]
-async fn after_the_first_failure_that_lasts_nothing_more_is_asked() {
+async fn after_a_request_fails_for_good_no_other_is_sent() {
     let clerk = Clerk::start().await;
     let server = server(&clerk, &["--provider-retries", "2"]).await;
     clerk.world.lock().always = Some(Fault::Broken);
@@ -140,7 +140,7 @@ async fn after_the_first_failure_that_lasts_nothing_more_is_asked() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_short_and_lies_deletes_nobody() {
+async fn a_page_that_misses_users_deletes_nobody() {
     let clerk = Clerk::start().await;
     let server = server(&clerk, &["--sync-max-delete", "100"]).await;
     for n in 0..30 {
@@ -161,7 +161,7 @@ async fn a_page_that_is_short_and_lies_deletes_nobody() {
 }
 
 #[tokio::test]
-async fn a_list_that_goes_round_in_a_circle_ends_the_run() {
+async fn a_list_that_repeats_its_pages_ends_the_run() {
     let clerk = Clerk::start().await;
     for n in 0..600 {
         clerk.add(user(&format!("user_{n:03}"), "x", 10));
@@ -175,7 +175,7 @@ async fn a_list_that_goes_round_in_a_circle_ends_the_run() {
 }
 
 #[tokio::test]
-async fn whoever_says_come_back_in_a_second_is_left_alone_for_a_second() {
+async fn retry_after_is_followed() {
     let clerk = Clerk::start().await;
     let server = server(&clerk, &[]).await;
     clerk.fault(&[Fault::TooMany(1)]);
@@ -186,7 +186,7 @@ async fn whoever_says_come_back_in_a_second_is_left_alone_for_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_requests_do_not_queue_for_a_provider_that_is_dead() {
+async fn a_thousand_requests_do_not_queue_for_a_provider_that_is_down() {
     let clerk = Clerk::start().await;
     for id in ["user_known", "user_later"] {
         clerk.add(user(id, "ada", 10));

@@ -31,7 +31,7 @@ fn path(folder: &Path, user: &str) -> std::path::PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_in_order_is_said_to_be_and_left_as_it_is() {
+async fn a_folder_in_order_is_reported_so_and_not_changed() {
     let folder = tempfile::TempDir::new().unwrap();
     with_users(folder.path()).await;
     let before: Vec<_> =
@@ -45,7 +45,7 @@ async fn a_folder_in_order_is_said_to_be_and_left_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_disagreement_is_named_and_what_can_be_is_mended() {
+async fn each_kind_of_disagreement_is_reported_and_repaired_if_possible() {
     let folder = tempfile::TempDir::new().unwrap();
     let folder = folder.path();
     with_users(folder).await;
@@ -109,7 +109,7 @@ async fn a_lost_catalog_is_rebuilt_from_the_files_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_catalog_is_kept_aside_and_a_sound_one_is_not_thrown_away() {
+async fn a_damaged_catalog_is_kept_aside_and_a_sound_one_is_not_replaced() {
     let folder = tempfile::TempDir::new().unwrap();
     let folder = folder.path();
     with_users(folder).await;

@@ -79,7 +79,7 @@ async fn a_catalog_that_was_replaced_turns_readyz_red_and_acknowledges_nothing()
 }
 
 #[tokio::test]
-async fn a_catalog_that_was_replaced_is_not_taken_for_the_one_that_was_closed() {
+async fn a_replaced_catalog_is_not_mistaken_for_the_one_that_was_closed() {
     let server = server().await;
     let (path, copy) = (server.data().join("catalog.db"), server.data().join("copy"));
     // What is opened next is what has the name then.
@@ -136,7 +136,7 @@ async fn nothing_starts_without_a_catalog_where_users_have_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_is_deleted_or_suspended_stays_so_when_the_catalog_is_lost_while_serving() {
+async fn deletions_and_suspensions_stand_when_the_catalog_is_lost_while_serving() {
     let folder = tempfile::TempDir::new().unwrap();
     let flags = ["--clerk-webhook-secret", SECRET];
     let process = Process::start(folder.path(), &flags);
@@ -265,7 +265,7 @@ fn paths(folder: &Path, id: &str) -> [PathBuf; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rebuild_that_is_killed_at_any_moment_is_completed_by_the_next() {
+async fn the_next_rebuild_completes_one_that_is_killed_at_any_moment() {
     let found = damaged().await;
     killed_at_any_moment(found.path(), rows);
     // Of a log alone nothing can be read, and it is kept all the same.
@@ -319,7 +319,7 @@ fn killed_at_any_moment(found: &Path, rows: impl Fn(&Path) -> Rows) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deletion_stands_of_which_the_row_or_the_place_of_the_file_tells() {
+async fn a_deletion_stands_by_its_row_or_by_the_place_of_the_file() {
     let folder = damaged().await;
     let folder = folder.path();
     let elsewhere = TempDir::new().unwrap();
@@ -365,7 +365,7 @@ async fn a_deletion_stands_of_which_the_row_or_the_place_of_the_file_tells() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_catalog_that_is_no_plain_file_is_not_taken_for_a_lost_one() {
+async fn a_catalog_that_is_no_regular_file_does_not_count_as_lost() {
     let found = damaged().await;
     let away = TempDir::new().unwrap();
     for what in ["moved behind a link", "a link to nothing", "a folder", "its log is a folder", "its log is a link"] {
@@ -393,7 +393,7 @@ async fn a_catalog_that_is_no_plain_file_is_not_taken_for_a_lost_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_users_file_that_cannot_be_looked_at_stops_a_rebuild_which_changes_nothing() {
+async fn an_unreadable_file_of_a_user_stops_a_rebuild_which_changes_nothing() {
     let folder = damaged().await;
     let folder = folder.path();
     let [live, _] = paths(copy(folder).path(), "user_2");

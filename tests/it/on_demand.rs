@@ -32,7 +32,7 @@ async fn a_user_whom_the_provider_knows_is_created_by_their_first_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_at_the_door_asks_the_provider_once() {
+async fn concurrent_first_requests_ask_the_provider_once() {
     let clerk = Clerk::start().await;
     clerk.add(user("user_1", "ada", 10));
     let server = server(&clerk, &[]).await;
@@ -48,7 +48,7 @@ async fn a_crowd_at_the_door_asks_the_provider_once() {
 }
 
 #[tokio::test]
-async fn a_no_is_remembered_and_a_webhook_overrules_it() {
+async fn a_negative_answer_is_cached_and_a_webhook_overrides_it() {
     let clerk = Clerk::start().await;
     let server = server(&clerk, &[]).await;
     for _ in 0..3 {
@@ -62,7 +62,7 @@ async fn a_no_is_remembered_and_a_webhook_overrules_it() {
 }
 
 #[tokio::test]
-async fn what_no_provider_would_call_a_user_is_not_asked_for() {
+async fn an_id_that_the_provider_never_issues_is_not_looked_up() {
     let clerk = Clerk::start().await;
     let server = server(&clerk, &[]).await;
     for path in ["/wp-login.php", "/a", "/.env", "/user", "/x%2fy"] {
@@ -73,7 +73,7 @@ async fn what_no_provider_would_call_a_user_is_not_asked_for() {
 }
 
 #[tokio::test]
-async fn a_deleted_user_is_not_brought_back_by_a_request() {
+async fn a_request_does_not_restore_a_deleted_user() {
     let clerk = Clerk::start().await;
     clerk.add(user("user_1", "ada", 10));
     let server = server(&clerk, &[]).await;
@@ -84,7 +84,7 @@ async fn a_deleted_user_is_not_brought_back_by_a_request() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_down_costs_only_the_unknown() {
+async fn a_provider_that_is_down_affects_only_unknown_users() {
     let clerk = Clerk::start().await;
     clerk.add(user("user_1", "ada", 10));
     clerk.add(user("user_2", "bob", 10));
@@ -104,7 +104,7 @@ async fn a_provider_that_is_down_costs_only_the_unknown() {
 }
 
 #[tokio::test]
-async fn a_scan_over_made_up_ids_is_cut_short() {
+async fn a_scan_over_invented_ids_is_rate_limited() {
     let clerk = Clerk::start().await;
     let server = server(&clerk, &["--on-demand-limit", "3"]).await;
     let mut statuses = Vec::new();
@@ -118,7 +118,7 @@ async fn a_scan_over_made_up_ids_is_cut_short() {
 }
 
 #[tokio::test]
-async fn only_questions_that_are_asked_use_up_the_limit_on_questions() {
+async fn only_requests_to_the_provider_count_against_their_limit() {
     let clerk = Clerk::start().await;
     clerk.add(user("user_1", "ada", 10));
     let server = server(&clerk, &["--on-demand-limit", "1"]).await;
@@ -132,7 +132,7 @@ async fn only_questions_that_are_asked_use_up_the_limit_on_questions() {
 }
 
 #[tokio::test]
-async fn those_who_are_known_do_not_wait_behind_those_who_are_looked_up() {
+async fn known_users_do_not_wait_for_look_ups() {
     let clerk = Clerk::start().await;
     let server = server(&clerk, &[]).await;
     deliver(&server.client, "m1", &event("user.deleted", gone("user_gone"), 1)).await;

@@ -92,7 +92,7 @@ fn root_pages(catalog: &Path) -> Vec<(String, usize)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_root_page_of_any_table_is_mended_in_one_go() {
+async fn a_damaged_root_page_of_any_table_is_repaired_by_one_rebuild() {
     let whole = TempDir::new().unwrap();
     with_users(whole.path()).await;
     let pages = root_pages(&copy(whole.path()).path().join("catalog.db"));
@@ -146,7 +146,7 @@ async fn a_damaged_root_page_of_any_table_is_mended_in_one_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_catalog_whose_log_is_left_is_made_anew_in_one_go() {
+async fn a_lost_catalog_whose_log_is_left_is_repaired_by_one_rebuild() {
     for with_shm in [true, false] {
         let folder = TempDir::new().unwrap();
         with_users(folder.path()).await;
@@ -167,7 +167,7 @@ async fn a_lost_catalog_whose_log_is_left_is_made_anew_in_one_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_lies_in_the_catalogs_place_is_kept_aside_with_its_log() {
+async fn any_file_in_the_catalogs_place_is_kept_aside_with_its_log() {
     let whole = TempDir::new().unwrap();
     with_users(whole.path()).await;
     let process = Process::start(whole.path(), &FLAGS);
@@ -194,7 +194,7 @@ async fn whatever_lies_in_the_catalogs_place_is_kept_aside_with_its_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_catalog_in_order_one_in_use_and_a_newer_one_are_left_as_they_are() {
+async fn a_catalog_in_order_one_in_use_and_a_newer_one_are_not_changed() {
     let folder = TempDir::new().unwrap();
     with_users(folder.path()).await;
     let left = |what: &str, why: &str| {

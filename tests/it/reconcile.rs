@@ -74,7 +74,7 @@ async fn a_reconcile_creates_updates_restores_and_deletes() {
 }
 
 #[tokio::test]
-async fn a_dry_run_tells_and_changes_nothing_at_all() {
+async fn a_dry_run_reports_and_changes_nothing() {
     let clerk = Clerk::start().await;
     let server = server(&clerk, &[]).await;
     deliver(&server.client, "m1", &event("user.created", user("user_gone", "gone", 10), 1)).await;
@@ -93,7 +93,7 @@ async fn a_dry_run_tells_and_changes_nothing_at_all() {
 }
 
 #[tokio::test]
-async fn every_page_is_read_to_a_short_one() {
+async fn pages_are_read_up_to_one_that_is_not_full() {
     let clerk = Clerk::start().await;
     // Ids against the order of creation, and a last page that is exactly full.
     for n in 0..1000 {
@@ -107,7 +107,7 @@ async fn every_page_is_read_to_a_short_one() {
 }
 
 #[tokio::test]
-async fn a_list_goes_on_when_the_user_it_was_to_go_on_from_is_deleted() {
+async fn a_list_continues_when_the_user_of_its_cursor_is_deleted() {
     // The last of a page; the last three; all of the second page; all but one of the first.
     let gone: [Vec<usize>; 4] =
         [vec![499], (497..500).collect(), (500..1000).collect(), (0..500).filter(|n| *n != 130).collect()];
@@ -162,7 +162,7 @@ async fn more_deletions_than_allowed_are_held_back_until_forced() {
 }
 
 #[tokio::test]
-async fn who_is_left_out_of_the_list_but_known_by_name_is_left_alone() {
+async fn a_user_missing_in_the_list_but_known_by_id_is_not_deleted() {
     let clerk = Clerk::start().await;
     let server = server(&clerk, &[]).await;
     for id in ["user_1", "user_2", "user_3"] {
@@ -221,7 +221,7 @@ async fn one_run_at_a_time_and_only_for_the_operator() {
 }
 
 #[tokio::test]
-async fn a_run_that_nobody_waits_for_is_found_by_its_name() {
+async fn a_run_started_without_waiting_is_found_by_its_id() {
     let clerk = Clerk::start().await;
     clerk.add(user("user_1", "x", 10));
     let server = server(&clerk, &["--provider-timeout", "30s"]).await;
@@ -251,7 +251,7 @@ async fn a_run_that_nobody_waits_for_is_found_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_run_is_remembered_after_a_restart_and_one_that_was_cut_off_is_lost() {
+async fn after_a_restart_reports_are_found_and_an_interrupted_run_is_lost() {
     let clerk = Clerk::start().await;
     let folder = tempfile::TempDir::new().unwrap();
     let flags =
@@ -274,7 +274,7 @@ async fn a_run_is_remembered_after_a_restart_and_one_that_was_cut_off_is_lost() 
 }
 
 #[tokio::test]
-async fn the_schedule_runs_it_without_being_asked() {
+async fn the_schedule_starts_a_run() {
     let clerk = Clerk::start().await;
     clerk.add(user("user_1", "x", 10));
     let server = server(&clerk, &["--sync-every", "1ms"]).await;
@@ -320,7 +320,7 @@ async fn the_command_line_reconciles_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_line_watches_a_servers_run_for_as_long_as_it_takes() {
+async fn the_command_line_waits_for_a_servers_run_to_end() {
     let clerk = Clerk::start().await;
     clerk.add(user("user_1", "ada", 10));
     let folder = tempfile::TempDir::new().unwrap();
