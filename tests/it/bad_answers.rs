@@ -169,7 +169,7 @@ async fn a_list_that_repeats_its_pages_ends_the_run() {
     let server = server(&clerk, &[]).await;
     clerk.world.lock().circular = true;
     let report = sync(&server, "").await.expect(502).json();
-    assert!(report["error"].as_str().unwrap().contains("circle"), "{report}");
+    assert!(report["error"].as_str().unwrap().contains("repeats its pages"), "{report}");
     assert!(live(&server).await.is_empty());
     server.stop().await;
 }
