@@ -90,7 +90,7 @@ pub struct ServeConfig {
     #[arg(long, env = "CUBBY_MAX_OPEN", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_open: Option<u32>,
 
-    /// A database that nobody used for so long is closed
+    /// How long a database stays open without being used
     #[arg(long, env = "CUBBY_IDLE", default_value = "5m", value_name = "TIME", value_parser = duration)]
     pub idle: Duration,
 
@@ -106,8 +106,8 @@ pub struct ServeConfig {
     #[arg(long, env = "CUBBY_TENANT_QUEUE", default_value_t = 1024, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub tenant_queue: u32,
 
-    /// How long a user's write-ahead log may grow while a long read keeps it from being emptied; then
-    /// that read is stopped
+    /// The largest a user's write-ahead log may grow while a long read keeps it from being emptied;
+    /// then that read is stopped
     #[arg(long, env = "CUBBY_WAL_LIMIT", default_value = "64MiB", value_name = "SIZE")]
     pub wal_limit: Size,
 
@@ -139,7 +139,7 @@ pub struct ServeConfig {
     #[arg(long, env = "CUBBY_MAX_CONNECTIONS", default_value_t = 4096, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
 
-    /// Threads for what blocks: commits, opening and closing files
+    /// Threads for blocking work: commits, opening and closing files
     #[arg(long, env = "CUBBY_BLOCKING_THREADS", default_value_t = 64, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(4..=4096))]
     pub blocking_threads: u32,
 

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_put_behind_an_address_without_a_query() {
+    fn a_base_url_has_no_query() {
         let base = |text| Endpoint::parse_base("CUBBY_X", text, "…").map(|endpoint| endpoint.base().to_owned());
         assert_eq!(base("https://x.example/v1/").unwrap(), "https://x.example/v1");
         assert_eq!(base("https://X.example").unwrap(), "https://x.example");

@@ -50,7 +50,7 @@ impl ProviderConfig {
 
 /// Synchronization with the provider.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Keeping in step")]
+#[command(next_help_heading = "Synchronization with Clerk")]
 pub struct SyncConfig {
     /// Clerk's Backend API.
     #[command(flatten)]

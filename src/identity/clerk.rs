@@ -103,7 +103,7 @@ impl Clerk {
         }
         if status == 200 {
             return serde_json::from_slice(&body)
-                .map_err(|e| Failure::lasting("Clerk's answer is not what was asked for").with_source(e));
+                .map_err(|e| Failure::lasting("Clerk's answer has an unexpected form").with_source(e));
         }
         Err(Failure { retry_after: retry_after.map(Duration::from_secs), ..Failure::refused(status, &body) })
     }

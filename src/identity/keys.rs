@@ -202,7 +202,7 @@ mod tests {
     const CHECKED: &str = "0NbBPh";
 
     #[test]
-    fn only_the_key_itself_is_found_and_not_after_its_end() {
+    fn a_key_is_found_until_it_expires() {
         let key = generate();
         let ring = ring(&key, Some(1_000));
         assert_eq!(ring.find(&key, 999).unwrap().id, "key_a");
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn uses_are_told_once_and_in_batches() {
+    fn uses_are_returned_once_and_in_batches() {
         let key = generate();
         let ring = ring(&key, None);
         ring.find(&key, SAVE_EVERY);

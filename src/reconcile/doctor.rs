@@ -169,7 +169,7 @@ fn lone_logs(store: &Store, fix: Option<&Author>, found: &mut Findings) -> Resul
             lone.push(log);
         } else if let Some(author) = fix {
             match store.gather(&paths, author) {
-                Ok(()) => found.fixed.add(&format!("{name}: brought back to its database")),
+                Ok(()) => found.fixed.add(&format!("{name}: moved back to its database")),
                 Err(error) => found.damaged.add(&format!("{name}: {}", error.message())),
             }
         } else {
@@ -218,7 +218,7 @@ fn file(store: &Store, path: &Path, in_trash: bool, fix: Option<&Author>, found:
     let id = card.tenant.clone();
     let (live, trashed) = (store.layout().tenant(&id), store.layout().trashed(&id));
     if path != if in_trash { &trashed } else { &live } {
-        found.misplaced.add(&format!("{name} says that it is {id}'s, whose place is elsewhere"));
+        found.misplaced.add(&format!("{name} is {id}'s, whose place is elsewhere"));
         return Ok(());
     }
     match card.schema.cmp(&store.schema().version()) {
@@ -241,7 +241,7 @@ fn file(store: &Store, path: &Path, in_trash: bool, fix: Option<&Author>, found:
         }
         (Some((State::Deleted, _)), false) => settle(store, &id, "to the trash", fix, found),
         (Some((State::Deleted, _)), true) | (Some(_), false) => {}
-        (Some(_), true) if both => found.leftover.add(&format!("{id} lives, and {name} is there too")),
+        (Some(_), true) if both => found.leftover.add(&format!("{id} is not deleted, and {name} is there too")),
         (Some(_), true) => settle(store, &id, "back from the trash", fix, found),
     }
     Ok(())

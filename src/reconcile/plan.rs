@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happened_after_the_list_was_begun_stands() {
+    fn a_change_after_the_list_was_started_stands() {
         let there = user("a", "x", Some(5));
         let fresh = Row { created: SINCE, ..row("a", State::Active, Profile::default()) };
         assert_eq!(step(Some(&fresh), None, SINCE), None, "a user who signed up meanwhile");
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_moment_the_provider_is_believed() {
+    fn of_equal_age_the_providers_profile_is_right() {
         let there = user("a", "right", Some(5));
         let damaged = row("a", State::Active, user("a", "wrong", Some(5)).profile);
         assert_eq!(step(Some(&damaged), Some(&there), SINCE), Some(Step::Update(there.clone())));

@@ -99,7 +99,7 @@ impl Syncer {
     pub fn provider(&self) -> Result<&Arc<dyn Provider>> {
         self.provider
             .as_ref()
-            .ok_or_else(|| Error::config("set CLERK_SECRET_KEY: without it Clerk cannot be asked who exists"))
+            .ok_or_else(|| Error::config("set CLERK_SECRET_KEY: without it Clerk's users cannot be listed"))
     }
 
     /// Starts a run.
@@ -217,7 +217,7 @@ impl Run<'_> {
         (report.provider_listed, report.unusable_ids) = listed.await?;
         let (listed, counted) = (report.provider_listed, report.provider_count);
         if listed + (counted / SHORTFALL).max(10) < counted || (listed == 0 && counted > 0) {
-            let why = format!("Clerk listed {listed} of the {counted} users it says there are; nothing was changed");
+            let why = format!("Clerk listed {listed} of the {counted} users that it counts; nothing was changed");
             return Err(provider_error(why));
         }
         if listed == 0 && report.local_count > 0 && !self.options.force {

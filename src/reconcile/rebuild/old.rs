@@ -118,8 +118,8 @@ fn plain(path: &Path) -> Result<Option<PathBuf>> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.is_file() => Ok(Some(path.to_owned())),
         Ok(_) => Err(Error::config(format!(
-            "{} is no plain file, so what the catalog was cannot be read. Put the file itself there, or move what is \
-             there away to make all of it anew from users' files alone. Nothing was changed",
+            "{} is no plain file, so the old catalog cannot be read. Put the file itself there, or move it away to \
+             rebuild the catalog from users' files alone. Nothing was changed",
             path.display()
         ))),
         Err(error) if error.kind() == Io::NotFound => Ok(None),
@@ -127,7 +127,7 @@ fn plain(path: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-/// The name of the old catalog that a placeholder tells of; none if `path` is no placeholder.
+/// The name of the old catalog in a placeholder's target; none if `path` is no placeholder.
 fn placeholder(path: &Path) -> Result<Option<String>> {
     let target = match std::fs::read_link(path) {
         Ok(target) => target,
@@ -175,7 +175,7 @@ fn free_name(layout: &Layout) -> Result<String> {
             return Ok(name);
         }
     }
-    Err(Error::new(ErrorKind::Conflict, "the folder has no name left for the old catalog; move old ones away"))
+    Err(Error::new(ErrorKind::Conflict, "the folder has no free name for the old catalog; move old ones away"))
 }
 
 /// Removes a file, if there is one.
