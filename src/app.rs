@@ -19,7 +19,7 @@ use crate::{
         limits::{Audience, Limits},
     },
     identity::{Identity, clerk::Clerk, provider::Provider},
-    reconcile::{health::Health, on_demand::OnDemand, run::Syncer},
+    reconcile::{health::Health, on_demand::OnDemand, run::Reconciler},
     sqlite::{PAGE_SIZE, combine, migrate::Schema},
     telemetry::metrics,
     tenants::{options::StoreOptions, store::Store},
@@ -35,7 +35,7 @@ struct Inner {
     config: ServeConfig,
     store: Store,
     door: Door,
-    syncer: Arc<Syncer>,
+    reconciler: Arc<Reconciler>,
     health: Health,
     upkeep: Arc<RwLock<()>>,
 }
@@ -67,13 +67,13 @@ impl App {
     pub fn new(store: Store, config: ServeConfig) -> Result<Self> {
         let provider = Clerk::new(&config.sync.provider)?.map(|clerk| Arc::new(clerk) as Arc<dyn Provider>);
         let sync = &config.sync;
-        let syncer = Syncer::new(store.clone(), provider.clone(), sync.provider.sync_max_delete);
+        let reconciler = Reconciler::new(store.clone(), provider.clone(), sync.provider.sync_max_delete);
         let on_demand = OnDemand::new(store.clone(), provider.clone(), sync.on_demand_limit);
         let expects = config.clerk_webhook_secret.is_some();
         let health = Health::new(store.clone(), provider, sync.sync_warn, sync.sync_silence, expects);
         let door = Door::with(store.clone(), &config, audience, Some(on_demand))?;
         metrics::install()?;
-        Ok(Self { inner: Arc::new(Inner { config, store, door, syncer, health, upkeep: Arc::default() }) })
+        Ok(Self { inner: Arc::new(Inner { config, store, door, reconciler, health, upkeep: Arc::default() }) })
     }
 
     fn start_background(&self) {
@@ -122,8 +122,8 @@ impl App {
     }
 
     /// What compares the catalog with the provider.
-    pub fn syncer(&self) -> &Arc<Syncer> {
-        &self.inner.syncer
+    pub fn reconciler(&self) -> &Arc<Reconciler> {
+        &self.inner.reconciler
     }
 
     /// Whether both sides agree.

@@ -9,7 +9,7 @@ use cubby::{
     },
     reconcile::{
         report::Report,
-        run::{Options, Syncer},
+        run::{Options, Reconciler},
     },
 };
 use futures_util::future::BoxFuture;
@@ -89,8 +89,8 @@ async fn fill(store: &Store, users: std::ops::Range<u64>) {
 }
 
 async fn reconcile(store: &Store, users: std::ops::Range<u64>, options: Options) -> Report {
-    let syncer = Syncer::new(store.clone(), Some(Arc::new(Clerk { users })), "10%,10".parse().unwrap());
-    syncer.start(options, cubby::catalog::audit::Author::program("bench")).unwrap().report.await.unwrap()
+    let reconciler = Reconciler::new(store.clone(), Some(Arc::new(Clerk { users })), "10%,10".parse().unwrap());
+    reconciler.start(options, cubby::catalog::audit::Author::program("bench")).unwrap().report.await.unwrap()
 }
 
 /// A million users who need nothing.

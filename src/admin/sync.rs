@@ -59,7 +59,7 @@ async fn run(
     Query(query): Query<SyncQuery>,
 ) -> Result<Response, Problem> {
     let options = Options { dry_run: query.dry_run, force: query.force };
-    let started = app.syncer().start(options, author).map_err(|error| match error.kind() {
+    let started = app.reconciler().start(options, author).map_err(|error| match error.kind() {
         ErrorKind::Config => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider_not_configured", error.message()),
         ErrorKind::Conflict => Problem::new(StatusCode::CONFLICT, "sync_running", error.message()),
         _ => error.into(),
@@ -88,7 +88,7 @@ async fn run(
 async fn look(State(app): State<App>) -> Result<Json<Value>, Problem> {
     let last = app.store().catalog().query(runs::last).await?;
     let last: Value = last.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Value::Null);
-    let running = app.syncer().running().map(|(run, progress)| {
+    let running = app.reconciler().running().map(|(run, progress)| {
         let mut running = json!(progress);
         running["run"] = json!(run);
         running
@@ -101,7 +101,7 @@ async fn look(State(app): State<App>) -> Result<Json<Value>, Problem> {
     params(("run" = String, Path, description = "The name of the run")),
     responses((status = 200, description = "The run", body = Object)))]
 async fn look_at(State(app): State<App>, Segment(run): Segment) -> Result<Json<RunStatus>, Problem> {
-    let status = app.syncer().status(&run).await?;
+    let status = app.reconciler().status(&run).await?;
     let unknown = || Error::new(ErrorKind::NotFound, "there is no such run, or it is not remembered any more");
     Ok(Json(status.ok_or_else(unknown)?))
 }

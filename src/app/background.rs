@@ -93,7 +93,7 @@ pub(super) async fn reconcile(app: Weak<Inner>, every: Duration) {
         let wait = every.mul_f64(0.9 + f64::from(u32::try_from(share).unwrap_or(100)) / 1000.0);
         tokio::time::sleep(wait).await;
         let Some((pass, app)) = Inner::pass(&app).await else { return };
-        match app.syncer.start(Options::default(), Author::program("schedule")) {
+        match app.reconciler.start(Options::default(), Author::program("schedule")) {
             Ok(started) => {
                 drop((app, pass));
                 // It reports itself, to the log and to the catalog.

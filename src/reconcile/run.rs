@@ -40,7 +40,7 @@ pub struct Options {
 }
 
 /// Starts reconciles, one at a time.
-pub struct Syncer {
+pub struct Reconciler {
     store: Store,
     provider: Option<Arc<dyn Provider>>,
     max_delete: Part,
@@ -67,7 +67,7 @@ const SHORTFALL: u64 = 100;
 /// Shared email addresses a page.
 const SHARED: u32 = 1000;
 
-impl Syncer {
+impl Reconciler {
     /// Reconciles `store` with the provider, if one is configured.
     pub fn new(store: Store, provider: Option<Arc<dyn Provider>>, max_delete: Part) -> Arc<Self> {
         Arc::new(Self { store, provider, max_delete, runs: Runs::new() })
@@ -126,9 +126,9 @@ impl Syncer {
             true => Ok(None),
             false => self.store.catalog().write(begin).await.map(Some),
         };
-        let one = Run { syncer: self, guard: &guard, provider, options, since: started };
+        let run = Run { reconciler: self, guard: &guard, provider, options, since: started };
         let result = match &id {
-            Ok(_) => one.reconcile(&mut report).await,
+            Ok(_) => run.reconcile(&mut report).await,
             Err(error) => Err(error.clone()),
         };
         if let Err(error) = result {
@@ -169,7 +169,7 @@ impl Syncer {
 
 /// One run. The first request that the provider does not answer as it should ends it.
 struct Run<'a> {
-    syncer: &'a Syncer,
+    reconciler: &'a Reconciler,
     guard: &'a RunGuard,
     provider: &'a dyn Provider,
     options: Options,
@@ -178,7 +178,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn reconcile(&self, report: &mut Report) -> Result<()> {
-        report.local_count = live(self.syncer.store.counts().await?);
+        report.local_count = live(self.reconciler.store.counts().await?);
         let list = self.list(report).await?;
         let absent = self.compare(&list, report).await?;
         if self.may_delete(&list, absent, report).await? {
@@ -190,7 +190,7 @@ impl Run<'_> {
     /// Fetches the provider's whole list.
     async fn list(&self, report: &mut Report) -> Result<ProviderList> {
         report.provider_count = self.provider.count().await?;
-        let folder = self.syncer.store.layout().tmp();
+        let folder = self.reconciler.store.layout().tmp();
         let list = blocking(move || ProviderList::new(&folder)).await?;
         let mut next: Vec<String> = Vec::new();
         let mut seen = 0;
@@ -236,7 +236,7 @@ impl Run<'_> {
         let total = report.local_count.max(report.provider_listed);
         self.guard.at(Phase::Applying, 0, total);
         let (steps, mut found) = mpsc::channel(CHUNK);
-        let store = &self.syncer.store;
+        let store = &self.reconciler.store;
         let compare = Compare { store: store.clone(), list: list.clone(), since: self.since };
         let compared = tokio::task::spawn_blocking(move || compare.run(&steps));
         let mut apply = Apply::new(store, self.options.dry_run, self.since);
@@ -270,7 +270,7 @@ impl Run<'_> {
     /// none of them. All are asked for before the first deletion, so that a run that stops has deleted nobody.
     async fn may_delete(&self, list: &ProviderList, absent: u64, report: &mut Report) -> Result<bool> {
         self.guard.at(Phase::Asking, 0, absent);
-        let limit = self.syncer.max_delete.of(report.local_count);
+        let limit = self.reconciler.max_delete.of(report.local_count);
         if absent > limit && !self.options.force {
             tracing::warn!(absent, limit, "more users are absent at the provider than may be deleted");
             each_absent(list, CHUNK, |ids| ids.iter().for_each(|id| report.held.add(id))).await?;
@@ -314,7 +314,7 @@ impl Run<'_> {
                 while running.len() < CONCURRENCY
                     && let Some(id) = ids.next()
                 {
-                    let (store, dry_run, since) = (self.syncer.store.clone(), self.options.dry_run, self.since);
+                    let (store, dry_run, since) = (self.reconciler.store.clone(), self.options.dry_run, self.since);
                     running.spawn(async move {
                         let gone = if dry_run { Ok(true) } else { changes::delete(&store, &id, since).await };
                         (id, gone)
@@ -340,7 +340,7 @@ impl Run<'_> {
         loop {
             let from = after.clone();
             let shared =
-                self.syncer.store.catalog().query(move |conn| runs::shared_emails(conn, &from, SHARED)).await?;
+                self.reconciler.store.catalog().query(move |conn| runs::shared_emails(conn, &from, SHARED)).await?;
             let Some(last) = shared.last() else { return Ok(()) };
             after.clone_from(&last.email);
             // Without the address: reports are kept for longer than the users are.
