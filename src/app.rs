@@ -1,16 +1,14 @@
 //! The long-lived parts of a server, built from its configuration.
 
 mod background;
+mod shared;
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use tokio::{
-    sync::{OwnedRwLockReadGuard, RwLock},
-    time::Instant,
-};
+use tokio::time::Instant;
 
+use self::shared::Shared;
 use crate::{
-    catalog::keys,
     clock::Clock,
     config::{DataConfig, ServeConfig},
     error::Result,
@@ -25,26 +23,14 @@ use crate::{
     tenants::{options::StoreOptions, store::Store},
 };
 
-/// Everything a request may need. Cloning shares it.
+/// What the server's routes share. Cloning shares it.
 #[derive(Clone)]
 pub struct App {
-    inner: Arc<Inner>,
+    inner: Arc<Shared>,
 }
-
-struct Inner {
-    config: ServeConfig,
-    store: Store,
-    door: Door,
-    reconciler: Arc<Reconciler>,
-    health: Health,
-    upkeep: Arc<RwLock<()>>,
-}
-
-/// What runs in the background holds one while it does something, and the close waits for all.
-type Pass = OwnedRwLockReadGuard<()>;
 
 impl App {
-    /// Opens the data folder and starts what runs in the background.
+    /// Opens the data folder and starts the background tasks.
     pub fn start(data: &DataConfig, config: ServeConfig) -> Result<Self> {
         let store = Store::open(serving(data, &config)?)?;
         Self::over(store, config)
@@ -53,7 +39,7 @@ impl App {
     /// The same over a store that is open already.
     ///
     /// # Errors
-    /// If the settings of who is let in cannot be used.
+    /// If the settings of authentication cannot be used.
     pub fn over(store: Store, config: ServeConfig) -> Result<Self> {
         let app = Self::new(store, config)?;
         app.start_background();
@@ -63,7 +49,7 @@ impl App {
     /// The parts over an open store. Nothing runs in the background.
     ///
     /// # Errors
-    /// If the settings of who is let in cannot be used.
+    /// If the settings of authentication cannot be used.
     pub fn new(store: Store, config: ServeConfig) -> Result<Self> {
         let provider = Clerk::new(&config.sync.provider)?.map(|clerk| Arc::new(clerk) as Arc<dyn Provider>);
         let sync = &config.sync;
@@ -73,7 +59,7 @@ impl App {
         let health = Health::new(store.clone(), provider, sync.sync_warn, sync.sync_silence, expects);
         let door = Door::with(store.clone(), &config, audience, Some(on_demand))?;
         metrics::install()?;
-        Ok(Self { inner: Arc::new(Inner { config, store, door, reconciler, health, upkeep: Arc::default() }) })
+        Ok(Self { inner: Arc::new(Shared { config, store, door, reconciler, health, upkeep: Arc::default() }) })
     }
 
     fn start_background(&self) {
@@ -121,12 +107,12 @@ impl App {
         self.inner.door.limits()
     }
 
-    /// What compares the catalog with the provider.
+    /// Reconciles the catalog with the provider.
     pub fn reconciler(&self) -> &Arc<Reconciler> {
         &self.inner.reconciler
     }
 
-    /// Whether both sides agree.
+    /// Whether catalog and provider agree.
     pub fn health(&self) -> &Health {
         &self.inner.health
     }
@@ -134,9 +120,9 @@ impl App {
     /// Closes all tenants and the catalog, in the reverse order of opening.
     pub async fn close(&self, until: Instant) -> usize {
         self.inner.door.start_draining();
-        // Else it might have the data folder, and its lock, for a moment longer than this takes.
+        // A background task that still runs would keep the data folder, and its lock.
         if tokio::time::timeout_at(until, self.inner.upkeep.write()).await.is_err() {
-            tracing::warn!("what runs in the background did not end in time");
+            tracing::warn!("a background task did not end in time");
         }
         let inner = self.inner.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || inner.save_uses(true)).await {
@@ -162,30 +148,8 @@ fn audience(path: &str) -> Audience {
     }
 }
 
-impl Inner {
-    /// The app for one pass of something in the background, if it is there and stays. Take the two apart
-    /// in this order, so that the app is dropped first.
-    async fn pass(app: &Weak<Self>) -> Option<(Pass, Arc<Self>)> {
-        let upkeep = app.upgrade()?.upkeep.clone();
-        let pass = upkeep.read_owned().await;
-        let app = app.upgrade().filter(|app| !app.door.is_draining())?;
-        Some((pass, app))
-    }
-
-    /// Writes down when API keys were last used.
-    fn save_uses(&self, all: bool) {
-        let uses = self.door.identity().keys().uses(all);
-        if uses.is_empty() {
-            return;
-        }
-        if let Err(error) = self.store.catalog().write_blocking(move |tx| keys::queries::record_uses(tx, &uses)) {
-            tracing::warn!(error = %error, "when API keys were last used could not be recorded");
-        }
-    }
-}
-
-/// What the settings mean for a store that a command opens: the data folder and its schema, with
-/// the library's defaults for the rest.
+/// The options of a store that a command opens: the data folder and its schema, with the library's defaults for
+/// the rest.
 pub fn store_options(data: &DataConfig) -> Result<StoreOptions> {
     let mut options = StoreOptions::new(&data.data);
     options.schema = data.migrations.as_deref().map(Schema::from_folder).transpose()?;

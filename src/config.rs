@@ -90,7 +90,7 @@ pub struct ServeConfig {
     #[arg(long, env = "CUBBY_MAX_OPEN", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_open: Option<u32>,
 
-    /// How long a database stays open without being used
+    /// How long an open database may be unused before it is closed
     #[arg(long, env = "CUBBY_IDLE", default_value = "5m", value_name = "TIME", value_parser = duration)]
     pub idle: Duration,
 
@@ -115,7 +115,7 @@ pub struct ServeConfig {
     #[arg(long, env = "CUBBY_STATEMENT_TIMEOUT", default_value = "5s", value_name = "TIME", value_parser = duration)]
     pub statement_timeout: Duration,
 
-    /// How long a request waits for a database that is opening, or for room to open it
+    /// How long a request waits for a database that is opening, or for capacity to open it
     #[arg(long, env = "CUBBY_OPEN_TIMEOUT", default_value = "5s", value_name = "TIME", value_parser = duration)]
     pub open_timeout: Duration,
 

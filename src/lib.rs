@@ -3,18 +3,20 @@
 //! This crate is the `cubby` server and, for Rust developers, the parts it is made of: open a
 //! [`Store`] on a data folder, [`lease`](Store::lease) a tenant, [`read`](Tenant::read) and
 //! [`write`](Tenant::write) its database, and mount routes of your own. `examples/embed.rs` does
-//! it in one screen.
+//! it in one screen. To have authentication, limits, errors and the server's deadlines as well, make a
+//! [`http::door::Door`] and serve your routes with [`server::serve_routes`]: `examples/own_api.rs`.
 //!
-//! # The map of the house
+//! # The map
 //! Imports run downward only; a test reads them.
 //! ```text
 //! main cli               arguments, commands
 //! server router          accept loop, every route on one screen
 //! notes webhooks admin   features; never each other
-//! app http               long-lived parts; the HTTP toolkit, which knows no feature
+//! app                    the long-lived parts of the server
+//! http                   the HTTP toolkit, for any state that has a door
 //! reconcile              comparing the catalog with the provider, and mending it
 //! tenants                the LRU of open databases, leases, lifecycle: the core
-//! identity               who is calling, by what they show
+//! identity               session tokens, API keys, the provider
 //! catalog                who exists, in what state
 //! sqlite error config telemetry clock
 //! ```

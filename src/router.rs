@@ -20,7 +20,7 @@ use crate::{
     notes, webhooks,
 };
 
-/// The table that the notes API needs; a schema of one's own may do without.
+/// The table that the notes API needs. It is not mounted over a schema without it.
 pub const NOTES_TABLE: &str = "notes";
 
 /// The server's routes.
@@ -40,7 +40,7 @@ pub fn router(app: &App) -> Result<Router> {
         routes = routes.merge(notes::routes::routes(app));
     }
     let routes = finish(app, routes, app.config().listen);
-    // Outside even of that, so that a page may read what went wrong.
+    // Outside of the envelope, so that a page may read errors too.
     Ok(match Origins::new(&app.config().limits.cors_origins.0) {
         Some(origins) => {
             routes.layer(middleware::from_fn_with_state(origins, cors)).layer(middleware::from_fn(preflight))
@@ -71,7 +71,7 @@ fn operators_only(app: &App) -> OpenApiRouter<App> {
 }
 
 fn finish(app: &App, routes: OpenApiRouter<App>, listen: SocketAddr) -> Router {
-    // The document is made of the same routes: what is mounted is in it, and nothing else.
+    // The document is made of the mounted routes, so it has exactly those.
     let (routes, document) = routes.split_for_parts();
     let routes = routes
         .merge(openapi::routes(&openapi::complete(document, &groups(app))))
@@ -79,7 +79,7 @@ fn finish(app: &App, routes: OpenApiRouter<App>, listen: SocketAddr) -> Router {
         .method_not_allowed_fallback(|| async { Problem::wrong_method() });
     let hosts = Hosts::new(&app.config().door, listen);
     routes
-        // Outermost: everything inside has an id, a time limit and one shape of errors.
+        // Outermost: all requests have an id, a time limit and one shape of errors.
         .layer(middleware::from_fn_with_state((app.door().clone(), hosts), envelope))
         .with_state(app.clone())
 }

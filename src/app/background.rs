@@ -1,4 +1,4 @@
-//! What an app does by itself. Each task holds the app weakly: a server that is gone needs none.
+//! Background tasks. Each holds the app weakly, and ends when the app is dropped.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::Transaction;
 
-use super::Inner;
+use super::shared::Shared;
 use crate::{
     catalog::{
         audit::Author,
@@ -19,36 +19,36 @@ use crate::{
     telemetry::metrics,
 };
 
-/// How often the last uses of API keys are written down.
+/// How often the last uses of API keys are recorded.
 const SAVE_USES: Duration = Duration::from_secs(2);
 
-/// How often what has reached the end of its retention is looked for.
+/// How often users, deliveries and audit rows beyond their retention are removed.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// Deliveries, and lines of the audit trail, forgotten in one commit.
+/// Deliveries or audit rows removed in one commit.
 const FORGET: u32 = 1000;
 
-/// Writes down when API keys were last used.
-pub(super) async fn save_uses(app: Weak<Inner>) {
+/// Records when API keys were last used.
+pub(super) async fn save_uses(app: Weak<Shared>) {
     let mut ticks = tokio::time::interval(SAVE_USES);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let Some((_pass, app)) = Inner::pass(&app).await else { return };
+        let Some((_pass, app)) = Shared::pass(&app).await else { return };
         if let Err(error) = tokio::task::spawn_blocking(move || app.save_uses(false)).await {
             tracing::error!(error = %error, "recording the last uses of API keys did not finish");
         }
     }
 }
 
-/// Purges tenants and deliveries whose retention has ended, by a time of day that is steady, and what there is
-/// more of than may be.
-pub(super) async fn sweep(app: Weak<Inner>) {
+/// Removes tenants and deliveries whose retention has ended, once the time of day is steady, and deliveries and
+/// audit rows beyond their limits.
+pub(super) async fn sweep(app: Weak<Shared>) {
     let mut ticks = tokio::time::interval(SWEEP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let Some((_pass, app)) = Inner::pass(&app).await else { return };
+        let Some((_pass, app)) = Shared::pass(&app).await else { return };
         metrics::upkeep();
         if app.store.clock_is_steady(app.store.retention())
             && let Err(error) = app.store.purge_due().await
@@ -69,9 +69,9 @@ pub(super) async fn sweep(app: Weak<Inner>) {
     }
 }
 
-/// Removes some at a time until there are none: others write in between.
+/// Removes some at a time until there are none, so that others can write in between.
 async fn forget(
-    app: &Inner,
+    app: &Shared,
     what: &str,
     some: impl Fn(&Transaction) -> rusqlite::Result<usize> + Copy + Send + 'static,
 ) {
@@ -84,19 +84,19 @@ async fn forget(
     }
 }
 
-/// Reconciles every so often, a little earlier or later each time: servers that were started
-/// together must not ask together.
-pub(super) async fn reconcile(app: Weak<Inner>, every: Duration) {
+/// Reconciles on schedule, a little earlier or later each time: servers that were started together must not
+/// ask the provider together.
+pub(super) async fn reconcile(app: Weak<Shared>, every: Duration) {
     loop {
         let share = RandomState::new().hash_one(0) % 200;
         // 90 to 110 per cent.
         let wait = every.mul_f64(0.9 + f64::from(u32::try_from(share).unwrap_or(100)) / 1000.0);
         tokio::time::sleep(wait).await;
-        let Some((pass, app)) = Inner::pass(&app).await else { return };
+        let Some((pass, app)) = Shared::pass(&app).await else { return };
         match app.reconciler.start(Options::default(), Author::program("schedule")) {
             Ok(started) => {
                 drop((app, pass));
-                // It reports itself, to the log and to the catalog.
+                // The run reports to the log and to the catalog.
                 let _ = started.report.await;
             }
             Err(error) => tracing::info!(error = %error, "the scheduled reconcile did not start"),

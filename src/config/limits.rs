@@ -1,4 +1,4 @@
-//! Settings of how much one may ask, and from where.
+//! Settings of the limits on callers.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -12,7 +12,7 @@ use reqwest::Url;
 use super::values::{List, Size, duration};
 use crate::error::{Error, Result};
 
-/// So many in a time, and how many at once: `100/s`, `600/m`, `20/s:200`; or `off`.
+/// A rate and its burst: `100/s`, `600/m`, `20/s:200`; or `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rate {
     /// No bound.
@@ -91,7 +91,7 @@ impl FromStr for Network {
     }
 }
 
-/// How much one may ask.
+/// The limits on callers.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitsConfig {
@@ -151,11 +151,11 @@ pub struct LimitsConfig {
     #[arg(long, env = "CUBBY_AUDIT_LIMIT", default_value_t = 1_000_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub audit_limit: u32,
 
-    /// How long a client may take nothing of its answer; then the connection is cut
+    /// How long a client may read nothing of its answer; then the connection is cut
     #[arg(long, env = "CUBBY_ANSWER_TIMEOUT", default_value = "30s", value_name = "TIME", value_parser = duration)]
     pub answer_timeout: Duration,
 
-    /// Bytes of its answer that a client takes a second, at least; one that is slower for long is cut off
+    /// Bytes of its answer that a client must read a second; one that is slower for long is cut off
     #[arg(long, env = "CUBBY_ANSWER_RATE", default_value = "16KiB", value_name = "SIZE")]
     pub answer_rate: Size,
 
@@ -181,7 +181,7 @@ pub struct LimitsConfig {
 }
 
 impl LimitsConfig {
-    /// The networks whose word on a caller's address is believed.
+    /// The trusted proxies.
     pub fn proxies(&self) -> Result<Vec<Network>> {
         let parse = |text: &String| text.parse().map_err(|e| Error::config(format!("--trusted-proxies: {e}")));
         self.trusted_proxies.0.iter().map(parse).collect()
@@ -190,7 +190,7 @@ impl LimitsConfig {
     pub(super) fn validate(&self) -> Result<()> {
         self.proxies()?;
         if self.answer_timeout.is_zero() {
-            return Err(Error::config("--answer-timeout: more than nothing, or every answer is cut off"));
+            return Err(Error::config("--answer-timeout: more than 0s, or every answer is cut off"));
         }
         for origin in &self.cors_origins.0 {
             // A browser sends it in exactly this form, and it is compared byte by byte.

@@ -1,4 +1,4 @@
-//! Reading a JSON body: how large it may be, what it must call itself, and which field is wrong.
+//! Reading a JSON body: its size, its content type, and which field is wrong.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use super::{
 };
 use crate::error::{Error, ErrorKind};
 
-/// Reads a body of at most `limit` bytes, which must be there `within` a time: a client that sends a
-/// byte a second must not keep a connection. What is large is counted as it comes.
+/// Reads a body of at most `limit` bytes, which must arrive `within` a time: a client that sends a byte a
+/// second must not keep a connection. The bytes of a large one are counted as they arrive.
 pub async fn read(body: Body, limit: usize, within: Duration) -> Result<Bytes, Problem> {
     let read = tokio::time::timeout(within, receive(body, limit)).await.unwrap_or_else(|_| {
         Err(Problem::new(
@@ -26,7 +26,7 @@ pub async fn read(body: Body, limit: usize, within: Duration) -> Result<Bytes, P
             format!("the body did not arrive within {}", humantime::format_duration(within)),
         ))
     });
-    // What comes of it yet is no request.
+    // The rest of the body is not a request.
     read.map_err(|problem| problem.with_header(header::CONNECTION, HeaderValue::from_static("close")))
 }
 
@@ -41,7 +41,7 @@ async fn receive(mut body: Body, limit: usize) -> Result<Bytes, Problem> {
         return Err(too_large().into());
     }
     if body.is_end_stream() {
-        // As it mostly is: nothing is copied.
+        // The usual case: nothing is copied.
         return Ok(first);
     }
     let mut whole = Vec::from(first);
@@ -56,7 +56,7 @@ async fn receive(mut body: Body, limit: usize) -> Result<Bytes, Problem> {
     Ok(whole.into())
 }
 
-/// Refuses a body that does not call itself JSON.
+/// Refuses a body whose content type is not JSON.
 pub fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     let essence = headers
         .get(header::CONTENT_TYPE)
@@ -89,7 +89,7 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
             (serde_json::error::Category::Data, Ok(_)) => {
                 let message = inner.to_string();
                 let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text);
-                // A name may be as long as the body: it is kept neither in the answer nor on the way to it.
+                // A name may be as long as the body, so it is shortened here.
                 let field = field_of(&path, message);
                 Error::invalid(brief(&field, ECHO).into_owned(), brief(message, ECHO).into_owned())
             }
@@ -100,7 +100,7 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     Ok(value)
 }
 
-/// serde tells the path of a wrong value, but a missing or an unknown field only in its message,
+/// serde gives the path of a wrong value, but a missing or an unknown field only in its message,
 /// between backticks.
 fn field_of(path: &str, message: &str) -> String {
     let quoted = message.split('`').nth(1);

@@ -1,5 +1,5 @@
-//! Which pages of other origins may call from a browser (the Fetch standard's CORS protocol). Off
-//! unless origins are named; then exactly those, and with credentials.
+//! Which origins' pages may call from a browser (the Fetch standard's CORS protocol): none unless set; then
+//! exactly those, with credentials.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-/// The origins that may.
+/// The allowed origins.
 #[derive(Debug, Clone)]
 pub struct Origins(Arc<[HeaderValue]>);
 
@@ -45,7 +45,7 @@ pub async fn cors(State(origins): State<Origins>, request: Request, next: Next) 
         _ => next.run(request).await,
     };
     let headers = response.headers_mut();
-    // Whether or not this one may: another's answer must not be taken for it.
+    // Also where the origin is not allowed: a cache must not give its answer to another.
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     if let Some(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);

@@ -10,8 +10,7 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorKind};
 
-/// What a client is told when something does not work. The middleware writes it out, since only it
-/// knows the request's id.
+/// An error as a client gets it. The middleware renders it, since only it knows the request's id.
 #[derive(Debug, Clone)]
 pub struct Problem {
     /// The status of the response.
@@ -22,7 +21,7 @@ pub struct Problem {
     pub detail: String,
     /// The part of the request at fault.
     pub field: Option<String>,
-    /// Headers more.
+    /// Additional headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The error itself with its source, for callers in this process. Never sent.
     pub error: Option<Error>,
@@ -47,7 +46,7 @@ impl Problem {
         Self { status, code, detail: detail.into(), field: None, headers: Vec::new(), error: None }
     }
 
-    /// The same with one header more.
+    /// The same with another header.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
@@ -64,7 +63,7 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path has other methods, see Allow")
     }
 
-    /// The response, with the id that is in the log too. Of what was sent it echoes a part only.
+    /// The response, with the id that is in the log too. Long texts from the request are shortened.
     pub fn render(&self, request_id: &str) -> Response {
         let wire = Wire {
             r#type: format!("urn:cubby:problem:{}", self.code),
@@ -86,8 +85,7 @@ impl Problem {
     }
 }
 
-/// The longest of a problem's sentences, and of the names of what is at fault, in bytes: they may quote
-/// what was sent.
+/// The longest detail and field name of a problem, in bytes: they may quote the request.
 const DETAIL: usize = 1024;
 const FIELD: usize = 128;
 
@@ -130,7 +128,7 @@ impl From<Error> for Problem {
             ErrorKind::Config | ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
         };
         let detail = match error.kind() {
-            // What went wrong inside is in the log, under the request's id.
+            // The cause is in the log, under the request's id.
             ErrorKind::Config | ErrorKind::Internal => {
                 tracing::error!(error = %error, "internal error");
                 "something went wrong here; the log has it under this request_id".to_owned()

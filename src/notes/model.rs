@@ -45,9 +45,9 @@ impl NoteId {
         legal.then(|| Self(text.to_owned()))
     }
 
-    /// A new id that sorts after all this process made before, in the same millisecond too and even
-    /// if the clock is set back: a client that posts twice in a row finds its notes in that order. What
-    /// other processes made, with a clock that was ahead, is looked at where a note is added.
+    /// A new id that sorts after all that this process made before, in the same millisecond too and even if
+    /// the clock is set back: a client that posts twice in a row finds its notes in that order. Where a note
+    /// is inserted, ids of other processes whose clock was ahead are looked for.
     pub fn generate(now: Millis) -> Self {
         static NEWEST: Mutex<(Millis, [u8; RANDOM_LETTERS])> = Mutex::new((0, [b'z'; RANDOM_LETTERS]));
         let random = random_letters();
@@ -168,8 +168,7 @@ pub struct Page {
 /// Notes on a page when the client does not say.
 pub const DEFAULT_LIMIT: u32 = 100;
 
-/// A page ends early when its JSON is longer than this: five hundred notes may be as many
-/// mebibytes.
+/// A page ends early when its JSON is longer than this: five hundred notes may be five hundred mebibytes.
 pub const PAGE_BYTES: usize = 4 << 20;
 
 /// The order of a page.

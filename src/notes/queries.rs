@@ -50,12 +50,12 @@ pub fn list(conn: &Connection, page: &Page) -> Sql<Vec<u8>> {
     Ok(json)
 }
 
-/// Adds a note and returns its id, which sorts after all that are there: also after those that a clock made
-/// which was ahead, or whoever reads on from a cursor would never see the new one.
+/// Adds a note and returns its id, which sorts after all others, also those made while the clock was ahead:
+/// a client that reads on from a cursor must see the new note.
 pub fn insert(tx: &Transaction, text: &str, now: Millis) -> Sql<NoteId> {
     let id = NoteId::generate(now);
-    // One statement, since it is the rule: the look ahead is at the page that the insert goes to. `{` comes
-    // after `z`: what else may be called `note_` is nobody's cursor.
+    // One statement, since this is the usual case: the check reads the page that the insert goes to. `{` sorts
+    // after `z`.
     let inserted = tx
         .prepare_cached(
             "INSERT INTO notes (id, text, created, updated) SELECT ?1, ?2, ?3, ?3 WHERE NOT EXISTS (SELECT 1 FROM notes \
@@ -65,7 +65,7 @@ pub fn insert(tx: &Transaction, text: &str, now: Millis) -> Sql<NoteId> {
     if inserted == 1 { Ok(id) } else { insert_after_newest(tx, text, now) }
 }
 
-/// The same where a note is of a time to come, or is called otherwise than ours.
+/// The same where a note has an id of the future, or one that this program did not make.
 fn insert_after_newest(tx: &Transaction, text: &str, now: Millis) -> Sql<NoteId> {
     let id = NoteId::generate(now);
     let newest: Option<String> = tx
@@ -81,11 +81,11 @@ fn insert_after_newest(tx: &Transaction, text: &str, now: Millis) -> Sql<NoteId>
     };
     let mut statement = tx.prepare_cached("INSERT INTO notes (id, text, created, updated) VALUES (?1, ?2, ?3, ?3)")?;
     loop {
-        // Without one, the newest is the last of all, and there is nothing to come after.
+        // None if the newest id is the last one possible.
         let id = next.take().unwrap_or_else(|| NoteId::generate(now));
         match statement.execute(params![id.as_str(), text, now]) {
             Ok(_) => return Ok(id),
-            // Taken: another one will not be. Other constraints are the schema's own business.
+            // The id is taken: try another. Other constraints are errors.
             Err(e) if e.sqlite_error().is_some_and(|e| e.extended_code == ffi::SQLITE_CONSTRAINT_PRIMARYKEY) => {}
             Err(e) => return Err(e),
         }
@@ -144,8 +144,8 @@ pub fn remember(tx: &Transaction, key: &str, request: &[u8], note: &NoteId, now:
 }
 
 fn note<'r>(row: &'r Row) -> Sql<Note<'r>> {
-    // NUL is legal in a text, so lengths are SQLite's and not C's. The table is STRICT and was given
-    // Rust's strings: what is of another type, or no UTF-8, is damage.
+    // The table is STRICT and its text came from Rust strings: another type, or text that is not UTF-8, is
+    // damage.
     let text = |column| row.get_ref(column)?.as_str().map_err(|_| damaged());
     let time = |column| row.get_ref(column)?.as_i64().map_err(|_| damaged());
     Ok(Note { id: text(0)?, text: text(1)?, created: time(2)?, updated: time(3)? })

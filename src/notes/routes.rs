@@ -31,7 +31,7 @@ use crate::{
 /// The routes, to be mounted where a user's id is the first segment.
 pub fn routes(app: &App) -> OpenApiRouter<App> {
     let mut routes = OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read, update, remove));
-    // The document says what this server allows, which is a setting.
+    // The most notes on a page are a setting of this server.
     let list = routes.get_openapi_mut().paths.paths.get_mut("/{user_id}").and_then(|item| item.get.as_mut());
     for parameter in list.into_iter().flat_map(|list| list.parameters.iter_mut().flatten()) {
         if let RefOr::T(Parameter { name, schema: Some(RefOr::T(Schema::Object(schema))), .. }) = parameter
@@ -204,8 +204,8 @@ impl FromRequestParts<App> for IdempotencyKey {
             }
             Some(key) => return Ok(Self(Some(key.to_owned()))),
         };
-        // Who is calling, and whether they may, comes before what is wrong with the request. This reads
-        // and so creates nobody, except whom any read would.
+        // The caller is authenticated before an error of the request is told. This creates a tenant only where
+        // any read would.
         MaybeTenant::from_request_parts(parts, app).await?;
         Err(Error::malformed("Idempotency-Key", why).into())
     }

@@ -1,4 +1,4 @@
-//! How many tenants requests may make: a token bucket in which only those count that were made.
+//! The rate at which requests create tenants: a token bucket that counts only those that were created.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -7,13 +7,13 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 /// The creations of one server.
 pub struct Creations {
     limiter: DefaultDirectRateLimiter,
-    /// Counted creations that came to nothing: the next ones take these first.
+    /// Counted creations that did not happen: the next ones take these first.
     unused: AtomicU32,
     burst: u32,
 }
 
 impl Creations {
-    /// As many as the quota allows.
+    /// With a full bucket.
     pub fn new(quota: Quota) -> Self {
         Self { limiter: RateLimiter::direct(quota), unused: AtomicU32::new(0), burst: quota.burst_size().get() }
     }
@@ -24,7 +24,7 @@ impl Creations {
         self.unused.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok() || self.limiter.check().is_ok()
     }
 
-    /// Takes one back that was counted and not made. No more than a burst of them are kept.
+    /// Gives back one that was counted and did not happen. At most a burst of them is kept.
     pub fn give_back(&self) {
         let change = |unused: u32| (unused < self.burst).then_some(unused + 1);
         let _ = self.unused.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_given_back_is_there_for_the_next_and_no_more_than_a_burst_of_it() {
+    fn a_creation_that_is_given_back_may_happen_and_at_most_a_burst_is_kept() {
         let creations = Creations::new(Quota::per_hour(NonZeroU32::new(2).unwrap()));
         assert_eq!([creations.take(), creations.take(), creations.take()], [true, true, false]);
         for _ in 0..5 {

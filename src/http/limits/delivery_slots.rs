@@ -1,12 +1,12 @@
-//! A bounded number of places for those who have proven nothing yet: whoever has kept one for longest makes
-//! room for whoever comes.
+//! A bounded number of slots for deliveries whose signature is not verified yet: the oldest of them loses its
+//! slot to a new one.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// The places.
+/// The slots.
 pub struct DeliverySlots {
     most: usize,
     shared: Arc<Mutex<Shared>>,
@@ -15,63 +15,62 @@ pub struct DeliverySlots {
 #[derive(Default)]
 struct Shared {
     taken: usize,
-    /// Those who may be asked to go, oldest first.
-    waiting: VecDeque<Arc<Notify>>,
+    /// Those that may lose their slot, oldest first.
+    unverified: VecDeque<Arc<Notify>>,
 }
 
-/// A place, kept until dropped.
+/// A slot, kept until dropped.
 pub struct DeliverySlot {
     shared: Arc<Mutex<Shared>>,
-    asked: Arc<Notify>,
+    lost: Arc<Notify>,
     settled: bool,
 }
 
 impl DeliverySlots {
-    /// So many.
+    /// With `most` slots.
     pub fn of(most: u32) -> Self {
         Self { most: most as usize, shared: Arc::default() }
     }
 
-    /// A place: a free one, or that of whoever has kept one for longest without settling. None if all
-    /// have settled.
+    /// A slot: a free one, or that of the oldest delivery that has not settled. None if all have settled.
     pub fn take(&self) -> Option<DeliverySlot> {
         let mut shared = self.shared.lock();
         if shared.taken >= self.most {
-            // Its place is free from now on; whoever had it only has to notice.
-            shared.waiting.pop_front()?.notify_one();
+            // Its slot is free from now on.
+            shared.unverified.pop_front()?.notify_one();
         } else {
             shared.taken += 1;
         }
-        let asked = Arc::new(Notify::new());
-        shared.waiting.push_back(asked.clone());
-        Some(DeliverySlot { shared: self.shared.clone(), asked, settled: false })
+        let lost = Arc::new(Notify::new());
+        shared.unverified.push_back(lost.clone());
+        Some(DeliverySlot { shared: self.shared.clone(), lost, settled: false })
     }
 }
 
 impl DeliverySlot {
-    /// Ends when the place is somebody else's.
+    /// Waits until another delivery has the slot.
     pub async fn lost(&self) {
-        self.asked.notified().await;
+        self.lost.notified().await;
     }
 
-    /// From now on it is not taken away. False if it was.
+    /// Keeps the slot from now on. False if it was lost.
     pub fn settle(&mut self) -> bool {
         let mut shared = self.shared.lock();
-        self.settled = leave_waiting(&mut shared, &self.asked);
+        self.settled = remove_unverified(&mut shared, &self.lost);
         self.settled
     }
 }
 
-fn leave_waiting(shared: &mut Shared, who: &Arc<Notify>) -> bool {
-    let at = shared.waiting.iter().position(|waiting| Arc::ptr_eq(waiting, who));
-    at.is_some_and(|at| shared.waiting.remove(at).is_some())
+fn remove_unverified(shared: &mut Shared, lost: &Arc<Notify>) -> bool {
+    let at = shared.unverified.iter().position(|other| Arc::ptr_eq(other, lost));
+    at.is_some_and(|at| shared.unverified.remove(at).is_some())
 }
 
 impl Drop for DeliverySlot {
     fn drop(&mut self) {
         let mut shared = self.shared.lock();
-        // One that was taken away is counted as the other's.
-        if self.settled || leave_waiting(&mut shared, &self.asked) {
+        // A slot that was lost is counted as the other's.
+        if self.settled || remove_unverified(&mut shared, &self.lost) {
             shared.taken -= 1;
         }
     }
@@ -82,33 +81,33 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_oldest_that_has_not_settled_makes_room() {
-        let places = DeliverySlots::of(2);
-        let (mut settled, oldest) = (places.take().unwrap(), places.take().unwrap());
+    async fn the_oldest_that_has_not_settled_loses_its_slot() {
+        let slots = DeliverySlots::of(2);
+        let (mut settled, oldest) = (slots.take().unwrap(), slots.take().unwrap());
         assert!(settled.settle());
-        let next = places.take().unwrap();
+        let next = slots.take().unwrap();
         oldest.lost().await;
-        let mut last = places.take().unwrap();
+        let mut last = slots.take().unwrap();
         next.lost().await;
         drop((oldest, next));
         assert!(last.settle());
-        assert!(places.take().is_none(), "all have settled");
+        assert!(slots.take().is_none(), "all have settled");
         drop(settled);
-        let mut one_more = places.take().unwrap();
-        drop(places.take());
+        let mut one_more = slots.take().unwrap();
+        drop(slots.take());
         assert!(!one_more.settle());
         drop((last, one_more));
-        let shared = places.shared.lock();
-        assert_eq!((shared.taken, shared.waiting.len()), (0, 0));
+        let shared = slots.shared.lock();
+        assert_eq!((shared.taken, shared.unverified.len()), (0, 0));
     }
 
     #[test]
-    fn one_who_lost_the_place_cannot_settle() {
-        let places = DeliverySlots::of(1);
-        let mut a = places.take().unwrap();
-        let b = places.take().unwrap();
+    fn a_delivery_that_lost_its_slot_cannot_settle() {
+        let slots = DeliverySlots::of(1);
+        let mut a = slots.take().unwrap();
+        let b = slots.take().unwrap();
         assert!(!a.settle());
         drop((a, b));
-        assert_eq!(places.shared.lock().taken, 0);
+        assert_eq!(slots.shared.lock().taken, 0);
     }
 }

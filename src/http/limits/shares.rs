@@ -1,16 +1,15 @@
-//! How much of a thing is held: in all, and by each of any number of callers in memory that does not grow
-//! with them.
+//! Counters of what is in flight: in all, and for each of any number of callers in memory of a fixed size.
 
 use std::{
     hash::{BuildHasher, Hash, RandomState},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// Counters in a row. Two callers who meet in one row are apart in the other, all but one pair in sixteen
-/// million.
+/// Counters in a row. Two callers that share a counter in one row have different ones in the other, all but
+/// one pair in sixteen million.
 const CELLS: usize = 4096;
 
-/// How much is held in all. Each has a cache line of its own: all threads change them with every request.
+/// How much is in flight in all. Each has a cache line of its own: all threads change them with every request.
 #[repr(align(64))]
 pub struct Total {
     held: AtomicU64,
@@ -18,13 +17,13 @@ pub struct Total {
 }
 
 impl Total {
-    /// Of which there is so much.
+    /// A total that may grow to `most`.
     pub fn of(most: u64) -> Self {
         Self { held: AtomicU64::new(0), most }
     }
 
-    /// Takes so much if there is. Whoever comes when nothing is held may take more than there is: the
-    /// one request that is larger than the bound is possible by itself.
+    /// Counts so much more, if the bound allows it. The first may be larger than the bound: one large request
+    /// is served by itself.
     pub fn take(&self, count: u64) -> bool {
         let before = self.held.fetch_add(count, Ordering::Relaxed);
         let fits = before == 0 || before.saturating_add(count) <= self.most;
@@ -40,30 +39,30 @@ impl Total {
     }
 }
 
-/// Whose share it is.
+/// Which counters a caller has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key(u64);
 
-/// Makes keys that nobody outside can foresee: who shares a counter with whom is not to be chosen.
+/// Makes keys that a caller cannot foresee, nor choose whose counters to share.
 #[derive(Default)]
 pub struct Keys(RandomState);
 
 impl Keys {
-    /// The key of whatever tells callers apart.
+    /// The key of a caller: a user's id, or an address.
     pub fn of(&self, caller: &(impl Hash + ?Sized)) -> Key {
         Key(self.0.hash_one(caller))
     }
 }
 
-/// How much each holds: two rows of counters, in each of which a key has one (a count-min sketch). What is
-/// held is at most the less of the two.
+/// How much each caller has in flight: two rows of counters, in each of which a key has one (a count-min
+/// sketch). A caller has at most the smaller of the two.
 pub struct Shares {
     rows: [Box<[AtomicU64]>; 2],
     most: u64,
 }
 
 impl Shares {
-    /// Each may hold so much.
+    /// Shares that may grow to `most` each.
     pub fn of(most: u64) -> Self {
         let row = || (0..CELLS).map(|_| AtomicU64::new(0)).collect();
         Self { rows: [row(), row()], most }
@@ -98,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_has_a_share_and_gets_back_what_is_given() {
+    fn each_caller_has_a_share_of_its_own() {
         let (keys, shares) = (Keys::default(), Shares::of(10));
         let (ada, eve) = (keys.of("ada"), keys.of("eve"));
         assert!(shares.take(ada, 6) && !shares.take(ada, 5) && shares.take(ada, 4));
@@ -106,12 +105,12 @@ mod tests {
         shares.give(ada, 6);
         assert!(shares.take(ada, 6) && !shares.take(ada, 1));
         shares.give(eve, 10);
-        assert!(shares.take(eve, 11), "one that is larger than the share is let in by itself");
+        assert!(shares.take(eve, 11), "one request larger than the share is let in by itself");
         assert!(!shares.take(eve, 1));
     }
 
     #[test]
-    fn many_who_hold_all_they_may_leave_the_others_theirs() {
+    fn callers_that_hold_their_whole_share_leave_the_others_theirs() {
         let (keys, shares) = (Keys::default(), Shares::of(2));
         for n in 0..100 {
             assert!(shares.take(keys.of(&n), 2) || n > 0);

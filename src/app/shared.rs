@@ -1,0 +1,49 @@
+//! What the app and its background tasks share.
+
+use std::sync::{Arc, Weak};
+
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+
+use crate::{
+    catalog::keys,
+    config::ServeConfig,
+    http::door::Door,
+    reconcile::{health::Health, run::Reconciler},
+    tenants::store::Store,
+};
+
+/// The parts of an app.
+pub struct Shared {
+    pub config: ServeConfig,
+    pub store: Store,
+    pub door: Door,
+    pub reconciler: Arc<Reconciler>,
+    pub health: Health,
+    /// Held by a background task while it works; the close waits for all.
+    pub upkeep: Arc<RwLock<()>>,
+}
+
+/// A background task's hold on an app that must not close meanwhile.
+pub type Pass = OwnedRwLockReadGuard<()>;
+
+impl Shared {
+    /// The app for one pass of a background task, unless it is closed or shutting down. Bind the pair in this
+    /// order, so that the app is dropped first.
+    pub async fn pass(app: &Weak<Self>) -> Option<(Pass, Arc<Self>)> {
+        let upkeep = app.upgrade()?.upkeep.clone();
+        let pass = upkeep.read_owned().await;
+        let app = app.upgrade().filter(|app| !app.door.is_draining())?;
+        Some((pass, app))
+    }
+
+    /// Records when API keys were last used.
+    pub fn save_uses(&self, all: bool) {
+        let uses = self.door.identity().keys().uses(all);
+        if uses.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.catalog().write_blocking(move |tx| keys::queries::record_uses(tx, &uses)) {
+            tracing::warn!(error = %error, "when API keys were last used could not be recorded");
+        }
+    }
+}
