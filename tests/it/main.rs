@@ -38,6 +38,7 @@ mod model;
 mod notes;
 mod on_demand;
 mod operator;
+mod own_api;
 mod provisioning;
 mod rebuild;
 mod reconcile;
