@@ -88,10 +88,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut options = StoreOptions::new(data);
-    let migrations = data.join("migrations");
-    std::fs::create_dir_all(&migrations)?;
-    std::fs::write(migrations.join("V1__todos.sql"), TODOS)?;
-    options.schema = Some(Schema::from_folder(&migrations)?);
+    options.schema = Some(Schema::from_sql(&[("V1__todos", TODOS)])?);
     let store = Store::open(options)?;
     let door = Door::new(store.clone(), config)?;
     let routes = Router::new()

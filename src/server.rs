@@ -42,7 +42,7 @@ use crate::{
 use connections::{Close, ConnectionGuard, Connections};
 use socket::Socket;
 
-/// How long a connection that was told to close is waited for before another is told.
+/// How long to wait for an evicted connection before another is evicted.
 const EVICTION_WAIT: Duration = Duration::from_millis(100);
 
 /// Serves on `listener` until `shutdown` resolves, then drains: `/readyz` turns red, nothing more

@@ -65,7 +65,7 @@ enum Credential<'a> {
 /// Authenticates a caller, in a server that requires it.
 pub async fn authenticate(door: &Door, parts: &Parts) -> Result<Caller, Problem> {
     let Some(credential) = credential(parts, door)? else {
-        return Err(unauthorized(None, "show who you are: send Authorization: Bearer …"));
+        return Err(unauthorized(None, "send a session token or an API key as Authorization: Bearer …"));
     };
     if let Credential::Bearer(key) = credential
         && door.identity().takes_keys()

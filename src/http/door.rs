@@ -54,7 +54,7 @@ impl Door {
     /// The door to a store. Must be made inside a tokio runtime.
     ///
     /// # Errors
-    /// If the settings of who is let in cannot be used.
+    /// If the settings of authentication cannot be used.
     pub fn new(store: Store, config: &ServeConfig) -> Result<Self> {
         Self::with(store, config, Audience::of, None)
     }

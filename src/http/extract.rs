@@ -1,4 +1,4 @@
-//! What handlers are handed instead of raw requests: a tenant that is parsed, allowed and open.
+//! Extractors of tenants: the id is parsed, the caller allowed and the database open before a handler runs.
 //!
 //! All decisions about who may reach which tenant are made here, in `admit`.
 

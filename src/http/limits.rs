@@ -100,7 +100,7 @@ impl Audience {
     }
 }
 
-/// Why a request was not let in: put into its extensions for the envelope, which answers it.
+/// Why a request was refused: put into its extensions for the envelope, which answers it.
 #[derive(Clone)]
 pub struct Refused(pub Problem);
 
@@ -193,9 +193,9 @@ impl Limits {
                     in_flight.enter_as_operator()?;
                     return Ok(in_flight);
                 }
-                // The right key is let in however many wrong ones came: none is found by trying, and an
-                // operator who shares an address with an attacker is not locked out. The limit bounds what
-                // trying costs.
+                // The right key is accepted after any number of wrong ones: guessing does not find it, and an
+                // operator who shares an address with an attacker must not be locked out. The limit bounds
+                // what guessing costs.
                 Some(false) => self.key_failures.as_ref().map_or(Ok(()), |failures| failures.check(&address()))?,
                 None => {}
             }
@@ -210,7 +210,7 @@ impl Limits {
         Ok(in_flight)
     }
 
-    /// What a request holds that was not let in.
+    /// For a request that was refused.
     pub fn nothing(&self) -> InFlight {
         InFlight::nothing(&self.totals)
     }

@@ -1,4 +1,4 @@
-//! Query strings: the one place that takes them apart.
+//! Query strings, and what a route reads of them.
 
 use std::{
     borrow::Cow,
@@ -45,7 +45,7 @@ pub fn parse<T: DeserializeOwned>(query: Option<&str>) -> Result<T> {
 /// The parameters of a query string in their order, percent-decoded; a value is absent where there is no
 /// `=`. A `+` is a plus, as in a path, because ids may have one. What is not UTF-8 is replaced, and so
 /// equals no word that a route knows.
-pub fn parameters(query: Option<&str>) -> impl Iterator<Item = (Cow<'_, str>, Option<Cow<'_, str>>)> {
+fn parameters(query: Option<&str>) -> impl Iterator<Item = (Cow<'_, str>, Option<Cow<'_, str>>)> {
     let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| match pair.split_once('=') {
         Some((name, value)) => (decode(name), Some(decode(value))),

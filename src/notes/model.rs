@@ -33,16 +33,14 @@ pub struct NoteId(String);
 impl<'de> Deserialize<'de> for NoteId {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| de::Error::custom("not the id of a note"))
+        is_note_id(&text).then_some(Self(text)).ok_or_else(|| de::Error::custom("not the id of a note"))
     }
 }
 
 impl NoteId {
     /// Parses an id from a URL or a cursor. `None` for what no note can be called.
     pub fn parse(text: &str) -> Option<Self> {
-        let letters = text.strip_prefix(PREFIX)?;
-        let legal = letters.len() == TIME_LETTERS + RANDOM_LETTERS && letters.bytes().all(|b| b.is_ascii_lowercase());
-        legal.then(|| Self(text.to_owned()))
+        is_note_id(text).then(|| Self(text.to_owned()))
     }
 
     /// A new id that sorts after all that this process made before, in the same millisecond too and even if
@@ -82,6 +80,12 @@ impl NoteId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+fn is_note_id(text: &str) -> bool {
+    text.strip_prefix(PREFIX).is_some_and(|letters| {
+        letters.len() == TIME_LETTERS + RANDOM_LETTERS && letters.bytes().all(|b| b.is_ascii_lowercase())
+    })
 }
 
 fn random_letters() -> [u8; RANDOM_LETTERS] {

@@ -114,14 +114,14 @@ async fn create(
     Ok(response)
 }
 
-#[utoipa::path(get, path = "/{user_id}/{note_id}", tag = "notes", description = "One note", params(NotePath), responses((status = 200, description = "The note", body = OneNote)))]
+#[utoipa::path(get, path = "/{user_id}/{note_id}", tag = "notes", description = "One note", params(UserPath, NotePath), responses((status = 200, description = "The note", body = OneNote)))]
 async fn read(Tenant(tenant): Tenant, PathNote(id): PathNote) -> Result<Response> {
     let id = id.ok_or_else(no_such_note)?;
     let body = tenant.read(move |conn| Ok(queries::find(conn, &id)?)).await?;
     found(body)
 }
 
-#[utoipa::path(patch, path = "/{user_id}/{note_id}", tag = "notes", description = "Changes a note", params(NotePath), request_body = NoteDraft, responses((status = 200, description = "The note as it is now", body = OneNote)))]
+#[utoipa::path(patch, path = "/{user_id}/{note_id}", tag = "notes", description = "Changes a note", params(UserPath, NotePath), request_body = NoteDraft, responses((status = 200, description = "The note as it is now", body = OneNote)))]
 async fn update(
     State(app): State<App>,
     PathNote(id): PathNote,
@@ -133,7 +133,7 @@ async fn update(
     found(body)
 }
 
-#[utoipa::path(delete, path = "/{user_id}/{note_id}", tag = "notes", description = "Removes a note", params(NotePath), responses((status = 200, description = "The note as it was", body = OneNote)))]
+#[utoipa::path(delete, path = "/{user_id}/{note_id}", tag = "notes", description = "Removes a note", params(UserPath, NotePath), responses((status = 200, description = "The note as it was", body = OneNote)))]
 async fn remove(Tenant(tenant): Tenant, PathNote(id): PathNote) -> Result<Response, Problem> {
     let id = id.ok_or_else(no_such_note)?;
     let mut counted = SMALL;
@@ -204,7 +204,7 @@ impl FromRequestParts<App> for IdempotencyKey {
             }
             Some(key) => return Ok(Self(Some(key.to_owned()))),
         };
-        // The caller is authenticated before an error of the request is told. This creates a tenant only where
+        // The caller is authenticated before an error of the request is answered. This creates a tenant only where
         // any read would.
         MaybeTenant::from_request_parts(parts, app).await?;
         Err(Error::malformed("Idempotency-Key", why).into())

@@ -5,7 +5,6 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::model::NoteId;
-use crate::tenants::id::TenantId;
 
 /// A note.
 #[derive(Debug, ToSchema)]
@@ -42,13 +41,10 @@ pub struct NotePage {
     pub next_cursor: Option<NoteId>,
 }
 
-/// The path of a note.
+/// `{note_id}` among the parameters of a route's path.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct NotePath {
-    /// The user.
-    #[param(inline)]
-    pub user_id: TenantId,
     /// The note.
     #[param(inline)]
     pub note_id: NoteId,

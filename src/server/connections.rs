@@ -112,8 +112,8 @@ impl Connections {
         ConnectionGuard(open)
     }
 
-    /// Evicts one: the one that is idle for longest and has not shown the key; one with the key if there is no
-    /// other. On the public listener none that is answering a request.
+    /// Evicts the connection without the operator's key that is idle for longest, or one with the key if there
+    /// is no other. On the public listener none that is answering a request.
     pub fn evict(&self) {
         let mut all = self.all.lock();
         let mut second: Option<(Arc<OpenConnection>, bool)> = None;

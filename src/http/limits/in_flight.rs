@@ -30,7 +30,7 @@ pub struct Totals {
 /// Which limit on requests in flight counts a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
-    /// That of all who have not shown the operator's key.
+    /// That of requests without the operator's key.
     Ordinary,
     /// That of operators.
     Operator,
@@ -123,8 +123,8 @@ impl InFlight {
         Ok(())
     }
 
-    /// Counts the answer in place of the body, which is no longer needed. `answers_change`: a client whose
-    /// body was let in is told of its change, although the answer is a little longer than the body.
+    /// Counts the answer in place of the body, which is no longer needed. With `answers_change` a little more
+    /// than the limits allow is sent: the change is made, and the client must hear of it.
     ///
     /// # Errors
     /// As [`body`](Self::body).

@@ -53,7 +53,7 @@ impl Settings {
         let is_exposed = |listen: SocketAddr| !listen.ip().is_loopback();
         let exposed = is_exposed(config.listen);
         let limited = exposed || !proxies.is_empty();
-        // That operators come from elsewhere says nothing of where users come from.
+        // An exposed operators' listener does not expose the users' one.
         let operators_exposed = limits.admin_listen.is_some_and(is_exposed);
         let of = |set: Option<Rate>, limited: bool, default: Rate| match limited {
             true => set.unwrap_or(default),
