@@ -223,8 +223,8 @@ mod cold {
             schema: &schema,
             options: &options,
             limits: &limits,
-            suspect: false,
-            applying: &|| Ok(()),
+            quarantined: false,
+            before_commit: &|| Ok(()),
         };
         bencher.bench_local(|| {
             let no_thread: Spawn = Box::new(|_| unreachable!("the connection is free"));

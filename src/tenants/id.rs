@@ -1,13 +1,13 @@
-//! The grammar of a tenant's id. A [`TenantId`] exists only by parsing: whoever holds one holds a
-//! proof that it is harmless in a path, a log line and a header.
+//! The syntax of a tenant's id. A [`TenantId`] is made only by parsing, so it is safe in a path, a log line and a
+//! header.
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 /// The longest id, in bytes.
 pub const MAX_LEN: usize = 128;
 
-/// First path segments that belong to the server. An id may not be one of them, now or later, so
-/// the list holds more than what is mounted today. Sorted, for binary search.
+/// First path segments that belong to the server, which an id may not be. The list has more than is mounted today, so
+/// that it need not grow. Sorted, for binary search.
 pub const RESERVED: &[&str] = &[
     "admin",
     "api",
@@ -37,7 +37,7 @@ pub const RESERVED: &[&str] = &[
 #[schema(value_type = String, description = "A user's id", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")]
 pub struct TenantId(Arc<str>);
 
-/// The text is not a tenant's id; says why.
+/// Why a text is not a tenant's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidId {
     /// Empty, or longer than [`MAX_LEN`] bytes.
@@ -61,7 +61,7 @@ impl fmt::Display for InvalidId {
 impl std::error::Error for InvalidId {}
 
 impl TenantId {
-    /// Parses raw bytes, as they stand in a URL after percent-decoding or in a webhook.
+    /// Parses bytes, such as of a URL after percent-decoding.
     pub fn parse(bytes: &[u8]) -> Result<Self, InvalidId> {
         if bytes.is_empty() || bytes.len() > MAX_LEN {
             return Err(InvalidId::Length);
@@ -78,7 +78,7 @@ impl TenantId {
         Ok(Self(text.into()))
     }
 
-    /// The id as the provider and the wire write it.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -116,7 +116,7 @@ impl serde::Serialize for TenantId {
     }
 }
 
-/// As parsing: what is not an id is an error, never a [`TenantId`].
+/// Parses: a text that is not an id is an error.
 impl<'de> serde::Deserialize<'de> for TenantId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // A visitor: a `Cow` or a `String` would copy the text.

@@ -28,11 +28,12 @@ use crate::{
 };
 
 impl Store {
-    /// Takes the data folder: lock, catalog, template. May block for a moment.
+    /// Opens a data folder: takes its lock, opens its catalog, and tries new migrations on copies of a few files.
+    /// Must be called inside a tokio runtime. May block for some seconds.
     ///
     /// # Errors
-    /// [`ErrorKind::FolderLocked`] if another process has the folder; [`ErrorKind::Config`] if the
-    /// folder, the catalog or the migrations cannot be used.
+    /// [`ErrorKind::FolderLocked`](crate::ErrorKind::FolderLocked) if another process has the folder;
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the folder, the catalog or the migrations cannot be used.
     pub fn open(options: StoreOptions) -> Result<Self> {
         let runtime =
             Handle::try_current().map_err(|_| Error::config("a store must be opened inside a tokio runtime"))?;
@@ -47,14 +48,14 @@ impl Store {
         refuse_a_lost_catalog(&layout)?;
         let catalog = Catalog::open(&layout.catalog())?;
         let applied = applied::check(&catalog, &layout, &schema, options.schema.is_none()).map_err(catalog::damaged)?;
-        for doubt in rehearse(&schema, &options.sqlite(), &applied)? {
+        for failure in rehearse(&schema, &options.sqlite(), &applied)? {
             tracing::warn!(
-                doubt,
-                "migrations failed on rows that were made up; `cubby migrate --all --dry-run` tries them on real ones"
+                failure,
+                "migrations failed on generated rows; `cubby migrate --all --dry-run` tries them on real ones"
             );
         }
         catalog.set_current_schema(schema.digest())?;
-        let noted = applied == schema.steps();
+        let applied_recorded = applied == schema.steps();
         let descriptors = descriptors_for(options.max_open, options.change_process)?;
         let store = Self {
             inner: Arc::new(Inner {
@@ -63,9 +64,9 @@ impl Store {
                 slots: Slots::new(),
                 schema,
                 template,
-                noted: AtomicBool::new(noted),
+                applied_recorded: AtomicBool::new(applied_recorded),
                 budget: Budget::new(descriptors),
-                long: LongReads::new(options.long_reads)?,
+                long_reads: LongReads::new(options.long_reads)?,
                 usage_samples: Mutex::default(),
                 faults: Faults::default(),
                 closing: AtomicBool::new(false),
@@ -82,21 +83,21 @@ impl Store {
     }
 }
 
-/// Refuses to make an empty catalog where there was another: whoever was deleted or suspended would be
-/// served again by the next message about them.
+/// Refuses to create a catalog in a folder that has lost one: with an empty catalog, deleted and suspended users
+/// would be served again.
 fn refuse_a_lost_catalog(layout: &Layout) -> Result<()> {
     let catalog = layout.catalog();
     if catalog.exists() {
         return Ok(());
     }
-    // Its log is emptied when it is closed.
+    // A catalog that was closed has an empty log.
     let log = std::fs::symlink_metadata(wal_of(&catalog)).is_ok_and(|found| found.len() > 0);
     if !log && !layout.has_files()? {
         return Ok(());
     }
     Err(Error::config(format!(
-        "{} is missing, and the folder has {}. Put it back, with its -wal, from where it went or from a backup; or \
-         make it anew from the users' files with `cubby doctor --rebuild-catalog`",
+        "{} is missing, and the folder has {}. Put it back, with its -wal, from where it was moved or from a backup; or \
+         rebuild it from the users' files with `cubby doctor --rebuild-catalog`",
         catalog.display(),
         if log { "its log" } else { "users' files" }
     )))

@@ -1,4 +1,4 @@
-//! The LRU of open tenants: finds, opens, creates and evicts.
+//! What all users of one data folder share: its catalog, its open tenants, capacity, usage samples.
 
 use std::{
     collections::VecDeque,
@@ -33,16 +33,39 @@ use crate::{
     sqlite::{migrate::Schema, open::Options},
 };
 
-/// The open tenants of one data folder. Cloning shares it. Must be made inside a tokio runtime.
+/// A data folder with a SQLite database for each tenant. Cloning is cheap, and all clones share the open databases.
 ///
 /// ```no_run
 /// # async fn example() -> cubby::Result<()> {
-/// use cubby::{Store, StoreOptions};
+/// use cubby::{Store, StoreOptions, TenantId};
+///
 /// let store = Store::open(StoreOptions::new("./data"))?;
-/// let (tenant, _created) = store.lease_or_create(&"ada".parse().expect("a legal id")).await?;
+/// let ada: TenantId = "ada".parse().expect("a legal id");
+/// let (tenant, _created) = store.lease_or_create(&ada).await?;
 /// let notes: i64 = tenant.read(|conn| Ok(conn.query_row("SELECT count(*) FROM notes", [], |r| r.get(0))?)).await?;
+/// drop(tenant);
+/// store.close(tokio::time::Instant::now() + std::time::Duration::from_secs(10)).await;
 /// # Ok(()) }
 /// ```
+///
+/// # Leases
+/// [`lease`](Self::lease) and [`lease_or_create`](Self::lease_or_create) open a tenant's database, migrate it to the
+/// schema if it has an older one, and return a [`Tenant`](crate::Tenant). The database stays open while leases of it
+/// exist, and after that until it is idle for [`StoreOptions::idle`] or its capacity is needed for another one.
+/// A file that is damaged, or that a migration fails on, quarantines its own tenant and no other.
+///
+/// # In the background
+/// A task on the runtime closes idle databases and writes usage samples to the catalog. It ends with the last clone
+/// of the store. What is deleted is removed for good only by [`purge_due`](Self::purge_due), which the embedder
+/// calls when it wants to.
+///
+/// # One process
+/// A data folder belongs to one process at a time: a second [`open`](Self::open) fails with
+/// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict). [`StoreOptions`] says what a store changes in its process.
+///
+/// # The end
+/// [`close`](Self::close) waits for leases and closes every database. A store that is dropped, or killed, loses
+/// nothing that was acknowledged.
 #[derive(Clone)]
 pub struct Store {
     pub(super) inner: Arc<Inner>,
@@ -55,11 +78,10 @@ pub(super) struct Inner {
     pub(super) schema: Schema,
     pub(super) options: StoreOptions,
     pub(super) template: Template,
-    /// Whether the catalog knows that the migrations of `schema` have run on files of this folder.
-    pub(super) noted: AtomicBool,
+    /// Whether the catalog has it that the migrations of `schema` have run on files of this folder.
+    pub(super) applied_recorded: AtomicBool,
     pub(super) budget: Arc<Budget>,
-    /// Readers apart from their tenants' own connection, all tenants together.
-    pub(super) long: LongReads,
+    pub(super) long_reads: LongReads,
     pub(super) usage_samples: Mutex<VecDeque<UsageSample>>,
     pub(super) faults: Faults,
     pub(super) closing: AtomicBool,
@@ -78,12 +100,12 @@ const SHORTEST_PERIOD: Duration = Duration::from_millis(50);
 const LONGEST_PERIOD: Duration = Duration::from_secs(2);
 
 impl Store {
-    /// The catalog.
+    /// The catalog: the database of who exists, and in what state.
     pub fn catalog(&self) -> &Catalog {
         &self.inner.catalog
     }
 
-    /// The data folder.
+    /// The paths of the data folder.
     pub fn layout(&self) -> &Layout {
         &self.inner.layout
     }
@@ -93,7 +115,7 @@ impl Store {
         &self.inner.schema
     }
 
-    /// The time of day.
+    /// The clock that tells the time of day.
     pub fn clock(&self) -> &Clock {
         &self.inner.options.clock
     }
@@ -130,7 +152,7 @@ impl Store {
         self.inner.options.sqlite()
     }
 
-    /// Descriptors for one tenant more, closing the least recently used for it if need be.
+    /// Takes the descriptors for one more tenant, and closes the least recently used for it if needed.
     pub(super) fn take_capacity(&self) -> std::result::Result<Permit, CapacityWait<Database>> {
         let inner = &*self.inner;
         loop {
@@ -141,7 +163,7 @@ impl Store {
                 self.close_evicted(&eviction);
                 continue;
             }
-            // Registered before the last try, or a close in between would go unnoticed.
+            // Registered before the last try, or a close in between would be missed.
             let wait = inner.slots.wait_for_capacity();
             if let Some(permit) = inner.budget.take(DESCRIPTORS) {
                 return Ok(permit);
@@ -155,19 +177,18 @@ impl Store {
 
     fn close_evicted(&self, eviction: &Eviction<Database>) {
         tracing::debug!(tenant = %eviction.id(), "evicted");
-        self.close_noting(eviction);
+        self.close_and_sample(eviction);
     }
 
-    /// Closes what a lock took out of use, and remembers its size for the catalog if that changed.
-    /// May block.
-    fn close_noting(&self, lock: &TenantLock<Database>) {
+    /// Closes a locked tenant's database, and takes a usage sample if its size has changed. May block.
+    fn close_and_sample(&self, lock: &TenantLock<Database>) {
         Self::close_locked(lock);
         if let Some((database, bytes)) = lock.open().and_then(|database| Some((database, database.new_size()?))) {
             self.sample_usage(lock.id(), database, bytes);
         }
     }
 
-    /// Closes what a lock took out of use. May block.
+    /// Closes a locked tenant's database, if it is open. May block.
     pub(super) fn close_locked(lock: &TenantLock<Database>) {
         let Some(database) = lock.open() else { return };
         if let Err(error) = database.close() {
@@ -188,7 +209,7 @@ impl Store {
         });
     }
 
-    /// Forgets what was noticed of a tenant and is not in the catalog yet.
+    /// Drops a tenant's usage samples and fault that are not in the catalog yet.
     pub(super) fn forget_samples(&self, id: &TenantId) {
         self.inner.usage_samples.lock().retain(|seen| seen.id != *id);
         self.inner.faults.forget(id);
@@ -224,16 +245,16 @@ impl Store {
             queries::record_usage_samples(tx, &usage_samples)
         });
         if let Err(error) = written {
-            tracing::warn!(error = %error, "when tenants were last seen, and their faults, could not be written");
+            tracing::warn!(error = %error, "usage samples and faults could not be written to the catalog");
         }
     }
 
-    /// Up to `limit` tenants in the order of ids, after `after`, in one state or in any.
+    /// Up to `limit` tenants in the order of ids after `after`, of one state or of all.
     pub async fn list(&self, state: Option<State>, after: Option<TenantId>, limit: u32) -> Result<Vec<Row>> {
         self.catalog().query(move |conn| queries::list(conn, state, after.as_ref().map(TenantId::as_str), limit)).await
     }
 
-    /// What the catalog knows of a tenant, in whatever state.
+    /// The catalog's row of a tenant, in any state.
     pub async fn find(&self, id: &TenantId) -> Result<Option<Row>> {
         let id = id.clone();
         self.catalog().query(move |conn| queries::find(conn, &id)).await
@@ -244,9 +265,9 @@ impl Store {
         self.catalog().query(queries::counts).await
     }
 
-    /// Refuses new tenants, waits until `until` for leases to end, and closes everything with its
-    /// WAL emptied, the catalog last. Says how many were still leased and so not closed; their
-    /// writes are safe in their WALs.
+    /// Refuses new leases, waits until `until` for leases to be dropped, closes every database with an empty WAL,
+    /// and the catalog last. Returns how many were still leased and so not closed; their writes are safe in their
+    /// WALs.
     pub async fn close(&self, until: Instant) -> usize {
         self.inner.closing.store(true, Ordering::Release);
         self.inner.maintenance.stop().await;
@@ -259,7 +280,7 @@ impl Store {
                     return 1;
                 };
                 let runtime = store.inner.runtime.clone();
-                let closed = runtime.spawn_blocking(move || store.close_noting(&lock)).await;
+                let closed = runtime.spawn_blocking(move || store.close_and_sample(&lock)).await;
                 usize::from(closed.is_err())
             });
         }

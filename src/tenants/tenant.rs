@@ -1,4 +1,4 @@
-//! The handle on an open tenant: what routes read and write through.
+//! The handle on an open tenant, through which it is read and written.
 
 use std::time::Duration;
 
@@ -19,10 +19,34 @@ use crate::{
     telemetry::{with_request_id, with_request_id_async},
 };
 
-/// How often a file may be found damaged before its tenant is quarantined.
+/// How often a file is found damaged before its tenant is quarantined.
 const FAULTS: u32 = 3;
 
-/// A tenant in use: parsed, allowed and open. It stays open as long as this lives.
+/// An open tenant. Its database stays open as long as any clone of this lives, so keep one for a request and not
+/// for longer: capacity, deletion, migration and shutdown wait for it.
+///
+/// ```no_run
+/// # async fn example(store: cubby::Store, ada: cubby::TenantId) -> cubby::Result<()> {
+/// use std::time::Duration;
+/// use cubby::rusqlite::{Connection, Transaction};
+///
+/// let tenant = store.lease(&ada).await?;
+///
+/// // Durable when it returns.
+/// tenant.write(|tx: &Transaction| Ok(tx.execute("INSERT INTO todos (what) VALUES (?1)", ["buy milk"])?)).await?;
+///
+/// // On the calling thread, if the database is free.
+/// let count = |conn: &Connection| Ok(conn.query_row("SELECT count(*) FROM todos", [], |row| row.get::<_, i64>(0))?);
+/// let todos = tenant.read(count).await?;
+///
+/// // On a connection of its own, for at most ten seconds.
+/// let all = tenant.read_long(Duration::from_secs(10), |conn| {
+///     let mut statement = conn.prepare("SELECT what FROM todos")?;
+///     Ok(statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?)
+/// });
+/// println!("{todos} todos: {:?}", all.await?);
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Tenant {
     pub(super) lease: Lease<Database>,
@@ -30,18 +54,17 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// Whose it is.
+    /// The id of the tenant.
     pub fn id(&self) -> &TenantId {
         self.lease.id()
     }
 
-    /// Runs a short read: on the calling thread when the database is free at once. `work` should
-    /// take microseconds; what may take longer goes to [`read_long`](Self::read_long). One that has run
-    /// for two milliseconds is stopped and run again from its start on another thread, so `work` may be
-    /// called twice.
+    /// Runs a short read, on the calling thread if the database is free. `work` should take microseconds; use
+    /// [`read_long`](Self::read_long) for more. A read is stopped after two milliseconds and run again from its
+    /// start on another thread, so `work` may be called twice.
     ///
-    /// It cannot write, not to a temporary table either: [`write`](Self::write) does. A transaction that
-    /// `work` begins and does not end is ended for it.
+    /// It cannot write, not even to a temporary table: use [`write`](Self::write). A transaction that `work` begins
+    /// and leaves open is rolled back.
     ///
     /// # Errors
     /// What `work` returned; or [`ErrorKind::Internal`] if it tried to write, and then nothing was written.
@@ -51,11 +74,11 @@ impl Tenant {
         T: Send + 'static,
     {
         let result = self.lease.combiner().read(|| self.lease.clone(), work).await;
-        self.noticed(result)
+        self.record_fault(result)
     }
 
-    /// Runs a read that may take long, up to `limit`, on a connection apart: writes and short reads
-    /// of the same tenant go on meanwhile. Like [`read`](Self::read), it cannot write.
+    /// Runs a read of up to `limit` on a connection of its own: writes and short reads of the same tenant go on
+    /// meanwhile. Like [`read`](Self::read), it cannot write.
     ///
     /// # Errors
     /// As [`read`](Self::read); [`ErrorKind::Timeout`] after `limit`; [`ErrorKind::Busy`] if too many such reads run.
@@ -65,36 +88,36 @@ impl Tenant {
         T: Send + 'static,
     {
         let inner = &self.store.inner;
-        let turns = async {
-            let own = self.lease.turns().acquire_owned().await.ok()?;
-            Some((own, inner.long.turns().acquire_owned().await.ok()?))
+        // The tenant's own permit first, so that one tenant's long reads cannot take all of the shared ones.
+        let permits = async {
+            let own = self.lease.read_permits().acquire_owned().await.ok()?;
+            Some((own, inner.long_reads.permits().acquire_owned().await.ok()?))
         };
-        let Ok(Some(turn)) = tokio::time::timeout(inner.options.wait, turns).await else {
+        let Ok(Some(permits)) = tokio::time::timeout(inner.options.wait, permits).await else {
             return Err(Error::new(ErrorKind::Busy, "too many long reads are running; try again later"));
         };
         let lease = self.lease.clone();
-        let done = inner.long.run(move || {
+        let done = inner.long_reads.run(move || {
             let reader = PooledReader::take(lease)?;
             reader.limit(limit);
             let result = reading::read(reader.conn()?, work);
             let cancelled = reader.was_cancelled();
-            drop((reader, turn));
+            drop((reader, permits));
             match result {
                 Err(error) if cancelled && error.kind() == ErrorKind::Timeout => Err(Error::new(
                     ErrorKind::Timeout,
-                    "the read was stopped: writes had to wait because of it; read less at a time",
+                    "the read was stopped because it kept writes waiting; read less at a time",
                 )),
                 result => result,
             }
         });
         let done = done.ok_or_else(|| Error::internal("no threads for long reads"))?;
         let result = done.await.map_err(|e| Error::internal("a long read did not finish").with_source(e))?;
-        self.noticed(result)
+        self.record_fault(result)
     }
 
-    /// Runs a write in a transaction and returns after its commit: when this is `Ok`, the write
-    /// survives a power cut. It may share the commit with other writes to this tenant; if `work`
-    /// fails, nothing of it remains and the others are untouched.
+    /// Runs a write in a transaction and returns after its commit: when this is `Ok`, the write survives a power
+    /// cut. It may share the commit with other writes to this tenant; if `work` fails, it alone is rolled back.
     ///
     /// # Errors
     /// What `work` returned; or [`ErrorKind::Unavailable`], after which the outcome is unknown.
@@ -104,11 +127,12 @@ impl Tenant {
         T: Send + 'static,
     {
         let result = self.lease.combiner().write(|| self.lease.clone(), work).await;
-        self.noticed(result)
+        self.record_fault(result)
     }
 
-    /// A file that is found damaged again and again takes its tenant out of service.
-    fn noticed<T>(&self, result: Result<T>) -> Result<T> {
+    /// Records an error that is a fault of the file or the disk. A file that is found damaged for the third time
+    /// is quarantined.
+    fn record_fault<T>(&self, result: Result<T>) -> Result<T> {
         let error = match result {
             Ok(value) => return Ok(value),
             Err(error) => error,
@@ -119,7 +143,7 @@ impl Tenant {
                 format!("this user's database has reached its quota of {} bytes", self.store.inner.options.quota),
             ));
         }
-        self.store.inner.faults.note(self.id(), self.store.now(), &error);
+        self.store.inner.faults.record(self.id(), self.store.now(), &error);
         if error.kind() == ErrorKind::Damaged && self.lease.combiner().faults() >= FAULTS {
             let (store, id, cause) = (self.store.clone(), self.id().clone(), error.clone());
             self.store.inner.runtime.spawn(with_request_id_async(async move { store.quarantine(&id, cause).await }));
@@ -127,8 +151,8 @@ impl Tenant {
         Err(error)
     }
 
-    /// SQLite says "full" for the disk and for `max_page_count` alike. It is not the disk if that has
-    /// room for all that the user may have; on a smaller one, it is the quota if the file has come to it.
+    /// SQLite reports a full disk and a reached `max_page_count` with one code. With more free space on the disk
+    /// than the whole quota, it is the quota; otherwise the file's size decides.
     fn over_quota(&self) -> bool {
         let quota = self.store.inner.options.quota;
         if quota == 0 {
@@ -147,12 +171,12 @@ impl Store {
     async fn quarantine(&self, id: &TenantId, cause: Error) {
         let lock = self.inner.slots.lock(id).await;
         if lock.open().is_none_or(|database| database.combiner().faults() < FAULTS) {
-            // Another request that met the damage was here first.
-            return self.put_back(lock).await;
+            // Another request has quarantined it already.
+            return self.close_and_unlock(lock).await;
         }
         let store = self.clone();
         let task = self.inner.runtime.spawn_blocking(with_request_id(move || {
-            // Closed first, and not checkpointed: a damaged file is kept as found.
+            // Closed first and without a checkpoint: a damaged file is kept as found.
             if let Some(database) = lock.open() {
                 database.abandon();
             }
@@ -163,7 +187,7 @@ impl Store {
         }
     }
 
-    async fn put_back(&self, lock: TenantLock<Database>) {
+    async fn close_and_unlock(&self, lock: TenantLock<Database>) {
         let id = lock.id().clone();
         if let Err(error) = self.inner.runtime.spawn_blocking(move || Self::close_locked(&lock)).await {
             tracing::error!(tenant = %id, error = %error, "closing did not finish");

@@ -561,10 +561,10 @@ async fn a_migration_that_fails_on_rows_made_up_alone_is_no_reason_not_to_start(
     )]);
     let server = Process::start(folder.path(), &["--migrations", custom.path().to_str().unwrap()]);
     assert_eq!(server.client.texts("ada").await, ["1"]);
-    let doubts: Vec<_> = server.log().into_iter().filter(|line| line["doubt"].is_string()).collect();
-    assert_eq!(doubts.len(), 1, "from each version that files have: {doubts:?}");
-    assert!(doubts[0]["doubt"].as_str().unwrap().contains("V3__numbers failed: CHECK"), "{doubts:?}");
-    assert!(doubts[0]["message"].as_str().unwrap().contains("migrate --all --dry-run"), "{doubts:?}");
+    let failures: Vec<_> = server.log().into_iter().filter(|line| line["failure"].is_string()).collect();
+    assert_eq!(failures.len(), 1, "from each version that files have: {failures:?}");
+    assert!(failures[0]["failure"].as_str().unwrap().contains("V3__numbers failed: CHECK"), "{failures:?}");
+    assert!(failures[0]["message"].as_str().unwrap().contains("migrate --all --dry-run"), "{failures:?}");
     server.signal("TERM");
     assert!(server.wait().success());
 }

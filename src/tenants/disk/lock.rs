@@ -11,18 +11,20 @@ use rustix::fs::OFlags;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Holds `cubby.lock`. The kernel lets go of it when the process ends, however it ends, so a crash
-/// leaves nothing to clean up.
+/// A lock on `cubby.lock`. The kernel releases it when the process ends, also by a crash.
 ///
-/// Two processes with tenants in exclusive mode would find each other's files locked; two that
-/// purge, migrate and evict by their own catalogs' word would lose data.
+/// Without it, a second process would find open tenants' files locked, and could purge or migrate files that the first
+/// one has just moved.
 #[derive(Debug)]
 pub struct FolderLock {
     file: File,
 }
 
 impl FolderLock {
-    /// Takes the lock, or says who has it.
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// [`ErrorKind::FolderLocked`] if another process has it; the message says which.
     pub fn take(path: &Path) -> Result<Self> {
         let failed = |e| Error::io(path.display(), e);
         let mut file = OpenOptions::new()
@@ -31,14 +33,14 @@ impl FolderLock {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            // Never through a link: what it leads to would be truncated.
+            // Not through a symbolic link: its target would be truncated.
             .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(path)
             .map_err(failed)?;
         let names = std::os::unix::fs::MetadataExt::nlink(&file.metadata().map_err(failed)?);
         if names > 1 {
             return Err(Error::config(format!(
-                "{} has a second name, and what has it would be overwritten",
+                "{} has a second name (a hard link), whose file would be overwritten",
                 path.display()
             )));
         }
@@ -69,10 +71,10 @@ impl FolderLock {
 
 impl Drop for FolderLock {
     fn drop(&mut self) {
-        // Closing is not enough: a child process that was just forked has the descriptor too, until it
-        // runs its own program, and with it the lock.
+        // Closing is not enough: a child process that was just forked shares the descriptor, and the lock,
+        // until it executes its own program.
         if let Err(error) = self.file.unlock() {
-            tracing::warn!(error = %error, "the data folder's lock is let go of only when this process ends");
+            tracing::warn!(error = %error, "the data folder's lock is released only when this process ends");
         }
     }
 }
@@ -87,9 +89,8 @@ fn command() -> String {
     }
 }
 
-/// What the holder says of itself, once it has: it takes the lock first, and until it has written
-/// its line there is none, or that of an earlier process. What it says is for people; without it the
-/// refusal stands all the same.
+/// The line that the holder wrote. It takes the lock first: until it has written, the file is empty or has the line of
+/// an earlier process. Only for the error message.
 fn holder(file: &mut File) -> Option<String> {
     const TRIES: u32 = 50;
     for _ in 0..TRIES {
@@ -106,7 +107,7 @@ fn holder(file: &mut File) -> Option<String> {
 }
 
 fn is_running(process: u32) -> bool {
-    // Without /proc there is nothing to tell by, and the line is likely right.
+    // Without /proc the line is taken as right.
     !Path::new("/proc/self").exists() || Path::new("/proc").join(process.to_string()).exists()
 }
 
@@ -115,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_is_let_go_of_even_if_a_child_has_its_descriptor() {
+    fn a_lock_is_released_even_if_a_child_process_has_its_descriptor() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("cubby.lock");
         let lock = FolderLock::take(&path).unwrap();

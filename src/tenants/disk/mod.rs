@@ -1,11 +1,11 @@
-//! Tenants' files: where they are, how they are placed, moved and erased, and what they lock.
+//! Tenants' files on disk.
 //!
 //! | module | decides |
 //! |---|---|
 //! | [`path`] | where a tenant's file is |
 //! | [`files`] | placing, moving and erasing a file together with its write-ahead log |
 //! | [`template`] | what a new file holds |
-//! | [`inspect`] | what a file says of itself, read without changing it |
+//! | [`inspect`] | reading a file that nobody serves, without changing it |
 //! | [`lock`] | one process for a data folder |
 
 pub mod files;

@@ -1,4 +1,4 @@
-//! A new tenant's file, ready but for its name.
+//! The template of a new tenant's file, and the row in each file that says whose it is.
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, MAIN_DB, params};
@@ -16,15 +16,15 @@ use crate::{
 /// Marks a file as a Cubby tenant (`application_id`, <https://sqlite.org/fileformat2.html>): "CuBt".
 pub const APPLICATION_ID: i32 = 0x4375_4274;
 
-/// A migrated, empty database in memory, of which each new tenant gets a copy. Writing an image is
-/// half the cost of running the migrations for each file.
+/// A migrated, empty database in memory, which is copied for each new tenant: half the cost of running the
+/// migrations on each file.
 pub struct Template {
     conn: Mutex<Connection>,
     tables: Vec<String>,
 }
 
-/// Offsets of the file format's write and read version; 2 is WAL. A database in memory cannot be
-/// in WAL mode itself, and switching later would cost each new file another commit.
+/// Offsets of the file format's write and read version; 2 is WAL. A database in memory cannot be in WAL mode, and
+/// switching the file later would cost another commit.
 const FORMAT_VERSIONS: std::ops::RangeInclusive<usize> = 18..=19;
 const WAL: u8 = 2;
 
@@ -61,7 +61,7 @@ impl Template {
     }
 }
 
-/// A tenant's database in memory, with no name yet and nothing in it but what the migrations put there.
+/// A tenant's database in memory, without a tenant, and with only the rows that the migrations insert.
 pub(in crate::tenants) fn blank(schema: &Schema, options: &Options) -> Result<Connection> {
     let mut conn = open::in_memory_like(options)?;
     conn.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -74,31 +74,31 @@ pub(in crate::tenants) fn blank(schema: &Schema, options: &Options) -> Result<Co
     Ok(conn)
 }
 
-/// Brings an open file, or a database in memory, to a schema.
+/// Migrates an open file, or a database in memory.
 pub(in crate::tenants) fn upgrade(conn: &mut Connection, schema: &Schema) -> Result<Applied> {
-    upgrade_noting(conn, schema, || Ok(()))
+    upgrade_with(conn, schema, || Ok(()))
 }
 
-/// The same, and calls `applying` before what ran is committed.
-pub(in crate::tenants) fn upgrade_noting(
+/// Like [`upgrade`], and calls `before_commit` when the migrations have run.
+pub(in crate::tenants) fn upgrade_with(
     conn: &mut Connection,
     schema: &Schema,
-    applying: impl FnOnce() -> Result<()>,
+    before_commit: impl FnOnce() -> Result<()>,
 ) -> Result<Applied> {
     schema.apply(conn, true, |tx| {
         tx.execute("UPDATE cubby_meta SET schema_digest = ?1", [schema.digest()])?;
-        // Not the file's own fault, whatever it is.
-        applying().map_err(|error| {
-            let message = format!("that its migrations run could not be noted: {}", error.message());
+        // A fault of the catalog, and not of the file.
+        before_commit().map_err(|error| {
+            let message = format!("that its migrations run could not be recorded: {}", error.message());
             Error::new(ErrorKind::Unavailable, message).with_source(error)
         })
     })
 }
 
-/// Tables that are there in every file, whatever its schema.
+/// Tables that every file has, whatever its schema.
 pub(in crate::tenants) const BOOKKEEPING: [&str; 2] = ["cubby_meta", "refinery_schema_history"];
 
-/// What a tenant's file says of itself.
+/// The row in each file that says whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meta {
     /// The id of the tenant it was made for.
@@ -116,16 +116,16 @@ pub fn meta(conn: &Connection) -> Result<Meta> {
     })?)
 }
 
-/// Makes an open file another tenant's.
+/// Makes an open file belong to another tenant.
 pub fn rename(conn: &Connection, id: &TenantId) -> Result<()> {
     match conn.execute("UPDATE cubby_meta SET tenant = ?1", [id.as_str()])? {
         1 => Ok(()),
-        _ => Err(Error::internal("the file does not say whose it is")),
+        _ => Err(Error::internal("the file does not say which tenant it belongs to")),
     }
 }
 
-/// Whether nothing was ever kept in an open file: no table but the bookkeeping has a row. A schema
-/// whose migrations fill tables makes every file look used.
+/// Whether no table of an open file has a row, apart from the bookkeeping. Always `false` for a schema whose
+/// migrations insert rows.
 pub fn is_untouched(conn: &Connection) -> Result<bool> {
     let tables: Vec<String> = conn
         .prepare(
@@ -149,11 +149,11 @@ mod tests {
     use crate::tenants::options::shipped_schema;
 
     #[test]
-    fn what_fails_outside_a_file_is_not_taken_for_its_damage() {
+    fn an_error_of_the_catalog_is_not_a_fault_of_the_file() {
         let schema = shipped_schema().unwrap();
         let mut conn = blank(&schema.up_to(1).unwrap(), &Options::default()).unwrap();
         for kind in [ErrorKind::Damaged, ErrorKind::Quarantined, ErrorKind::Internal] {
-            let error = upgrade_noting(&mut conn, &schema, || Err(Error::new(kind, "the catalog"))).unwrap_err();
+            let error = upgrade_with(&mut conn, &schema, || Err(Error::new(kind, "the catalog"))).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable);
             assert!(error.message().contains("the catalog"), "{error}");
         }

@@ -1,5 +1,5 @@
-//! Whether a data folder and a set of migrations belong together. Looked at before anything is touched:
-//! where they do not, every single tenant would be found unfit at its next open.
+//! Whether a schema continues from the migrations that have run on a data folder. Checked before anything is
+//! changed: with another schema, every tenant would fail at its next open.
 
 use std::path::{Path, PathBuf};
 
@@ -18,10 +18,10 @@ use crate::{
     },
 };
 
-/// Files that are asked what has run on them, where the catalog does not know.
-const ASKED: u32 = 16;
+/// Files whose history is read when the catalog has none.
+const SAMPLED: u32 = 16;
 
-/// Refuses a schema that does not go on from what has run on the folder's files. Gives what has.
+/// Refuses a schema that does not continue from what has run on the folder's files. Returns what has run.
 ///
 /// # Errors
 /// [`ErrorKind::Config`](crate::ErrorKind::Config), with what to do.
@@ -42,25 +42,25 @@ pub(in crate::tenants) fn check<'a>(
     Past::of(catalog, layout, schema, applied)
 }
 
-/// What has run by the histories that `schema` goes on from. Refused if most do not fit: a few files that do
-/// not, such as one put back from a newer program's backup, are their own tenants' matter.
+/// The migrations that have run, by the histories that `schema` continues from. Refused if it does not continue
+/// from most of them: a few, such as of a file restored from a newer program's backup, concern only their tenants.
 fn accepted(histories: Vec<Vec<Step>>, schema: &Schema) -> std::result::Result<Vec<Step>, Mismatch> {
     let (mut applied, mut refused): (Vec<Step>, Vec<Mismatch>) = (Vec::new(), Vec::new());
-    let asked = histories.len();
+    let sampled = histories.len();
     for history in histories {
         match schema.continues(&history) {
             Ok(()) => applied.extend(history),
             Err(mismatch) => refused.push(mismatch),
         }
     }
-    if refused.len() * 2 > asked {
+    if refused.len() * 2 > sampled {
         return Err(refused.swap_remove(0));
     }
     if !refused.is_empty() {
         tracing::warn!(
-            asked,
-            unfit = refused.len(),
-            "some users' files do not fit the migrations; they are refused when opened"
+            sampled,
+            refused = refused.len(),
+            "some users' files have other migrations; they are refused when opened"
         );
     }
     applied.sort_by_key(|step| step.version);
@@ -68,11 +68,11 @@ fn accepted(histories: Vec<Vec<Step>>, schema: &Schema) -> std::result::Result<V
     Ok(applied)
 }
 
-/// What has run on some files of a folder whose catalog does not know: it is new, or of a program that did
-/// not write it down.
+/// The histories of some files of a folder whose catalog has none: it is new, or was written by a program that did
+/// not record them.
 fn histories(catalog: &Catalog, layout: &Layout) -> Result<Vec<Vec<Step>>> {
-    let ids = catalog.read(|conn| migrations::some_with_files(conn, ASKED))?;
-    // One that cannot be read is its own tenant's matter.
+    let ids = catalog.read(|conn| migrations::some_with_files(conn, SAMPLED))?;
+    // A file that cannot be read concerns only its tenant.
     let read = |files: Vec<PathBuf>| -> Vec<Vec<Step>> {
         let histories = files.iter().filter_map(|file| history_of(layout, file).ok());
         histories.filter(|history| !history.is_empty()).collect()
@@ -84,30 +84,30 @@ fn histories(catalog: &Catalog, layout: &Layout) -> Result<Vec<Vec<Step>>> {
     if found.is_empty() {
         let mut trashed = Vec::new();
         layout.each_trashed(|file| trashed.push(file))?;
-        trashed.truncate(ASKED as usize);
+        trashed.truncate(SAMPLED as usize);
         found = read(trashed);
     }
     Ok(found)
 }
 
-/// Some tenants' files, as they come.
+/// Some live tenants' files, in no order.
 fn some_live(layout: &Layout) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for shard in 0..=u8::MAX {
         layout.live_in(shard, |file| found.push(file))?;
-        if found.len() >= ASKED as usize {
+        if found.len() >= SAMPLED as usize {
             break;
         }
     }
-    found.truncate(ASKED as usize);
+    found.truncate(SAMPLED as usize);
     Ok(found)
 }
 
-/// The history of a file that nobody has open, which is left as it is. Empty if it is not the file of the
-/// tenant whose place it is in.
+/// The history of a file that nobody has open, without changing it. Empty if the file is not at the path of its
+/// tenant.
 fn history_of(layout: &Layout, file: &Path) -> Result<Vec<Step>> {
     if !header::read(file, template::APPLICATION_ID)?.is_wal {
-        // An open would make it so.
+        // Opening it would switch it to WAL mode.
         return Ok(Vec::new());
     }
     inspect::look(file, |conn| {

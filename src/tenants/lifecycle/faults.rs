@@ -1,5 +1,5 @@
-//! Faults of tenants' files and of the disk under them, as an operator sees them: each is a line in
-//! the log, a count in the metrics, and the newest of a tenant is in `cubby tenants show`.
+//! Faults of tenants' files and of the disk, reported to operators: each is a line in the log and a count in the
+//! metrics, and `cubby tenants show` has the newest of a tenant.
 
 use std::collections::HashMap;
 
@@ -14,9 +14,9 @@ use crate::{
 /// Faults since the start, by `kind`.
 pub const FAULTS_TOTAL: &str = "cubby_faults_total";
 
-/// Tenants whose newest fault waits to be written to the catalog; when the whole disk fails, that
-/// of others is only in the log.
-const KEPT: usize = 10_000;
+/// Tenants whose newest fault waits to be written to the catalog. Beyond that, as when the whole disk fails, a
+/// fault is only in the log.
+const MAX_WAITING: usize = 10_000;
 
 /// The newest fault of each tenant that had one, until it is written to the catalog.
 #[derive(Debug, Default)]
@@ -25,20 +25,20 @@ pub struct Faults(Mutex<HashMap<TenantId, Fault>>);
 /// One fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// When.
+    /// When it happened.
     pub at: Millis,
-    /// What.
+    /// The error, in full.
     pub what: String,
 }
 
 impl Faults {
-    /// Takes note of what went wrong, if it is a fault and not the caller's.
-    pub fn note(&self, id: &TenantId, at: Millis, error: &Error) {
+    /// Records an error, unless it is the caller's.
+    pub fn record(&self, id: &TenantId, at: Millis, error: &Error) {
         let Some(kind) = kind(error) else { return };
         metrics::counter!(FAULTS_TOTAL, "kind" => kind).increment(1);
         tracing::error!(tenant = %id, fault = kind, error = %error, "a fault");
         let mut newest = self.0.lock();
-        if newest.len() < KEPT || newest.contains_key(id) {
+        if newest.len() < MAX_WAITING || newest.contains_key(id) {
             newest.insert(id.clone(), Fault { at, what: error.detail() });
         }
     }
@@ -48,7 +48,7 @@ impl Faults {
         self.0.lock().remove(id);
     }
 
-    /// What is to be written to the catalog.
+    /// Takes the faults that are to be written to the catalog.
     pub fn take(&self) -> Vec<(TenantId, Fault)> {
         self.0.lock().drain().collect()
     }

@@ -1,5 +1,4 @@
-//! What happens to a tenant between its creation and its end. Each operation holds the tenant exclusively,
-//! so no request sees it half done.
+//! Operations on a tenant: each locks the tenant, so no request sees it half done.
 //!
 //! | module | decides |
 //! |---|---|

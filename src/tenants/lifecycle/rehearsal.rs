@@ -1,4 +1,4 @@
-//! Trying migrations where nothing can come of it: on older schemas made for this, and on copies.
+//! Trying migrations without changing anything: on generated databases of older schemas, and on copies of files.
 
 use std::{
     path::Path,
@@ -32,47 +32,48 @@ use crate::{
     },
 };
 
-/// Users' files that are tried at start.
+/// Users' files whose copies are migrated at start.
 const TRIED: usize = 3;
 
 /// The largest of them, in bytes.
 const TRIED_BYTES: u64 = 16 << 20;
 
-/// How many are looked at for some that are not empty.
-const LOOKED_AT: u32 = 32;
+/// Files that are opened to find some that are not empty.
+const CANDIDATES: u32 = 32;
 
-/// How long all of them may take together: whoever restarts the server waits.
+/// How long all of them may take together, while the operator waits for the start.
 const TRIED_FOR: Duration = Duration::from_secs(5);
 
-/// What a folder has been through, as far as migrations that have not run on it are concerned.
+/// The migrations that have run on a data folder, and the versions that its files may have.
 pub(in crate::tenants) struct Past<'a> {
     layout: &'a Layout,
     applied: Vec<Step>,
-    /// The versions that files may have; none for one that is not known.
+    /// The versions that files may have; `None` stands for an unknown one.
     versions: Vec<Option<i32>>,
     /// Tenants with small files of older versions.
     behind: Vec<TenantId>,
 }
 
 impl<'a> Past<'a> {
-    /// Asks the catalog. `applied` are the migrations that have run.
+    /// Reads it from the catalog. `applied` are the migrations that have run.
     pub fn of(catalog: &Catalog, layout: &'a Layout, schema: &Schema, applied: Vec<Step>) -> Result<Self> {
         let mut past = Self { layout, applied, versions: Vec::new(), behind: Vec::new() };
         if past != schema.steps() {
             let bytes = i64::try_from(TRIED_BYTES).unwrap_or(i64::MAX);
             past.versions = catalog.read(migrations::versions)?;
-            // The catalog may not know yet which file has had the newest.
+            // The catalog may not have it yet which file had the newest.
             past.versions.extend(past.applied.last().map(|step| Some(step.version)));
-            past.behind = catalog.read(|conn| migrations::smallest_behind(conn, schema.version(), bytes, LOOKED_AT))?;
+            past.behind =
+                catalog.read(|conn| migrations::smallest_behind(conn, schema.version(), bytes, CANDIDATES))?;
         }
         Ok(past)
     }
 
-    /// Whether an error in bringing a file of `version` to `steps` is that of a migration that has not run yet.
+    /// Whether migrating a file of `version` by `steps` failed in a migration that has not run yet.
     fn is_of_a_new_one(&self, error: &Error, version: i32, steps: &[Step]) -> bool {
         let named = |step: &&Step| error.message().starts_with(&format!("migration {step} failed"));
-        let ran_until = self.applied.last().map_or(0, |step| step.version);
-        steps.iter().find(named).map_or(version >= ran_until, |culprit| !self.applied.contains(culprit))
+        let newest_applied = self.applied.last().map_or(0, |step| step.version);
+        steps.iter().find(named).map_or(version >= newest_applied, |failed| !self.applied.contains(failed))
     }
 
     fn may_have(&self, version: i32) -> bool {
@@ -87,60 +88,61 @@ impl PartialEq<Vec<Step>> for Past<'_> {
     }
 }
 
-/// Tries the migrations of `schema` that have not run on each older schema that files have, as on a tenant's
-/// file: with the same settings and bounds, and with rows in its tables; then on copies of a few files. Gives
-/// what may be the fault of rows that were made up. What has run before is not judged again: it cannot be
-/// changed any more.
+/// Tries the new migrations of `schema` on a generated database of each older version that files have, with a
+/// tenant's settings and bounds and with rows in its tables; then on copies of a few files. Returns failures that
+/// the generated rows may have caused. Migrations that have run before are not tried: they cannot be changed.
 ///
 /// # Errors
-/// [`ErrorKind::Config`] for what would fail for every tenant.
+/// [`ErrorKind::Config`] for a failure that every tenant would have.
 pub(in crate::tenants) fn rehearse(schema: &Schema, options: &Options, past: &Past) -> Result<Vec<String>> {
-    let (steps, mut doubts) = (schema.steps(), Vec::new());
-    let (Some(newest), false) = (steps.last(), *past == steps) else { return Ok(doubts) };
+    let (steps, mut failures) = (schema.steps(), Vec::new());
+    let (Some(newest), false) = (steps.last(), *past == steps) else { return Ok(failures) };
     for step in steps.iter().filter(|step| *step != newest && past.may_have(step.version)) {
         let is_new = |error: &Error| past.is_of_a_new_one(error, step.version, &steps);
         let refused = |error: &Error| {
             Error::config(format!("the tenant migrations do not run on a file of version {step}: {}", error.message()))
         };
         let old = schema.up_to(step.version)?;
-        // Without the later ones, no file can be of this version.
+        // Where it cannot be made without the later migrations, no file has this version.
         let Ok(conn) = template::blank(&old, options) else { continue };
         let empty = fill::fill(&conn, &template::BOOKKEEPING)?;
         if !empty.is_empty() {
             let tables = empty.join(", ");
             tracing::warn!(
                 version = %step, tables,
-                "no rows could be made up for these tables, and migrations were tried with them empty; `cubby migrate --all \
+                "no rows could be generated for these tables, and migrations were tried with them empty; `cubby migrate --all \
                  --dry-run` tries them on real ones"
             );
         }
-        let mut conn = afresh(&conn, options)?;
+        let mut conn = reconnect(&conn, options)?;
         let Some(error) = template::upgrade(&mut conn, schema).err().filter(is_new) else { continue };
-        // SQLite says so of what it adds to no table that has rows, whatever is in them.
+        // SQLite's refusal to alter any table that has rows, whatever is in them.
         if error.message().to_ascii_lowercase().contains("failed: cannot add a ") {
             return Err(refused(&error));
         }
-        let mut conn = afresh(&template::blank(&old, options)?, options)?;
+        let mut conn = reconnect(&template::blank(&old, options)?, options)?;
         match template::upgrade(&mut conn, schema) {
             Err(error) if is_new(&error) => return Err(refused(&error)),
-            _ => doubts.push(format!("from version {step}: {}", error.message())),
+            _ => failures.push(format!("from version {step}: {}", error.message())),
         }
     }
-    try_some(schema, options, past)?;
-    Ok(doubts)
+    try_on_copies(schema, options, past)?;
+    Ok(failures)
 }
 
-/// The same database on a connection of its own, as later migrations meet a file: without what earlier ones
-/// left on theirs.
-fn afresh(conn: &Connection, options: &Options) -> Result<Connection> {
+/// Copies a database in memory to a new connection: migrations that run later on a file do not find what earlier
+/// ones left on their connection.
+fn reconnect(conn: &Connection, options: &Options) -> Result<Connection> {
     let mut fresh = open::in_memory_like(options)?;
     Backup::new(conn, &mut fresh)?.step(-1)?;
     Ok(fresh)
 }
 
-/// Tries the migrations on copies of a few small files that are not empty, and refuses what fails on all of
-/// them: the first new user would make it final.
-fn try_some(schema: &Schema, options: &Options, past: &Past) -> Result<()> {
+/// Tries the migrations on copies of a few small files that are not empty.
+///
+/// # Errors
+/// [`ErrorKind::Config`] if they fail on all of them: once they have run for a new user, they cannot be changed.
+fn try_on_copies(schema: &Schema, options: &Options, past: &Past) -> Result<()> {
     let until = Instant::now() + TRIED_FOR;
     let mut failed: Vec<(&TenantId, Error)> = Vec::new();
     for id in &past.behind {
@@ -152,10 +154,10 @@ fn try_some(schema: &Schema, options: &Options, past: &Past) -> Result<()> {
         let tried = try_one(schema, options, past, (id, &copy), left);
         files::discard(&copy)?;
         match tried {
-            // It works for somebody, or might.
+            // It works for a tenant, or may.
             Ok(Tried::Ran) => return Ok(()),
             Ok(Tried::Failed(error)) => failed.push((id, error)),
-            // Empty, or the fault of the file or of the disk.
+            // Empty, or a fault of the file or the disk.
             Ok(Tried::Skipped) | Err(_) => {}
         }
     }
@@ -163,7 +165,7 @@ fn try_some(schema: &Schema, options: &Options, past: &Past) -> Result<()> {
     let ids: Vec<&str> = failed.iter().map(|(id, _)| id.as_str()).collect();
     Err(Error::config(format!(
         "the tenant migrations fail on all files with data that they were tried on (copies of those of {}): {}. Change \
-         them, which is possible as long as they have run on no file; or start without them and mend the data. Nothing \
+         them, which is possible as long as they have run on no file; or start without them and repair the data. Nothing \
          was changed",
         ids.join(", "),
         first.message()
@@ -171,11 +173,11 @@ fn try_some(schema: &Schema, options: &Options, past: &Past) -> Result<()> {
 }
 
 enum Tried {
-    /// To the end, or for as long as it may.
+    /// It ended, or reached its time limit.
     Ran,
-    /// By the fault of a migration that has not run yet.
+    /// In a migration that has not run yet.
     Failed(Error),
-    /// It is empty, too large, or not to be migrated.
+    /// The file is empty, too large, or needs no migration.
     Skipped,
 }
 
@@ -214,7 +216,7 @@ fn try_one(
     tried
 }
 
-/// The version of a file that is this tenant's, has data, and is of an older version of this schema.
+/// The version of the file, if it is this tenant's, has data, and has an older version of this schema.
 fn version_to_migrate(conn: &Connection, schema: &Schema, id: &TenantId) -> Result<Option<i32>> {
     let history = migrate::history(conn)?;
     let is_theirs = template::meta(conn)?.tenant == id.as_str();
@@ -225,17 +227,17 @@ fn version_to_migrate(conn: &Connection, schema: &Schema, id: &TenantId) -> Resu
 }
 
 impl Store {
-    /// Up to `each` of the tenants of each schema that are not at the newest: what a dry run tries.
+    /// Up to `each` tenants of each version older than the newest, for a dry run.
     pub async fn sample_behind(&self, each: u32) -> Result<Vec<TenantId>> {
         let version = self.schema().version();
         self.catalog().query(move |conn| queries::migrations::sample_behind(conn, version, each)).await
     }
 
-    /// Tries on a copy what [`migrate`](Self::migrate) would do to a tenant's file. Takes room for one copy
-    /// in the data folder, and changes nothing.
+    /// Runs [`migrate`](Self::migrate) on a copy of a tenant's file, which is then removed. Needs disk space for one
+    /// copy in the data folder.
     ///
     /// # Errors
-    /// What the migration would end with.
+    /// Those of the migration.
     pub async fn try_migration(&self, id: &TenantId) -> Result<Option<i32>> {
         let lock = self.inner.slots.lock(id).await;
         self.blocking(move |store| {
@@ -253,7 +255,7 @@ impl Store {
         let path = self.layout().tenant(id);
         let copy = self.layout().temporary();
         let options = self.sqlite_options();
-        let params = OpenParams { path: &copy, applying: &|| Ok(()), ..self.open_params(id, &path, &options, true) };
+        let params = OpenParams { path: &copy, ..self.open_params(id, &path, &options, true) };
         let tried = copy_of(&path, &copy).and_then(|()| database::open_file(&params)).and_then(|opened| {
             let applied = opened.applied;
             opened.close().map(|()| applied)
@@ -275,7 +277,7 @@ fn copy_of(from: &Path, to: &Path) -> Result<()> {
         _ => {}
     }
     match std::fs::copy(from, to) {
-        // What opens it says it better.
+        // Opening the copy gives the better error.
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(from.display(), e)),
         _ => Ok(()),
     }

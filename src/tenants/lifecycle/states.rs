@@ -227,9 +227,9 @@ impl Store {
             return Err(deleted(&id));
         }
         // Before the file commits.
-        let applying = || self.note_applied().and_then(|()| self.record_start(author, "tenants migrate", id.as_str()));
+        let record = || self.record_applied().and_then(|()| self.record_start(author, "tenants migrate", id.as_str()));
         let params = OpenParams {
-            applying: &applying,
+            before_commit: &record,
             ..self.open_params(&id, &path, &options, row.state == State::Quarantined)
         };
         let opened = self.open_or_quarantine(&params)?;

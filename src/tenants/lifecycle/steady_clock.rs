@@ -1,4 +1,4 @@
-//! Whether the time of day can be relied on, as far as the monotonic clock tells.
+//! Whether the time of day advances as the monotonic clock does.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use crate::clock::{Millis, millis};
 
-/// How much more or less than the monotonic clock the time of day may advance between two looks and be
-/// called steady. Looks are a minute apart, and a clock that is slewed differs by milliseconds.
+/// How far the time of day may deviate from the monotonic clock between two readings and be called steady. Readings
+/// are a minute apart, and a clock that is slewed deviates by milliseconds.
 const JUMP: Duration = Duration::from_secs(60);
 
 /// Since when the time of day has advanced as the monotonic clock does.
@@ -25,8 +25,8 @@ impl SteadyClock {
 
     /// Compares both clocks; says for how long they have agreed.
     pub(in crate::tenants) fn look(&mut self, now: Instant, time_of_day: Millis) -> Duration {
-        let (then, told) = self.last;
-        let expected = told.saturating_add(millis(now - then));
+        let (then, last) = self.last;
+        let expected = last.saturating_add(millis(now - then));
         if time_of_day.abs_diff(expected) > millis(JUMP).unsigned_abs() {
             tracing::warn!("the time of day jumped; nothing is removed by it until it has been steady for a while");
             self.since = now;

@@ -1,9 +1,9 @@
-//! One open tenant: a connection for reads and writes, and readers apart from it when asked for.
+//! One open tenant: its connection, and its reader pool.
 //!
 //! Normally a tenant has one connection in exclusive locking mode: two descriptors, no
-//! shared-memory file, the cheapest open. When somebody needs a connection of their own (an export,
-//! a long read), the database is reopened in shared mode: the writer's connection and a pool of
-//! readers beside it. When the last of these goes, it goes back. Callers see none of this.
+//! shared-memory file, the cheapest open. For an export or a long read, the database is reopened in
+//! shared mode, with the writer's connection and a pool of readers. When the last reader is dropped,
+//! it is reopened in exclusive mode. Callers see none of this.
 
 use std::{
     path::{Path, PathBuf},
@@ -34,10 +34,10 @@ use crate::{
     },
 };
 
-/// Readers of one tenant beside its writer.
+/// Pooled readers of one tenant.
 const READERS: u32 = 4;
 
-/// How long to wait for one of them.
+/// How long to wait for a pooled reader.
 const READER_WAIT: Duration = Duration::from_secs(5);
 
 /// An open tenant's database.
@@ -46,12 +46,11 @@ pub struct Database {
     options: Options,
     combiner: Arc<Combiner>,
     shared: Mutex<Shared>,
-    /// Turns at this tenant's readers: waited for before those that all tenants share, so that one
-    /// tenant's many long reads cannot keep all of these.
-    turns: Arc<Semaphore>,
+    /// One for each pooled reader.
+    read_permits: Arc<Semaphore>,
     permit: Mutex<Option<Permit>>,
     schema_version: i32,
-    /// The size of the file as the catalog has it, if it does.
+    /// The size of the file in the catalog when it was opened, if the catalog had one.
     known_bytes: Option<u64>,
 }
 
@@ -61,47 +60,46 @@ struct Shared {
     readers: Option<Pool>,
 }
 
-/// What opening a file needs to know.
+/// How a tenant's file is opened.
 pub struct OpenParams<'a> {
-    /// Whose file it must be.
+    /// The tenant that the file must belong to.
     pub id: &'a TenantId,
-    /// Where it is.
+    /// The path of the file.
     pub path: &'a Path,
-    /// What its schema should be.
+    /// The schema to migrate it to.
     pub schema: &'a Schema,
     /// Flags, pragmas and limits. The locking mode is chosen here.
     pub options: &'a Options,
-    /// Bounds of its queue.
+    /// Bounds of the tenant's queue.
     pub limits: &'a Limits,
-    /// Whether to look for damage although it was closed well.
-    pub suspect: bool,
-    /// Called when migrations have run and before they are committed.
-    pub applying: &'a dyn Fn() -> Result<()>,
+    /// Whether the tenant is quarantined: its file is checked for damage although it was closed cleanly.
+    pub quarantined: bool,
+    /// Called when migrations have run, before their commit.
+    pub before_commit: &'a dyn Fn() -> Result<()>,
 }
 
-/// How long a file is looked at for damage after an unclean stop: it is a request that waits. Some
-/// hundred MiB; what is left over is found when it is read.
+/// How long a file is checked for damage after an unclean shutdown, while a request waits: enough for some hundred
+/// MiB. Damage in the rest is found when it is read.
 const CHECK: Duration = Duration::from_secs(2);
 
-/// An opened and migrated file, and how it was found.
+/// An opened and migrated file.
 pub struct Opened {
     /// The connection, in exclusive mode.
     conn: Connection,
     deadline: Deadline,
-    /// It was not closed well: by kill -9, a power cut, or a fault.
-    unclean: bool,
+    /// It was not closed: kill -9, a power cut, or a fault.
+    unclean_shutdown: bool,
     /// What the migrations did.
     pub applied: Applied,
 }
 
-/// Opens a file, checks that it is this tenant's, and brings it to the schema. The caller is alone
-/// with the file. May block.
+/// Opens a file, checks that it is this tenant's, and migrates it. Nobody else has it open. May block.
 ///
 /// # Errors
 /// [`ErrorKind::Quarantined`] for a migration that fails or a newer schema,
-/// [`ErrorKind::Damaged`] for a file that is not this tenant's or no database; both leave it as it was.
+/// [`ErrorKind::Damaged`] for a file that is not this tenant's or is no database. Neither changes the file.
 pub fn open_file(params: &OpenParams) -> Result<Opened> {
-    // SQLite takes an empty file for an empty database, and would make one of it.
+    // Checked before the open: SQLite would turn an empty file into a database.
     let header = header::read(params.path, APPLICATION_ID)?;
     let options = Options {
         locking: Locking::Exclusive,
@@ -111,17 +109,17 @@ pub fn open_file(params: &OpenParams) -> Result<Opened> {
     };
     let deadline = Deadline::none();
     // A close empties the log.
-    let unclean = header.wal_bytes > 0;
+    let unclean_shutdown = header.wal_bytes > 0;
     let mut conn = open::open(params.path, &options, &deadline)?;
-    let checked = match unclean || params.suspect {
+    let checked = match unclean_shutdown || params.quarantined {
         true => check::quick_check(&conn, &deadline, CHECK),
         false => Ok(true),
     };
     let applied = checked.and_then(|whole| {
         if !whole {
-            tracing::warn!(tenant = %params.id, "too large to be checked whole after an unclean stop");
+            tracing::warn!(tenant = %params.id, "too large to be checked completely after an unclean shutdown");
         }
-        inspect(params, &mut conn)
+        migrate(params, &mut conn)
     });
     let applied = match applied {
         Ok(applied) => applied,
@@ -131,14 +129,14 @@ pub fn open_file(params: &OpenParams) -> Result<Opened> {
         }
     };
     if applied != Applied::Nothing {
-        // What a migration leaves on its connection, such as temporary tables and pragmas, serves nobody.
+        // A migration may leave temporary tables and pragmas on its connection.
         close(conn)?;
         conn = open::open(params.path, &options, &deadline)?;
     }
-    Ok(Opened { conn, deadline, unclean, applied })
+    Ok(Opened { conn, deadline, unclean_shutdown, applied })
 }
 
-/// Closes a connection that nobody else has beside them, WAL emptied.
+/// Closes the only connection to a file, and empties its WAL.
 fn close(conn: Connection) -> Result<()> {
     if let Err(error) = wal::checkpoint(&conn) {
         open::abandon(conn);
@@ -147,9 +145,11 @@ fn close(conn: Connection) -> Result<()> {
     conn.close().map_err(|(_, error)| error.into())
 }
 
-fn inspect(params: &OpenParams, conn: &mut Connection) -> Result<Applied> {
+fn migrate(params: &OpenParams, conn: &mut Connection) -> Result<Applied> {
     let meta = template::meta(conn).map_err(|e| match e.kind() {
-        ErrorKind::Internal => Error::new(ErrorKind::Damaged, "the file does not say whose it is").with_source(e),
+        ErrorKind::Internal => {
+            Error::new(ErrorKind::Damaged, "the file does not say which tenant it belongs to").with_source(e)
+        }
         _ => e,
     })?;
     if meta.tenant != params.id.as_str() {
@@ -157,19 +157,19 @@ fn inspect(params: &OpenParams, conn: &mut Connection) -> Result<Applied> {
         return Err(Error::new(ErrorKind::Damaged, message));
     }
     if meta.schema_digest == params.schema.digest() {
-        // The digest stands for every migration, and so for the version too.
+        // The digest covers every migration, so the version is the same, too.
         return Ok(Applied::Nothing);
     }
-    template::upgrade_noting(conn, params.schema, params.applying)
+    template::upgrade_with(conn, params.schema, params.before_commit)
 }
 
 impl Opened {
-    /// Closes it again, WAL emptied: for eager migration, which serves nobody.
+    /// Closes it and empties its WAL: for eager migration.
     pub fn close(self) -> Result<()> {
         self.conn.close().map_err(|(_, error)| error.into())
     }
 
-    /// Puts it to use. `known_bytes` is the size that the catalog has.
+    /// Makes it an open tenant. `known_bytes` is its size in the catalog.
     pub fn into_database(
         self,
         params: &OpenParams,
@@ -186,13 +186,13 @@ impl Opened {
             spawn,
             Box::new(move |locking, deadline| open::open(&path, &Options { locking, ..settings.clone() }, deadline)),
         );
-        let combiner = if self.unclean { combiner.after_unclean_stop() } else { combiner };
+        let combiner = if self.unclean_shutdown { combiner.after_unclean_stop() } else { combiner };
         Database {
             path: params.path.to_owned(),
             options: Options { locking: Locking::Shared, ..options },
             combiner: Arc::new(combiner),
             shared: Mutex::default(),
-            turns: Arc::new(Semaphore::new(READERS as usize)),
+            read_permits: Arc::new(Semaphore::new(READERS as usize)),
             permit: Mutex::new(Some(permit)),
             schema_version: params.schema.version(),
             known_bytes,
@@ -206,24 +206,23 @@ impl Database {
         &self.combiner
     }
 
-    /// The schema it is at.
+    /// The version of its schema.
     pub fn schema_version(&self) -> i32 {
         self.schema_version
     }
 
-    /// The file's size, if it is another than the catalog had it at the open.
+    /// The file's size, if the catalog had another one when it was opened.
     pub fn new_size(&self) -> Option<u64> {
         Some(self.bytes()).filter(|bytes| self.known_bytes != Some(*bytes))
     }
 
     /// The size of the file, without its WAL.
     pub fn bytes(&self) -> u64 {
-        // Asking for a file's size does not open it.
+        // Not by opening it: closing that descriptor would drop POSIX locks on the file.
         std::fs::metadata(&self.path).map(|found| found.len()).unwrap_or(0)
     }
 
-    /// Closes every connection, WAL emptied, and gives the descriptors back. Nobody holds a lease.
-    /// May block.
+    /// Closes every connection, empties the WAL and gives the descriptors back. Nobody has a lease. May block.
     pub fn close(&self) -> Result<()> {
         self.close_readers();
         let result = self.combiner.close();
@@ -231,16 +230,16 @@ impl Database {
         result
     }
 
-    /// As [`close`](Self::close), leaving the file and its WAL as they are: for a damaged one.
+    /// Like [`close`](Self::close), but leaves the file and its WAL as they are: for a damaged one.
     pub fn abandon(&self) {
         self.close_readers();
         self.combiner.abandon();
         drop(self.permit.lock().take());
     }
 
-    /// Turns at this tenant's readers.
-    pub(in crate::tenants) fn turns(&self) -> Arc<Semaphore> {
-        self.turns.clone()
+    /// A pooled reader is taken only with one of these permits.
+    pub(in crate::tenants) fn read_permits(&self) -> Arc<Semaphore> {
+        self.read_permits.clone()
     }
 
     fn reader(&self) -> Result<pool::Pooled> {
@@ -255,10 +254,10 @@ impl Database {
             shared.readers.clone()
         };
         let taken = readers.ok_or_else(|| Error::internal("no readers")).and_then(|readers| pool::take(&readers));
-        taken.inspect_err(|_| self.reader_gone())
+        taken.inspect_err(|_| self.reader_dropped())
     }
 
-    fn reader_gone(&self) {
+    fn reader_dropped(&self) {
         let mut shared = self.shared.lock();
         shared.users = shared.users.saturating_sub(1);
         if shared.users == 0
@@ -276,8 +275,8 @@ impl Database {
     }
 }
 
-/// A reader's connection apart from the tenant's own, and the lease that keeps the database open.
-/// Runs on a thread that may block; so does its drop.
+/// A connection from the tenant's reader pool, and the lease that keeps the database open. To be used, and
+/// dropped, on a thread that may block.
 pub struct PooledReader {
     conn: Option<pool::Pooled>,
     lease: Lease<Database>,
@@ -294,17 +293,17 @@ impl PooledReader {
         Ok(reader)
     }
 
-    /// The connection. It can read and not write.
+    /// The connection, which cannot write.
     pub fn conn(&self) -> Result<&Connection> {
         self.conn.as_deref().ok_or_else(|| Error::internal("no connection"))
     }
 
-    /// Bounds the time of what runs on it from now on.
+    /// Bounds the time of the statements that run on it from now on.
     pub fn limit(&self, limit: Duration) {
         self.deadline.set(Some(limit));
     }
 
-    /// Whether it was stopped because it kept the write-ahead log from being emptied.
+    /// Whether it was cancelled because it kept the write-ahead log from being emptied.
     pub fn was_cancelled(&self) -> bool {
         self.deadline.was_cancelled()
     }
@@ -312,8 +311,8 @@ impl PooledReader {
 
 impl Drop for PooledReader {
     fn drop(&mut self) {
-        // First back into the pool, then perhaps the pool away: exclusive mode needs it gone.
+        // Back into the pool before the pool may be closed: exclusive mode needs all readers closed.
         self.conn = None;
-        self.lease.reader_gone();
+        self.lease.reader_dropped();
     }
 }

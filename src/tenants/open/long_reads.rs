@@ -1,4 +1,4 @@
-//! The threads on which long reads run.
+//! Threads of low priority for long reads.
 
 use std::sync::Arc;
 
@@ -11,35 +11,35 @@ use tokio::{
 use super::descriptors::MAX_LONG_READS;
 use crate::error::{Error, Result};
 
-/// How much less of a busy processor a long read gets than everything else: a tenth, by the kernel's table
-/// of weights (`sched_prio_to_weight`). A request that finds every core at a long read then runs at
-/// once, instead of after the few milliseconds that the kernel gives to equals.
+/// The niceness of these threads. On a busy core they get a tenth of a request's share, by the kernel's table
+/// of weights (`sched_prio_to_weight`), so a request that finds every core in a long read runs at once
+/// instead of after a time slice of some milliseconds.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
-/// Long reads of all tenants together: how many at once, and threads of low priority for them.
+/// Bounds the long reads of all tenants together, and runs them.
 pub struct LongReads {
-    turns: Arc<Semaphore>,
-    /// A runtime for its threads that may block alone; nothing is driven on it.
+    permits: Arc<Semaphore>,
+    /// A runtime used only for its blocking threads.
     threads: Option<Runtime>,
 }
 
 impl LongReads {
-    /// Threads for `count` long reads at once, started when they are needed.
+    /// For `count` long reads at once; threads are started when needed.
     pub fn new(count: usize) -> Result<Self> {
         let count = count.clamp(1, MAX_LONG_READS);
         let threads = Builder::new_current_thread()
             .max_blocking_threads(count)
             .thread_name("long-read")
-            .on_thread_start(be_nice)
+            .on_thread_start(lower_priority)
             .build()
             .map_err(|e| Error::internal("threads for long reads").with_source(e))?;
-        Ok(Self { turns: Arc::new(Semaphore::new(count)), threads: Some(threads) })
+        Ok(Self { permits: Arc::new(Semaphore::new(count)), threads: Some(threads) })
     }
 
-    /// Turns: whoever runs a long read holds one meanwhile.
-    pub fn turns(&self) -> Arc<Semaphore> {
-        self.turns.clone()
+    /// A long read holds one of these permits while it runs.
+    pub fn permits(&self) -> Arc<Semaphore> {
+        self.permits.clone()
     }
 
     /// Runs `work` on a thread of low priority. It is not cancelled with the future.
@@ -50,16 +50,16 @@ impl LongReads {
 
 impl Drop for LongReads {
     fn drop(&mut self) {
-        // A runtime's own drop waits, which is not allowed where this may happen.
+        // Dropping a runtime waits for its threads, which panics in async code.
         if let Some(threads) = self.threads.take() {
             threads.shutdown_background();
         }
     }
 }
 
-/// Lowers the priority of the calling thread. A refusal costs others some milliseconds and no more.
-fn be_nice() {
-    // Elsewhere a priority is that of the whole process.
+/// Lowers the priority of the calling thread. If refused, requests may wait some milliseconds longer.
+fn lower_priority() {
+    // On other systems the priority is that of the whole process.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::setpriority_process(None, NICENESS);
 }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_the_threads_of_long_reads_are_nice() {
+    async fn only_threads_of_long_reads_have_low_priority() {
         let before = getpriority_process(None).unwrap();
         let long = LongReads::new(1).unwrap();
         let there = long.run(|| getpriority_process(None).unwrap()).unwrap().await.unwrap();

@@ -1,4 +1,4 @@
-//! Opening a tenant that is not open: who waits for it, what is made first, and what a failure means.
+//! Leases: waiting for a tenant, creating it, opening its file, and quarantine.
 
 use std::{
     path::Path,
@@ -30,28 +30,28 @@ use crate::{
     },
 };
 
-/// A quarantined tenant is tried again after this, then after twice as long each time…
+/// Quarantine backoff: the first retry comes after this, each later one after twice as long…
 const RETRY: Duration = Duration::from_secs(2);
 
-/// …but at least this often.
-const RETRY_AT_MOST: Duration = Duration::from_secs(3600);
+/// …up to this.
+const MAX_RETRY: Duration = Duration::from_secs(3600);
 
-/// `last_seen` in the catalog is right to this.
+/// How old `last_seen` in the catalog may be before an open takes a usage sample.
 const SAMPLE_EVERY: Duration = Duration::from_secs(3600);
 
-/// Bounds how many tenants are made.
+/// Limits how many tenants are created.
 pub trait Counter: Send + Sync {
-    /// Counts one that is about to be made.
+    /// Counts a creation that is about to begin.
     ///
     /// # Errors
-    /// Why it may not be made.
+    /// Why it is refused.
     fn count(&self) -> Result<()>;
 
-    /// It was counted, and was not made after all.
+    /// Takes one back that was counted and then failed.
     fn uncount(&self);
 }
 
-/// What a tenant is to be made with, should there be none.
+/// How a tenant is created if there is none.
 #[derive(Clone)]
 struct New {
     profile: Profile,
@@ -66,12 +66,12 @@ enum Tried {
 }
 
 impl Store {
-    /// A lease on a tenant that exists, opening and migrating its file if need be.
+    /// Leases a tenant that exists; opens and migrates its file if needed. This never creates one.
     ///
     /// # Errors
     /// [`ErrorKind::UnknownTenant`] if there is none, or it was deleted; [`ErrorKind::Suspended`],
-    /// [`ErrorKind::Quarantined`]; [`ErrorKind::Busy`] if everything that may be open is in use
-    /// for longer than the store may wait.
+    /// [`ErrorKind::Quarantined`]; [`ErrorKind::Busy`] if there was no capacity for
+    /// [`StoreOptions::wait`](crate::StoreOptions::wait).
     pub async fn lease(&self, id: &TenantId) -> Result<Tenant> {
         // The hot path: no allocation, no await.
         match self.inner.slots.acquire(id, self.tick()) {
@@ -80,7 +80,7 @@ impl Store {
         }
     }
 
-    /// A lease on a tenant, which is created if it never existed. Says whether it was.
+    /// Leases a tenant, and creates it if it never existed. Says whether it did.
     ///
     /// # Errors
     /// As [`lease`](Self::lease). A deleted tenant is not created again.
@@ -88,16 +88,17 @@ impl Store {
         self.lease_or_make(id, New { profile: Profile::default(), counter: None, author: None }).await
     }
 
-    /// As [`lease_or_create`](Self::lease_or_create), and `counter` has a say before a tenant is made.
+    /// Like [`lease_or_create`](Self::lease_or_create), if `counter` allows a creation. It is asked only for an id
+    /// without a row in the catalog.
     ///
     /// # Errors
-    /// Besides, what the counter refuses with. It is asked only for an id without a row in the catalog.
+    /// The counter's, too.
     pub async fn lease_or_create_counted(&self, id: &TenantId, counter: Arc<dyn Counter>) -> Result<(Tenant, bool)> {
         self.lease_or_make(id, New { profile: Profile::default(), counter: Some(counter), author: None }).await
     }
 
-    /// As [`lease_or_create`](Self::lease_or_create), with what is known of the user. The profile
-    /// of a tenant that exists is left as it is.
+    /// Like [`lease_or_create`](Self::lease_or_create), with a profile for the new user. The profile of a tenant
+    /// that exists is not changed.
     pub async fn create(&self, id: &TenantId, profile: Profile, author: &Author) -> Result<(Tenant, bool)> {
         self.lease_or_make(id, New { profile, counter: None, author: Some(author.clone()) }).await
     }
@@ -123,7 +124,7 @@ impl Store {
                 Acquired::Wait(changed) => tokio::time::timeout_at(until, changed).await.map_err(|_| busy(()))?,
                 Acquired::Absent(ticket) => {
                     let (store, create) = (self.clone(), create.clone());
-                    // Not cancelled with this future: whoever else waits gets what it opens.
+                    // Not cancelled with this future: others may wait for the same tenant.
                     let tried = self
                         .inner
                         .runtime
@@ -132,7 +133,7 @@ impl Store {
                         .map_err(|e| Error::internal("opening a tenant did not finish").with_source(e))??;
                     match tried {
                         Tried::Open(lease, created) => return Ok((Tenant { lease, store: self.clone() }, created)),
-                        // Looked at first: one that is woken again and again must not wait for ever.
+                        // Checked here too, or a caller that is woken again and again would wait for ever.
                         Tried::AtCapacity(_) if Instant::now() >= until => return Err(busy(())),
                         Tried::AtCapacity(wait) => {
                             tokio::time::timeout_at(until, wait.wait()).await.map_err(|_| busy(()))?;
@@ -175,9 +176,9 @@ impl Store {
             _ => false,
         };
         let options = self.sqlite_options();
-        let noted = || self.note_applied();
-        let suspect = row.as_ref().is_some_and(|row| row.state == State::Quarantined);
-        let params = OpenParams { applying: &noted, ..self.open_params(&id, &path, &options, suspect) };
+        let record = || self.record_applied();
+        let was_quarantined = row.as_ref().is_some_and(|row| row.state == State::Quarantined);
+        let params = OpenParams { before_commit: &record, ..self.open_params(&id, &path, &options, was_quarantined) };
         let opened = self.open_or_quarantine(&params).map_err(|error| match is_quarantine(&error) {
             true => quarantined(),
             false => error,
@@ -194,8 +195,8 @@ impl Store {
         Ok(Tried::Open(lease, created))
     }
 
-    /// Asked under the tenant's gate and once its row is known to be missing: a crowd of first requests is
-    /// one creation, and only what was made is counted.
+    /// Counts a creation and provisions it. Called by the tenant's one opener after the catalog had no row, so
+    /// concurrent first requests count once.
     fn provision_counted(&self, id: &TenantId, new: New) -> Result<bool> {
         let counter = new.counter.clone();
         if let Some(counter) = &counter {
@@ -208,8 +209,8 @@ impl Store {
         made
     }
 
-    /// File and catalog row of a new tenant, in this order: a crash between leaves a file that the
-    /// next creation adopts. `false` if the catalog knew it after all.
+    /// Creates the file of a new tenant, then its catalog row: a crash in between leaves a file that the next
+    /// creation adopts. `false` if the catalog has the row already.
     fn provision(&self, id: &TenantId, new: New) -> Result<bool> {
         let (now, version) = (self.now(), self.inner.schema.version());
         let (placed, New { profile, author, .. }) = (self.create_file(id)?, new);
@@ -223,9 +224,9 @@ impl Store {
         })
     }
 
-    /// Puts an empty file in place for a tenant that has none. May block.
+    /// Creates an empty file for a tenant that has none. May block.
     pub(in crate::tenants) fn create_file(&self, id: &TenantId) -> Result<files::FileCreation> {
-        self.note_applied()?;
+        self.record_applied()?;
         let image = self.inner.template.image(id, self.now())?;
         let placed = files::create(&self.inner.layout, &self.inner.layout.paths(id), &image)?;
         if placed == files::FileCreation::Found {
@@ -234,38 +235,37 @@ impl Store {
         Ok(placed)
     }
 
-    /// How a tenant's file is opened, but for [`OpenParams::applying`]. `suspect`: it is quarantined, and what put it
-    /// there may be deeper than what an open reads.
+    /// The open parameters of a tenant's file, with nothing to do before a migration's commit.
     pub(in crate::tenants) fn open_params<'a>(
         &'a self,
         id: &'a TenantId,
         path: &'a Path,
         options: &'a Options,
-        suspect: bool,
+        quarantined: bool,
     ) -> OpenParams<'a> {
         let inner = &*self.inner;
         let limits = &inner.options.limits;
-        OpenParams { id, path, schema: &inner.schema, options, limits, suspect, applying: &|| Ok(()) }
+        OpenParams { id, path, schema: &inner.schema, options, limits, quarantined, before_commit: &|| Ok(()) }
     }
 
-    /// Writes down that the migrations run on files of this folder from now on, so that a program that does
-    /// not have them is refused. Before the first file has them, lest a crash in between leave it unsaid.
-    pub(in crate::tenants) fn note_applied(&self) -> Result<()> {
+    /// Records in the catalog that the schema's migrations have run on files of this folder, so that a program
+    /// without them is refused. Done before the first file has them: a crash in between is harmless.
+    pub(in crate::tenants) fn record_applied(&self) -> Result<()> {
         let inner = &*self.inner;
-        if !inner.noted.load(Ordering::Acquire) {
+        if !inner.applied_recorded.load(Ordering::Acquire) {
             let steps = inner.schema.steps();
             inner.catalog.write_blocking(move |tx| queries::migrations::add_applied(tx, &steps))?;
-            inner.noted.store(true, Ordering::Release);
+            inner.applied_recorded.store(true, Ordering::Release);
         }
         Ok(())
     }
 
-    /// Opens a file and brings it to the newest schema: for a request, and for the command that does so
-    /// before one comes. What fails quarantines its tenant; what succeeds lets it out.
+    /// Opens a file and migrates it, for a request or for eager migration. A failure quarantines the tenant; a
+    /// success releases it.
     pub(in crate::tenants) fn open_or_quarantine(&self, params: &OpenParams) -> Result<Opened> {
         let id = params.id;
         let opened = database::open_file(params).inspect_err(|error| {
-            self.inner.faults.note(id, self.now(), error);
+            self.inner.faults.record(id, self.now(), error);
             if is_quarantine(error) {
                 self.record_quarantine(id, error);
             }
@@ -273,18 +273,18 @@ impl Store {
         if let Applied::From(version) = opened.applied {
             tracing::info!(tenant = %id, from = version, to = params.schema.version(), "migrated");
         }
-        if params.suspect {
+        if params.quarantined {
             self.release(id)?;
         }
         Ok(opened)
     }
 
-    /// Whether a quarantined tenant is to be tried again: its time has come, or a program with other
-    /// migrations has.
+    /// Whether a quarantined tenant is tried again: its backoff is over, or the migrations are not those that it
+    /// failed with.
     fn is_due(&self, row: &queries::Gate) -> bool {
         let now = self.now();
-        let latest = now.saturating_add(millis(RETRY_AT_MOST));
-        // Later than that was written by a clock that was ahead.
+        let latest = now.saturating_add(millis(MAX_RETRY));
+        // A later time was written by a clock that was ahead.
         row.retry_at.is_some_and(|at| at <= now || at > latest)
             || row.quarantine_digest != Some(self.inner.schema.digest())
     }
@@ -292,8 +292,8 @@ impl Store {
     fn release(&self, id: &TenantId) -> Result<()> {
         let (healed, now) = (id.clone(), self.now());
         self.inner.catalog.write_blocking(move |tx| {
-            let kept_out = queries::gate(tx, &healed)?.map_or(0, |row| row.faults.saturating_sub(1));
-            queries::release(tx, &healed, now.saturating_add(millis(wait_after(kept_out))))
+            let faults = queries::gate(tx, &healed)?.map_or(0, |row| row.faults.saturating_sub(1));
+            queries::release(tx, &healed, now.saturating_add(millis(backoff(faults))))
         })?;
         tracing::info!(tenant = %id, "out of quarantine");
         Ok(())
@@ -304,13 +304,13 @@ impl Store {
         let file = self.inner.layout.tenant(id);
         let why = reason.clone();
         let written = self.inner.catalog.write_blocking(move |tx| {
-            // It has proven healthy if its last quarantine is as long ago as it lasted. Later than the longest
-            // was written by a clock that was ahead.
-            let latest = now.saturating_add(millis(RETRY_AT_MOST));
+            // The backoff starts anew after as long a time in service as the last quarantine lasted. A time later
+            // than the longest was written by a clock that was ahead.
+            let latest = now.saturating_add(millis(MAX_RETRY));
             let faults = queries::gate(tx, &target)?
                 .filter(|row| row.healthy_at.is_none_or(|at| at > now && at <= latest))
                 .map_or(0, |row| row.faults);
-            let wait = wait_after(faults);
+            let wait = backoff(faults);
             let retry_at = now.saturating_add(millis(wait));
             let faults = faults.saturating_add(1);
             queries::quarantine(tx, &target, &queries::Quarantine { reason, retry_at, faults, digest })?;
@@ -327,12 +327,12 @@ impl Store {
     }
 }
 
-/// How long a tenant is kept out that was quarantined so often in a row before.
-fn wait_after(faults: u32) -> Duration {
-    RETRY.saturating_mul(2u32.saturating_pow(faults)).min(RETRY_AT_MOST)
+/// The quarantine backoff after this many faults in a row.
+fn backoff(faults: u32) -> Duration {
+    RETRY.saturating_mul(2u32.saturating_pow(faults)).min(MAX_RETRY)
 }
 
-/// Whether what failed is the file's own fault, or its migration's.
+/// Whether an error is the file's or its migration's, and not the disk's or the catalog's.
 fn is_quarantine(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Quarantined | ErrorKind::Damaged)
 }
