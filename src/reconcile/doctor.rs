@@ -19,8 +19,8 @@ use crate::{
     tenants::{
         disk::{
             files::{self, Location},
-            inspect::{Card, inspect},
-            path::{TenantPaths, lone_of},
+            inspect::{FileInfo, inspect},
+            path::{TenantPaths, detached_wal_of},
         },
         id::TenantId,
         store::Store,
@@ -109,9 +109,9 @@ pub fn examine(store: &Store, fix: Option<&Author>, mut seen: impl FnMut()) -> R
         match row.state {
             State::Deleted => {
                 let erasure = interrupted_erasure(&row, location, store.clock().now());
-                if let Some(what) = erasure.filter(|_| files::remains(&paths).unwrap_or(true)) {
+                if let Some(what) = erasure.filter(|_| files::any_exist(&paths).unwrap_or(true)) {
                     lone.retain(|log| store.layout().paths_of(log).as_ref() != Some(&paths));
-                    match fix.map(|author| store.erase_rest(&row.id, author)) {
+                    match fix.map(|author| store.complete_purge(&row.id, author)) {
                         Some(Ok(())) => found.fixed.add(&format!("{}: erased", row.id)),
                         Some(Err(error)) => found.interrupted.add(&format!("{}: {what}: {}", row.id, error.message())),
                         None => found.interrupted.add(&format!("{}: {what}", row.id)),
@@ -155,9 +155,9 @@ fn is_restorable(row: &Row, now: Millis) -> bool {
 fn lone_logs(store: &Store, fix: Option<&Author>, found: &mut Findings) -> Result<Vec<PathBuf>> {
     let (mut all, mut lone): (Vec<PathBuf>, Vec<PathBuf>) = (Vec::new(), Vec::new());
     for shard in 0..=u8::MAX {
-        store.layout().lone_logs_in(shard, |log| all.push(log))?;
+        store.layout().detached_wals_in(shard, |log| all.push(log))?;
     }
-    store.layout().lone_logs_in_trash(|log| all.push(log))?;
+    store.layout().detached_wals_in_trash(|log| all.push(log))?;
     for log in all {
         let Some(paths) = store.layout().paths_of(&log) else { continue };
         // An empty log has no commits, and the next open replaces it.
@@ -165,10 +165,13 @@ fn lone_logs(store: &Store, fix: Option<&Author>, found: &mut Findings) -> Resul
             continue;
         }
         let name = name_of(store, &log);
-        if lone_of(&paths.live) == log || lone_of(&paths.trashed) == log || !was_separated(store, &paths)? {
+        if detached_wal_of(&paths.live) == log
+            || detached_wal_of(&paths.trashed) == log
+            || !was_separated(store, &paths)?
+        {
             lone.push(log);
         } else if let Some(author) = fix {
-            match store.gather(&paths, author) {
+            match store.undo_interrupted_move(&paths, author) {
                 Ok(()) => found.fixed.add(&format!("{name}: moved back to its database")),
                 Err(error) => found.damaged.add(&format!("{name}: {}", error.message())),
             }
@@ -249,14 +252,14 @@ fn file(store: &Store, path: &Path, in_trash: bool, fix: Option<&Author>, found:
 
 /// Moves a file to where its row says.
 fn settle(store: &Store, id: &TenantId, what: &str, fix: Option<&Author>, found: &mut Findings) {
-    match fix.map(|author| store.settle(id, author)) {
+    match fix.map(|author| store.complete_transition(id, author)) {
         Some(Ok(())) => found.fixed.add(&format!("{id}: file moved {what}")),
         Some(Err(error)) => found.interrupted.add(&format!("{id}: its file is to go {what}: {}", error.message())),
         None => found.interrupted.add(&format!("{id}: its file is to go {what}")),
     }
 }
 
-fn adopt(store: &Store, card: &Card, in_trash: bool, author: &Author) -> Result<()> {
+fn adopt(store: &Store, card: &FileInfo, in_trash: bool, author: &Author) -> Result<()> {
     let author = author.clone();
     let (id, created, schema) = (card.tenant.clone(), card.created, card.schema);
     let now = store.clock().now();

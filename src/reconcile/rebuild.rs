@@ -43,7 +43,7 @@ use crate::{
     tenants::{
         disk::{
             files::{self, Location},
-            inspect::{Card, inspect},
+            inspect::{FileInfo, inspect},
             lock::FolderLock,
             path::{Layout, shm_of, wal_of},
         },
@@ -208,7 +208,7 @@ fn add_files(
     const BATCH: usize = 1000;
     let mut known = Entries::default();
     let mut take = |paths: &[PathBuf], in_trash: bool| -> Result<()> {
-        let mut cards: Vec<Card> = Vec::with_capacity(paths.len());
+        let mut cards: Vec<FileInfo> = Vec::with_capacity(paths.len());
         for path in paths {
             seen(Progress::File);
             // `cubby doctor` reports files that are damaged or misplaced.

@@ -1,9 +1,9 @@
-//! Placing, moving and removing a tenant's files. Callers lock the tenant's gate and have closed
-//! every connection: a file that is moved while open is written to under its new name.
+//! Creating, moving and removing a tenant's files. Callers have locked the tenant and closed every
+//! connection: a file that is moved while open is written to under its new name.
 //!
-//! A database and its write-ahead log move by two renames, and a crash can come between. Whatever
-//! touches a tenant's files therefore begins with [`gather`], which brings the log back to its
-//! database. No rename here replaces a file that is not empty.
+//! A database and its write-ahead log move by two renames, the log first, and a crash can come in between. Every
+//! operation on a tenant's files therefore begins with [`undo_interrupted_move`], which moves the log back. No
+//! rename here replaces a file that is not empty.
 
 use std::{
     io::ErrorKind as Io,
@@ -12,7 +12,7 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::path::{Layout, TenantPaths, lone_of, shm_of, wal_of};
+use super::path::{Layout, TenantPaths, detached_wal_of, shm_of, wal_of};
 use crate::{
     error::{Error, ErrorKind, Result},
     sqlite::flush::{already_exists, rename_new, sync_folder, write_new},
@@ -32,15 +32,15 @@ pub enum FileCreation {
 pub enum Location {
     /// In neither.
     Nowhere,
-    /// Where requests find it.
+    /// In the live path, where requests open it.
     Live,
     /// In the trash.
     Trash,
-    /// In both: the live one is the tenant's, and the other is a person's to look at.
+    /// In both: the live one is the tenant's, and an operator must look at the other.
     Both,
 }
 
-/// Says in which place a tenant's database is, without changing anything.
+/// In which path a tenant's database is.
 pub fn locate(paths: &TenantPaths) -> Result<Location> {
     Ok(match (length(&paths.live)?.is_some(), length(&paths.trashed)?.is_some()) {
         (false, false) => Location::Nowhere,
@@ -50,9 +50,8 @@ pub fn locate(paths: &TenantPaths) -> Result<Location> {
     })
 }
 
-/// The write-ahead log that an interrupted move left in the other place than its database, if there
-/// is one that is not empty.
-pub fn parted_log(paths: &TenantPaths) -> Result<Option<PathBuf>> {
+/// The write-ahead log that an interrupted move left in the other path than its database, if it is not empty.
+pub fn wal_of_interrupted_move(paths: &TenantPaths) -> Result<Option<PathBuf>> {
     let away = match locate(paths)? {
         Location::Live => wal_of(&paths.trashed),
         Location::Trash => wal_of(&paths.live),
@@ -61,17 +60,16 @@ pub fn parted_log(paths: &TenantPaths) -> Result<Option<PathBuf>> {
     Ok(length(&away)?.filter(|bytes| *bytes > 0).map(|_| away))
 }
 
-/// Brings the write-ahead log back to its database where an interrupted move parted them, and says
-/// where the database is.
+/// Moves a write-ahead log back to its database after an interrupted move, and returns where the database is.
 ///
-/// Only for a tenant that the catalog calls deleted or does not know. A move leaves no other one parted,
-/// so a log in the other place is then another database's, which SQLite would replay into this one.
+/// Only for a tenant that is deleted or has no row. An interrupted move leaves no other tenant so: there, a log in the
+/// other path belongs to another database, and SQLite would replay it into this one.
 ///
 /// # Errors
 /// [`ErrorKind::Conflict`] if there is a log in both paths: only one of them belongs to the database.
-pub fn gather(paths: &TenantPaths) -> Result<Location> {
+pub fn undo_interrupted_move(paths: &TenantPaths) -> Result<Location> {
     let location = locate(paths)?;
-    if let Some(away) = parted_log(paths)? {
+    if let Some(away) = wal_of_interrupted_move(paths)? {
         let database = if location == Location::Live { &paths.live } else { &paths.trashed };
         let home = wal_of(database);
         if length(&home)?.is_some_and(|bytes| bytes > 0) {
@@ -88,47 +86,46 @@ pub fn gather(paths: &TenantPaths) -> Result<Location> {
         }
         rename_log(&away, &home)?;
         sync_folders(&away, &home)?;
-        tracing::warn!(file = %database.display(), "an interrupted move was put right: its write-ahead log is back");
+        tracing::warn!(file = %database.display(), "undid an interrupted move: the write-ahead log is beside its database again");
     }
     Ok(location)
 }
 
-/// Sets a log aside that lies in the trash where the database in the live place will be moved to, and that
-/// is not its own.
-pub fn set_lone_log_aside(paths: &TenantPaths) -> Result<()> {
+/// Sets a log aside that is in the trash under the name that the live database's log will have there.
+pub fn set_detached_wal_aside(paths: &TenantPaths) -> Result<()> {
     let log = wal_of(&paths.trashed);
     if length(&log)?.is_none_or(|bytes| bytes == 0) {
         return Ok(());
     }
     tracing::warn!(log = %log.display(), "a write-ahead log without its database was set aside");
-    rename_new(&log, &lone_of(&paths.trashed))?;
+    rename_new(&log, &detached_wal_of(&paths.trashed))?;
     sync_folder(log.parent().unwrap_or(&log))
 }
 
-/// Puts a new file in the live place, whole and durable or not at all: written and flushed in `tmp/`,
-/// renamed without replacing anything, the folder flushed.
+/// Creates a file in the live path, atomically and durably: it is written and flushed in `tmp/`, renamed without
+/// replacing anything, and the folder is flushed.
 pub fn create(layout: &Layout, paths: &TenantPaths, content: &[u8]) -> Result<FileCreation> {
     let path = &paths.live;
     let folder = path.parent().unwrap_or(path);
     let found = || {
-        // Whoever put it there may have been stopped before this.
+        // Its creation may have been interrupted before this flush.
         sync_folder(folder)?;
         Ok(FileCreation::Found)
     };
-    match gather(paths)? {
+    match undo_interrupted_move(paths)? {
         Location::Live | Location::Both => return found(),
-        // A log that an interrupted purge left: SQLite would replay it into the new file.
-        Location::Nowhere if remains(paths)? => erase(paths)?,
+        // An interrupted purge left a log, which SQLite would replay into the new file.
+        Location::Nowhere if any_exist(paths)? => erase(paths)?,
         Location::Nowhere | Location::Trash => {}
     }
     let tmp = layout.temporary();
     if let Err(error) = write_new(&tmp, content) {
-        // On a full disk this is what makes room again.
+        // On a full disk this frees the space again.
         let _ = remove(&tmp);
         return Err(error);
     }
     if let Err(error) = rename_new(&tmp, path) {
-        // The first error is the one to tell; the file in `tmp/` goes at the next start.
+        // Only the first error is reported; the next start removes the file in `tmp/`.
         let removed = remove(&tmp);
         return if error.kind() == ErrorKind::Conflict { removed.and_then(|_| found()) } else { Err(error) };
     }
@@ -136,7 +133,8 @@ pub fn create(layout: &Layout, paths: &TenantPaths, content: &[u8]) -> Result<Fi
     Ok(FileCreation::New)
 }
 
-/// Moves a database and its write-ahead log. A crash between the two is mended by [`gather`].
+/// Moves a database and its write-ahead log. A crash between the two renames is undone by
+/// [`undo_interrupted_move`].
 ///
 /// # Errors
 /// [`ErrorKind::Conflict`] if there is a file at `to` already: nothing was moved.
@@ -146,13 +144,13 @@ pub fn relocate(from: &Path, to: &Path) -> Result<()> {
     }
     rename_log(&wal_of(from), &wal_of(to))?;
     rename_new(from, to)?;
-    // Made anew by whoever opens the database.
+    // SQLite creates it again when the database is opened.
     remove(&shm_of(from))?;
     sync_folders(from, to)
 }
 
-/// Swaps a file in `tmp/` with the one at `path`, which has no write-ahead log, or puts it there if
-/// there is none. Says whether there was one, which is then in `tmp/`.
+/// Exchanges a file in `tmp/` with the one at `path`, which has no write-ahead log, or moves it there if there is none.
+/// Returns whether there was one, which is then in `tmp/`.
 pub fn swap_in(tmp: &Path, path: &Path) -> Result<bool> {
     for log in [wal_of(path), shm_of(path)] {
         remove_unless_filled(&log)?;
@@ -164,10 +162,9 @@ pub fn swap_in(tmp: &Path, path: &Path) -> Result<bool> {
     Ok(there)
 }
 
-/// Removes a tenant's files from both paths. A database goes before its log: cut between the two, what is
-/// left is a log that nothing replays, and not a database that has lost its newest commits. Of two
-/// databases the one in the trash goes first and its log before it, or [`gather`] would take that log for
-/// the live one's.
+/// Removes a tenant's files from both paths. A database is removed before its log: a crash in between leaves a log
+/// that nothing replays, and not a database without its newest commits. With two databases, the one in the trash is
+/// removed first and its log before it, or [`undo_interrupted_move`] would take that log for the live one's.
 pub fn erase(paths: &TenantPaths) -> Result<()> {
     if locate(paths)? == Location::Both {
         remove(&wal_of(&paths.trashed))?;
@@ -177,30 +174,30 @@ pub fn erase(paths: &TenantPaths) -> Result<()> {
         let folder = path.parent().unwrap_or(path);
         remove(path)?;
         sync_folder(folder)?;
-        if remove(&wal_of(path))? | remove(&shm_of(path))? | remove(&lone_of(path))? {
+        if remove(&wal_of(path))? | remove(&shm_of(path))? | remove(&detached_wal_of(path))? {
             sync_folder(folder)?;
         }
     }
     Ok(())
 }
 
-/// Removes one database and what belongs to it, which holds nothing that must be kept or hidden.
+/// Removes a copy or a new file with its log and shared-memory file, without a flush.
 pub(in crate::tenants) fn discard(path: &Path) -> Result<()> {
     [path.to_owned(), wal_of(path), shm_of(path)].iter().try_for_each(|file| remove(file).map(drop))
 }
 
-/// Whether anything of a tenant is in either place: its database or a write-ahead log that is not empty.
-pub fn remains(paths: &TenantPaths) -> Result<bool> {
+/// Whether a tenant has a database or a write-ahead log that is not empty, in either path.
+pub fn any_exist(paths: &TenantPaths) -> Result<bool> {
     for path in [&paths.live, &paths.trashed] {
         let filled = |log: PathBuf| Ok::<_, Error>(length(&log)?.is_some_and(|bytes| bytes > 0));
-        if length(path)?.is_some() || filled(wal_of(path))? || filled(lone_of(path))? {
+        if length(path)?.is_some() || filled(wal_of(path))? || filled(detached_wal_of(path))? {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Empties `tmp/`: what is there was never finished. Called under the folder's lock.
+/// Empties `tmp/`, which has only unfinished files. Called under the folder's lock.
 pub fn sweep_tmp(layout: &Layout) -> Result<()> {
     let failed = |e| Error::io(layout.tmp().display(), e);
     for entry in std::fs::read_dir(layout.tmp()).map_err(failed)? {
@@ -214,7 +211,7 @@ pub fn sweep_tmp(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Removes one file; says whether it was there.
+/// Removes a file; returns whether there was one.
 pub(in crate::tenants) fn remove(path: &Path) -> Result<bool> {
     match std::fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -223,7 +220,7 @@ pub(in crate::tenants) fn remove(path: &Path) -> Result<bool> {
     }
 }
 
-/// Removes a file if it is empty; one that is not is an error.
+/// Removes a file if it is empty; a file that is not empty is an error.
 pub(in crate::tenants) fn remove_unless_filled(path: &Path) -> Result<()> {
     match length(path)? {
         None => Ok(()),
@@ -232,8 +229,8 @@ pub(in crate::tenants) fn remove_unless_filled(path: &Path) -> Result<()> {
     }
 }
 
-/// The bytes of what has this name; none if nothing has. A link counts as what it is and not as what it
-/// leads to. That a file cannot be looked at does not mean that it is missing, so that is an error.
+/// The size of a file in bytes; `None` if there is none. A symbolic link is not followed. A file that cannot be examined
+/// is an error, since it may exist.
 pub(in crate::tenants) fn length(path: &Path) -> Result<Option<u64>> {
     match std::fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found.len())),
@@ -242,7 +239,7 @@ pub(in crate::tenants) fn length(path: &Path) -> Result<Option<u64>> {
     }
 }
 
-/// Moves a write-ahead log over an empty one or none. An empty one is removed.
+/// Moves a write-ahead log, if there is one: an empty one is removed, and only an empty one is replaced.
 fn rename_log(from: &Path, to: &Path) -> Result<()> {
     match length(from)? {
         None => remove_unless_filled(to),
@@ -265,7 +262,7 @@ fn sync_folders(one: &Path, other: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// What a name can stand for.
+    /// No file, an empty one, a filled one.
     const CONTENTS: [Option<&str>; 3] = [None, Some(""), Some("filled")];
 
     fn names(paths: &TenantPaths) -> [PathBuf; 4] {
@@ -301,31 +298,31 @@ mod tests {
     }
 
     #[test]
-    fn gathering_and_moving_lose_nothing_that_is_not_empty() {
+    fn moving_and_undoing_it_lose_no_file_that_is_not_empty() {
         each_state(|paths, made| {
             let before = filled(paths);
-            let gathered = gather(paths);
-            assert_eq!(filled(paths), before, "gather: {made:?}");
+            let undone = undo_interrupted_move(paths);
+            assert_eq!(filled(paths), before, "undone: {made:?}");
             // The database is what is moved: a name without content counts as one, too.
             let _ = relocate(&paths.live, &paths.trashed);
             assert_eq!(filled(paths), before, "to the trash: {made:?}");
-            let _ = gather(paths);
+            let _ = undo_interrupted_move(paths);
             let _ = relocate(&paths.trashed, &paths.live);
             assert_eq!(filled(paths), before, "back: {made:?}");
-            if gathered.is_ok() {
-                assert_eq!(parted_log(paths).unwrap(), None, "{made:?}");
+            if undone.is_ok() {
+                assert_eq!(wal_of_interrupted_move(paths).unwrap(), None, "{made:?}");
             }
         });
     }
 
     #[test]
-    fn a_database_without_its_log_gets_it_back_and_moves_with_it() {
+    fn a_database_gets_the_log_of_an_interrupted_move_back_and_moves_with_it() {
         each_state(|paths, made| {
             let [Some(_), home, None, Some(away)] = &made else { return };
             let conflict = home.as_ref().is_some_and(|text| !text.is_empty()) && !away.is_empty();
-            let gathered = gather(paths);
-            assert_eq!(gathered.is_err(), conflict, "{made:?}");
-            if let Ok(location) = gathered {
+            let undone = undo_interrupted_move(paths);
+            assert_eq!(undone.is_err(), conflict, "{made:?}");
+            if let Ok(location) = undone {
                 assert_eq!(location, Location::Live);
                 relocate(&paths.live, &paths.trashed).unwrap();
                 let log = std::fs::read_to_string(wal_of(&paths.trashed)).unwrap_or_default();

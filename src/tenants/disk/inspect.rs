@@ -1,4 +1,4 @@
-//! Looking at a tenant's file without serving or changing it.
+//! Reading a tenant's file without serving or changing it.
 
 use std::{path::Path, time::Duration};
 
@@ -22,56 +22,56 @@ use crate::{
     tenants::id::TenantId,
 };
 
-/// What a file says of itself.
+/// What a file has about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Card {
-    /// Whose it is.
+pub struct FileInfo {
+    /// The tenant that it belongs to.
     pub tenant: TenantId,
     /// When it was made.
     pub created: Millis,
-    /// The schema it is at.
+    /// The version of its schema.
     pub schema: i32,
 }
 
-/// Opens a file of which nobody else has it open, reads its card and leaves it as it was.
+/// Reads the [`FileInfo`] of a file that nobody has open, without changing it.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`] if it is no file of a tenant.
-pub fn inspect(path: &Path) -> Result<Card> {
+/// [`ErrorKind::Damaged`] if it is not a tenant's file.
+pub fn inspect(path: &Path) -> Result<FileInfo> {
     let damaged = |why: String| Error::new(ErrorKind::Damaged, why);
     let found = std::fs::symlink_metadata(path).map_err(|e| Error::io(path.display(), e))?;
     if !found.is_file() || found.len() == 0 {
         return Err(damaged(if found.is_file() { "it is empty" } else { "it is no plain file" }.to_owned()));
     }
-    let card = look(path, |conn| {
+    let info = read_file(path, |conn| {
         let meta = template::meta(conn)?;
         let tenant = TenantId::parse(meta.tenant.as_bytes())
-            .map_err(|e| damaged(format!("the id inside, {:?}, is none: {e}", meta.tenant)))?;
-        Ok(Card { tenant, created: meta.created, schema: migrate::user_version(conn)? })
+            .map_err(|e| damaged(format!("the id inside, {:?}, is not valid: {e}", meta.tenant)))?;
+        Ok(FileInfo { tenant, created: meta.created, schema: migrate::user_version(conn)? })
     });
-    card.map_err(|error| match error.kind() {
-        ErrorKind::Internal => damaged("it does not say whose it is".to_owned()).with_source(error),
+    info.map_err(|error| match error.kind() {
+        ErrorKind::Internal => damaged("it does not say which tenant it belongs to".to_owned()).with_source(error),
         _ => error,
     })
 }
 
-/// Opens a file that nobody else has open for `work`, and leaves it as it was found: without a
-/// checkpoint, and without the empty write-ahead log that opening makes.
-pub(in crate::tenants) fn look<T>(path: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-    look_within(path, &Deadline::none(), work)
+/// Opens a file that nobody else has open for `work`, without changing it: without a checkpoint, and the empty
+/// write-ahead log that opening creates is removed.
+pub(in crate::tenants) fn read_file<T>(path: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    read_within(path, &Deadline::none(), work)
 }
 
-/// Looks for damage in a file for at most `limit`. `false` if there was more to look at.
+/// Checks a file for damage for at most `limit`. `false` if that was not enough for all of it.
 pub(in crate::tenants) fn check(path: &Path, limit: Duration) -> Result<bool> {
     let deadline = Deadline::none();
-    look_within(path, &deadline, |conn| check::quick_check(conn, &deadline, limit))
+    read_within(path, &deadline, |conn| check::quick_check(conn, &deadline, limit))
 }
 
-fn look_within<T>(path: &Path, deadline: &Deadline, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+fn read_within<T>(path: &Path, deadline: &Deadline, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
     let conn = match open::open(path, &options(), deadline) {
         Ok(conn) => conn,
         Err(error) => {
-            // The first error is the one to tell.
+            // Only the first error is reported.
             let _ = remove_empty_log(path);
             return Err(error);
         }
@@ -82,8 +82,7 @@ fn look_within<T>(path: &Path, deadline: &Deadline, work: impl FnOnce(&Connectio
     result
 }
 
-/// Copies a database's write-ahead log into it, so that the file alone is all of it. Nobody else has it
-/// open.
+/// Checkpoints a database that nobody else has open, so that the file alone has all of it.
 pub(in crate::tenants) fn merge_log(path: &Path) -> Result<()> {
     match files::length(&wal_of(path))? {
         None => return Ok(()),
@@ -107,7 +106,7 @@ fn remove_empty_log(path: &Path) -> Result<()> {
     }
 }
 
-/// How a file is opened by whoever has it for themselves.
+/// The options for a file that nobody else has open.
 pub(in crate::tenants) fn options() -> Options {
     Options { locking: Locking::Exclusive, application_id: APPLICATION_ID, ..Options::default() }
 }

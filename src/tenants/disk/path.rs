@@ -1,4 +1,4 @@
-//! Where a tenant's file is: the one place that turns an id into a path.
+//! The paths of a data folder. Only this file turns an id into a path.
 //!
 //! `tenants/<2 hex>/<sha256 of the id, hex>.db`. A digest has no case collisions on a case-folding
 //! file system, no traversal, and spreads over 256 folders. The id itself is inside the file, so
@@ -17,16 +17,14 @@ use crate::{
     tenants::id::TenantId,
 };
 
-/// The folders and files of one data folder. All paths are absolute: SQLite would resolve a
-/// relative one again at a later moment.
+/// The folders and files of a data folder. All paths are absolute: SQLite would resolve a relative one again later.
 #[derive(Debug, Clone)]
 pub struct Layout {
     root: PathBuf,
 }
 
 impl Layout {
-    /// Makes the folders that must be there, all 256 shards included, so that creating a tenant
-    /// later has one folder to fsync and not two.
+    /// Makes all folders, with all 256 shards, so that creating a tenant has one folder to flush and not two.
     pub fn prepare(root: &Path) -> Result<Self> {
         let layout = Self::existing_or_new(root)?;
         for folder in [layout.tenants(), layout.trash(), layout.tmp()] {
@@ -43,7 +41,7 @@ impl Layout {
     }
 
     fn existing_or_new(root: &Path) -> Result<Self> {
-        // The data folder itself may be a link: the operator who made it chose the place.
+        // The data folder itself may be a symbolic link, which only the operator can have made.
         if !root.is_dir() {
             make_folder(root)?;
         }
@@ -51,7 +49,7 @@ impl Layout {
         Ok(Self { root })
     }
 
-    /// The layout of a folder as it is, which is neither made nor looked at.
+    /// The paths of a folder, without making or reading anything.
     pub fn at(root: PathBuf) -> Self {
         Self { root }
     }
@@ -66,17 +64,17 @@ impl Layout {
         self.root.join("catalog.db")
     }
 
-    /// The lock that keeps a second process out.
+    /// The file that is locked against a second process.
     pub fn lock(&self) -> PathBuf {
         self.root.join("cubby.lock")
     }
 
-    /// Where files are built before they are renamed into place.
+    /// Where files are written before they are renamed.
     pub fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
     }
 
-    /// Where the files of deleted tenants wait for the end of their retention.
+    /// Where the files of deleted tenants are until their retention ends.
     pub fn trash(&self) -> PathBuf {
         self.root.join("trash")
     }
@@ -106,16 +104,15 @@ impl Layout {
     }
 
     /// Both paths of a file that [`live_in`](Self::live_in), [`each_trashed`](Self::each_trashed) or one of
-    /// their siblings found. None if it is not called as a tenant's file or its write-ahead log is.
+    /// their siblings found. `None` if its name is not that of a tenant's file or write-ahead log.
     pub fn paths_of(&self, file: &Path) -> Option<TenantPaths> {
         let name = file.file_name()?.to_str()?;
-        let name = name.strip_suffix(LONE_SUFFIX).or(name.strip_suffix(WAL_SUFFIX)).unwrap_or(name);
+        let name = name.strip_suffix(DETACHED_SUFFIX).or(name.strip_suffix(WAL_SUFFIX)).unwrap_or(name);
         let shard = name.get(..2).filter(|_| name.len() == FILE_NAME)?;
         Some(TenantPaths { live: self.tenants().join(shard).join(name), trashed: self.trash().join(name) })
     }
 
-    /// A name in `tmp/` that nothing else in this process has. What is left there is removed at the next
-    /// start.
+    /// A new name in `tmp/`. The next start removes files that are left there.
     pub fn temporary(&self) -> PathBuf {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         self.tmp().join(format!("{}.db", NEXT.fetch_add(1, Ordering::Relaxed)))
@@ -161,24 +158,24 @@ impl Layout {
         databases(&self.trash(), see)
     }
 
-    /// The write-ahead logs in one of the 256 folders that have no database beside them, or were set aside.
-    pub fn lone_logs_in(&self, shard: u8, see: impl FnMut(PathBuf)) -> Result<()> {
-        lone_logs(&self.tenants().join(hex::encode([shard])), see)
+    /// The detached write-ahead logs in one of the 256 folders: without a database beside them, or set aside.
+    pub fn detached_wals_in(&self, shard: u8, see: impl FnMut(PathBuf)) -> Result<()> {
+        detached_wals(&self.tenants().join(hex::encode([shard])), see)
     }
 
-    /// The write-ahead logs in the trash that have no database beside them, or were set aside.
-    pub fn lone_logs_in_trash(&self, see: impl FnMut(PathBuf)) -> Result<()> {
-        lone_logs(&self.trash(), see)
+    /// The detached write-ahead logs in the trash.
+    pub fn detached_wals_in_trash(&self, see: impl FnMut(PathBuf)) -> Result<()> {
+        detached_wals(&self.trash(), see)
     }
 }
 
-/// The files in a folder that are called as tenants' are; not the write-ahead logs beside them.
+/// The files in a folder with the name of a tenant's database.
 fn databases(folder: &Path, see: impl FnMut(PathBuf)) -> Result<()> {
     named(folder, FILE_NAME, see)
 }
 
-fn lone_logs(folder: &Path, mut see: impl FnMut(PathBuf)) -> Result<()> {
-    named(folder, FILE_NAME + LONE_SUFFIX.len(), &mut see)?;
+fn detached_wals(folder: &Path, mut see: impl FnMut(PathBuf)) -> Result<()> {
+    named(folder, FILE_NAME + DETACHED_SUFFIX.len(), &mut see)?;
     named(folder, FILE_NAME + WAL_SUFFIX.len(), |log| {
         if !log.with_extension("db").exists() {
             see(log);
@@ -201,7 +198,7 @@ fn is_database(entry: &std::fs::DirEntry) -> bool {
     entry.file_name().len() == FILE_NAME
 }
 
-/// The first eight bytes of an id's digest: enough to tell a hundred million apart.
+/// The first eight bytes of an id's digest: distinct for a hundred million ids.
 pub fn fingerprint(id: &TenantId) -> u64 {
     let digest = Sha256::digest(id.as_str().as_bytes());
     u64::from_be_bytes(std::array::from_fn(|at| digest[at]))
@@ -218,8 +215,8 @@ const FILE_NAME: usize = 64 + ".db".len();
 /// What SQLite appends to a database's name for its write-ahead log.
 const WAL_SUFFIX: &str = "-wal";
 
-/// What is appended for a write-ahead log that was set aside.
-const LONE_SUFFIX: &str = "-wal.lone";
+/// The suffix of a write-ahead log that was set aside. Kept, for data folders that have such files.
+const DETACHED_SUFFIX: &str = "-wal.lone";
 
 fn file_name(id: &TenantId) -> String {
     let mut name = hex::encode(Sha256::digest(id.as_str().as_bytes()));
@@ -237,9 +234,9 @@ pub fn shm_of(database: &Path) -> PathBuf {
     suffixed(database, "-shm")
 }
 
-/// Where a log is kept that lay in the place of a database's own and is not its own.
-pub fn lone_of(database: &Path) -> PathBuf {
-    suffixed(database, LONE_SUFFIX)
+/// The name of a log that was set aside because it is not the database's own.
+pub fn detached_wal_of(database: &Path) -> PathBuf {
+    suffixed(database, DETACHED_SUFFIX)
 }
 
 fn suffixed(database: &Path, suffix: &str) -> PathBuf {
@@ -248,8 +245,8 @@ fn suffixed(database: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Makes a folder that only this user can enter. Refuses a symbolic link in its place: it would
-/// let whoever made it choose where tenants' data goes.
+/// Makes a folder that only this user can enter. Refuses a symbolic link, whose maker would choose where tenants' data is
+/// stored.
 fn make_folder(path: &Path) -> Result<()> {
     use std::{
         fs::Permissions,

@@ -14,7 +14,7 @@ use crate::{
     tenants::{
         disk::{
             files::{self, Location},
-            inspect::{self, Card, options},
+            inspect::{self, FileInfo, options},
             path::{TenantPaths, shm_of, wal_of},
             template,
         },
@@ -72,7 +72,7 @@ impl Store {
         if old.purged.is_some() {
             files::erase(&source)?;
         }
-        let database = match files::gather(&source)? {
+        let database = match files::undo_interrupted_move(&source)? {
             Location::Nowhere => return conflict(format!("nothing is left of the data of {from}")),
             Location::Live => source.live.clone(),
             Location::Trash => source.trashed.clone(),
@@ -89,7 +89,7 @@ impl Store {
             return conflict(format!("the file of {from} says that it is {}'s; `cubby doctor` says more", card.tenant));
         }
         let taken = matches!(files::locate(&place)?, Location::Live | Location::Both);
-        if taken && !replace && !inspect::look(&place.live, template::is_untouched)? {
+        if taken && !replace && !inspect::read_file(&place.live, template::is_untouched)? {
             return conflict(format!("{new} has data of their own; --replace gives it up for that of {from}"));
         }
         if taken {
@@ -125,7 +125,7 @@ impl Store {
         &self,
         copy: &Path,
         place: &TenantPaths,
-        card: &Card,
+        card: &FileInfo,
         new: &TenantId,
         from: &TenantId,
         author: &Author,

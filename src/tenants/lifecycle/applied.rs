@@ -110,7 +110,7 @@ fn history_of(layout: &Layout, file: &Path) -> Result<Vec<Step>> {
         // Opening it would switch it to WAL mode.
         return Ok(Vec::new());
     }
-    inspect::look(file, |conn| {
+    inspect::read_file(file, |conn| {
         let owner = TenantId::parse(template::meta(conn)?.tenant.as_bytes());
         let paths = owner.ok().map(|id| layout.paths(&id));
         match paths.is_some_and(|paths| paths.live == file || paths.trashed == file) {

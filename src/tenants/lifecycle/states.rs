@@ -80,7 +80,7 @@ impl Store {
         self.with_lock(id, move |store, lock, row| {
             let (id, now) = (lock.id().clone(), store.now());
             let until = now.saturating_add(millis(store.inner.options.retention));
-            store.transition(lock, Expect::Any, move |tx| {
+            store.transition(lock, Expect::Nothing, move |tx| {
                 queries::mark_deleted(tx, &id, now, until)?;
                 author.record(tx, now, "tenants delete", id.as_str(), "done")
             })?;
@@ -155,7 +155,7 @@ impl Store {
         T: Send + 'static,
     {
         let lock = self.inner.slots.lock(id).await;
-        self.blocking(move |store| store.transition(&lock, Expect::Any, commit)).await
+        self.blocking(move |store| store.transition(&lock, Expect::Nothing, commit)).await
     }
 
     /// Puts a deleted tenant's file back, or an empty one where nothing is left of it, then commits.
@@ -170,16 +170,16 @@ impl Store {
         self.blocking(move |store| store.transition(&lock, Expect::LiveOrNew, commit)).await
     }
 
-    /// Completes what an interrupted operation left of a tenant's files: afterwards they are where its row
-    /// says. Blocks; not for an async thread.
+    /// Completes an interrupted deletion or restoration: moves a tenant's files to the path that its row asks for.
+    /// Blocks; not for an async thread.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if they cannot be there.
-    pub fn settle(&self, id: &TenantId, author: &Author) -> Result<()> {
+    /// [`ErrorKind::Conflict`] if they cannot be moved.
+    pub fn complete_transition(&self, id: &TenantId, author: &Author) -> Result<()> {
         let author = author.clone();
         let row = self.inner.runtime.block_on(self.with_lock(id, move |store, lock, row| {
             store.record_start(&author, "doctor", lock.id().as_str())?;
-            let expect = if row.state == State::Deleted { Expect::Any } else { Expect::Live };
+            let expect = if row.state == State::Deleted { Expect::Nothing } else { Expect::Live };
             store.transition(lock, expect, |_| Ok(()))
         }))?;
         let expected = if row.state == State::Deleted { Location::Trash } else { Location::Live };
@@ -189,18 +189,18 @@ impl Store {
         }
     }
 
-    /// Erases what an interrupted purge left of a tenant. Blocks; not for an async thread.
-    pub fn erase_rest(&self, id: &TenantId, author: &Author) -> Result<()> {
+    /// Completes an interrupted purge. Blocks; not for an async thread.
+    pub fn complete_purge(&self, id: &TenantId, author: &Author) -> Result<()> {
         self.inner.runtime.block_on(self.purge(id, author)).map(drop)
     }
 
-    /// Brings a write-ahead log back to its database. For a store that serves nobody.
+    /// Moves a write-ahead log back to its database after an interrupted move. For a store that serves nobody.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] if the database has another one.
-    pub fn gather(&self, paths: &TenantPaths, author: &Author) -> Result<()> {
+    pub fn undo_interrupted_move(&self, paths: &TenantPaths, author: &Author) -> Result<()> {
         self.record_start(author, "doctor", &paths.live.to_string_lossy())?;
-        files::gather(paths).map(drop)
+        files::undo_interrupted_move(paths).map(drop)
     }
 
     /// Writes to the audit trail, before it begins, what changes files and not the catalog.

@@ -26,12 +26,23 @@ use crate::{
 /// What must be true of a tenant's files before its row is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::tenants) enum Expect {
-    /// Nothing: they follow the row.
-    Any,
-    /// The database is in the live place. If there is none, that is an error.
+    /// Nothing: the files follow the row.
+    Nothing,
+    /// The database is in the live path. If there is none, that is an error.
     Live,
-    /// The database is in the live place; if there is none, an empty one is put there.
+    /// The database is in the live path; if there is none, an empty one is created.
     LiveOrNew,
+}
+
+/// A tenant's files when its row is about to be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Prepared {
+    /// An empty database was created in the live path.
+    Created,
+    /// The database is in the live path.
+    Live,
+    /// The database is in the trash, in both paths or in neither, or its files cannot be moved.
+    Elsewhere,
 }
 
 impl Store {
@@ -54,21 +65,19 @@ impl Store {
         F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        // Of a tenant that lives something may be open.
         Self::close_locked(lock);
         let id = lock.id();
         let row = self.catalog().read(|conn| queries::find(conn, id))?;
         let paths = self.layout().paths(id);
-        let (location, new) = self.prepare(id, row.as_ref(), &paths, before)?;
-        if new {
+        let prepared = self.prepare(id, row.as_ref(), &paths, before)?;
+        if prepared == Prepared::Created {
             return self.commit_created(id, FileCreation::New, commit);
         }
         let (done, state) = self.commit_row(id, commit);
-        if location == Location::Live && matches!(state, Ok(Some(State::Deleted))) {
-            let keep = row.is_some_and(|row| is_damaged(&row));
-            // The catalog's word stands without the move: nobody is served from the file, and the purge
-            // looks in both paths.
-            if let Err(error) = relocate(&paths.live, &paths.trashed, keep) {
+        if prepared == Prepared::Live && matches!(state, Ok(Some(State::Deleted))) {
+            let damaged = row.is_some_and(|row| is_damaged(&row));
+            // Not an error: a deleted tenant is not served from the live path, and a purge erases both.
+            if let Err(error) = relocate(&paths.live, &paths.trashed, damaged) {
                 tracing::error!(tenant = %id, error = %error, "deleted, but its file is not in the trash yet");
             }
         }
@@ -110,42 +119,36 @@ impl Store {
         }
     }
 
-    /// Mends what an interrupted operation left, then puts the files where `before` wants them. Says
-    /// where they are then, and whether an empty one was made.
-    fn prepare(
-        &self,
-        id: &TenantId,
-        row: Option<&Row>,
-        paths: &TenantPaths,
-        before: Expect,
-    ) -> Result<(Location, bool)> {
+    /// Completes or undoes an interrupted operation, then moves or creates the file as `before` asks.
+    fn prepare(&self, id: &TenantId, row: Option<&Row>, paths: &TenantPaths, before: Expect) -> Result<Prepared> {
         let was_purged = |row: &Row| row.state == State::Deleted && row.purged.is_some();
-        if row.is_some_and(was_purged) && files::remains(paths)? {
+        if row.is_some_and(was_purged) && files::any_exist(paths)? {
             tracing::warn!(tenant = %id, "purged, and a file was left: it is erased now");
             erase(paths)?;
         }
         let found = match row.map(|row| row.state) {
-            None | Some(State::Deleted) => files::gather(paths),
+            None | Some(State::Deleted) => files::undo_interrupted_move(paths),
             Some(State::Active | State::Suspended | State::Quarantined) => {
                 files::locate(paths).and_then(|location| match location {
-                    Location::Live => files::set_lone_log_aside(paths).map(|()| location),
+                    Location::Live => files::set_detached_wal_aside(paths).map(|()| location),
                     _ => Ok(location),
                 })
             }
         };
         let location = match found {
-            // Whoever is to go must go, whatever is wrong with the files: they stay where they are.
-            Err(error) if before == Expect::Any => {
+            // A deletion must not fail because of the files.
+            Err(error) if before == Expect::Nothing => {
                 tracing::error!(tenant = %id, error = %error, "its files stay where they are");
-                return Ok((Location::Both, false));
+                return Ok(Prepared::Elsewhere);
             }
             found => found?,
         };
         match (before, location) {
-            (Expect::Any, _) | (_, Location::Live | Location::Both) => Ok((location, false)),
+            (_, Location::Live) => Ok(Prepared::Live),
+            (Expect::Nothing, _) | (_, Location::Both) => Ok(Prepared::Elsewhere),
             (_, Location::Trash) => {
                 relocate(&paths.trashed, &paths.live, row.is_some_and(is_damaged))?;
-                Ok((Location::Live, false))
+                Ok(Prepared::Live)
             }
             (Expect::Live, Location::Nowhere) => Err(Error::new(
                 ErrorKind::Conflict,
@@ -156,14 +159,14 @@ impl Store {
             )),
             (Expect::LiveOrNew, Location::Nowhere) => {
                 tracing::warn!(tenant = %id, "nothing is left of its data: it starts empty");
-                Ok((Location::Live, self.create_file(id)? == FileCreation::New))
+                Ok(if self.create_file(id)? == FileCreation::New { Prepared::Created } else { Prepared::Live })
             }
         }
     }
 }
 
-/// Erases a tenant's files. A log is first merged into its database, where that can be done, so that a crash
-/// leaves both or neither.
+/// Erases a tenant's files. A log is first checkpointed if that is possible, so that a crash leaves the whole
+/// database or nothing.
 pub(in crate::tenants) fn erase(paths: &TenantPaths) -> Result<()> {
     for path in [&paths.live, &paths.trashed] {
         if let Err(error) = inspect::merge_log(path) {
@@ -173,15 +176,15 @@ pub(in crate::tenants) fn erase(paths: &TenantPaths) -> Result<()> {
     files::erase(paths)
 }
 
-/// Whether a tenant's file is, or was at its deletion, in quarantine: it stays as it was found.
+/// Whether a tenant is, or was when it was deleted, in quarantine.
 fn is_damaged(row: &Row) -> bool {
     row.state == State::Quarantined || row.state_before == Some(State::Quarantined)
 }
 
-/// Moves a database as one file where that can be, and with its write-ahead log where it cannot:
-/// [`files::gather`] then mends a move that was cut. `keep` leaves a damaged file as it was found.
-fn relocate(from: &std::path::Path, to: &std::path::Path, keep: bool) -> Result<()> {
-    if !keep && let Err(error) = inspect::merge_log(from) {
+/// Moves a database, checkpointed first so that it is one file; if that fails, with its write-ahead log, and
+/// [`files::undo_interrupted_move`] is needed after a crash. A damaged database is moved as it is.
+fn relocate(from: &std::path::Path, to: &std::path::Path, damaged: bool) -> Result<()> {
+    if !damaged && let Err(error) = inspect::merge_log(from) {
         tracing::warn!(file = %from.display(), error = %error, "moved with its write-ahead log");
     }
     files::relocate(from, to)
