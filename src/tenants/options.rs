@@ -29,7 +29,7 @@ use crate::{
 /// - It raises the soft limit on file descriptors (`RLIMIT_NOFILE`) to 40,000, or to what `max_open` needs if that
 ///   is more, as far as the hard limit allows.
 /// - It turns SQLite's memory statistics off, and on Linux wraps the `open` system call of SQLite's VFSes; see
-///   the `Globals` of `sqlite`.
+///   [`Globals`](crate::sqlite::process::Globals).
 ///
 /// Without it, neither is changed. `max_open` then derives from the soft limit as it is (342 tenants for the usual
 /// 1,024), and SQLite locks files its own way, which makes an open slower the more files are open.
@@ -58,6 +58,8 @@ use crate::{
 /// # let notes: i64 = tenant.read(count).await?;
 /// # assert_eq!(notes, 1);
 /// # assert_eq!(getrlimit(Resource::Nofile).current, Some(256));
+/// # use cubby::sqlite::process::{Globals, init};
+/// # assert!(init(Globals::Adjust).is_err());
 /// # Ok::<_, cubby::Error>(()) }).unwrap();
 /// ```
 #[derive(Debug, Clone)]

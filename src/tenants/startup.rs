@@ -25,6 +25,7 @@ use super::{
 use crate::{
     catalog::{self, Catalog},
     error::{Error, Result},
+    sqlite::process::{self, Globals},
 };
 
 impl Store {
@@ -37,6 +38,7 @@ impl Store {
     pub fn open(options: StoreOptions) -> Result<Self> {
         let runtime =
             Handle::try_current().map_err(|_| Error::config("a store must be opened inside a tokio runtime"))?;
+        process::init(if options.change_process { Globals::Adjust } else { Globals::Keep })?;
         let schema = match &options.schema {
             Some(schema) => schema.clone(),
             None => shipped_schema()?,
