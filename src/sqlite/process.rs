@@ -36,7 +36,6 @@ static GLOBALS: OnceLock<Globals> = OnceLock::new();
 ///
 /// process::init(Globals::Keep)?;
 /// let conn = open::in_memory()?;
-/// # assert!(unsafe { cubby::rusqlite::ffi::sqlite3_memory_used() } > 0);
 /// // It was decided above.
 /// assert!(process::init(Globals::Adjust).is_err());
 /// # drop(conn);
