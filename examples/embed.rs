@@ -7,22 +7,16 @@ use axum::{
     http::StatusCode,
     routing::get,
 };
-use cubby::{Error, ErrorKind, Store, StoreOptions, TenantId, rusqlite::Transaction, sqlite::migrate::Schema};
+use cubby::{Error, ErrorKind, Schema, Store, StoreOptions, TenantId, rusqlite::Transaction};
 
 type Reply<T> = Result<T, (StatusCode, String)>;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::temp_dir().join("cubby-embed");
-    let migrations = folder.join("migrations");
-    std::fs::create_dir_all(&migrations)?;
-    std::fs::write(
-        migrations.join("V1__todos.sql"),
-        "CREATE TABLE todos (id INTEGER PRIMARY KEY, what TEXT NOT NULL)",
-    )?;
-
-    let mut options = StoreOptions::new(folder.join("data"));
-    options.schema = Some(Schema::from_folder(&migrations)?);
+    let mut options = StoreOptions::new(&folder);
+    options.schema =
+        Some(Schema::from_sql(&[("V1__todos", "CREATE TABLE todos (id INTEGER PRIMARY KEY, what TEXT NOT NULL)")])?);
     let store = Store::open(options)?;
 
     let routes = Router::new().route("/users/{user}/todos", get(list).post(add)).with_state(store.clone());

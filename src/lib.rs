@@ -1,10 +1,38 @@
 //! Cubby gives every user of an app a SQLite database of their own.
 //!
-//! This crate is the `cubby` server and, for Rust developers, the parts it is made of: open a
-//! [`Store`] on a data folder, [`lease`](Store::lease) a tenant, [`read`](Tenant::read) and
-//! [`write`](Tenant::write) its database, and mount routes of your own. `examples/embed.rs` does
-//! it in one screen. To have authentication, limits, errors and the server's deadlines as well, make a
-//! [`http::door::Door`] and serve your routes with [`server::serve_routes`]: `examples/own_api.rs`.
+//! This crate is the `cubby` server and, for Rust developers, the store that it is built on.
+//!
+//! # Embedding the store
+//! ```no_run
+//! # async fn example() -> cubby::Result<()> {
+//! use cubby::{Schema, Store, StoreOptions, TenantId};
+//!
+//! let mut options = StoreOptions::new("/var/lib/todo");
+//! options.schema = Some(Schema::from_sql(&[(
+//!     "V1__todos",
+//!     "CREATE TABLE todos (id INTEGER PRIMARY KEY, what TEXT NOT NULL)",
+//! )])?);
+//! let store = Store::open(options)?;
+//!
+//! let ada: TenantId = "ada".parse().expect("a legal id");
+//! let (tenant, _created) = store.lease_or_create(&ada).await?;
+//! tenant.write(|tx| Ok(tx.execute("INSERT INTO todos (what) VALUES ('buy milk')", [])?)).await?;
+//! # Ok(()) }
+//! ```
+//! 1. [`StoreOptions`]: the data folder, the [`Schema`], limits, and what a store changes in its process.
+//! 2. [`Store`]: [`open`](Store::open) it once, and share clones of it. It maintains itself in the background.
+//! 3. [`Tenant`]: a [lease](Store::lease) on one user's database, to [`read`](Tenant::read) and
+//!    [`write`](Tenant::write) it.
+//! 4. [`Error`]: its [`kind`](Error::kind) says what the caller can do.
+//! 5. [`Store::close`] before the process ends. Nothing that was acknowledged depends on it.
+//!
+//! Users are administered through the store, too: [`create`](Store::create), [`suspend`](Store::suspend),
+//! [`delete`](Store::delete), [`restore`](Store::restore), [`purge`](Store::purge), [`migrate`](Store::migrate);
+//! [`list`](Store::list) and [`find`](Store::find) read the catalog. `examples/embed.rs` is a server over a store in
+//! one screen.
+//!
+//! For authentication, limits, errors and the server's deadlines over routes of your own, make a
+//! [`http::door::Door`] and serve the routes with [`server::serve_routes`]: `examples/own_api.rs`.
 //!
 //! # The map
 //! Imports run downward only; a test reads them.
@@ -48,9 +76,9 @@ pub mod telemetry;
 pub mod tenants;
 pub mod webhooks;
 
-/// The one in whose terms [`Tenant::read`] and [`Tenant::write`] speak: two versions of it cannot be
-/// linked together.
+/// The rusqlite whose types [`Tenant::read`] and [`Tenant::write`] take: two versions of it cannot be linked together.
 pub use rusqlite;
 
 pub use error::{Error, ErrorKind, Result};
+pub use sqlite::migrate::Schema;
 pub use tenants::{id::TenantId, options::StoreOptions, store::Store, tenant::Tenant};

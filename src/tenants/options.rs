@@ -34,6 +34,8 @@ use crate::{
 /// Without it, neither is changed. `max_open` then derives from the soft limit as it is (342 tenants for the usual
 /// 1,024), and SQLite locks files its own way, which makes an open slower the more files are open.
 ///
+/// A process decides this about SQLite once: a later store with the other choice fails to open.
+///
 /// Either way a store
 /// - runs one task on the tokio runtime that it was opened in, which ends with it, and slow work on the
 ///   runtime's blocking threads;
