@@ -92,7 +92,7 @@ pub async fn create(catalog: &Catalog, draft: KeyDraft, now: Millis, author: &Au
     };
     let (row, author) = (key.clone(), author.clone());
     let made = catalog.write(move |tx| {
-        queries::forget_ended(tx, now, MOST)?;
+        queries::delete_ended(tx, now, MOST)?;
         let inserted = queries::insert(tx, &row, &hash, MOST)?;
         if inserted {
             author.record(tx, now, "keys create", row.id.as_str(), "done")?;

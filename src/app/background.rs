@@ -63,7 +63,7 @@ pub(super) async fn sweep(app: Weak<Shared>) {
         let most = app.config.limits.delivery_limit;
         let beyond = app.store.catalog().query(move |conn| deliveries::beyond(conn, most)).await;
         let before = beyond.ok().flatten().map_or(retention, |beyond| beyond.max(retention));
-        forget(&app, "old deliveries", move |tx| deliveries::forget(tx, before, FORGET)).await;
+        forget(&app, "old deliveries", move |tx| deliveries::delete_before(tx, before, FORGET)).await;
         let most = app.config.limits.audit_limit;
         forget(&app, "old lines of the audit trail", move |tx| audit::forget(tx, most, FORGET)).await;
     }

@@ -1,8 +1,8 @@
 //! The control database: who exists, in what state, at which schema; webhook deliveries; audit.
 //!
-//! It is off the hot path: a request to a tenant that is open never touches it. It is opened in
-//! shared mode, with one writer and a few readers. Its writer has a thread of its own, so that a
-//! blocking thread may wait for a commit without keeping the combiner from getting one.
+//! A request to an open tenant does not use it. It is opened in shared mode, with one writer and a few readers. Its
+//! combiner has a thread of its own: blocking threads wait for its commits, and could otherwise be all of the pool
+//! that it runs on.
 
 pub mod audit;
 pub mod keys;
@@ -41,27 +41,27 @@ pub const APPLICATION_ID: i32 = 0x4375_4263;
 const READERS: u32 = 4;
 const WAIT: Duration = Duration::from_secs(5);
 
-/// How long it counts that the catalog could be written or could not. Whoever asks is not asked who they are,
-/// and each try is a commit.
-const PROVEN_FOR: Duration = Duration::from_millis(500);
+/// How long the result of a write test is reused: anybody may ask whether the server is ready, and each test is a
+/// commit.
+const TESTED_FOR: Duration = Duration::from_millis(500);
 
 /// The open catalog. Cloning shares it.
 #[derive(Clone)]
 pub struct Catalog {
     writer: Arc<Combiner>,
     readers: Pool,
-    /// When it was last tried whether it can be written, and what came of it.
-    proven: Arc<tokio::sync::Mutex<Option<(Instant, Result<()>)>>>,
+    /// The time and result of the last write test.
+    write_test: Arc<tokio::sync::Mutex<Option<(Instant, Result<()>)>>>,
     files: Files,
 }
 
-/// The files that were opened, once they are known. Whatever opens the catalog later must get the same.
+/// The files of the first connection. Later connections must have the same.
 #[derive(Clone, Default)]
 struct Files(Arc<OnceLock<NamedFiles>>);
 
 impl Files {
     /// # Errors
-    /// [`ErrorKind::Unavailable`] if the catalog or what belongs to it was removed, moved or replaced.
+    /// [`ErrorKind::Unavailable`] if the catalog, its WAL or its shared memory was removed, moved or replaced.
     fn check(&self) -> Result<()> {
         let Some(named) = self.0.get() else { return Ok(()) };
         named.check().map_err(|error| {
@@ -73,12 +73,12 @@ impl Files {
 }
 
 impl Catalog {
-    /// Opens the catalog at `path`, making and migrating it as needed. May block.
+    /// Opens the catalog at `path`, creating and migrating it as needed. May block.
     pub fn open(path: &Path) -> Result<Self> {
         match path.symlink_metadata() {
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(path)?,
-            // That it cannot be looked at does not mean that it is missing.
+            // A file that cannot be examined is not missing.
             Err(error) => return Err(Error::io(path.display(), error)),
         }
         let options =
@@ -125,20 +125,20 @@ impl Catalog {
                     open::abandon(conn);
                     return Err(error);
                 }
-                // Who is to be forgotten must not be found in what the file calls free space.
+                // An erased user's data must not stay in the file's free pages.
                 conn.pragma_update(None, "secure_delete", true)?;
                 Ok(conn)
             }),
         );
         let writer = writer.checked_by(Box::new(move || checked.check()));
         writer.reopen_as(Locking::Shared);
-        // With the writer's connection all three are there.
+        // The writer's connection has created all three.
         let named = writer.with(|_| NamedFiles::record(path))?;
         let _ = files.0.set(named);
         Ok(Self {
             writer: Arc::new(writer),
             readers: pool::readers(path.to_owned(), options, READERS, WAIT, move || read.check()),
-            proven: Arc::default(),
+            write_test: Arc::default(),
             files,
         })
     }
@@ -170,27 +170,27 @@ impl Catalog {
         self.writer.write(|| (), move |tx| Ok(work(tx)?)).await
     }
 
-    /// Proves that the catalog can be written, by a commit, unless that was tried a moment ago: then what came
-    /// of it counts. One at a time: the rest wait for it. That its files are still there is looked at each time.
-    pub async fn prove_writable(&self) -> Result<()> {
+    /// Tests that the catalog can be written, by a commit; the result is reused for half a second. Concurrent callers
+    /// share one test. The files' names are checked each time.
+    pub async fn check_writable(&self) -> Result<()> {
         let files = self.files.clone();
         tokio::task::spawn_blocking(move || files.check())
             .await
-            .map_err(|e| Error::internal("a look at the catalog's files did not finish").with_source(e))?
+            .map_err(|e| Error::internal("a check of the catalog's files did not finish").with_source(e))?
             .inspect_err(|e| tracing::error!(error = %e, "the catalog cannot be written"))?;
-        let mut proven = self.proven.lock().await;
-        if let Some((at, outcome)) = &*proven
-            && at.elapsed() < PROVEN_FOR
+        let mut last = self.write_test.lock().await;
+        if let Some((at, result)) = &*last
+            && at.elapsed() < TESTED_FOR
         {
-            return outcome.clone();
+            return result.clone();
         }
-        *proven = None;
-        let outcome = self.write(queries::probe).await;
-        if let Err(e) = &outcome {
+        *last = None;
+        let result = self.write(queries::test_write).await;
+        if let Err(e) = &result {
             tracing::error!(error = %e, "the catalog cannot be written");
         }
-        *proven = Some((Instant::now(), outcome.clone()));
-        outcome
+        *last = Some((Instant::now(), result.clone()));
+        result
     }
 
     /// [`write`](Self::write) for a thread that may block.
@@ -202,19 +202,19 @@ impl Catalog {
         self.writer.write_blocking(move |tx| Ok(work(tx)?))
     }
 
-    /// What SQLite finds wrong with the file; nothing if it is in order. May block for a while.
+    /// The problems that SQLite's `quick_check` finds in the file. May block for a while.
     pub fn check(&self) -> Result<Vec<String>> {
-        self.read(queries::salvage::complaints)
+        self.read(queries::salvage::problems)
     }
 
-    /// Notes which migrations the tenants are to have; see [`queries::set_current_schema`]. As
-    /// [`note_applied`](Self::note_applied).
+    /// Records which migrations the tenants should have; see [`queries::set_current_schema`]. Blocks as
+    /// [`note_applied`](Self::note_applied) does.
     pub fn set_current_schema(&self, digest: i64) -> Result<()> {
         self.write_at_start(move |tx| queries::set_current_schema(tx, digest)).map_err(damaged)
     }
 
-    /// Notes which migrations have run on tenants' files; see [`queries::migrations::add_applied`]. The
-    /// thread that waits may be an async worker's: a start-up may block for a moment.
+    /// Records which migrations have run on tenants' files; see [`queries::migrations::add_applied`]. At start-up it
+    /// may be called on an async worker, which it blocks for a moment.
     pub fn note_applied(&self, steps: &[Step]) -> Result<()> {
         if steps.is_empty() {
             return Ok(());
@@ -223,8 +223,7 @@ impl Catalog {
         self.write_at_start(move |tx| queries::migrations::add_applied(tx, &steps))
     }
 
-    /// [`write_blocking`](Self::write_blocking), which refuses to wait on an async worker, from a thread of
-    /// its own.
+    /// [`write_blocking`](Self::write_blocking) on a new thread, since it must not be called on an async worker.
     fn write_at_start<T, F>(&self, work: F) -> Result<T>
     where
         F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
@@ -236,7 +235,7 @@ impl Catalog {
         waits.join().map_err(|_| Error::internal("a write to the catalog did not finish"))?
     }
 
-    /// Runs a write on this thread, however long it takes: for a catalog in `tmp/` that nobody else uses.
+    /// Runs a write of any length on this thread: for a new catalog in `tmp/`, which has no other users.
     pub fn fill<T>(&self, work: impl FnOnce(&Transaction) -> Result<T>) -> Result<T> {
         self.writer.with(|conn| {
             let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
@@ -255,7 +254,7 @@ impl Catalog {
     }
 }
 
-/// Says of a damaged catalog what to do; other errors are left as they are.
+/// Adds to the error of a damaged catalog what the operator can do. Other errors are returned as they are.
 pub fn damaged(error: Error) -> Error {
     if error.kind() != ErrorKind::Damaged {
         return error;
@@ -264,7 +263,7 @@ pub fn damaged(error: Error) -> Error {
     Error::new(ErrorKind::Damaged, why).with_source(error)
 }
 
-/// Makes an empty catalog file, marked as ours, beside its name and then under it: a crash leaves
+/// Creates an empty catalog, marked as ours, under another name and renames it: a crash leaves
 /// either no catalog or a whole one.
 fn create(path: &Path) -> Result<()> {
     let mut fresh = path.as_os_str().to_owned();
@@ -277,7 +276,7 @@ fn create(path: &Path) -> Result<()> {
         conn.serialize(rusqlite::MAIN_DB)?.to_vec()
     };
     if let Err(error) = flush::write_new(&fresh, &image).and_then(|()| flush::rename_new(&fresh, path)) {
-        // The first error is the one to tell; the next start writes it anew.
+        // Report the first error; the next start replaces the file.
         let _ = std::fs::remove_file(&fresh);
         return Err(error);
     }

@@ -1,4 +1,4 @@
-//! What the catalog knows of a tenant.
+//! The catalog's rows: tenants, deliveries, the audit trail.
 
 use std::fmt;
 
@@ -17,9 +17,9 @@ pub enum State {
     Active,
     /// Reads and writes are refused with the operator's reason.
     Suspended,
-    /// Gone for its user; the file is kept until its retention ends.
+    /// Not found for its user; the file is kept until its retention ends.
     Deleted,
-    /// The file could not be opened or migrated and is kept as found.
+    /// The file could not be opened or migrated; it is kept as found.
     Quarantined,
 }
 
@@ -27,7 +27,7 @@ impl State {
     /// Every state, in the order they are listed to people.
     pub const ALL: [Self; 4] = [Self::Active, Self::Suspended, Self::Deleted, Self::Quarantined];
 
-    /// The word in the catalog, in JSON and on the command line.
+    /// The state in the catalog, in JSON and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -55,7 +55,7 @@ impl std::str::FromStr for State {
     }
 }
 
-/// Who a tenant is, as the provider tells it.
+/// A tenant's profile, from the provider.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Profile {
     /// The primary email address. Data, never a key: two users may have one address.
@@ -64,11 +64,11 @@ pub struct Profile {
     pub first_name: Option<String>,
     /// Family name.
     pub last_name: Option<String>,
-    /// The name they sign in with.
+    /// The name the user signs in with.
     pub username: Option<String>,
-    /// Their picture.
+    /// The picture.
     pub image_url: Option<String>,
-    /// Their role; `client` unless the provider's public metadata has another.
+    /// The role; `client` unless the provider's public metadata has another.
     pub role: Option<String>,
     /// The user's own `updated_at`.
     #[serde(with = "wire")]
@@ -82,19 +82,19 @@ pub struct Profile {
     pub provider_metadata: Option<String>,
 }
 
-/// The role of whoever has none of their own.
+/// The role of a user without one.
 pub const DEFAULT_ROLE: &str = "client";
 
 impl Profile {
     /// Whether this is newer than `other`: by the user's own `updated_at`, then by the time of the
-    /// event, then by content. The last has no meaning but makes the order total, so that of two
-    /// profiles of one moment the same one wins whichever comes first.
+    /// event, then by content. The last makes the order total, so that of two
+    /// profiles of one moment the same one wins in whatever order they come.
     pub fn supersedes(&self, other: &Self) -> bool {
         self.age().cmp(&other.age()).then_with(|| self.content().cmp(&other.content())).is_gt()
     }
 
-    /// Whether both say the same of the user, whenever they said it.
-    pub fn says_as(&self, other: &Self) -> bool {
+    /// Whether both have the same content, of whatever time.
+    pub fn same_content(&self, other: &Self) -> bool {
         self.content() == other.content()
     }
 
@@ -125,20 +125,20 @@ pub struct Row {
     pub state: State,
     /// Why suspended or quarantined.
     pub reason: Option<String>,
-    /// How often in a row it was quarantined: since an operator resumed it, or it served well for as long as
-    /// it had been kept out.
+    /// How often in a row it was quarantined: since an operator resumed it, or it was healthy for as long as
+    /// it had been quarantined.
     pub faults: u32,
-    /// When a quarantined tenant is tried again: with its next request after that.
+    /// When a quarantined tenant is tried again: by its next request after that.
     #[serde(with = "wire")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub retry_at: Option<Millis>,
-    /// The newest fault of its file or of the disk under it; it may be long over.
+    /// The newest fault of its file or of the disk; it may be over.
     pub fault: Option<String>,
     /// When that was.
     #[serde(with = "wire")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub fault_at: Option<Millis>,
-    /// When it came to be.
+    /// When it was created.
     #[serde(with = "wire")]
     #[schema(value_type = String, format = DateTime)]
     pub created: Millis,
@@ -150,20 +150,20 @@ pub struct Row {
     #[serde(with = "wire")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub purge_after: Option<Millis>,
-    /// When it was removed.
+    /// When the file was removed.
     #[serde(with = "wire")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub purged: Option<Millis>,
-    /// When it was last brought back from deletion; deletions from before that are history. By a
-    /// reconcile: the moment before which nothing can be newer than its list.
+    /// When it was last restored after a deletion; deletions reported from before that are ignored. By a
+    /// reconcile: the time up to which its list is complete.
     #[serde(with = "wire")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub restored: Option<Millis>,
-    /// What a deleted one will be when it is restored, if not active.
+    /// The state of a deleted tenant after its restoration, if not active.
     pub state_before: Option<State>,
-    /// And for which reason.
+    /// The reason of that state.
     pub reason_before: Option<String>,
-    /// When the provider last reported the deletion of one that was deleted already.
+    /// When the provider last reported the deletion of a tenant that was deleted already.
     #[serde(with = "wire")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub deletion_reported: Option<Millis>,
@@ -181,7 +181,7 @@ pub struct Row {
     pub last_backup: Option<Millis>,
     /// The workspace's name.
     pub workspace: String,
-    /// The provider's view.
+    /// The profile.
     #[serde(flatten)]
     pub profile: Profile,
 }
@@ -199,10 +199,10 @@ pub struct Counts {
     pub quarantined: u64,
 }
 
-/// What was noticed of a tenant when its file was closed; written in batches.
+/// A tenant's size and last use, taken when its file is closed; written in batches.
 #[derive(Debug, Clone)]
 pub struct UsageSample {
-    /// Whose.
+    /// The tenant.
     pub id: TenantId,
     /// When.
     pub at: Millis,
@@ -212,11 +212,11 @@ pub struct UsageSample {
     pub schema_version: i32,
 }
 
-/// What became of a webhook message.
+/// How a webhook delivery ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DeliveryOutcome {
-    /// It made a tenant.
+    /// It created a tenant.
     Created,
     /// The tenant was there already.
     Exists,
@@ -224,7 +224,7 @@ pub enum DeliveryOutcome {
     Updated,
     /// It deleted a tenant.
     Deleted,
-    /// It is of no concern here, or is older than what is known.
+    /// It needs no action, or is older than the catalog's state.
     Ignored,
     /// It can never be applied.
     Rejected,
@@ -237,7 +237,7 @@ impl DeliveryOutcome {
     pub const ALL: [Self; 7] =
         [Self::Created, Self::Exists, Self::Updated, Self::Deleted, Self::Ignored, Self::Rejected, Self::Failed];
 
-    /// The word in the catalog, in JSON and in metrics.
+    /// The outcome in the catalog, in JSON and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -268,30 +268,30 @@ impl std::str::FromStr for DeliveryOutcome {
     }
 }
 
-/// One webhook message as it is to be recorded.
+/// A webhook delivery to record.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// The sender's id of the message; retries have the same.
+    /// The sender's id of the message; retries have the same one.
     pub svix_id: String,
     /// The event's type.
     pub kind: String,
     /// The user it is about.
     pub tenant: Option<TenantId>,
-    /// When it came.
+    /// When it was received.
     pub received: Millis,
-    /// What became of it.
+    /// Its outcome.
     pub outcome: DeliveryOutcome,
-    /// How long that took, in microseconds.
+    /// How long it took, in microseconds.
     pub duration_us: i64,
     /// Why it failed or was rejected.
     pub error: Option<String>,
-    /// What was answered, JSON.
+    /// The answer, JSON.
     pub answer: Option<String>,
-    /// The message, for replay. Of a user who was forgotten none is kept.
+    /// The message, for replay. None for an erased user.
     pub body: Option<Bytes>,
 }
 
-/// A webhook message as it was recorded.
+/// A recorded webhook delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Recorded {
     /// The sender's id of the message.
@@ -300,15 +300,15 @@ pub struct Recorded {
     pub r#type: String,
     /// The user it is about.
     pub user_id: Option<String>,
-    /// When it first came.
+    /// When it was first received.
     #[serde(with = "wire")]
     #[schema(value_type = String, format = DateTime)]
     pub received: Millis,
-    /// When it last came.
+    /// When it was last received.
     #[serde(with = "wire")]
     #[schema(value_type = String, format = DateTime)]
     pub updated: Millis,
-    /// What became of it.
+    /// Its outcome.
     pub outcome: DeliveryOutcome,
     /// How often it was tried.
     pub attempts: u32,

@@ -26,9 +26,9 @@ pub fn find(conn: &Connection, id: &TenantId) -> Sql<Option<Row>> {
         .optional()
 }
 
-/// What opening a tenant must know.
+/// The columns that decide whether a tenant may be opened.
 #[derive(Debug, Clone)]
-pub struct Gate {
+pub struct AccessRow {
     /// The state.
     pub state: State,
     /// Why, when not active.
@@ -37,24 +37,24 @@ pub struct Gate {
     pub faults: u32,
     /// When a quarantined one is tried again.
     pub retry_at: Option<Millis>,
-    /// When it was last seen.
+    /// When it was last opened or closed.
     pub last_seen: Option<Millis>,
-    /// The size of its file, then.
+    /// The size of its file when it was last closed.
     pub bytes: Option<u64>,
-    /// When its quarantines of before are forgotten, if it is out of them.
+    /// When `faults` counts as 0 again, for a tenant whose quarantine ended.
     pub healthy_at: Option<Millis>,
-    /// The schema of the program that quarantined it.
+    /// The digest of the schema of the program that quarantined it.
     pub quarantine_digest: Option<i64>,
 }
 
-/// The few columns that decide whether a tenant may be opened.
-pub fn gate(conn: &Connection, id: &TenantId) -> Sql<Option<Gate>> {
+/// Reads an [`AccessRow`].
+pub fn access_row(conn: &Connection, id: &TenantId) -> Sql<Option<AccessRow>> {
     conn.prepare_cached(
         "SELECT state, reason, faults, retry_at, last_seen, bytes, healthy_at, quarantine_digest FROM tenants WHERE id \
          = ?1",
     )?
     .query_row([id.as_str()], |row| {
-        Ok(Gate {
+        Ok(AccessRow {
             state: state(row, 0)?,
             reason: row.get(1)?,
             faults: row.get(2)?,
@@ -72,8 +72,8 @@ pub fn gate(conn: &Connection, id: &TenantId) -> Sql<Option<Gate>> {
 pub fn list(conn: &Connection, state: Option<State>, after: Option<&str>, limit: u32) -> Sql<Vec<Row>> {
     let filter = match state {
         Some(State::Active) => "state = 'active' AND".to_owned(),
-        // With the very words of the partial index: that one state is not another is no reason for
-        // SQLite to use it. Without it, the few who are suspended cost a scan of all users.
+        // SQLite uses a partial index only if the query repeats its WHERE clause. Without the index, listing the few
+        // suspended tenants scans all.
         Some(state) => format!("state <> 'active' AND state = '{state}' AND"),
         None => String::new(),
     };
@@ -82,8 +82,8 @@ pub fn list(conn: &Connection, state: Option<State>, after: Option<&str>, limit:
         .collect()
 }
 
-/// What an eager migration has to do: files that are not known to be at the version, or were there
-/// with other migrations than [`set_current_schema`] told of; and the quarantined.
+/// The tenants that an eager migration visits: those whose file is not known to have the schema's version, or has it
+/// by other migrations than those of [`set_current_schema`]; and the quarantined.
 const BEHIND: &str = "state <> 'deleted' AND (schema_version IS NOT ?1 OR state = 'quarantined' OR schema_digest IS \
                       NOT (SELECT digest FROM current_schema))";
 
@@ -97,14 +97,14 @@ pub fn behind(conn: &Connection, version: i32, after: Option<&str>, limit: u32) 
         .collect()
 }
 
-/// How many there are for [`behind`].
+/// The number of tenants that [`behind`] lists.
 pub fn count_behind(conn: &Connection, version: i32) -> Sql<u64> {
     conn.query_row(&format!("SELECT count(*) FROM tenants WHERE {BEHIND}"), [version], |row| {
         row.get::<_, i64>(0).map(|n| u64::try_from(n).unwrap_or(0))
     })
 }
 
-/// How many tenants are in each state: four rows, whatever their number.
+/// How many tenants are in each state. Reads four rows.
 pub fn counts(conn: &Connection) -> Sql<Counts> {
     let mut counts = Counts::default();
     let mut statement = conn.prepare_cached("SELECT state, n FROM tenant_counts")?;
@@ -157,8 +157,7 @@ pub fn set_profile(tx: &Transaction, id: &TenantId, profile: &Profile) -> Sql<bo
     Ok(changed == 1)
 }
 
-/// Makes a tenant active that is not deleted, forgetting why it was not and how often. A deleted one comes back by
-/// [`tombstones::reinstate`] alone.
+/// Makes a tenant active and clears its reason and faults. `false` for a deleted one; see [`tombstones::restore`].
 pub fn activate(tx: &Transaction, id: &TenantId) -> Sql<bool> {
     let changed = tx
         .prepare_cached(
@@ -169,9 +168,9 @@ pub fn activate(tx: &Transaction, id: &TenantId) -> Sql<bool> {
     Ok(changed == 1)
 }
 
-/// Lets a tenant out of quarantine whose file could be opened. How often it was in is remembered: what an
-/// open does not read may be damaged still. If nothing happens until `healthy_at`, it is forgotten.
-pub fn release(tx: &Transaction, id: &TenantId, healthy_at: Millis) -> Sql<bool> {
+/// Ends the quarantine of a tenant whose file could be opened. The number of its quarantines is kept until
+/// `healthy_at`: pages that an open does not read may still be damaged.
+pub fn end_quarantine(tx: &Transaction, id: &TenantId, healthy_at: Millis) -> Sql<bool> {
     let changed = tx
         .prepare_cached(
             "UPDATE tenants SET state = 'active', reason = NULL, retry_at = NULL, healthy_at = ?2, quarantine_digest = \
@@ -196,11 +195,11 @@ pub fn suspend(tx: &Transaction, id: &TenantId, reason: &str) -> Sql<bool> {
 pub struct Quarantine {
     /// Why.
     pub reason: String,
-    /// When it is tried again.
+    /// When its file is tried again.
     pub retry_at: Millis,
-    /// How often in a row it is quarantined now.
+    /// How often in a row the tenant was quarantined, with this one.
     pub faults: u32,
-    /// The schema of the program that tried.
+    /// The digest of the schema that the program had.
     pub digest: i64,
 }
 
@@ -216,8 +215,7 @@ pub fn quarantine(tx: &Transaction, id: &TenantId, quarantine: &Quarantine) -> S
     Ok(changed == 1)
 }
 
-/// The newest moment that the catalog knows of: the time of day may be behind it on a machine that has not
-/// asked a time server yet.
+/// The newest time in the catalog. The system's clock may be behind it, before the machine has asked a time server.
 pub(super) fn newest_moment(conn: &Connection) -> Sql<Millis> {
     conn.prepare_cached(
         "SELECT max(coalesce((SELECT max(received) FROM deliveries), 0), coalesce((SELECT max(at) FROM (SELECT at FROM \
@@ -226,9 +224,8 @@ pub(super) fn newest_moment(conn: &Connection) -> Sql<Millis> {
     .query_row([], |row| row.get(0))
 }
 
-/// Marks a tenant deleted; its file may be removed after `purge_after`, counted from the newest moment that
-/// the catalog knows of if `now` is before it. What it was is kept for
-/// [`tombstones::reinstate`].
+/// Marks a tenant deleted; its file may be removed after `purge_after`, and later by as much as `now` is behind
+/// the newest time in the catalog. Its state is kept for [`tombstones::restore`].
 pub fn mark_deleted(tx: &Transaction, id: &TenantId, now: Millis, purge_after: Millis) -> Sql<bool> {
     let behind = newest_moment(tx)?.saturating_sub(now).max(0);
     let purge_after = if purge_after > now { purge_after.saturating_add(behind) } else { purge_after };
@@ -242,7 +239,7 @@ pub fn mark_deleted(tx: &Transaction, id: &TenantId, now: Millis, purge_after: M
     Ok(changed == 1)
 }
 
-/// Notes the schema a tenant's file was brought to.
+/// Records the schema that a tenant's file was migrated to.
 pub fn set_schema(tx: &Transaction, id: &TenantId, version: i32) -> Sql<()> {
     tx.prepare_cached(
         "UPDATE tenants SET schema_version = ?2, schema_digest = (SELECT digest FROM current_schema) WHERE id = ?1",
@@ -251,7 +248,7 @@ pub fn set_schema(tx: &Transaction, id: &TenantId, version: i32) -> Sql<()> {
     Ok(())
 }
 
-/// Notes which migrations the program that has the folder runs.
+/// Records the digest of the migrations of the program that has the folder.
 pub fn set_current_schema(tx: &Transaction, digest: i64) -> Sql<()> {
     tx.prepare_cached(
         "INSERT INTO current_schema (one, digest) VALUES (1, ?1) ON CONFLICT (one) DO UPDATE SET digest = \
@@ -261,31 +258,29 @@ pub fn set_current_schema(tx: &Transaction, digest: i64) -> Sql<()> {
     Ok(())
 }
 
-/// Notes the newest fault of a tenant, which changes nothing about its state. Nothing is written to a
-/// tombstone.
+/// Records the newest fault of a tenant; its state does not change. A tombstone is not changed.
 pub fn record_fault(tx: &Transaction, id: &TenantId, at: Millis, what: &str) -> Sql<()> {
     tx.prepare_cached("UPDATE tenants SET fault = ?2, fault_at = ?3 WHERE id = ?1 AND purged IS NULL")?
         .execute(params![id.as_str(), what, at])?;
     Ok(())
 }
 
-/// Writes a batch of what was noticed when files were closed. Nothing is written to a tombstone.
+/// Writes a batch of usage samples. Tombstones are not changed.
 pub fn record_usage_samples(tx: &Transaction, usage_samples: &[UsageSample]) -> Sql<()> {
     let mut statement = tx.prepare_cached(
         "UPDATE tenants SET last_seen = ?2, bytes = ?3, schema_version = ?4, schema_digest = (SELECT digest FROM \
              current_schema) WHERE id = ?1 AND purged IS NULL",
     )?;
-    for seen in usage_samples {
-        let bytes = i64::try_from(seen.bytes).unwrap_or(i64::MAX);
-        statement.execute(params![seen.id.as_str(), seen.at, bytes, seen.schema_version])?;
+    for sample in usage_samples {
+        let bytes = i64::try_from(sample.bytes).unwrap_or(i64::MAX);
+        statement.execute(params![sample.id.as_str(), sample.at, bytes, sample.schema_version])?;
     }
     Ok(())
 }
 
-/// Proves that the catalog can be written, by a write that changes nothing in the end. In one step it
-/// would prove nothing: SQLite leaves a page alone that an update would not change, and then there is
-/// nothing to commit.
-pub fn probe(tx: &Transaction) -> Sql<()> {
+/// Tests that the catalog can be written, by a write that leaves it as it was. It takes two updates: SQLite does not
+/// write a page that an update leaves as it was, and then there is nothing to commit.
+pub fn test_write(tx: &Transaction) -> Sql<()> {
     let mut add = tx.prepare_cached("UPDATE tenant_counts SET n = n + ?1 WHERE state = 'active'")?;
     add.execute([1])?;
     add.execute([-1])?;

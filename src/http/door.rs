@@ -73,7 +73,7 @@ impl Door {
         let identity = Identity::new(&config.door, store.clock())?;
         if identity.takes_keys() {
             let now = store.clock().now();
-            for (row, hash) in store.catalog().read(|conn| keys::queries::good(conn, now))? {
+            for (row, hash) in store.catalog().read(|conn| keys::queries::valid(conn, now))? {
                 identity.keys().add(good_key(&row, hash));
             }
         }

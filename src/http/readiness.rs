@@ -46,7 +46,7 @@ async fn check(store: Store) -> Result<u64, String> {
     if free < LOW_DISK {
         return Err(format!("the disk is nearly full: {free} bytes are left"));
     }
-    let proven = store.catalog().prove_writable().await;
+    let proven = store.catalog().check_writable().await;
     proven.map_err(|e| format!("the catalog cannot be written: {}", e.message()))?;
     Ok(free)
 }

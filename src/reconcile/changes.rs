@@ -66,7 +66,7 @@ pub async fn restore(store: &Store, user: User, since: Millis) -> Result<bool> {
             if plan::stale(row, &user) {
                 set_profile(tx, row, user)?;
             }
-            tombstones::reinstate(tx, &row.id, restored)
+            tombstones::restore(tx, &row.id, restored)
         })
         .await
 }

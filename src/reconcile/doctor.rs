@@ -265,7 +265,7 @@ fn adopt(store: &Store, card: &FileInfo, in_trash: bool, author: &Author) -> Res
     let now = store.clock().now();
     let until = now.saturating_add(millis(store.retention()));
     store.catalog().write_blocking(move |tx| {
-        tombstones::found(tx, &id, created, schema, in_trash.then_some((now, until)))?;
+        tombstones::add_found_file(tx, &id, created, schema, in_trash.then_some((now, until)))?;
         author.record(tx, now, "doctor", id.as_str(), "done")
     })
 }

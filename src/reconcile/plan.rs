@@ -55,7 +55,7 @@ pub fn step(here: Option<&Row>, there: Option<&User>, since: Millis) -> Option<S
 /// repairs a damaged row.
 pub fn stale(row: &Row, user: &User) -> bool {
     let (here, there) = (row.profile.provider_updated_at, user.profile.provider_updated_at);
-    there > here || (there == here && !user.profile.says_as(&row.profile))
+    there > here || (there == here && !user.profile.same_content(&row.profile))
 }
 
 /// Merges two streams, each sorted by id, into the steps that make the first equal to the second. Counts users that need
@@ -247,7 +247,7 @@ mod tests {
                 let row = &rows[user.id.as_str()];
                 prop_assert!(row.profile.provider_updated_at >= user.profile.provider_updated_at);
                 if row.profile.provider_updated_at == user.profile.provider_updated_at {
-                    prop_assert!(row.profile.says_as(&user.profile));
+                    prop_assert!(row.profile.same_content(&user.profile));
                 }
             }
         }

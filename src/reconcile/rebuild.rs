@@ -109,7 +109,7 @@ fn replace(
             open::abandon(conn);
             salvaged?
         }
-        None => salvage::nothing(),
+        None => salvage::all_lost(),
     };
     if salvaged.iter().any(|part| part.lost.is_some()) {
         read_through(&copy).map_err(|error| stopped(&layout.catalog(), error))?;
@@ -231,7 +231,7 @@ fn add_files(
         let deleted = in_trash.then_some((now, until));
         catalog.fill(|tx| {
             for card in &cards {
-                let what = match tombstones::found(tx, &card.tenant, card.created, card.schema, deleted)? {
+                let what = match tombstones::add_found_file(tx, &card.tenant, card.created, card.schema, deleted)? {
                     Found::Known => continue,
                     Found::New if in_trash => "known again, as deleted",
                     Found::New => "known again",

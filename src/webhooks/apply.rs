@@ -228,7 +228,9 @@ impl Job {
                 tombstones::insert_tombstone(tx, id, now, self.purge_after)?;
             }
             // A reconcile that is running with an older list must not restore the user.
-            (Effect::None, _) if matches!(*event, Event::Gone { .. }) => tombstones::reported_again(tx, id, now)?,
+            (Effect::None, _) if matches!(*event, Event::Gone { .. }) => {
+                tombstones::record_reported_deletion(tx, id, now)?
+            }
             _ => {}
         }
         Ok(Some(decision.outcome))

@@ -510,7 +510,7 @@ async fn of_keys_that_ended_the_last_are_remembered() {
         for (id, ago) in ended.iter().zip([10, 40, 20, 30]) {
             queries::revoke(tx, id, now - ago)?;
         }
-        queries::forget_ended(tx, now, 2)?;
+        queries::delete_ended(tx, now, 2)?;
         queries::list(tx)
     });
     let left: Vec<_> = left.await.unwrap().into_iter().map(|key| key.name).collect();

@@ -52,7 +52,7 @@ const QUESTIONS: &[Question] = &[
     ("counts", |conn| assert!(queries::counts(conn).unwrap().deleted > 0)),
     ("one user", |conn| drop(queries::find(conn, &"user_00000500".parse().unwrap()).unwrap().unwrap())),
     ("whether one may be opened", |conn| {
-        drop(queries::gate(conn, &"user_00000500".parse().unwrap()).unwrap().unwrap())
+        drop(queries::access_row(conn, &"user_00000500".parse().unwrap()).unwrap().unwrap())
     }),
     ("a page of users", |conn| assert_eq!(queries::list(conn, None, Some("user_00000500"), 50).unwrap().len(), 50)),
     ("a page of the active", |conn| {
@@ -65,7 +65,7 @@ const QUESTIONS: &[Question] = &[
     ("the quarantined, of whom there are none", |conn| {
         assert!(queries::list(conn, Some(State::Quarantined), None, 50).unwrap().is_empty())
     }),
-    ("who is to be purged", |conn| assert_eq!(tombstones::due(conn, 10, None, 100).unwrap().len(), 5)),
+    ("who is to be purged", |conn| assert_eq!(tombstones::due_for_purge(conn, 10, None, 100).unwrap().len(), 5)),
     ("the newest delivery", |conn| assert!(deliveries::newest(conn).unwrap().is_some())),
     ("failing deliveries", |conn| assert_eq!(deliveries::failing(conn, 0).unwrap(), 4)),
     ("one delivery", |conn| drop(deliveries::find(conn, "msg_00000500").unwrap().unwrap())),
@@ -114,7 +114,7 @@ async fn steps(users: i64) -> Vec<u64> {
     let tick = counted.clone();
     let swept = store.catalog().write(move |tx| {
         tx.progress_handler(1, Some(move || tick.fetch_add(1, Ordering::Relaxed) == u64::MAX))?;
-        let swept = deliveries::forget(tx, i64::MAX, 100);
+        let swept = deliveries::delete_before(tx, i64::MAX, 100);
         tx.progress_handler(0, None::<fn() -> bool>)?;
         swept
     });

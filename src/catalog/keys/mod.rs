@@ -1,4 +1,4 @@
-//! API keys as the catalog has them: everything but the keys themselves.
+//! API keys in the catalog: everything but the keys themselves.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,25 +7,25 @@ use crate::{clock::wire, tenants::id::TenantId};
 
 pub mod queries;
 
-/// What is known of a key. Enough to recognise it, not to use it.
+/// A key's row: enough to recognise the key, not to use it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct KeyRow {
-    /// What it is revoked by.
+    /// The id by which it is revoked.
     pub id: String,
     /// What it is for.
     pub name: String,
-    /// Its last characters, to tell which key was found somewhere.
+    /// Its last characters, to recognise a leaked key.
     pub hint: String,
-    /// The only tenant it reaches; all if none.
+    /// The only tenant it may access; all if none.
     #[schema(value_type = Option<String>)]
     pub tenant: Option<TenantId>,
     /// Whether it may not write.
     pub read_only: bool,
-    /// When it was made.
+    /// When it was created.
     #[serde(with = "wire")]
     #[schema(value_type = String, format = DateTime)]
     pub created: Millis,
-    /// When it ends.
+    /// When it expires.
     #[serde(with = "wire")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Millis>,

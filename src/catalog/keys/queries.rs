@@ -9,7 +9,7 @@ type Sql<T> = rusqlite::Result<T>;
 
 const COLUMNS: &str = "id, name, hint, tenant, read_only, created, expires, revoked, last_used";
 
-/// Adds a key. `false` if there are `most` good ones already.
+/// Adds a key. `false` if there are `most` valid ones already.
 pub fn insert(tx: &Transaction, key: &KeyRow, hash: &[u8; 32], most: u32) -> Sql<bool> {
     let added = tx
         .prepare_cached(
@@ -25,8 +25,8 @@ pub fn insert(tx: &Transaction, key: &KeyRow, hash: &[u8; 32], most: u32) -> Sql
     Ok(added == 1)
 }
 
-/// Removes what is known of keys that are revoked or expired, but for the `most` that ended last.
-pub fn forget_ended(tx: &Transaction, now: Millis, most: u32) -> Sql<usize> {
+/// Deletes the rows of revoked and expired keys, except the `most` that ended last.
+pub fn delete_ended(tx: &Transaction, now: Millis, most: u32) -> Sql<usize> {
     tx.prepare_cached(
         "DELETE FROM api_keys WHERE id IN (SELECT id FROM api_keys WHERE revoked IS NOT NULL OR expires <= ?1 ORDER BY \
          min(ifnull(revoked, expires), ifnull(expires, revoked)) DESC LIMIT -1 OFFSET ?2)",
@@ -39,8 +39,8 @@ pub fn list(conn: &Connection) -> Sql<Vec<KeyRow>> {
     conn.prepare_cached(&format!("SELECT {COLUMNS} FROM api_keys ORDER BY created, id"))?.query_map([], key)?.collect()
 }
 
-/// The keys that are good at `now`, with their digests.
-pub fn good(conn: &Connection, now: Millis) -> Sql<Vec<(KeyRow, [u8; 32])>> {
+/// The keys that are valid at `now`, with their digests.
+pub fn valid(conn: &Connection, now: Millis) -> Sql<Vec<(KeyRow, [u8; 32])>> {
     conn.prepare_cached(&format!(
         "SELECT {COLUMNS}, hash FROM api_keys WHERE revoked IS NULL AND (expires IS NULL OR expires > ?1)"
     ))?
@@ -48,7 +48,7 @@ pub fn good(conn: &Connection, now: Millis) -> Sql<Vec<(KeyRow, [u8; 32])>> {
     .collect()
 }
 
-/// Revokes a key. The key as it is now, or `None` if there is none of this id.
+/// Revokes a key. Its row after that, or `None` if no key has this id.
 pub fn revoke(tx: &Transaction, id: &str, now: Millis) -> Sql<Option<KeyRow>> {
     tx.prepare_cached("UPDATE api_keys SET revoked = ?2 WHERE id = ?1 AND revoked IS NULL")?
         .execute(params![id, now])?;

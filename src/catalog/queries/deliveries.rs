@@ -1,4 +1,4 @@
-//! The log of webhook messages.
+//! The log of webhook deliveries.
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, ToSql, Transaction, named_params, params};
 
@@ -10,10 +10,10 @@ use crate::{
 
 const COLUMNS: &str = "svix_id, type, tenant, received, updated, outcome, attempts, duration_us, error";
 
-/// What a delivery seen before came to.
+/// How an earlier attempt at a delivery ended.
 #[derive(Debug, Clone)]
 pub struct First {
-    /// What became of it.
+    /// Its outcome.
     pub outcome: DeliveryOutcome,
     /// What was answered, JSON.
     pub answer: Option<String>,
@@ -21,21 +21,21 @@ pub struct First {
     pub error: Option<String>,
 }
 
-/// What a delivery seen before came to, and what was answered.
+/// How an earlier attempt at a delivery ended, if there was one.
 pub fn first(conn: &Connection, svix_id: &str) -> Sql<Option<First>> {
     conn.prepare_cached("SELECT outcome, answer, error FROM deliveries WHERE svix_id = ?1")?
         .query_row([svix_id], |row| Ok(First { outcome: outcome(row, 0)?, answer: row.get(1)?, error: row.get(2)? }))
         .optional()
 }
 
-/// When a delivery first came, if it did.
+/// When a delivery was first received, if it was.
 pub fn first_received(conn: &Connection, svix_id: &str) -> Sql<Option<Millis>> {
     conn.prepare_cached("SELECT received FROM deliveries WHERE svix_id = ?1")?
         .query_row([svix_id], |row| row.get(0))
         .optional()
 }
 
-/// Records an attempt at a delivery; what came of it stands in place of what came of those before.
+/// Records an attempt at a delivery. Its outcome replaces that of earlier attempts.
 pub fn record(tx: &Transaction, d: &Delivery) -> Sql<()> {
     tx.prepare_cached(
         "INSERT INTO deliveries (svix_id, type, tenant, received, updated, outcome, duration_us, error, answer, body) \
@@ -81,8 +81,8 @@ pub struct Filter {
 pub fn list(conn: &Connection, filter: &Filter, limit: u32) -> Sql<Vec<Recorded>> {
     let (tenant, outcome) = (filter.tenant.as_ref().map(TenantId::as_str), filter.outcome.map(DeliveryOutcome::as_str));
     let mut given: Vec<(&str, &dyn ToSql)> = vec![(":limit", &limit)];
-    // Only what is asked for, each with the index that has it in order. One user's deliveries are few:
-    // with both, the plus keeps the index on outcomes out of it.
+    // Each filter uses the index that has its rows in order. A user's deliveries are few: with both, the plus
+    // keeps SQLite from using the index on outcomes.
     let filter = match (&tenant, &outcome) {
         (None, None) => "",
         (Some(_), None) => "WHERE tenant = :tenant",
@@ -96,7 +96,7 @@ pub fn list(conn: &Connection, filter: &Filter, limit: u32) -> Sql<Vec<Recorded>
         .collect()
 }
 
-/// When the newest delivery came.
+/// When the newest delivery was received.
 pub fn newest(conn: &Connection) -> Sql<Option<Millis>> {
     conn.prepare_cached("SELECT max(received) FROM deliveries")?.query_row([], |row| row.get(0))
 }
@@ -107,17 +107,17 @@ pub fn failing(conn: &Connection, since: Millis) -> Sql<u64> {
         .query_row([since], |row| row.get::<_, i64>(0).map(|n| u64::try_from(n).unwrap_or(0)))
 }
 
-/// The moment before which all deliveries must go for no more than `most` to be left; none if there are
-/// no more.
+/// The time before which deliveries must be deleted so that at most `most` are left; none if there are no more than
+/// that.
 pub fn beyond(conn: &Connection, most: u32) -> Sql<Option<Millis>> {
     conn.prepare_cached("SELECT received + 1 FROM deliveries ORDER BY received DESC LIMIT 1 OFFSET ?1")?
         .query_row([most], |row| row.get(0))
         .optional()
 }
 
-/// Removes up to `limit` deliveries received before `before`; says how many. The newest of all stays,
-/// without its body: how long ago it came must be known however long that is.
-pub fn forget(tx: &Transaction, before: Millis, limit: u32) -> Sql<usize> {
+/// Deletes up to `limit` deliveries received before `before`; returns how many. The newest of all stays without its
+/// body: its age is a metric.
+pub fn delete_before(tx: &Transaction, before: Millis, limit: u32) -> Sql<usize> {
     tx.prepare_cached(
         "UPDATE deliveries SET body = NULL, error = NULL WHERE received = (SELECT max(received) FROM deliveries) AND \
          received < ?1 AND body IS NOT NULL",

@@ -1,4 +1,4 @@
-//! Which migrations the tenants' files have had.
+//! The migrations that have run on tenants' files.
 
 use rusqlite::{Connection, Transaction, params};
 
@@ -12,7 +12,7 @@ pub fn applied(conn: &Connection) -> Sql<Vec<Step>> {
         .collect()
 }
 
-/// Adds those that are about to run on one.
+/// Adds migrations that are about to run on a file.
 pub fn add_applied(tx: &Transaction, steps: &[Step]) -> Sql<()> {
     let mut statement = tx.prepare_cached(
         "INSERT INTO tenant_migrations (version, name, checksum) VALUES (?1, ?2, ?3) ON CONFLICT (version) DO NOTHING",
@@ -23,23 +23,23 @@ pub fn add_applied(tx: &Transaction, steps: &[Step]) -> Sql<()> {
     Ok(())
 }
 
-/// Up to `limit` tenants that have a file: half of them those of the newest schema, and half the first ones.
-/// Looks at every tenant.
+/// Up to `limit` tenants that have a file: half of them those with the newest schema, half the first by id.
+/// Scans all tenants.
 pub fn some_with_files(conn: &Connection, limit: u32) -> Sql<Vec<TenantId>> {
     let sql = "SELECT id FROM (SELECT id FROM tenants WHERE state <> 'deleted' ORDER BY schema_version DESC LIMIT ?1) \
                UNION SELECT id FROM (SELECT id FROM tenants WHERE state <> 'deleted' ORDER BY id LIMIT ?1)";
     ids(conn, sql, params![limit / 2])
 }
 
-/// The schema versions that tenants' files have, those in the trash included; none for one that is not known.
-/// Looks at every tenant.
+/// The schema versions of tenants' files, those in the trash included; none for one that is not known.
+/// Scans all tenants.
 pub fn versions(conn: &Connection) -> Sql<Vec<Option<i32>>> {
     let sql = "SELECT DISTINCT schema_version FROM tenants WHERE purged IS NULL";
     conn.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
 }
 
-/// Up to `limit` of the smallest active tenants that are behind `version` and have at most `bytes`. Those that
-/// have as little as the smallest come last: most of them have nothing. Looks at every tenant.
+/// Up to `limit` of the smallest active tenants that are behind `version` and have at most `bytes`. Those of the
+/// smallest size come last: most of them are empty. Scans all tenants.
 pub fn smallest_behind(conn: &Connection, version: i32, bytes: i64, limit: u32) -> Sql<Vec<TenantId>> {
     let sql = "WITH behind AS (SELECT id, coalesce(bytes, 0) AS size FROM tenants WHERE state = 'active' AND \
                schema_version IS NOT ?1 AND coalesce(bytes, 0) <= ?2) SELECT id FROM behind ORDER BY size = (SELECT \
@@ -47,8 +47,7 @@ pub fn smallest_behind(conn: &Connection, version: i32, bytes: i64, limit: u32) 
     ids(conn, sql, params![version, bytes, limit])
 }
 
-/// Of each schema that tenants behind `version` have, up to `limit` of the largest; see
-/// [`behind`](super::behind). Looks at every tenant.
+/// Of each schema of tenants [`behind`](super::behind) `version`, up to `limit` of the largest. Scans all tenants.
 pub fn sample_behind(conn: &Connection, version: i32, limit: u32) -> Sql<Vec<TenantId>> {
     let behind = super::BEHIND;
     let sql = format!(

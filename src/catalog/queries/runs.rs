@@ -1,4 +1,4 @@
-//! Runs of the comparison with the provider, and what they ask of the catalog.
+//! Reconciles with the provider, and the queries they need.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -8,7 +8,7 @@ use crate::catalog::model::Millis;
 /// Runs that are kept.
 const KEPT: i64 = 1000;
 
-/// Notes that a run began, and forgets those of long ago.
+/// Records that a run began, and deletes the oldest runs.
 pub fn begin(tx: &Transaction, name: &str, started: Millis) -> Sql<i64> {
     tx.prepare_cached("INSERT INTO sync_runs (name, started) VALUES (?1, ?2)")?.execute(params![name, started])?;
     let id = tx.last_insert_rowid();
@@ -16,12 +16,12 @@ pub fn begin(tx: &Transaction, name: &str, started: Millis) -> Sql<i64> {
     Ok(id)
 }
 
-/// The report of one run, JSON; none inside: it did not end.
+/// The report of one run, JSON; `Some(None)` if it did not end.
 pub fn find(conn: &Connection, name: &str) -> Sql<Option<Option<String>>> {
     conn.prepare_cached("SELECT report FROM sync_runs WHERE name = ?1")?.query_row([name], |row| row.get(0)).optional()
 }
 
-/// Notes how it ended.
+/// Records how a run ended.
 pub fn finish(tx: &Transaction, id: i64, finished: Millis, outcome: &str, report: &str) -> Sql<()> {
     tx.prepare_cached("UPDATE sync_runs SET finished = ?2, outcome = ?3, report = ?4 WHERE id = ?1")?
         .execute(params![id, finished, outcome, report])?;
@@ -40,18 +40,18 @@ pub fn last(conn: &Connection) -> Sql<Option<String>> {
 pub struct Shared {
     /// The address.
     pub email: String,
-    /// How many have it.
+    /// How many tenants have it.
     pub users: u64,
     /// Some of them.
     pub some: Vec<String>,
 }
 
-/// How many tenants of one address are named.
-const NAMED: u32 = 5;
+/// How many tenants of one address are listed.
+const LISTED: u32 = 5;
 
 /// Up to `limit` addresses of more than one live tenant, after `after` in their order.
 pub fn shared_emails(conn: &Connection, after: &str, limit: u32) -> Sql<Vec<Shared>> {
-    // First by the index alone: few addresses are shared, and only for those is the state looked up.
+    // The inner query reads the index only; states are looked up for the few shared addresses.
     let mut shared: Vec<Shared> = conn
         .prepare_cached(
             "SELECT email, (SELECT count(*) FROM tenants t WHERE t.email = shared.email AND t.state <> 'deleted') AS \
@@ -65,7 +65,7 @@ pub fn shared_emails(conn: &Connection, after: &str, limit: u32) -> Sql<Vec<Shar
     let mut who =
         conn.prepare_cached("SELECT id FROM tenants WHERE email = ?1 AND state <> 'deleted' ORDER BY id LIMIT ?2")?;
     for one in &mut shared {
-        one.some = who.query_map(params![one.email, NAMED], |row| row.get(0))?.collect::<Sql<_>>()?;
+        one.some = who.query_map(params![one.email, LISTED], |row| row.get(0))?.collect::<Sql<_>>()?;
     }
     Ok(shared)
 }

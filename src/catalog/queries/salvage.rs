@@ -1,6 +1,6 @@
-//! What can still be read of a damaged catalog, copied into a new one.
+//! Copying what can be read of a damaged catalog into a new one.
 //!
-//! Row by row and from both ends: a page that cannot be read costs the rows behind it and no others.
+//! Tables are read row by row, from both ends: an unreadable page loses the rows on it and no others.
 
 use std::collections::BTreeSet;
 
@@ -20,38 +20,33 @@ struct Table {
     key: &'static str,
     /// The column that must be a tenant's id, if it is not NULL.
     tenant: Option<&'static str>,
-    /// What is lost with it.
-    without: &'static str,
+    /// What is lost if it cannot be read.
+    loss: &'static str,
 }
 
-/// What only the catalog knows. The rest is counted or written anew.
+/// The tables whose content is in the catalog only. The others are rebuilt from these and from the files.
 const TABLES: [Table; 5] = [
     Table {
         name: "tenants",
         key: "id",
         tenant: Some("id"),
-        without: "why users were suspended, when they were deleted (their retention begins anew), and names and \
+        loss: "why users were suspended, when they were deleted (their retention begins anew), and names and \
                   addresses (`cubby sync` brings them back)",
     },
-    Table {
-        name: "api_keys",
-        key: "id",
-        tenant: Some("tenant"),
-        without: "API keys: `cubby keys create` makes new ones",
-    },
+    Table { name: "api_keys", key: "id", tenant: Some("tenant"), loss: "API keys: `cubby keys create` makes new ones" },
     Table {
         name: "deliveries",
         key: "svix_id",
         tenant: None,
-        without: "webhook deliveries: one that is sent again is applied again",
+        loss: "webhook deliveries: one that is sent again is applied again",
     },
-    Table { name: "audit", key: "id", tenant: None, without: "the audit trail" },
-    Table { name: "sync_runs", key: "id", tenant: None, without: "reports of reconciles" },
+    Table { name: "audit", key: "id", tenant: None, loss: "the audit trail" },
+    Table { name: "sync_runs", key: "id", tenant: None, loss: "reports of reconciles" },
 ];
 
-/// What is lost with a catalog of which nothing can be read.
-pub fn nothing() -> Vec<Salvaged> {
-    let lost = |table: &Table| Salvaged { table: table.name, rows: 0, lost: Some(table.without) };
+/// What is lost if nothing of a catalog can be read.
+pub fn all_lost() -> Vec<Salvaged> {
+    let lost = |table: &Table| Salvaged { table: table.name, rows: 0, lost: Some(table.loss) };
     let suspended = Salvaged { table: "states", rows: 0, lost: Some(STATES) };
     TABLES.iter().map(lost).chain([suspended]).collect()
 }
@@ -59,38 +54,38 @@ pub fn nothing() -> Vec<Salvaged> {
 const STATES: &str = "who was suspended (`cubby tenants suspend` does it again), and who was purged (a late message may \
                       make them a new database)";
 
-/// What became of one table.
+/// What was copied of one table.
 #[derive(Debug, Clone, Serialize)]
 pub struct Salvaged {
-    /// Which.
+    /// Its name.
     pub table: &'static str,
     /// Rows that were copied.
     pub rows: u64,
-    /// What is lost, of all of it or of a part, if not all of it could be read.
+    /// What is lost, wholly or in part, if not all of it could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<&'static str>,
 }
 
-/// What SQLite finds wrong with a file; nothing if it is in order.
-pub fn complaints(conn: &Connection) -> Sql<Vec<String>> {
+/// The problems that SQLite's `quick_check` finds in a file.
+pub fn problems(conn: &Connection) -> Sql<Vec<String>> {
     let found: Vec<String> =
         conn.prepare("PRAGMA quick_check(20)")?.query_map([], |row| row.get(0))?.collect::<Sql<_>>()?;
     Ok(found.into_iter().filter(|text| text != "ok").collect())
 }
 
-/// How many live users a catalog knows.
+/// How many tenants in a catalog are not deleted.
 pub fn live_users(conn: &Connection) -> Sql<u64> {
     let counts = counts(conn)?;
     super::list(conn, None, None, 1)?;
     Ok(counts.active + counts.suspended + counts.quarantined)
 }
 
-/// Whether an error comes from what is in the file. Others, such as those of the disk, say nothing about it.
+/// Whether an error comes from the file's content, as opposed to, say, the disk.
 pub fn is_damage(error: &Error) -> bool {
     matches!(classify(error).0, ErrorKind::Damaged | ErrorKind::Internal)
 }
 
-/// None for what the file is too damaged to tell.
+/// None if the file is too damaged to read it.
 fn readable<T>(result: Sql<T>) -> Sql<Option<T>> {
     match result {
         Err(error) if is_damage(&error) => Ok(None),
@@ -98,30 +93,30 @@ fn readable<T>(result: Sql<T>) -> Sql<Option<T>> {
     }
 }
 
-/// Copies what can be read of `old` into a new, empty catalog. At `until` the files of those may go of
-/// whom nothing is known but that they are deleted.
+/// Copies what can be read of `old` into a new, empty catalog. `until` is the end of the retention of deleted
+/// tenants of whom only the state can be read.
 ///
 /// # Errors
-/// Those of the new one, and those of the old one that are no damage; see [`is_damage`].
+/// Those of the new catalog, and those of the old one that are not damage; see [`is_damage`].
 pub fn copy(old: &Connection, tx: &Transaction, now: Millis, until: Millis) -> Sql<Vec<Salvaged>> {
     let mut all = Vec::new();
     for table in &TABLES {
         let mut salvaged = Salvaged { table: table.name, rows: 0, lost: None };
-        if !one(old, tx, table, &mut salvaged.rows)? {
-            salvaged.lost = Some(table.without);
+        if !copy_table(old, tx, table, &mut salvaged.rows)? {
+            salvaged.lost = Some(table.loss);
         }
         all.push(salvaged);
     }
     if all.iter().any(|salvaged| salvaged.table == "tenants" && salvaged.lost.is_some()) {
         let mut rows = 0;
-        let whole = out_of_use(old, tx, now, until, &mut rows)?;
+        let whole = copy_inactive(old, tx, now, until, &mut rows)?;
         all.push(Salvaged { table: "states", rows, lost: (!whole).then_some(STATES) });
     }
     Ok(all)
 }
 
-/// Whether all of the table could be read.
-fn one(old: &Connection, tx: &Transaction, table: &Table, copied: &mut u64) -> Sql<bool> {
+/// Copies one table. `false` if not all of it could be read.
+fn copy_table(old: &Connection, tx: &Transaction, table: &Table, copied: &mut u64) -> Sql<bool> {
     let Some(there) = readable(columns(old, table.name))? else { return Ok(false) };
     let here = columns(tx, table.name)?;
     let both: Vec<&str> = here.intersection(&there).map(String::as_str).collect();
@@ -149,7 +144,7 @@ fn one(old: &Connection, tx: &Transaction, table: &Table, copied: &mut u64) -> S
             }
             match insert.execute(params_from_iter(values)) {
                 Ok(added) => *copied += added as u64,
-                // Not what a row of this table can be.
+                // A damaged row violates a constraint of the table.
                 Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {}
                 Err(error) => return Err(error),
             }
@@ -158,9 +153,9 @@ fn one(old: &Connection, tx: &Transaction, table: &Table, copied: &mut u64) -> S
     Ok(false)
 }
 
-/// Those who are suspended, in quarantine or deleted, from the index that has them, whatever the table is
-/// like. Whether all of it could be read.
-fn out_of_use(old: &Connection, tx: &Transaction, now: Millis, until: Millis, copied: &mut u64) -> Sql<bool> {
+/// Copies the states of suspended, quarantined and deleted tenants from their index, which may be readable where the
+/// table is not. `false` if not all of it could be read.
+fn copy_inactive(old: &Connection, tx: &Transaction, now: Millis, until: Millis, copied: &mut u64) -> Sql<bool> {
     let select = "SELECT id, state FROM tenants INDEXED BY tenants_by_state WHERE state <> 'active'";
     let Some(mut select) = readable(old.prepare(select))? else { return Ok(false) };
     let Some(mut rows) = readable(select.query([]))? else { return Ok(false) };

@@ -1,4 +1,4 @@
-//! Tenants that are gone, and those that come back.
+//! Deleted tenants: tombstones, purges and restorations.
 
 use rusqlite::{Connection, Transaction, params};
 
@@ -8,7 +8,7 @@ use crate::{
     tenants::id::TenantId,
 };
 
-/// Adds a tombstone for a user of whom there is nothing else. `false` if the id is known already.
+/// Adds a tombstone for a user without a row. `false` if there is one already.
 pub fn insert_tombstone(tx: &Transaction, id: &TenantId, now: Millis, purge_after: Millis) -> Sql<bool> {
     let inserted = tx
         .prepare_cached(
@@ -19,9 +19,9 @@ pub fn insert_tombstone(tx: &Transaction, id: &TenantId, now: Millis, purge_afte
     Ok(inserted == 1)
 }
 
-/// Up to `limit` deleted tenants whose retention ended at `now` or before, and when it did, in the order
-/// of those times, after the one that is given.
-pub fn due(
+/// Up to `limit` deleted tenants whose retention ended at `now` or before, with the time when it did, in the order
+/// of those times, after `after`.
+pub fn due_for_purge(
     conn: &Connection,
     now: Millis,
     after: Option<&(TenantId, Millis)>,
@@ -39,18 +39,18 @@ pub fn due(
     .collect()
 }
 
-/// Marks a tenant deleted and its file to be removed at once.
-pub fn mark_due(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<()> {
+/// Marks a tenant deleted and its file to be removed by the next purge.
+pub fn schedule_purge(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<()> {
     super::mark_deleted(tx, id, now, now)?;
     tx.prepare_cached("UPDATE tenants SET purge_after = min(coalesce(purge_after, ?2), ?2) WHERE id = ?1")?
         .execute(params![id.as_str(), now])?;
     Ok(())
 }
 
-/// Leaves of a tenant a tombstone alone: nothing personal in its row, nor in the deliveries about
-/// it. Its file is gone already. That it was suspended stays, without the reason, which may name
-/// somebody; that its file was in quarantine is over with the file.
-pub fn forget(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<bool> {
+/// Turns a tenant's row into a tombstone, after its file was removed: no personal data is left in the row or in the
+/// deliveries about the tenant. The row keeps that it was suspended, without the reason, which may be personal. It
+/// does not keep a quarantine, which was about the file.
+pub fn anonymize(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<bool> {
     let changed = tx
         .prepare_cached(
             "UPDATE tenants SET state = 'deleted', reason = NULL, faults = 0, retry_at = NULL, deleted = \
@@ -64,8 +64,8 @@ pub fn forget(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<bool> {
     Ok(changed == 1)
 }
 
-/// Notes that the provider reported, at `now`, the deletion of a tenant that is deleted already.
-pub fn reported_again(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<()> {
+/// Records that the provider reported, at `now`, the deletion of a tenant that is deleted already.
+pub fn record_reported_deletion(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<()> {
     tx.prepare_cached(
         "UPDATE tenants SET deletion_reported = max(coalesce(deletion_reported, ?2), ?2) WHERE id = ?1 AND state = \
          'deleted'",
@@ -74,10 +74,10 @@ pub fn reported_again(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<()> {
     Ok(())
 }
 
-/// Brings a deleted tenant back whose file is in its place, to the state it was in: a suspended one is
-/// suspended for the same reason, and one in quarantine is looked at when it is next asked for.
-/// Deletions from before `restored` are history from now on. `false` if it was not deleted.
-pub fn reinstate(tx: &Transaction, id: &TenantId, restored: Millis) -> Sql<bool> {
+/// Restores a deleted tenant, whose file is in its live place, to the state it was in: a suspended one is
+/// suspended for the same reason, and a quarantined one is tried again by its next request.
+/// Deletions that the provider reports from before `restored` are ignored from now on. `false` if it was not deleted.
+pub fn restore(tx: &Transaction, id: &TenantId, restored: Millis) -> Sql<bool> {
     let changed = tx
         .prepare_cached(
             "UPDATE tenants SET state = coalesce(state_before, 'active'), state_before = NULL, reason = reason_before, \
@@ -89,21 +89,21 @@ pub fn reinstate(tx: &Transaction, id: &TenantId, restored: Millis) -> Sql<bool>
     Ok(changed == 1)
 }
 
-/// What [`found`] made of a tenant's row.
+/// What [`add_found_file`] did to a tenant's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing: it says enough.
+    /// Nothing.
     Known,
-    /// There was none.
+    /// There was none; it was added.
     New,
-    /// It said that the tenant lives, and the file is in the trash.
+    /// It was marked deleted, since the file is in the trash.
     Deleted,
 }
 
-/// Gives a tenant without a row the one that its file's place says, and marks one deleted whose file is in
-/// the trash: `trashed` is when it counts as deleted and when its file may go. Nobody who is deleted comes
-/// back by it, wherever the file is.
-pub fn found(
+/// Adds a row for a tenant whose file was found, if it has none, and marks it deleted if the file is in
+/// the trash: `trashed` is the time of the deletion and the time after which the file may be removed. A deleted
+/// tenant stays deleted, wherever its file is.
+pub fn add_found_file(
     tx: &Transaction,
     id: &TenantId,
     created: Millis,
@@ -112,8 +112,8 @@ pub fn found(
 ) -> Sql<Found> {
     let new = super::insert(tx, id, created, schema, &Profile::default())?;
     if new {
-        // Who it is remains to be told, by a webhook or a reconcile.
-        unseen(tx, id)?;
+        // A webhook or a reconcile will bring its profile.
+        clear_last_seen(tx, id)?;
     }
     let deleted = match trashed {
         Some((now, until)) => super::mark_deleted(tx, id, now, until)?,
@@ -126,8 +126,8 @@ pub fn found(
     })
 }
 
-/// Forgets when a tenant was last seen: of one that was found by its file alone, nobody knows.
-pub fn unseen(tx: &Transaction, id: &TenantId) -> Sql<()> {
+/// Clears the time when a tenant was last seen, which is not known of one that was found by its file.
+pub fn clear_last_seen(tx: &Transaction, id: &TenantId) -> Sql<()> {
     tx.prepare_cached("UPDATE tenants SET last_seen = NULL WHERE id = ?1")?.execute([id.as_str()])?;
     Ok(())
 }

@@ -114,7 +114,7 @@ impl Store {
         files::erase(&source)?;
         let (gone, now) = (from.clone(), self.now());
         self.forget_samples(from);
-        self.catalog().write_blocking(move |tx| tombstones::forget(tx, &gone, now))?;
+        self.catalog().write_blocking(move |tx| tombstones::anonymize(tx, &gone, now))?;
         tracing::info!(tenant = %new, from = %from, "adopted another user's data");
         find(new)?.ok_or_else(|| unknown(new))
     }
@@ -148,7 +148,7 @@ impl Store {
         let line = result.clone();
         let committed = self.catalog().write_blocking(move |tx| {
             queries::set_schema(tx, &to, schema)?;
-            tombstones::mark_due(tx, &gone, now)?;
+            tombstones::schedule_purge(tx, &gone, now)?;
             by.record(tx, now, ACTION, to.as_str(), &line)
         });
         let Err(error) = committed else { return Ok(()) };

@@ -55,7 +55,7 @@ impl Store {
         // First out of use, and due: after a crash from here on the next sweep completes the purge.
         let (due, by) = (id.clone(), author.clone());
         self.catalog().write_blocking(move |tx| {
-            tombstones::mark_due(tx, &due, now)?;
+            tombstones::schedule_purge(tx, &due, now)?;
             by.record(tx, now, PURGE, due.as_str(), "started")
         })?;
         Self::close_locked(lock);
@@ -64,7 +64,7 @@ impl Store {
         // Last: a row that says purged has no file left.
         let (forgotten, actor) = (id.clone(), author.actor.clone());
         self.catalog().write_blocking(move |tx| {
-            tombstones::forget(tx, &forgotten, now)?;
+            tombstones::anonymize(tx, &forgotten, now)?;
             author.record(tx, now, PURGE, forgotten.as_str(), "done")
         })?;
         tracing::info!(tenant = %id, actor, "purged");
@@ -90,7 +90,7 @@ impl Store {
                 ));
             }
             store.transition(lock, Expect::LiveOrNew, move |tx| {
-                tombstones::reinstate(tx, &id, now)?;
+                tombstones::restore(tx, &id, now)?;
                 author.record(tx, now, "tenants revive", id.as_str(), "done")
             })
         })
@@ -111,7 +111,8 @@ impl Store {
         let mut after = None;
         loop {
             let from = after.take();
-            let due = self.catalog().query(move |conn| tombstones::due(conn, before, from.as_ref(), CHUNK)).await?;
+            let due =
+                self.catalog().query(move |conn| tombstones::due_for_purge(conn, before, from.as_ref(), CHUNK)).await?;
             for (id, _) in &due {
                 match self.purge_if_due(id, before, &author).await {
                     Ok(done) => purged += u64::from(done),

@@ -102,7 +102,7 @@ impl Store {
             }
             let now = store.now();
             store.transition(lock, Expect::Live, move |tx| {
-                tombstones::reinstate(tx, &id, now)?;
+                tombstones::restore(tx, &id, now)?;
                 author.record(tx, now, "tenants restore", id.as_str(), "done")
             })?;
             tracing::info!(tenant = %lock.id(), "restored");
@@ -136,7 +136,7 @@ impl Store {
             return self
                 .blocking(move |store| {
                     let id = ticket.id();
-                    let placed = match store.catalog().read(|conn| queries::gate(conn, id))? {
+                    let placed = match store.catalog().read(|conn| queries::access_row(conn, id))? {
                         None => store.create_file(id)?,
                         // A known tenant has a file already, in the live place or in the trash.
                         Some(_) => FileCreation::Found,

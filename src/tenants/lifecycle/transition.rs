@@ -111,7 +111,7 @@ impl Store {
         F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        let state_of = |id: TenantId| move |tx: &Transaction| Ok(queries::gate(tx, &id)?.map(|row| row.state));
+        let state_of = |id: TenantId| move |tx: &Transaction| Ok(queries::access_row(tx, &id)?.map(|row| row.state));
         let state = state_of(id.clone());
         match self.catalog().write_blocking(move |tx| Ok((commit(tx)?, state(tx)?))) {
             Ok((value, state)) => (Ok(value), Ok(state)),

@@ -151,7 +151,7 @@ impl Store {
             return Err(Error::new(ErrorKind::Busy, "the server is shutting down"));
         }
         let id = ticket.id().clone();
-        let row = inner.catalog.read(|conn| queries::gate(conn, &id))?;
+        let row = inner.catalog.read(|conn| queries::access_row(conn, &id))?;
         match (&row, &create) {
             (None, None) => return Err(Error::unknown_tenant()),
             (None, Some(_)) => {}
@@ -281,7 +281,7 @@ impl Store {
 
     /// Whether a quarantined tenant is tried again: its backoff is over, or the migrations are not those that it
     /// failed with.
-    fn is_due(&self, row: &queries::Gate) -> bool {
+    fn is_due(&self, row: &queries::AccessRow) -> bool {
         let now = self.now();
         let latest = now.saturating_add(millis(MAX_RETRY));
         // A later time was written by a clock that was ahead.
@@ -292,8 +292,8 @@ impl Store {
     fn release(&self, id: &TenantId) -> Result<()> {
         let (healed, now) = (id.clone(), self.now());
         self.inner.catalog.write_blocking(move |tx| {
-            let faults = queries::gate(tx, &healed)?.map_or(0, |row| row.faults.saturating_sub(1));
-            queries::release(tx, &healed, now.saturating_add(millis(backoff(faults))))
+            let faults = queries::access_row(tx, &healed)?.map_or(0, |row| row.faults.saturating_sub(1));
+            queries::end_quarantine(tx, &healed, now.saturating_add(millis(backoff(faults))))
         })?;
         tracing::info!(tenant = %id, "out of quarantine");
         Ok(())
@@ -307,7 +307,7 @@ impl Store {
             // The backoff starts anew after as long a time in service as the last quarantine lasted. A time later
             // than the longest was written by a clock that was ahead.
             let latest = now.saturating_add(millis(MAX_RETRY));
-            let faults = queries::gate(tx, &target)?
+            let faults = queries::access_row(tx, &target)?
                 .filter(|row| row.healthy_at.is_none_or(|at| at > now && at <= latest))
                 .map_or(0, |row| row.faults);
             let wait = backoff(faults);
