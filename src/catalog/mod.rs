@@ -93,7 +93,7 @@ impl Catalog {
             ))
             .with_source(e)
         })?;
-        let found = user_version(&conn).map_err(damaged)?;
+        let found = user_version(&conn).map_err(explain_damage)?;
         if found > schema.version() {
             return Err(Error::config(format!(
                 "the catalog {} is version {found}, made by a newer program than this one, which knows version {}: \
@@ -102,7 +102,7 @@ impl Catalog {
                 schema.version()
             )));
         }
-        if let Applied::From(version) = schema.apply(&mut conn, false, |_| Ok(())).map_err(damaged)? {
+        if let Applied::From(version) = schema.apply(&mut conn, false, |_| Ok(())).map_err(explain_damage)? {
             tracing::info!(from = version, to = schema.version(), "catalog migrated");
         }
         drop(conn);
@@ -207,36 +207,21 @@ impl Catalog {
         self.read(queries::salvage::problems)
     }
 
-    /// Records which migrations the tenants should have; see [`queries::set_current_schema`]. Blocks as
-    /// [`note_applied`](Self::note_applied) does.
+    /// Records which migrations the tenants should have, at start; see [`queries::set_current_schema`].
     pub fn set_current_schema(&self, digest: i64) -> Result<()> {
-        self.write_at_start(move |tx| queries::set_current_schema(tx, digest)).map_err(damaged)
+        self.write_on_this_thread(|tx| Ok(queries::set_current_schema(tx, digest)?)).map_err(explain_damage)
     }
 
-    /// Records which migrations have run on tenants' files; see [`queries::migrations::add_applied`]. At start-up it
-    /// may be called on an async worker, which it blocks for a moment.
+    /// Records which migrations have run on tenants' files, at start; see [`queries::migrations::add_applied`].
     pub fn note_applied(&self, steps: &[Step]) -> Result<()> {
-        if steps.is_empty() {
-            return Ok(());
+        match steps {
+            [] => Ok(()),
+            steps => self.write_on_this_thread(|tx| Ok(queries::migrations::add_applied(tx, steps)?)),
         }
-        let steps = steps.to_vec();
-        self.write_at_start(move |tx| queries::migrations::add_applied(tx, &steps))
     }
 
-    /// [`write_blocking`](Self::write_blocking) on a new thread, since it must not be called on an async worker.
-    fn write_at_start<T, F>(&self, work: F) -> Result<T>
-    where
-        F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
-        T: Send + 'static,
-    {
-        let this = self.clone();
-        let waits = std::thread::Builder::new().name("catalog start".into()).spawn(move || this.write_blocking(work));
-        let waits = waits.map_err(|e| Error::io("starting a thread for the catalog", e))?;
-        waits.join().map_err(|_| Error::internal("a write to the catalog did not finish"))?
-    }
-
-    /// Runs a write of any length on this thread: for a new catalog in `tmp/`, which has no other users.
-    pub fn fill<T>(&self, work: impl FnOnce(&Transaction) -> Result<T>) -> Result<T> {
+    /// Runs a write of any length on this thread, for a catalog without other users: at start, and in `tmp/`. Blocks.
+    pub fn write_on_this_thread<T>(&self, work: impl FnOnce(&Transaction) -> Result<T>) -> Result<T> {
         self.writer.with(|conn| {
             let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
             let value = work(&tx)?;
@@ -255,7 +240,7 @@ impl Catalog {
 }
 
 /// Adds to the error of a damaged catalog what the operator can do. Other errors are returned as they are.
-pub fn damaged(error: Error) -> Error {
+pub fn explain_damage(error: Error) -> Error {
     if error.kind() != ErrorKind::Damaged {
         return error;
     }

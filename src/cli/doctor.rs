@@ -82,7 +82,7 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
     let (mut findings, provider) = with_store(open_store(data).map_err(locked)?, async |store| {
         let (examined, ticks) = (store.clone(), bar.clone());
         let examine = move || doctor::examine(&examined, fix.as_ref(), || ticks.inc(1));
-        let findings = blocking("the examination", examine).await?.map_err(catalog::damaged)?;
+        let findings = blocking("the examination", examine).await?.map_err(catalog::explain_damage)?;
         bar.finish_and_clear();
         let provider = match command.provider {
             true => {

@@ -105,7 +105,7 @@ fn replace(
     let salvaged = match readable {
         Some(conn) => {
             refuse_to_replace(&conn, &deadline, &catalog, layout)?;
-            let salvaged = catalog.fill(|tx| Ok(salvage::copy(&conn, tx, now, until)?));
+            let salvaged = catalog.write_on_this_thread(|tx| Ok(salvage::copy(&conn, tx, now, until)?));
             open::abandon(conn);
             salvaged?
         }
@@ -115,7 +115,7 @@ fn replace(
         read_through(&copy).map_err(|error| stopped(&layout.catalog(), error))?;
     }
     let known = add_files(&catalog, layout, now, until, seen)?;
-    catalog.fill(|tx| Ok(author.record(tx, now, "doctor", None, "catalog rebuilt")?))?;
+    catalog.write_on_this_thread(|tx| Ok(author.record(tx, now, "doctor", None, "catalog rebuilt")?))?;
     catalog.close()?;
     drop(catalog);
     for beside in [wal_of(&new), shm_of(&new), copy.clone(), wal_of(&copy)] {
@@ -180,7 +180,7 @@ fn refuse_to_replace(old: &Connection, deadline: &Deadline, new: &Catalog, layou
         Err(error) => Err(stopped(&layout.catalog(), error)),
         found => found,
     };
-    let ours = new.fill(|tx| migrate::user_version(tx))?;
+    let ours = new.write_on_this_thread(|tx| migrate::user_version(tx))?;
     let theirs = readable(migrate::user_version(old).map(|version| u64::try_from(version).ok()))?;
     if let Some(theirs) = theirs.filter(|theirs| u64::try_from(ours).is_ok_and(|ours| *theirs > ours)) {
         let why = format!("the catalog is at version {theirs}, newer than this program's {ours}; use that version");
@@ -229,7 +229,7 @@ fn add_files(
             }
         }
         let deleted = in_trash.then_some((now, until));
-        catalog.fill(|tx| {
+        catalog.write_on_this_thread(|tx| {
             for card in &cards {
                 let what = match tombstones::add_found_file(tx, &card.tenant, card.created, card.schema, deleted)? {
                     Found::Known => continue,
