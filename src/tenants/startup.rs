@@ -49,7 +49,8 @@ impl Store {
         files::sweep_tmp(&layout)?;
         refuse_a_lost_catalog(&layout)?;
         let catalog = Catalog::open(&layout.catalog())?;
-        let applied = applied::check(&catalog, &layout, &schema, options.schema.is_none()).map_err(catalog::explain_damage)?;
+        let applied =
+            applied::check(&catalog, &layout, &schema, options.schema.is_none()).map_err(catalog::explain_damage)?;
         for failure in rehearse(&schema, &options.sqlite(), &applied)? {
             tracing::warn!(
                 failure,

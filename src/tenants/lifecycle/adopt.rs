@@ -1,4 +1,4 @@
-//! A user who comes back under a new id gets their old data, by an operator's hand.
+//! Giving the data of a deleted tenant to another one, for a user who signed up again.
 
 use std::{path::Path, time::Duration};
 
@@ -39,16 +39,16 @@ impl Store {
             return Err(Error::invalid("from", "a user cannot adopt their own data"));
         }
         let (new, from, author, store) = (new.clone(), from.clone(), author.clone(), self.clone());
-        // A task of its own, so that it is not cancelled between its two gates.
+        // A task of its own, so that it is not cancelled between the two locks.
         let done = self.inner.runtime.spawn(with_request_id_async(async move {
-            // Always in the same order: two adoptions crosswise must not wait for each other.
+            // In the order of ids, so that two adoptions cannot deadlock.
             let (first, second) = if new < from { (&new, &from) } else { (&from, &new) };
-            let holds = [store.inner.slots.lock(first).await, store.inner.slots.lock(second).await];
+            let locks = [store.inner.slots.lock(first).await, store.inner.slots.lock(second).await];
             store
                 .blocking(move |store| {
-                    holds.iter().for_each(Self::close_locked);
+                    locks.iter().for_each(Self::close_locked);
                     let row = store.exchange(&new, &from, replace, &author);
-                    drop(holds);
+                    drop(locks);
                     row
                 })
                 .await

@@ -1,4 +1,4 @@
-//! The end of a tenant: its file and all that is personal are removed, and a tombstone stays.
+//! Purging a tenant: its file and its personal data are erased, and a tombstone stays.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ impl Store {
         self.with_lock(id, move |store, lock, _| store.purge_locked(lock, author)).await
     }
 
-    /// Purges a tenant, if under its gate it is still deleted and its retention still ended at `before`.
+    /// Purges a tenant if, with its lock taken, it is still deleted and its retention ended by `before`.
     async fn purge_if_due(&self, id: &TenantId, before: Millis, author: &Author) -> Result<bool> {
         let author = author.clone();
         let row = self
@@ -71,7 +71,7 @@ impl Store {
         Ok(())
     }
 
-    /// Brings back a deleted tenant of whom nothing is left, with an empty database.
+    /// Restores a deleted tenant without a file, with an empty database.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] if it is not deleted, or has a file that could be restored.
@@ -79,7 +79,7 @@ impl Store {
         let author = author.clone();
         self.with_lock(id, move |store, lock, row| {
             let (id, now) = (lock.id().clone(), store.now());
-            // Of who was purged nothing may be left: what is found is erased by the transition.
+            // What a purge left is erased by the transition.
             let whole = row.purged.is_none() && files::locate(&store.layout().paths(&id))? != Location::Nowhere;
             if row.state != State::Deleted || whole {
                 return Err(Error::new(

@@ -1,8 +1,7 @@
-//! What an operator or the provider does to a tenant: create, suspend, resume, delete, restore,
-//! migrate.
+//! Create, suspend, resume, delete, restore and migrate a tenant.
 //!
-//! All take the tenant's gate first ([`Slots::lock`](super::slots::Slots::lock)): an open that is under
-//! way cannot slip in between the catalog's word and the move of the files. What moves files is a
+//! All take the tenant's lock first ([`Slots::lock`](crate::tenants::open::slots::Slots::lock)), so that no
+//! request opens the tenant between the change of its row and the move of its files. Files are moved by a
 //! transition (`transition.rs`).
 
 use rusqlite::Transaction;
@@ -35,7 +34,7 @@ use crate::{
 
 impl Store {
     /// Refuses reads and writes of a tenant, with a reason that its user is told, until it is
-    /// [resumed](Self::resume). Waits for the requests that are under way.
+    /// [resumed](Self::resume). Waits for running requests.
     pub async fn suspend(&self, id: &TenantId, reason: &str, author: &Author) -> Result<Row> {
         let (reason, author) = (reason.to_owned(), author.clone());
         self.with_lock(id, move |store, lock, row| {
@@ -73,7 +72,7 @@ impl Store {
         .await
     }
 
-    /// Deletes a tenant: it is unknown from now on. Its file is kept in `trash/` until the
+    /// Deletes a tenant: it is unknown from then on. Its file is kept in `trash/` until the
     /// retention ends. Deleting it again changes nothing, but completes a deletion that was interrupted.
     pub async fn delete(&self, id: &TenantId, author: &Author) -> Result<Row> {
         let author = author.clone();
@@ -111,10 +110,9 @@ impl Store {
         .await
     }
 
-    /// Puts an empty file in place for a tenant that the catalog does not know, then commits. If the
-    /// tenant does not live after that, the file is taken away again. The tenant is not opened. The commit
-    /// shares the caller's own rows, so that a delivery and what it did are one commit. It is not cancelled
-    /// with this future.
+    /// Creates an empty file for a tenant without a row, then commits. If the tenant has no live row after
+    /// that, the file is removed again. The tenant is not opened. The caller's `commit` writes the row, so that
+    /// a delivery and its change are one commit. Not cancelled with this future.
     pub async fn create_with<T, F>(&self, id: &TenantId, commit: F) -> Result<T>
     where
         F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
@@ -124,7 +122,7 @@ impl Store {
         let busy = |_| Error::new(ErrorKind::Busy, "this user's database is being opened or moved; try again");
         loop {
             let ticket = match self.inner.slots.acquire(id, self.tick()) {
-                // It is open, so its file is there.
+                // Open, so its file exists.
                 Acquired::Leased(_lease) => return self.catalog().write(commit).await,
                 Acquired::Wait(changed) => {
                     tokio::time::timeout_at(until, changed).await.map_err(busy)?;
@@ -147,8 +145,8 @@ impl Store {
         }
     }
 
-    /// Waits until nobody uses a tenant and commits. If it is deleted after that, its file goes to
-    /// the trash. It is not cancelled with this future.
+    /// Takes a tenant's lock and commits. If its row says deleted after that, its file is moved to the trash.
+    /// Not cancelled with this future.
     pub async fn delete_with<T, F>(&self, id: &TenantId, commit: F) -> Result<T>
     where
         F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
@@ -158,9 +156,8 @@ impl Store {
         self.blocking(move |store| store.transition(&lock, Expect::Nothing, commit)).await
     }
 
-    /// Puts a deleted tenant's file back, or an empty one where nothing is left of it, then commits.
-    /// If the tenant does not live after that, the file goes back to the trash. It is not cancelled with
-    /// this future.
+    /// Moves a deleted tenant's file out of the trash, or creates an empty one where there is none, then
+    /// commits. If its row still says deleted after that, the file goes back. Not cancelled with this future.
     pub async fn restore_with<T, F>(&self, id: &TenantId, commit: F) -> Result<T>
     where
         F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
@@ -203,14 +200,14 @@ impl Store {
         files::undo_interrupted_move(paths).map(drop)
     }
 
-    /// Writes to the audit trail, before it begins, what changes files and not the catalog.
+    /// Records, before it begins, a change of files that the catalog has no part in.
     fn record_start(&self, author: &Author, action: &'static str, target: &str) -> Result<()> {
         let (author, target, now) = (author.clone(), target.to_owned(), self.now());
         self.catalog().write_blocking(move |tx| author.record(tx, now, action, target.as_str(), "started"))
     }
 
-    /// Brings one tenant's file to the newest schema without serving it. Returns the version it
-    /// came from, if it was not there already.
+    /// Migrates one tenant's file to the newest schema without opening it for requests. Returns the version
+    /// before, or none if it was the newest already.
     pub async fn migrate(&self, id: &TenantId, author: &Author) -> Result<Option<i32>> {
         let (lock, author) = (self.inner.slots.lock(id).await, author.clone());
         self.blocking(move |store| store.migrate_locked(&lock, &author)).await
@@ -223,7 +220,7 @@ impl Store {
         let path = self.layout().tenant(&id);
         let row = self.catalog().read(|conn| queries::find(conn, &id))?.ok_or_else(Error::unknown_tenant)?;
         if row.state == State::Deleted {
-            // Its file is in the trash, and is migrated when it is back and used.
+            // Its file is in the trash; it is migrated when it is restored and opened.
             return Err(deleted(&id));
         }
         // Before the file commits.
@@ -243,7 +240,7 @@ impl Store {
         })
     }
 
-    /// Runs `work` on a thread that may block. It is not cancelled with this future.
+    /// Runs `work` on a thread that may block. Not cancelled with this future.
     pub(in crate::tenants) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
@@ -253,8 +250,7 @@ impl Store {
         done.map_err(|e| Error::internal("work on a tenant's files did not finish").with_source(e))?
     }
 
-    /// Runs `work` while nobody uses or opens the tenant, on a thread that may block. It is not
-    /// cancelled with this future, so that an operation is not left half done.
+    /// Runs `work` with the tenant's lock, on a thread that may block. Not cancelled with this future.
     pub(in crate::tenants) async fn with_lock<F>(&self, id: &TenantId, work: F) -> Result<Row>
     where
         F: FnOnce(&Store, &TenantLock<Database>, &Row) -> Result<()> + Send + 'static,
@@ -265,7 +261,7 @@ impl Store {
                 store.catalog().read(|conn| queries::find(conn, lock.id()))?.ok_or_else(Error::unknown_tenant)
             };
             let result = row(&lock).and_then(|before| work(store, &lock, &before));
-            // Whatever became of it, nothing may stay open behind a tenant that is absent.
+            // The slot is absent after the lock, so nothing may stay open.
             Self::close_locked(&lock);
             result.and_then(|()| row(&lock))
         })

@@ -1,7 +1,7 @@
-//! One change of a tenant: its row and its files together.
+//! One change of a tenant's row and files together.
 //!
-//! Every operation that deletes a tenant or brings one back is this function with another commit, so
-//! that what a crash can leave behind is the same for all of them, and all of them mend it.
+//! Every deletion and restoration is this function with another commit, so that a crash leaves the same
+//! states behind, and each of them completes what another left.
 
 use rusqlite::Transaction;
 
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// What must be true of a tenant's files before its row is changed.
+/// Where a tenant's database must be before its row is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::tenants) enum Expect {
     /// Nothing: the files follow the row.
@@ -46,19 +46,19 @@ enum Prepared {
 }
 
 impl Store {
-    /// Changes a tenant's row by `commit`, with its files in the place that the row asks for before
-    /// and after. Nobody uses the tenant: the caller has its gate. May block.
+    /// Puts a tenant's files where `expect` wants them, commits, and moves them to the trash if the row then
+    /// says deleted. The caller has the tenant's lock. May block.
     ///
-    /// The order is files before row when a tenant comes back, and row before files when one goes. A
-    /// crash between leaves a deleted tenant whose file is in the live place, where nobody is served
-    /// from it; the next transition, the purge and the doctor look in both paths.
+    /// A restoration moves files before it changes the row, a deletion after. A crash between leaves a
+    /// deleted tenant whose file is in the live folder; it is not served, and the next transition, the purge
+    /// and the doctor look in both folders.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] if there is no database and [`Expect::Live`] asks for one.
     pub(in crate::tenants) fn transition<T, F>(
         &self,
         lock: &TenantLock<Database>,
-        before: Expect,
+        expect: Expect,
         commit: F,
     ) -> Result<T>
     where
@@ -69,7 +69,7 @@ impl Store {
         let id = lock.id();
         let row = self.catalog().read(|conn| queries::find(conn, id))?;
         let paths = self.layout().paths(id);
-        let prepared = self.prepare(id, row.as_ref(), &paths, before)?;
+        let prepared = self.prepare(id, row.as_ref(), &paths, expect)?;
         if prepared == Prepared::Created {
             return self.commit_created(id, FileCreation::New, commit);
         }
@@ -84,8 +84,8 @@ impl Store {
         done
     }
 
-    /// Commits for a tenant whose file was just placed. A new file is removed again if the tenant does not
-    /// live after that. May block.
+    /// Commits for a tenant whose file is in place. A file that was created for it is removed again if the
+    /// tenant has no live row after that. May block.
     pub(in crate::tenants) fn commit_created<T, F>(&self, id: &TenantId, placed: FileCreation, commit: F) -> Result<T>
     where
         F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
@@ -119,8 +119,8 @@ impl Store {
         }
     }
 
-    /// Completes or undoes an interrupted operation, then moves or creates the file as `before` asks.
-    fn prepare(&self, id: &TenantId, row: Option<&Row>, paths: &TenantPaths, before: Expect) -> Result<Prepared> {
+    /// Completes or undoes an interrupted operation, then moves or creates the file as `expect` asks.
+    fn prepare(&self, id: &TenantId, row: Option<&Row>, paths: &TenantPaths, expect: Expect) -> Result<Prepared> {
         let was_purged = |row: &Row| row.state == State::Deleted && row.purged.is_some();
         if row.is_some_and(was_purged) && files::any_exist(paths)? {
             tracing::warn!(tenant = %id, "purged, and a file was left: it is erased now");
@@ -137,13 +137,13 @@ impl Store {
         };
         let location = match found {
             // A deletion must not fail because of the files.
-            Err(error) if before == Expect::Nothing => {
+            Err(error) if expect == Expect::Nothing => {
                 tracing::error!(tenant = %id, error = %error, "its files stay where they are");
                 return Ok(Prepared::Elsewhere);
             }
             found => found?,
         };
-        match (before, location) {
+        match (expect, location) {
             (_, Location::Live) => Ok(Prepared::Live),
             (Expect::Nothing, _) | (_, Location::Both) => Ok(Prepared::Elsewhere),
             (_, Location::Trash) => {
