@@ -47,10 +47,10 @@ async fn guard(
             Author::operator(address)
         }
     };
+    request.extensions_mut().insert(author.clone());
     let Some(action) = action(request.method(), path.as_str()) else { return next.run(request).await };
     // A parameter that is not UTF-8 names nobody; the route answers it.
     let target = params.ok().and_then(|params| params.iter().next().map(|(_, value)| value.to_owned()));
-    request.extensions_mut().insert(author.clone());
     // A task of its own: a client that hangs up, or a request that takes too long, must not cancel it between
     // the commit of a key and the copy in memory, or before a refusal is recorded.
     let done = tokio::spawn(with_request_id_async(run(app, author, action, target, request, next)));
@@ -66,7 +66,7 @@ async fn guard(
 }
 
 fn check(app: &App, request: &Request, address: &str, path: &str) -> Result<(), Problem> {
-    const TRIED: &str = "the operators' routes were tried without the operator's key";
+    const TRIED: &str = "the operator's routes were tried without the operator's key";
     let key = app.config().admin_api_key.as_ref();
     operator_key::check(key, request.headers()).inspect_err(|_| {
         // Wrong keys from one address are limited in number; requests without a key are not.

@@ -14,7 +14,7 @@ use crate::{
         model::Millis,
     },
     error::{Error, ErrorKind, Result},
-    http::{body, door::good_key, problem::Problem, segment::Segment},
+    http::{door::good_key, problem::Problem, segment::Segment},
     identity::keys::{self, Key},
     tenants::id::TenantId,
 };
@@ -147,7 +147,7 @@ async fn make(
     Extension(author): Extension<Author>,
     body: Body,
 ) -> Result<(StatusCode, Json<NewKey>), Problem> {
-    let draft: KeyDraft = body::parse(&super::read(&app, body).await?)?;
+    let draft: KeyDraft = super::read(&app, body).await?;
     let _changing = app.identity().keys().lock().await;
     let (made, key) = create(app.store().catalog(), draft, app.clock().now(), &author).await?;
     app.identity().keys().add(key);

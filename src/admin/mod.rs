@@ -1,10 +1,9 @@
 //! What an operator does, over HTTP or from the command line.
 //!
-//! [`guard`] checks the operator's key and records attempts that are refused; [`tenants`], [`erasure`],
-//! [`keys`], [`sync`] and [`audit`] are the routes.
+//! [`guard`] checks the operator's key and records attempts that are refused; [`tenants`], [`keys`],
+//! [`sync`] and [`audit`] are the routes.
 
 pub mod audit;
-pub mod erasure;
 pub mod guard;
 pub mod keys;
 pub mod sync;
@@ -12,33 +11,40 @@ pub mod tenants;
 pub mod watch;
 
 use axum::{body::Body, extract::FromRequestParts, http::request::Parts};
-use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     app::App,
+    catalog::audit::Author,
     error::Error,
     http::{body, problem::Problem, segment::Segment},
     tenants::id::TenantId,
 };
 
-/// The user of a path with `{user_id}`. An id that no user can have is an unknown user.
-struct UserId(TenantId);
+/// A call about the user of a path. An id that no user can have is an unknown user.
+struct Call {
+    app: App,
+    author: Author,
+    id: TenantId,
+}
 
-impl<S: Send + Sync> FromRequestParts<S> for UserId {
+impl FromRequestParts<App> for Call {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Segment(id) = Segment::<String>::from_request_parts(parts, state).await?;
-        Ok(Self(TenantId::parse(id.as_bytes()).map_err(|_| Error::unknown_tenant())?))
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let Segment::<String>(id) = Segment::from_request_parts(parts, app).await?;
+        let id = TenantId::parse(id.as_bytes()).map_err(|_| Error::unknown_tenant())?;
+        let author = parts.extensions.get().cloned().ok_or_else(|| Error::internal("a route outside the guard"))?;
+        Ok(Self { app: app.clone(), author, id })
     }
 }
 
 /// The largest body an operator sends, in bytes.
 const MAX_BODY: usize = 64 << 10;
 
-async fn read(app: &App, body: Body) -> Result<Bytes, Problem> {
-    body::read(body, MAX_BODY, app.config().limits.body_timeout).await
+async fn read<T: DeserializeOwned>(app: &App, body: Body) -> Result<T, Problem> {
+    Ok(body::parse(&body::read(body, MAX_BODY, app.config().limits.body_timeout).await?)?)
 }
 
 /// The operators' routes, behind the operator's key.
@@ -47,7 +53,6 @@ pub fn routes(app: &App) -> OpenApiRouter<App> {
         .merge(tenants::routes())
         .merge(keys::routes())
         .merge(audit::routes())
-        .merge(sync::routes())
-        .merge(erasure::routes());
+        .merge(sync::routes());
     guard::protect(app, routes)
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{UserId, guard::Target};
+use super::{Call, guard::Target};
 use crate::{
     app::App,
     catalog::{
@@ -22,7 +22,6 @@ use crate::{
     },
     error::{Error, ErrorKind, Result},
     http::{
-        body,
         problem::Problem,
         query::{Query, up_to},
         segment::UserPath,
@@ -83,6 +82,22 @@ pub struct Reason {
     pub reason: String,
 }
 
+/// The confirmation of a purge.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Confirmation {
+    yes: bool,
+}
+
+/// Whose data is to be adopted.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Adoption {
+    from: String,
+    #[serde(default)]
+    replace: bool,
+}
+
 /// Which tenants to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -137,6 +152,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(suspend))
         .routes(routes!(resume))
         .routes(routes!(restore))
+        .routes(routes!(purge))
+        .routes(routes!(revive))
+        .routes(routes!(adopt))
 }
 
 /// Users' databases, in the order of ids.
@@ -156,8 +174,7 @@ async fn make(
     Extension(author): Extension<Author>,
     body: Body,
 ) -> Result<(StatusCode, Json<Created>), Response> {
-    let draft = super::read(&app, body).await.and_then(|body| Ok(body::parse::<TenantDraft>(&body)?));
-    let draft = draft.map_err(IntoResponse::into_response)?;
+    let draft: TenantDraft = super::read(&app, body).await.map_err(IntoResponse::into_response)?;
     let target = Target(draft.id.clone());
     match create(app.store(), draft, &author).await {
         Ok(made) => Ok((if made.created { StatusCode::CREATED } else { StatusCode::OK }, Json(made))),
@@ -168,44 +185,62 @@ async fn make(
 /// All that is known of a user.
 #[utoipa::path(get, path = "/api/admin/tenants/{user_id}", tag = "operators", params(UserPath),
     responses((status = 200, description = "The user", body = OneTenant)))]
-async fn show(State(app): State<App>, UserId(id): UserId) -> Result<Json<OneTenant>> {
+async fn show(Call { app, id, .. }: Call) -> Result<Json<OneTenant>> {
     Ok(Json(describe(app.store(), &id).await?))
 }
 
 /// Refuses a user's reads and writes.
 #[utoipa::path(post, path = "/api/admin/tenants/{user_id}/suspend", tag = "operators", params(UserPath),
     request_body = Reason, responses((status = 200, description = "The user", body = Row)))]
-async fn suspend(
-    State(app): State<App>,
-    Extension(author): Extension<Author>,
-    UserId(id): UserId,
-    body: Body,
-) -> Result<Json<Row>, Problem> {
-    let Reason { reason } = body::parse(&super::read(&app, body).await?)?;
+async fn suspend(Call { app, author, id }: Call, body: Body) -> Result<Json<Row>, Problem> {
+    let Reason { reason } = super::read(&app, body).await?;
     Ok(Json(app.store().suspend(&id, &reason, &author).await?))
 }
 
 /// Lets a suspended or quarantined user be served again.
 #[utoipa::path(post, path = "/api/admin/tenants/{user_id}/resume", tag = "operators", params(UserPath),
     responses((status = 200, description = "The user", body = Row)))]
-async fn resume(State(app): State<App>, Extension(author): Extension<Author>, UserId(id): UserId) -> Result<Json<Row>> {
+async fn resume(Call { app, author, id }: Call) -> Result<Json<Row>> {
     Ok(Json(app.store().resume(&id, &author).await?))
 }
 
 /// Brings a deleted user back.
 #[utoipa::path(post, path = "/api/admin/tenants/{user_id}/restore", tag = "operators", params(UserPath),
     responses((status = 200, description = "The user", body = Row)))]
-async fn restore(
-    State(app): State<App>,
-    Extension(author): Extension<Author>,
-    UserId(id): UserId,
-) -> Result<Json<Row>> {
+async fn restore(Call { app, author, id }: Call) -> Result<Json<Row>> {
     Ok(Json(app.store().restore(&id, &author).await?))
 }
 
 /// Deletes a user; the file is kept until its retention ends.
 #[utoipa::path(delete, path = "/api/admin/tenants/{user_id}", tag = "operators", params(UserPath),
     responses((status = 200, description = "The user", body = Row)))]
-async fn remove(State(app): State<App>, Extension(author): Extension<Author>, UserId(id): UserId) -> Result<Json<Row>> {
+async fn remove(Call { app, author, id }: Call) -> Result<Json<Row>> {
     Ok(Json(app.store().delete(&id, &author).await?))
+}
+
+/// Erases a user's data, for good.
+#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/purge", tag = "operators", params(UserPath),
+    request_body = Confirmation, responses((status = 200, description = "The user", body = Row)))]
+async fn purge(Call { app, author, id }: Call, body: Body) -> Result<Json<Row>, Problem> {
+    let Confirmation { yes } = super::read(&app, body).await?;
+    if !yes {
+        return Err(Error::invalid("yes", "true: this erases the user's data for good").into());
+    }
+    Ok(Json(app.store().purge(&id, &author).await?))
+}
+
+/// Lets a purged user's id be used again, empty.
+#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/revive", tag = "operators", params(UserPath),
+    responses((status = 200, description = "The user", body = Row)))]
+async fn revive(Call { app, author, id }: Call) -> Result<Json<Row>> {
+    Ok(Json(app.store().revive(&id, &author).await?))
+}
+
+/// Gives a user the data of another id.
+#[utoipa::path(post, path = "/api/admin/tenants/{user_id}/adopt", tag = "operators", params(UserPath),
+    request_body = Adoption, responses((status = 200, description = "The user", body = Row)))]
+async fn adopt(Call { app, author, id }: Call, body: Body) -> Result<Json<Row>, Problem> {
+    let Adoption { from, replace } = super::read(&app, body).await?;
+    let from = TenantId::parse(from.as_bytes()).map_err(|e| Error::invalid("from", e.to_string()))?;
+    Ok(Json(app.store().adopt(&id, &from, replace, &author).await?))
 }
