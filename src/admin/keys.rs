@@ -115,16 +115,16 @@ pub async fn list(catalog: &Catalog) -> Result<Keys> {
 
 /// Revokes a key. A server removes it from those in memory.
 pub async fn revoke(catalog: &Catalog, id: &str, now: Millis, author: &Author) -> Result<OneKey> {
-    let (id, author) = (id.to_owned(), author.clone());
+    let (target, author) = (id.to_owned(), author.clone());
     let revoked = catalog.write(move |tx| {
-        let key = queries::revoke(tx, &id, now)?;
+        let key = queries::revoke(tx, &target, now)?;
         if key.is_some() {
-            author.record(tx, now, "keys revoke", id.as_str(), "done")?;
+            author.record(tx, now, "keys revoke", target.as_str(), "done")?;
         }
         Ok(key)
     });
-    let key = revoked.await?;
-    let key = key.ok_or_else(|| Error::new(ErrorKind::NotFound, "no such key; list them to see their ids"))?;
+    let unknown = || format!("there is no key {id}; `cubby keys list` shows which there are");
+    let key = revoked.await?.ok_or_else(|| Error::new(ErrorKind::NotFound, unknown()))?;
     Ok(OneKey { key })
 }
 

@@ -15,7 +15,7 @@ use crate::{
     catalog::keys::KeyRow,
     clock::{Clock, rfc3339},
     config::{DataConfig, door::RemoteConfig, duration},
-    error::{Error, ErrorKind, Result},
+    error::Result,
     tenants::id::TenantId,
 };
 
@@ -101,13 +101,7 @@ async fn execute(target: &Target, command: Command) -> Result<()> {
         }
         Command::Revoke { id } => {
             let path = format!("/api/admin/keys/{}/revoke", segment(&id));
-            let revoked: OneKey = target.post(&path, None).await.map_err(|error| match error.kind() {
-                ErrorKind::NotFound => Error::new(
-                    ErrorKind::NotFound,
-                    format!("there is no key {id}; `cubby keys list` shows which there are"),
-                ),
-                _ => error,
-            })?;
+            let revoked: OneKey = target.post(&path, None).await?;
             println!("{} ({}) is revoked", revoked.key.id, revoked.key.name);
             Ok(())
         }

@@ -1,4 +1,4 @@
-//! The command line, as an operator and as a script use it.
+//! The command line, as operators and scripts use it.
 
 use std::{
     path::Path,
@@ -61,7 +61,7 @@ async fn a_users_life_from_the_command_line() {
 }
 
 #[test]
-fn lists_are_ordered_filtered_and_cut() {
+fn lists_are_ordered_filtered_and_limited() {
     let folder = TempDir::new().unwrap();
     let data = folder.path();
     for id in ["b", "a", "C", "d"] {
@@ -87,24 +87,22 @@ fn lists_are_ordered_filtered_and_cut() {
 }
 
 #[test]
-fn a_list_whose_reader_leaves_early_ends_without_a_fuss() {
+fn a_list_whose_reader_closes_the_pipe_ends_without_an_error() {
     let folder = TempDir::new().unwrap();
     stdout(&run(folder.path(), &["tenants", "create", "ada"]));
-    let mut child = cubby()
-        .args(["tenants", "list", "--data"])
-        .arg(folder.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
-    assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+    for list in ["tenants", "keys", "deliveries"] {
+        let mut command = cubby();
+        command.args([list, "list", "--data"]).arg(folder.path());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{list}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("panicked"), "{list}: {}", stderr(&output));
+    }
 }
 
 #[test]
-fn what_cannot_be_done_says_why_and_fails() {
+fn a_command_that_fails_says_why() {
     let folder = TempDir::new().unwrap();
     let data = folder.path();
     stdout(&run(data, &["tenants", "create", "ada"]));
@@ -130,24 +128,24 @@ fn what_cannot_be_done_says_why_and_fails() {
 }
 
 #[test]
-fn a_slip_in_the_folders_name_makes_no_folder() {
+fn a_wrong_folder_name_creates_no_folder() {
     let folder = TempDir::new().unwrap();
-    let slip = folder.path().join("dtaa");
+    let wrong = folder.path().join("dtaa");
     for command in
         [&["tenants", "list"][..], &["tenants", "show", "ada"], &["tenants", "delete", "ada"], &["migrate", "--all"]]
     {
-        let output = run(&slip, command);
+        let output = run(&wrong, command);
         assert_eq!(output.status.code(), Some(2), "{command:?}");
         assert!(stderr(&output).contains("CUBBY_DATA"), "{}", stderr(&output));
-        assert!(!slip.exists(), "{command:?}");
+        assert!(!wrong.exists(), "{command:?}");
     }
-    // Where a user's file would be can be asked before there is any.
-    assert!(stdout(&run(&slip, &["tenants", "path", "ada"])).contains("dtaa/tenants/"));
-    assert!(!slip.exists());
+    // The path of a user's file needs no folder.
+    assert!(stdout(&run(&wrong, &["tenants", "path", "ada"])).contains("dtaa/tenants/"));
+    assert!(!wrong.exists());
 }
 
 #[test]
-fn settings_of_every_command_may_stand_before_it_and_those_of_the_server_may_not() {
+fn settings_of_every_command_are_accepted_before_it_and_those_of_the_server_are_refused() {
     let folder = TempDir::new().unwrap();
     stdout(&run(folder.path(), &["tenants", "create", "ada"]));
     let before = cubby().arg("--data").arg(folder.path()).args(["--log", "warn", "tenants", "list"]).output().unwrap();
@@ -155,7 +153,7 @@ fn settings_of_every_command_may_stand_before_it_and_those_of_the_server_may_not
     let misplaced = cubby().args(["--max-open", "3", "tenants", "list"]).output().unwrap();
     assert_eq!(misplaced.status.code(), Some(2));
     assert!(stderr(&misplaced).contains("cubby serve --max-open"), "{}", stderr(&misplaced));
-    // In the environment they are there for whoever needs them.
+    // In the environment they are ignored by commands that do not need them.
     let mut command = cubby();
     command.env("CUBBY_LISTEN", "127.0.0.1:1").env("CUBBY_MAX_OPEN", "5").env("CUBBY_DATA", folder.path());
     assert!(stdout(&command.args(["tenants", "list"]).output().unwrap()).contains("ada"));
