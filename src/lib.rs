@@ -27,9 +27,9 @@
 //! 5. [`Store::close`] before the process ends. Nothing that was acknowledged depends on it.
 //!
 //! Users are administered through the store, too: [`create`](Store::create), [`suspend`](Store::suspend),
-//! [`delete`](Store::delete), [`restore`](Store::restore), [`purge`](Store::purge), [`migrate`](Store::migrate);
-//! [`list`](Store::list) and [`find`](Store::find) read the catalog. `examples/embed.rs` is a server over a store in
-//! one screen.
+//! [`delete`](Store::delete), [`restore`](Store::restore), [`purge`](Store::purge), [`migrate`](Store::migrate).
+//! Each change names its [`Author`] for the audit trail; [`list`](Store::list) and [`find`](Store::find) read the
+//! catalog. `examples/embed.rs` is a server over a store in one screen.
 //!
 //! For authentication, limits, errors and the server's deadlines over routes of your own, make a
 //! [`http::door::Door`] and serve the routes with [`server::serve_routes`]: `examples/own_api.rs`.
@@ -79,6 +79,10 @@ pub mod webhooks;
 /// The rusqlite whose types [`Tenant::read`] and [`Tenant::write`] take: two versions of it cannot be linked together.
 pub use rusqlite;
 
+pub use catalog::{
+    audit::Author,
+    model::{Profile, Row, State},
+};
 pub use error::{Error, ErrorKind, Result};
 pub use sqlite::migrate::Schema;
 pub use tenants::{id::TenantId, options::StoreOptions, store::Store, tenant::Tenant};

@@ -8,7 +8,7 @@
 //! | module | decides |
 //! |---|---|
 //! | `startup` | `Store::open`: lock, catalog, whether the schema fits the data folder |
-//! | [`lifecycle`] | create, suspend, delete, restore, purge, adopt, migrate |
+//! | `lifecycle` | create, suspend, delete, restore, purge, adopt, migrate |
 //! | [`open::opening`] | leases: opening a tenant for a request, creating it, quarantine |
 //! | [`tenant`] | the handle on an open tenant: read and write |
 //! | [`store`] | what one data folder shares: open tenants, capacity, usage samples, shutdown |
@@ -18,7 +18,7 @@
 //! | [`options`] | settings, and the schema that ships with this crate |
 //! | [`id`] | what an id may be |
 //!
-//! A few files of [`lifecycle`] do not know a store, and stand below it: `faults`, `steady_clock`.
+//! A few files of `lifecycle` do not know a store, and stand below it: `faults`, `steady_clock`.
 //!
 //! # Invariants
 //! Each with what happens when it breaks.
@@ -34,7 +34,7 @@
 
 pub mod disk;
 pub mod id;
-pub mod lifecycle;
+pub(crate) mod lifecycle;
 pub mod open;
 pub mod options;
 mod periodic;

@@ -2,20 +2,20 @@
 //!
 //! | module | decides |
 //! |---|---|
-//! | [`states`] | create, suspend, resume, delete, restore, migrate |
+//! | `states` | create, suspend, resume, delete, restore, migrate |
 //! | `transition` | one change of a tenant's row and files together |
-//! | [`purge`] | removing a deleted tenant for good; reviving one that was purged |
-//! | [`adopt`] | putting an old tenant's data under a new id |
-//! | [`faults`] | faults of files, reported to operators |
+//! | `purge` | removing a deleted tenant for good; reviving one that was purged |
+//! | `adopt` | putting an old tenant's data under a new id |
+//! | `faults` | faults of files, reported to operators |
 //! | `applied` | which migrations have run on this data folder |
 //! | `rehearsal` | trying migrations on copies and on generated rows |
 //! | `steady_clock` | whether the time of day can be relied on for the end of a retention |
 
-pub mod adopt;
+mod adopt;
 pub(super) mod applied;
-pub mod faults;
-pub mod purge;
+pub(crate) mod faults;
+mod purge;
 pub(super) mod rehearsal;
-pub mod states;
+mod states;
 pub(super) mod steady_clock;
 mod transition;

@@ -2,15 +2,17 @@
 //!
 //! | module | decides |
 //! |---|---|
-//! | [`slots`] | the state machine of a tenant: absent, opening, open, draining, locked; leases; the LRU |
+//! | `slots` | the state machine of a tenant: absent, opening, open, draining, locked; leases; the LRU |
 //! | [`database`] | one open tenant: its connection and its reader pool |
 //! | [`opening`] | opening a file for a request: waiting, creating, migrating, quarantine |
 //! | [`descriptors`] | how many file descriptors tenants may have |
 //! | `long_reads` | threads of low priority for long reads |
 
+#[doc(hidden)]
 pub mod database;
+#[doc(hidden)]
 pub mod descriptors;
 pub(super) mod long_reads;
 pub mod opening;
 mod primitives;
-pub mod slots;
+pub(crate) mod slots;
