@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     list::{self, Page},
-    print_json,
+    shared::print_json,
     target::{Folder, Target, segment, with_target},
 };
 use crate::{

@@ -5,7 +5,11 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{bar, blocking, open_store, print_entries, print_json, sync, target::Target, with_store};
+use super::{
+    shared::{bar, blocking, open_store, print_entries, print_json, with_store},
+    sync,
+    target::Target,
+};
 use crate::{
     app,
     catalog::{self, audit::Author},

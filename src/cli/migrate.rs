@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::{signal, task::JoinSet};
 
-use super::{bar, open_store, print_json, with_store};
+use super::shared::{bar, open_store, print_json, with_store};
 use crate::{
     catalog::{audit::Author, queries},
     config::DataConfig,

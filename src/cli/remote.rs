@@ -4,7 +4,6 @@ use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::target::refusal;
 use crate::{
     config::{Secret, door::RemoteConfig},
     error::{Error, ErrorKind, Result},
@@ -71,4 +70,15 @@ impl Remote {
             (kind, detail) => Error::new(kind, refused(detail)),
         })
     }
+}
+
+/// The error that an answer's `code` stands for.
+pub fn refusal(code: &str, detail: String) -> Error {
+    let kind = match code {
+        "unknown_user" => ErrorKind::UnknownTenant,
+        "not_found" => ErrorKind::NotFound,
+        "provider_not_configured" => ErrorKind::Config,
+        _ => ErrorKind::Conflict,
+    };
+    Error::new(kind, detail)
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::{
-    bar, print_entries, print_json,
+    shared::{bar, print_entries, print_json},
     target::{Folder, Target, segment, with_target},
 };
 use crate::{

@@ -12,7 +12,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::{open_or_create_store, open_store, remote::Remote, with_store};
+use super::{
+    remote::{Remote, refusal},
+    shared::{open_or_create_store, open_store, with_store},
+};
 use crate::{
     app::App,
     catalog::audit::Author,
@@ -111,17 +114,6 @@ async fn in_process<T: DeserializeOwned>(
     let bytes = body::to_bytes(response.into_body(), usize::MAX).await;
     let bytes = bytes.map_err(|e| Error::internal("an answer").with_source(e))?;
     serde_json::from_slice(&bytes).map_err(|e| Error::internal("an answer").with_source(e))
-}
-
-/// The error that an answer's `code` stands for.
-pub fn refusal(code: &str, detail: String) -> Error {
-    let kind = match code {
-        "unknown_user" => ErrorKind::UnknownTenant,
-        "not_found" => ErrorKind::NotFound,
-        "provider_not_configured" => ErrorKind::Config,
-        _ => ErrorKind::Conflict,
-    };
-    Error::new(kind, detail)
 }
 
 /// Text as one segment of a path, or as a value in a query.

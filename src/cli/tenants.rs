@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     list::{self, Page},
-    print_json,
+    shared::print_json,
     target::{Folder, Target, segment, with_target},
 };
 use crate::{
