@@ -1,7 +1,7 @@
 //! The audit trail: who did what to whom, from where, and with which result.
 //!
-//! A change and its line are one commit: whoever changes something calls [`Author::record`] inside the
-//! transaction of the change, so that neither is there without the other.
+//! A change and its line are one commit: a change calls [`Author::record`] inside its own transaction, so that
+//! neither is there without the other.
 
 use rusqlite::Transaction;
 
