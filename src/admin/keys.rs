@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::call::read;
 use crate::{
     app::App,
     catalog::{
@@ -147,7 +148,7 @@ async fn make(
     Extension(author): Extension<Author>,
     body: Body,
 ) -> Result<(StatusCode, Json<NewKey>), Problem> {
-    let draft: KeyDraft = super::read(&app, body).await?;
+    let draft: KeyDraft = read(&app, body).await?;
     let _changing = app.identity().keys().lock().await;
     let (made, key) = create(app.store().catalog(), draft, app.clock().now(), &author).await?;
     app.identity().keys().add(key);

@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Call, guard::Target};
+use super::{
+    call::{Call, read},
+    guard::Target,
+};
 use crate::{
     app::App,
     catalog::{
@@ -174,7 +177,7 @@ async fn make(
     Extension(author): Extension<Author>,
     body: Body,
 ) -> Result<(StatusCode, Json<Created>), Response> {
-    let draft: TenantDraft = super::read(&app, body).await.map_err(IntoResponse::into_response)?;
+    let draft: TenantDraft = read(&app, body).await.map_err(IntoResponse::into_response)?;
     let target = Target(draft.id.clone());
     match create(app.store(), draft, &author).await {
         Ok(made) => Ok((if made.created { StatusCode::CREATED } else { StatusCode::OK }, Json(made))),
@@ -193,7 +196,7 @@ async fn show(Call { app, id, .. }: Call) -> Result<Json<OneTenant>> {
 #[utoipa::path(post, path = "/api/admin/tenants/{user_id}/suspend", tag = "operators", params(UserPath),
     request_body = Reason, responses((status = 200, description = "The user", body = Row)))]
 async fn suspend(Call { app, author, id }: Call, body: Body) -> Result<Json<Row>, Problem> {
-    let Reason { reason } = super::read(&app, body).await?;
+    let Reason { reason } = read(&app, body).await?;
     Ok(Json(app.store().suspend(&id, &reason, &author).await?))
 }
 
@@ -222,7 +225,7 @@ async fn remove(Call { app, author, id }: Call) -> Result<Json<Row>> {
 #[utoipa::path(post, path = "/api/admin/tenants/{user_id}/purge", tag = "operators", params(UserPath),
     request_body = Confirmation, responses((status = 200, description = "The user", body = Row)))]
 async fn purge(Call { app, author, id }: Call, body: Body) -> Result<Json<Row>, Problem> {
-    let Confirmation { yes } = super::read(&app, body).await?;
+    let Confirmation { yes } = read(&app, body).await?;
     if !yes {
         return Err(Error::invalid("yes", "true: this erases the user's data for good").into());
     }
@@ -240,7 +243,7 @@ async fn revive(Call { app, author, id }: Call) -> Result<Json<Row>> {
 #[utoipa::path(post, path = "/api/admin/tenants/{user_id}/adopt", tag = "operators", params(UserPath),
     request_body = Adoption, responses((status = 200, description = "The user", body = Row)))]
 async fn adopt(Call { app, author, id }: Call, body: Body) -> Result<Json<Row>, Problem> {
-    let Adoption { from, replace } = super::read(&app, body).await?;
+    let Adoption { from, replace } = read(&app, body).await?;
     let from = TenantId::parse(from.as_bytes()).map_err(|e| Error::invalid("from", e.to_string()))?;
     Ok(Json(app.store().adopt(&id, &from, replace, &author).await?))
 }
