@@ -26,7 +26,8 @@ fn admit(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
 
 /// `GET /metrics`. What is a state is looked up now: four rows and the end of an index. The provider
 /// is asked how many users it has at most once a minute.
-#[utoipa::path(get, path = "/metrics", tag = "operators", description = "Measurements, for Prometheus", responses((status = 200, description = "The page", body = String, content_type = "text/plain")))]
+#[utoipa::path(get, path = "/metrics", tag = "operators", description = "Measurements, for Prometheus",
+    responses((status = 200, description = "The page", body = String, content_type = "text/plain")))]
 pub async fn page(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
     admit(&app, &headers)?;
     let looked = app.store().catalog().query(|conn| Ok((queries::counts(conn)?, deliveries::newest(conn)?)));
@@ -57,7 +58,9 @@ pub async fn page(State(app): State<App>, headers: HeaderMap) -> Result<Response
 
 /// `GET /api/health/user-sync`. Always 200: it is for people, and a balancer must not take a server out of
 /// use because a webhook failed.
-#[utoipa::path(get, path = "/api/health/user-sync", tag = "operators", description = "Whether catalog and provider agree", responses((status = 200, description = "What is seen", body = Object)))]
+#[utoipa::path(get, path = "/api/health/user-sync", tag = "operators",
+    description = "Whether catalog and provider agree",
+    responses((status = 200, description = "What is seen", body = Object)))]
 pub async fn user_sync(State(app): State<App>, headers: HeaderMap) -> Result<Json<Seen>, Problem> {
     admit(&app, &headers)?;
     Ok(Json(app.health().look().await?))
