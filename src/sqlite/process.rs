@@ -32,10 +32,13 @@ static GLOBALS: OnceLock<Globals> = OnceLock::new();
 /// call it before the first database is opened, since SQLite refuses global settings after that.
 ///
 /// ```standalone_crate
+/// # use cubby::rusqlite::ffi;
 /// use cubby::sqlite::{open, process::{self, Globals}};
 ///
+/// # unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 1) };
 /// process::init(Globals::Keep)?;
 /// let conn = open::in_memory()?;
+/// # assert!(unsafe { ffi::sqlite3_memory_used() } > 0);
 /// // It was decided above.
 /// assert!(process::init(Globals::Adjust).is_err());
 /// # drop(conn);
