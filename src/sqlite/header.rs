@@ -49,7 +49,7 @@ pub fn read(path: &Path, application_id: i32) -> Result<Header> {
         return Err(damaged("the database file is not a plain file"));
     }
     refuse_link(&found)?;
-    let log = std::fs::symlink_metadata(wal::path_of(path)).ok();
+    let log = std::fs::symlink_metadata(wal::wal_of(path)).ok();
     log.as_ref().map_or(Ok(()), refuse_link)?;
     let mut header = [0; 100];
     match file.read_exact(&mut header) {
@@ -80,7 +80,7 @@ pub(super) fn expect_application_id(found: i32, expected: i32) -> Result<()> {
 /// Refuses a database or a WAL that is a symbolic link or has a second name (hard link): through it, one user's
 /// requests could read and change another user's file, or one of the system's.
 pub(super) fn refuse_links(path: &Path) -> Result<()> {
-    for file in [path, &wal::path_of(path)] {
+    for file in [path, &wal::wal_of(path)] {
         // SQLite reports a missing or unreadable file better.
         if let Ok(found) = std::fs::symlink_metadata(file) {
             refuse_link(&found)?;

@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::wal::{shm_of, wal_of};
 use crate::error::{Error, Result};
 
 /// The files of a database in shared mode, as they were when it was opened: the database, its WAL and its
@@ -22,14 +23,11 @@ type FileId = (u64, u64);
 impl NamedFiles {
     /// Records the files. A connection must have them open already.
     pub fn record(database: &Path) -> Result<Self> {
-        let with = |suffix: &str| -> Result<(PathBuf, FileId)> {
-            let mut path = database.as_os_str().to_owned();
-            path.push(suffix);
-            let path = PathBuf::from(path);
+        let record = |path: PathBuf| -> Result<_> {
             let id = file_id(&path).map_err(|e| Error::io(path.display(), e))?;
             Ok((path, id))
         };
-        Ok(Self([with("")?, with("-wal")?, with("-shm")?]))
+        Ok(Self([record(database.to_owned())?, record(wal_of(database))?, record(shm_of(database))?]))
     }
 
     /// Fails if a name now belongs to another file or to none; the error names it. Costs three `lstat`s, some

@@ -69,7 +69,7 @@ pub(super) fn pages_after(commit: impl FnOnce() -> rusqlite::Result<()>) -> rusq
 /// The file system had failed before the flush: what was flushed may be lost.
 pub fn confirm(conn: &Connection) -> Result<()> {
     // A database in memory has no path.
-    conn.path().filter(|path| !path.is_empty()).map_or(Ok(()), |path| flush::confirm(&path_of(Path::new(path))))
+    conn.path().filter(|path| !path.is_empty()).map_or(Ok(()), |path| flush::confirm(&wal_of(Path::new(path))))
 }
 
 /// Copies committed pages from the WAL into the database file and truncates the WAL.
@@ -91,9 +91,22 @@ pub fn checkpoint_passive(conn: &Connection) -> Result<()> {
     confirm(conn)
 }
 
+/// What SQLite appends to a database's name for its write-ahead log.
+pub const WAL_SUFFIX: &str = "-wal";
+
 /// The path of a database's write-ahead log.
-pub(super) fn path_of(database: &Path) -> PathBuf {
+pub fn wal_of(database: &Path) -> PathBuf {
+    with_suffix(database, WAL_SUFFIX)
+}
+
+/// The path of the shared memory of a database that is opened by more than one connection.
+pub fn shm_of(database: &Path) -> PathBuf {
+    with_suffix(database, "-shm")
+}
+
+/// The path of a file beside a database.
+pub(crate) fn with_suffix(database: &Path, suffix: &str) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
-    path.push("-wal");
+    path.push(suffix);
     path.into()
 }

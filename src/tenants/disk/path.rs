@@ -13,9 +13,15 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     error::{Error, Result},
-    sqlite::flush::sync_folder,
+    sqlite::{
+        flush::sync_folder,
+        wal::{WAL_SUFFIX, with_suffix},
+    },
     tenants::id::TenantId,
 };
+
+/// The files beside a database, which move with it.
+pub use crate::sqlite::wal::{shm_of, wal_of};
 
 /// The folders and files of a data folder. All paths are absolute: SQLite would resolve a relative one again later.
 #[derive(Debug, Clone)]
@@ -212,9 +218,6 @@ pub fn fingerprint_of(file: &Path) -> Option<u64> {
 /// Characters of a file's name.
 const FILE_NAME: usize = 64 + ".db".len();
 
-/// What SQLite appends to a database's name for its write-ahead log.
-const WAL_SUFFIX: &str = "-wal";
-
 /// The suffix of a write-ahead log that was set aside. Kept, for data folders that have such files.
 const DETACHED_SUFFIX: &str = "-wal.lone";
 
@@ -224,25 +227,9 @@ fn file_name(id: &TenantId) -> String {
     name
 }
 
-/// The write-ahead log that belongs to a database file. The two move together or not at all.
-pub fn wal_of(database: &Path) -> PathBuf {
-    suffixed(database, WAL_SUFFIX)
-}
-
-/// The shared-memory file of a database opened by more than one connection.
-pub fn shm_of(database: &Path) -> PathBuf {
-    suffixed(database, "-shm")
-}
-
 /// The name of a log that was set aside because it is not the database's own.
 pub fn detached_wal_of(database: &Path) -> PathBuf {
-    suffixed(database, DETACHED_SUFFIX)
-}
-
-fn suffixed(database: &Path, suffix: &str) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
+    with_suffix(database, DETACHED_SUFFIX)
 }
 
 /// Makes a folder that only this user can enter. Refuses a symbolic link, whose maker would choose where tenants' data is
