@@ -44,7 +44,7 @@ async fn guard(
             if let Err(problem) = check(&app, &request, &address, path.as_str()) {
                 return problem.into_response();
             }
-            Author::operator(address)
+            Author::operator(&address)
         }
     };
     request.extensions_mut().insert(author.clone());

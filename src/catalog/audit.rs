@@ -18,7 +18,7 @@ pub struct Author {
 
 impl Author {
     /// The holder of the operator's key, at an address.
-    pub fn operator(address: impl ToString) -> Self {
+    pub fn operator(address: &impl ToString) -> Self {
         Self { actor: "operator".to_owned(), origin: Some(address.to_string()) }
     }
 

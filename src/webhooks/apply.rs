@@ -229,7 +229,7 @@ impl Job {
             }
             // A reconcile that is running with an older list must not restore the user.
             (Effect::None, _) if matches!(*event, Event::Gone { .. }) => {
-                tombstones::record_reported_deletion(tx, id, now)?
+                tombstones::record_reported_deletion(tx, id, now)?;
             }
             _ => {}
         }
