@@ -207,20 +207,36 @@ impl Catalog {
         self.read(queries::salvage::problems)
     }
 
-    /// Records which migrations the tenants should have, at start; see [`queries::set_current_schema`].
+    /// Records which migrations the tenants should have; see [`queries::set_current_schema`]. Blocks as
+    /// [`note_applied`](Self::note_applied) does.
     pub fn set_current_schema(&self, digest: i64) -> Result<()> {
-        self.write_on_this_thread(|tx| Ok(queries::set_current_schema(tx, digest)?)).map_err(explain_damage)
+        self.write_at_start(move |tx| queries::set_current_schema(tx, digest)).map_err(explain_damage)
     }
 
-    /// Records which migrations have run on tenants' files, at start; see [`queries::migrations::add_applied`].
+    /// Records which migrations have run on tenants' files; see [`queries::migrations::add_applied`]. At start-up it
+    /// may be called on an async worker, which it blocks for a moment.
     pub fn note_applied(&self, steps: &[Step]) -> Result<()> {
-        match steps {
-            [] => Ok(()),
-            steps => self.write_on_this_thread(|tx| Ok(queries::migrations::add_applied(tx, steps)?)),
+        if steps.is_empty() {
+            return Ok(());
         }
+        let steps = steps.to_vec();
+        self.write_at_start(move |tx| queries::migrations::add_applied(tx, &steps))
     }
 
-    /// Runs a write of any length on this thread, for a catalog without other users: at start, and in `tmp/`. Blocks.
+    /// [`write_blocking`](Self::write_blocking) on a new thread, since it must not be called on an async worker. The
+    /// combiner refuses the write if the file has lost its name.
+    fn write_at_start<T, F>(&self, work: F) -> Result<T>
+    where
+        F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let this = self.clone();
+        let waits = std::thread::Builder::new().name("catalog start".into()).spawn(move || this.write_blocking(work));
+        let waits = waits.map_err(|e| Error::io("starting a thread for the catalog", e))?;
+        waits.join().map_err(|_| Error::internal("a write to the catalog did not finish"))?
+    }
+
+    /// Runs a write of any length on this thread, for a new catalog in `tmp/`, which has no other users. Blocks.
     pub fn write_on_this_thread<T>(&self, work: impl FnOnce(&Transaction) -> Result<T>) -> Result<T> {
         self.writer.with(|conn| {
             let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;

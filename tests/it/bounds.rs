@@ -165,7 +165,7 @@ async fn what_a_deliverys_header_tells_is_told_before_its_body_has_come() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn operators_have_turns_of_their_own_which_only_the_key_gives() {
     let server = Server::with(&["--max-in-flight", "1", "--admin-api-key", ADMIN, "--body-timeout", "1h"]).await;
     let slow = uploading(server.address, "/ada", "", 12);
@@ -342,7 +342,7 @@ async fn unfinished_uploads_are_bounded_by_user_and_in_all() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn one_user_does_not_take_all_turns() {
     let server = Server::with(&["--tenant-in-flight", "2", "--body-timeout", "1h", "--request-timeout", "1h"]).await;
     let held: Vec<_> = (0..2).map(|_| uploading(server.address, "/ada", "", 12)).collect();
@@ -352,7 +352,7 @@ async fn one_user_does_not_take_all_turns() {
     server.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn one_address_does_not_take_all_turns() {
     let server = Server::with(&["--address-in-flight", "2", "--trusted-proxies", "127.0.0.1", "--body-timeout", "1h"]);
     let server = server.await;

@@ -366,7 +366,7 @@ async fn a_long_read_is_cut_before_the_log_outgrows_its_bound() {
     }
     let error = reading.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert!(error.message().contains("writes had to wait"), "{error}");
+    assert!(error.message().contains("kept writes waiting"), "{error}");
     let bound = u64::from(BOUND) * (PAGE_SIZE + 24);
     assert!(longest > bound / 2, "the reader did hold the log: {longest}");
     assert!(longest < bound * 5 / 4, "{longest} bytes, with a bound of {bound}");

@@ -203,7 +203,7 @@ fn way(graph: &Graph, from: &str, to: &str) -> Option<Vec<String>> {
             return Some(way);
         }
         for next in graph.get(last).into_iter().flatten().filter(|next| seen.insert((*next).clone())) {
-            ways.push_back([way.as_slice(), &[next.clone()]].concat());
+            ways.push_back([way.as_slice(), std::slice::from_ref(next)].concat());
         }
     }
     None

@@ -773,7 +773,7 @@ async fn no_log_has_a_token_or_a_key_at_any_level() {
         .await
         .expect(200);
     server.client.bearing(ADMIN).get("/api/admin/keys").await.expect(200);
-    server.logged("the operators' routes were tried without the operator's key").await;
+    server.logged("the operator's routes were tried without the operator's key").await;
     let log = format!("{:?}", server.log());
     for hidden in [&good, &forged, &secret[..43], ADMIN, "Bearer-without-a-meaning"] {
         let signature = hidden.rsplit('.').next().unwrap();
