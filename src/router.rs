@@ -60,7 +60,10 @@ pub fn operators(app: &App) -> Router {
 /// limits their time or checks their host.
 pub fn in_process(app: &App) -> Router {
     let (routes, _) = operators_only(app).split_for_parts();
-    routes.with_state(app.clone())
+    routes
+        .fallback(|| async { Problem::no_route() })
+        .method_not_allowed_fallback(|| async { Problem::wrong_method() })
+        .with_state(app.clone())
 }
 
 fn operators_only(app: &App) -> OpenApiRouter<App> {

@@ -23,6 +23,15 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Target(pub String);
 
+/// The author of a request that comes from a command in this process. Only this crate can make one: it stands for the
+/// operator's key.
+#[derive(Debug, Clone)]
+pub(crate) struct InProcess(pub(crate) Author);
+
+/// Marks the answer to a request that was to change nothing: it is not recorded, whatever it is.
+#[derive(Debug, Clone, Copy)]
+pub struct NotRecorded;
+
 /// Puts routes behind the operator's key. Their handlers find the [`Author`] in the request's extensions.
 pub fn protect(app: &App, routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
     // A route layer: a path that is none of them is 404 with the key and without.
@@ -37,8 +46,8 @@ async fn guard(
     next: Next,
 ) -> Response {
     // A command in this process names its author; a request from the network has the key.
-    let author = match request.extensions().get::<Author>() {
-        Some(author) => author.clone(),
+    let author = match request.extensions().get() {
+        Some(InProcess(author)) => author.clone(),
         None => {
             let address = app.limits().proxies().origin(&request).to_string();
             if let Err(problem) = check(&app, &request, &address, path.as_str()) {
@@ -88,6 +97,9 @@ async fn run(
 ) -> Response {
     let response = next.run(request).await;
     let Some(problem) = response.extensions().get::<Problem>() else { return response };
+    if response.extensions().get::<NotRecorded>().is_some() {
+        return response;
+    }
     let result = format!("{} {}", problem.status.as_u16(), problem.code);
     let target = response.extensions().get().map(|Target(target)| target.clone()).or(target);
     let now = app.clock().now();

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::guard::NotRecorded;
 use crate::{
     app::App,
     catalog::{audit::Author, queries::runs},
@@ -53,11 +54,16 @@ pub fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(post, path = "/api/admin/sync-users", tag = "operators", params(SyncQuery), responses(
     (status = 200, description = "The report", body = Object), (status = 202, description = "It goes on", body = Object),
     (status = 502, description = "The provider did not answer as it should", body = Object)))]
-async fn run(
-    State(app): State<App>,
-    Extension(author): Extension<Author>,
-    Query(query): Query<SyncQuery>,
-) -> Result<Response, Problem> {
+async fn run(State(app): State<App>, Extension(author): Extension<Author>, Query(query): Query<SyncQuery>) -> Response {
+    let is_dry = query.dry_run;
+    let mut response = start(&app, author, query).await.into_response();
+    if is_dry {
+        response.extensions_mut().insert(NotRecorded);
+    }
+    response
+}
+
+async fn start(app: &App, author: Author, query: SyncQuery) -> Result<Response, Problem> {
     let options = Options { dry_run: query.dry_run, force: query.force };
     let started = app.reconciler().start(options, author).map_err(|error| match error.kind() {
         ErrorKind::Config => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider_not_configured", error.message()),

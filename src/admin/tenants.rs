@@ -1,7 +1,5 @@
 //! Users' databases, as an operator sees and changes them.
 
-use std::path::PathBuf;
-
 use axum::{
     Extension, Json,
     body::Body,
@@ -48,8 +46,7 @@ pub struct OneTenant {
     #[serde(flatten)]
     pub row: Row,
     /// Where its file is.
-    #[schema(value_type = String)]
-    pub path: PathBuf,
+    pub path: String,
     /// How large the file is; none if it is missing.
     pub file_bytes: Option<u64>,
     /// The newest schema there is.
@@ -130,6 +127,7 @@ pub async fn describe(store: &Store, id: &TenantId) -> Result<OneTenant> {
         _ => live,
     };
     let file_bytes = std::fs::metadata(&path).map(|found| found.len()).ok();
+    let path = path.display().to_string();
     Ok(OneTenant { row, path, file_bytes, newest_schema: store.schema().version() })
 }
 

@@ -17,6 +17,7 @@ use super::{
     shared::{open_or_create_store, open_store, with_store},
 };
 use crate::{
+    admin::guard::InProcess,
     app::App,
     catalog::audit::Author,
     config::{DataConfig, ServeConfig, door::RemoteConfig, provider::ProviderConfig},
@@ -106,7 +107,7 @@ async fn in_process<T: DeserializeOwned>(
     let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
     let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json");
     let mut request = request.body(body).map_err(|e| Error::internal("a request").with_source(e))?;
-    request.extensions_mut().insert(Author::command_line());
+    request.extensions_mut().insert(InProcess(Author::command_line()));
     let Ok(mut response) = routes.clone().oneshot(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         return Err(problem.error.unwrap_or_else(|| refusal(problem.code, problem.detail)));

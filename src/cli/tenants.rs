@@ -255,7 +255,7 @@ fn print(one: &OneTenant) {
     }
     println!("last seen       {}", time(row.last_seen));
     println!("schema          {} (newest is {})", optional(row.schema_version), one.newest_schema);
-    println!("file            {}", one.path.display());
+    println!("file            {}", one.path);
     println!("file size       {}", one.file_bytes.map_or("missing".into(), |n| format!("{n} bytes")));
     println!("email           {}", text(&row.profile.email));
     println!("name            {} {}", text(&row.profile.first_name), text(&row.profile.last_name));

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{FromRequest, FromRequestParts, Path, Request},
+    extract::{FromRequest, FromRequestParts, Path, Request, path::ErrorKind as PathError, rejection::PathRejection},
     http::{StatusCode, request::Parts},
 };
 use serde::de::DeserializeOwned;
@@ -78,7 +78,15 @@ async fn admit(parts: &mut Parts, door: &Door) -> Result<Admitted, Problem> {
 
 async fn tenant_id(parts: &mut Parts) -> Result<TenantId, Error> {
     let path = Path::<UserPath>::from_request_parts(parts, &()).await;
-    path.map(|Path(path)| path.user_id).map_err(|_| Error::unknown_tenant())
+    path.map(|Path(path)| path.user_id).map_err(|rejection| match rejection {
+        // Another parameter than the user's id: no item has that name.
+        PathRejection::FailedToDeserializePathParams(found)
+            if matches!(found.kind(), PathError::InvalidUtf8InPathParam { key } if key != "user_id") =>
+        {
+            Error::new(ErrorKind::NotFound, "there is nothing of this name")
+        }
+        _ => Error::unknown_tenant(),
+    })
 }
 
 impl Admitted {

@@ -16,8 +16,8 @@ use tokio::{
 #[derive(Debug, Default)]
 pub(super) struct Periodic {
     task: OnceLock<AbortHandle>,
-    /// Locked while the job runs.
-    running: Arc<Mutex<()>>,
+    /// Whether it was stopped. Locked while the job runs.
+    stopped: Arc<Mutex<bool>>,
 }
 
 impl Periodic {
@@ -29,13 +29,17 @@ impl Periodic {
         owner: Weak<T>,
         job: impl Fn(Arc<T>) + Clone + Send + 'static,
     ) {
-        let running = self.running.clone();
+        let stopped = self.stopped.clone();
         let task = runtime.spawn(async move {
             let mut ticks = interval_at(Instant::now() + period, period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                let run = running.clone().lock_owned().await;
+                let run = stopped.clone().lock_owned().await;
+                // The abort does not end a poll that has begun.
+                if *run {
+                    return;
+                }
                 let Some(owner) = owner.upgrade() else { return };
                 let job = job.clone();
                 let done = tokio::task::spawn_blocking(move || {
@@ -56,7 +60,7 @@ impl Periodic {
     /// Ends the task, and waits for a job that is running.
     pub async fn stop(&self) {
         self.abort();
-        drop(self.running.lock().await);
+        *self.stopped.lock().await = true;
     }
 
     fn abort(&self) {

@@ -229,7 +229,10 @@ impl Store {
         let now = self.tick();
         let idle = u64::try_from(self.inner.options.idle.as_nanos()).unwrap_or(Tick::MAX);
         if let Some(until) = now.checked_sub(idle) {
-            while let Some(eviction) = self.inner.slots.evict(now, until) {
+            // A store that is closing closes the rest itself, by its deadline.
+            while !self.inner.closing.load(Ordering::Acquire)
+                && let Some(eviction) = self.inner.slots.evict(now, until)
+            {
                 self.close_evicted(&eviction);
             }
         }

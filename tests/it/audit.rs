@@ -193,6 +193,7 @@ async fn a_refused_attempt_is_recorded_with_its_answer() {
     operator.post("/api/admin/tenants/nobody/suspend", json!({"why": "x"})).await.expect(422);
     operator.post("/api/admin/deliveries/none/replay", json!({})).await.expect(404);
     operator.post("/api/admin/sync-users?dry_run=true", json!({})).await.expect(503);
+    operator.post("/api/admin/sync-users", json!({})).await.expect(503);
     let trail = operator.get("/api/admin/audit").await.expect(200).json();
     let lines = trail["audit"].as_array().unwrap().iter().rev();
     let lines: Vec<_> =

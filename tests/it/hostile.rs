@@ -178,5 +178,7 @@ async fn a_path_that_is_no_text_is_answered_in_the_ordinary_order_and_shape() {
         assert_eq!(reply.header("content-type"), "application/problem+json", "{method} {path}");
     }
     assert_eq!(server.client.get("/docs/%FF").await.expect(404).code(), "unknown_user");
+    server.client.note("ada", "here").await;
+    assert_eq!(server.client.get("/ada/%FF").await.expect(404).code(), "not_found");
     server.stop().await;
 }

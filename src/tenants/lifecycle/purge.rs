@@ -9,7 +9,7 @@ use crate::{
     catalog::{
         audit::Author,
         model::{Millis, Row, State},
-        queries::tombstones,
+        queries::{self, tombstones},
     },
     error::{Error, ErrorKind, Result},
     tenants::{
@@ -52,9 +52,13 @@ impl Store {
 
     fn purge_locked(&self, lock: &TenantLock<Database>, author: Author) -> Result<()> {
         let (id, now) = (lock.id().clone(), self.now());
-        // First out of use, and due: after a crash from here on the next sweep completes the purge.
+        // First out of use, and due: after a crash from here on the next sweep completes the purge. One that is due
+        // already is not recorded again each time that the sweep tries.
         let (due, by) = (id.clone(), author.clone());
         self.catalog().write_blocking(move |tx| {
+            if queries::find(tx, &due)?.is_some_and(|row| is_due(&row, now)) {
+                return Ok(());
+            }
             tombstones::schedule_purge(tx, &due, now)?;
             by.record(tx, now, PURGE, due.as_str(), "started")
         })?;
