@@ -13,8 +13,8 @@
 //!   [`wal::confirm`] if the WAL grew by it. Otherwise a crash would lose acknowledged writes.
 //! - **One combiner.** Whether one is running changes under the queue's lock, together with
 //!   the look at the queue. Otherwise a job could be left in the queue with no combiner to run it.
-//! - **A failed commit breaks the connection.** The whole batch is answered that the outcome is
-//!   unknown, and the next job gets a fresh connection, which recovers from the file.
+//! - **A failed commit breaks the connection.** The whole batch gets the storage's error, after which the
+//!   outcome is unknown, and the next job gets a fresh connection, which recovers from the file.
 //! - **After a fault the WAL is emptied before the next write.** A kernel that failed to
 //!   write pages back calls them clean afterwards, so a later flush does not bring them to the disk.
 //!   Frames behind such a hole would be acknowledged and lost: recovery stops at the hole.

@@ -120,7 +120,8 @@ impl Tenant {
     /// cut. It may share the commit with other writes to this tenant; if `work` fails, it alone is rolled back.
     ///
     /// # Errors
-    /// What `work` returned; or [`ErrorKind::Unavailable`], after which the outcome is unknown.
+    /// What `work` returned. Or the storage's: [`ErrorKind::Unavailable`] and [`ErrorKind::Damaged`], after which the
+    /// outcome is unknown, [`ErrorKind::DiskFull`] and [`ErrorKind::QuotaExceeded`], after which nothing was written.
     pub async fn write<T, F>(&self, work: F) -> Result<T>
     where
         F: FnOnce(&Transaction) -> Result<T> + Send + 'static,

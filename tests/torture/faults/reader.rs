@@ -39,7 +39,7 @@ async fn torture(setup: &Setup) -> Report {
     while Instant::now() < until {
         if reading.is_finished() {
             let error = (&mut reading).await.unwrap();
-            report.expect(error.kind() == ErrorKind::Timeout && error.message().contains("writes had to wait"), || {
+            report.expect(error.kind() == ErrorKind::Timeout && error.message().contains("kept writes waiting"), || {
                 format!("MESSAGE: {error}")
             });
             cuts += 1;
