@@ -39,9 +39,10 @@ async fn torture(setup: &Setup) -> Report {
     while Instant::now() < until {
         if reading.is_finished() {
             let error = (&mut reading).await.unwrap();
-            report.expect(error.kind() == ErrorKind::Timeout && error.message().contains("kept writes waiting"), || {
-                format!("MESSAGE: {error}")
-            });
+            report
+                .expect(error.kind() == ErrorKind::Timeout && error.message().contains("kept writes waiting"), || {
+                    format!("MESSAGE: {error}")
+                });
             cuts += 1;
             reading = tokio::spawn(endless(tenant.clone()));
         }
