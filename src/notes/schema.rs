@@ -11,7 +11,7 @@ use super::model::NoteId;
 #[schema(as = Note)]
 pub struct NoteShape {
     /// Its id; ids sort by when notes were made.
-    #[schema(inline)]
+    #[schema(value_type = String, pattern = "^note_[a-z]{16}$")]
     pub id: NoteId,
     /// Its text, as given.
     pub text: String,
@@ -37,7 +37,7 @@ pub struct NotePage {
     /// The notes, in the order asked for.
     pub notes: Vec<NoteShape>,
     /// There only when there is more: the cursor of the next page.
-    #[schema(inline, nullable = false)]
+    #[schema(value_type = String, pattern = "^note_[a-z]{16}$", nullable = false, required = false)]
     pub next_cursor: Option<NoteId>,
 }
 
