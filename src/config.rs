@@ -103,7 +103,8 @@ pub struct ServeConfig {
     pub cache: Size,
 
     /// Requests of one user that may wait for their database; more are answered 503
-    #[arg(long, env = "CUBBY_TENANT_QUEUE", default_value_t = 1024, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, env = "CUBBY_TENANT_QUEUE", default_value_t = 1024, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub tenant_queue: u32,
 
     /// The largest a user's write-ahead log may grow while a long read keeps it from being emptied;
@@ -136,11 +137,13 @@ pub struct ServeConfig {
     pub drain_timeout: Duration,
 
     /// Connections at once; more wait to be accepted
-    #[arg(long, env = "CUBBY_MAX_CONNECTIONS", default_value_t = 4096, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, env = "CUBBY_MAX_CONNECTIONS", default_value_t = 4096, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
 
     /// Threads for blocking work: commits, opening and closing files
-    #[arg(long, env = "CUBBY_BLOCKING_THREADS", default_value_t = 64, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(4..=4096))]
+    #[arg(long, env = "CUBBY_BLOCKING_THREADS", default_value_t = 64, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(4..=4096))]
     pub blocking_threads: u32,
 
     /// Secrets that Clerk's webhooks are signed with (whsec_…), separated by spaces

@@ -116,11 +116,13 @@ pub struct LimitsConfig {
     pub trusted_proxies: List,
 
     /// Requests being answered at once; more are answered 503
-    #[arg(long, env = "CUBBY_MAX_IN_FLIGHT", default_value_t = 2048, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, env = "CUBBY_MAX_IN_FLIGHT", default_value_t = 2048, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_in_flight: u32,
 
     /// Requests of one user being answered at once; more are answered 429
-    #[arg(long, env = "CUBBY_TENANT_IN_FLIGHT", default_value_t = 512, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, env = "CUBBY_TENANT_IN_FLIGHT", default_value_t = 512, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub tenant_in_flight: u32,
 
     /// Requests from one address being answered at once; more are answered 429 [default: 512; unbounded on loopback without a trusted proxy]
@@ -140,15 +142,18 @@ pub struct LimitsConfig {
     pub address_bytes_in_flight: Option<Size>,
 
     /// Webhook deliveries being taken in at once; when one more comes, the one that has been arriving for longest is answered 503
-    #[arg(long, env = "CUBBY_DELIVERIES_IN_FLIGHT", default_value_t = 256, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, env = "CUBBY_DELIVERIES_IN_FLIGHT", default_value_t = 256, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub deliveries_in_flight: u32,
 
     /// Webhook deliveries that are kept; of more, the oldest are forgotten before their retention ends
-    #[arg(long, env = "CUBBY_DELIVERY_LIMIT", default_value_t = 1_000_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "CUBBY_DELIVERY_LIMIT", default_value_t = 1_000_000, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..))]
     pub delivery_limit: u32,
 
     /// Lines of the audit trail that are kept; of more, the oldest are forgotten
-    #[arg(long, env = "CUBBY_AUDIT_LIMIT", default_value_t = 1_000_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "CUBBY_AUDIT_LIMIT", default_value_t = 1_000_000, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..))]
     pub audit_limit: u32,
 
     /// How long a client may read nothing of its answer; then the connection is cut
@@ -172,7 +177,8 @@ pub struct LimitsConfig {
     pub key_failures: Option<Rate>,
 
     /// Connections of operators at once, with --admin-listen; when one more comes, the oldest that has not shown the key is closed
-    #[arg(long, env = "CUBBY_ADMIN_CONNECTIONS", default_value_t = 256, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, env = "CUBBY_ADMIN_CONNECTIONS", default_value_t = 256, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub admin_connections: u32,
 
     /// Where operators are listened to: then /api/admin and /metrics are there and nowhere else

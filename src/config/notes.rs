@@ -14,7 +14,8 @@ pub struct NotesConfig {
     pub max_note_bytes: Size,
 
     /// The most notes on a page
-    #[arg(long, env = "CUBBY_MAX_PAGE", default_value_t = 500, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, env = "CUBBY_MAX_PAGE", default_value_t = 500, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub max_page: u32,
 }
 

@@ -27,7 +27,8 @@ pub struct ProviderConfig {
     pub provider_timeout: Duration,
 
     /// How often a reconcile repeats a request that Clerk did not answer as it should, before it stops
-    #[arg(long, env = "CUBBY_PROVIDER_RETRIES", default_value_t = 7, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(0..=20))]
+    #[arg(long, env = "CUBBY_PROVIDER_RETRIES", default_value_t = 7, value_name = "COUNT",
+        value_parser = clap::value_parser!(u8).range(0..=20))]
     pub provider_retries: u8,
 
     /// The most users that a reconcile deletes unless forced: a number, a percentage of those who
@@ -73,7 +74,8 @@ pub struct SyncConfig {
     pub delivery_retention: Duration,
 
     /// Unknown users that Clerk is asked for a minute, all together, with --provisioning on-demand
-    #[arg(long, env = "CUBBY_ON_DEMAND_LIMIT", default_value_t = 300, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    #[arg(long, env = "CUBBY_ON_DEMAND_LIMIT", default_value_t = 300, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub on_demand_limit: u32,
 }
 

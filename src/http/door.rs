@@ -30,6 +30,8 @@ use crate::{
 };
 
 /// What a server's routes share. Cloning shares it.
+///
+/// When an API key was last used is known in memory; only the server that ships writes it to the catalog.
 #[derive(Clone)]
 pub struct Door {
     inner: Arc<Inner>,

@@ -9,13 +9,19 @@ use serde_json::{Value, json};
 use super::{door::Door, problem::Problem};
 
 /// The process is alive.
-#[utoipa::path(get, path = "/healthz", tag = "health", description = "The process answers", responses((status = 200, description = "It does", body = Object)))]
+#[utoipa::path(
+    get, path = "/healthz", tag = "health", description = "The process answers",
+    responses((status = 200, description = "It does", body = Object)),
+)]
 pub async fn alive() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
 /// The catalog can be written, the disk has free space, and the server is not shutting down.
-#[utoipa::path(get, path = "/readyz", tag = "health", description = "The server can do its work", responses((status = 200, description = "It can", body = Object)))]
+#[utoipa::path(
+    get, path = "/readyz", tag = "health", description = "The server can do its work",
+    responses((status = 200, description = "It can", body = Object)),
+)]
 pub async fn ready(door: Door) -> Result<Json<Value>, Problem> {
     let red = |why: String| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", why)

@@ -61,7 +61,10 @@ impl Payload<App> for NoteDraft {
     }
 }
 
-#[utoipa::path(get, path = "/{user_id}", tag = "notes", description = "A user's notes, a page at a time", params(UserPath, PageQuery), responses((status = 200, description = "A page", body = NotePage)))]
+#[utoipa::path(
+    get, path = "/{user_id}", tag = "notes", description = "A user's notes, a page at a time",
+    params(UserPath, PageQuery), responses((status = 200, description = "A page", body = NotePage)),
+)]
 async fn list(
     State(app): State<App>,
     MaybeTenant(tenant): MaybeTenant,
@@ -75,7 +78,14 @@ async fn list(
     Ok(json(StatusCode::OK, body))
 }
 
-#[utoipa::path(post, path = "/{user_id}", tag = "notes", description = "Adds a note", params(UserPath, ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again", max_length = 255)), request_body = NoteDraft, responses((status = 201, description = "The note", body = OneNote, headers(("location" = String, description = "Where it is")))))]
+#[utoipa::path(
+    post, path = "/{user_id}", tag = "notes", description = "Adds a note",
+    params(UserPath, ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again", max_length = 255)),
+    request_body = NoteDraft,
+    responses(
+        (status = 201, description = "The note", body = OneNote, headers(("location" = String, description = "Where it is"))),
+    ),
+)]
 async fn create(
     State(app): State<App>,
     key: IdempotencyKey,
@@ -114,14 +124,20 @@ async fn create(
     Ok(response)
 }
 
-#[utoipa::path(get, path = "/{user_id}/{note_id}", tag = "notes", description = "One note", params(UserPath, NotePath), responses((status = 200, description = "The note", body = OneNote)))]
+#[utoipa::path(
+    get, path = "/{user_id}/{note_id}", tag = "notes", description = "One note", params(UserPath, NotePath),
+    responses((status = 200, description = "The note", body = OneNote)),
+)]
 async fn read(Tenant(tenant): Tenant, PathNote(id): PathNote) -> Result<Response> {
     let id = id.ok_or_else(no_such_note)?;
     let body = tenant.read(move |conn| Ok(queries::find(conn, &id)?)).await?;
     found(body)
 }
 
-#[utoipa::path(patch, path = "/{user_id}/{note_id}", tag = "notes", description = "Changes a note", params(UserPath, NotePath), request_body = NoteDraft, responses((status = 200, description = "The note as it is now", body = OneNote)))]
+#[utoipa::path(
+    patch, path = "/{user_id}/{note_id}", tag = "notes", description = "Changes a note", params(UserPath, NotePath),
+    request_body = NoteDraft, responses((status = 200, description = "The note as it is now", body = OneNote)),
+)]
 async fn update(
     State(app): State<App>,
     PathNote(id): PathNote,
@@ -133,7 +149,10 @@ async fn update(
     found(body)
 }
 
-#[utoipa::path(delete, path = "/{user_id}/{note_id}", tag = "notes", description = "Removes a note", params(UserPath, NotePath), responses((status = 200, description = "The note as it was", body = OneNote)))]
+#[utoipa::path(
+    delete, path = "/{user_id}/{note_id}", tag = "notes", description = "Removes a note", params(UserPath, NotePath),
+    responses((status = 200, description = "The note as it was", body = OneNote)),
+)]
 async fn remove(Tenant(tenant): Tenant, PathNote(id): PathNote) -> Result<Response, Problem> {
     let id = id.ok_or_else(no_such_note)?;
     let mut counted = SMALL;

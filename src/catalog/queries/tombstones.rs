@@ -54,7 +54,8 @@ pub fn anonymize(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<bool> {
     let changed = tx
         .prepare_cached(
             "UPDATE tenants SET state = 'deleted', reason = NULL, faults = 0, retry_at = NULL, deleted = \
-             coalesce(deleted, ?2), purged = ?2, reason_before = NULL, state_before = nullif(state_before, 'quarantined'), schema_version = NULL, bytes = NULL, last_seen = NULL, last_backup = \
+             coalesce(deleted, ?2), purged = ?2, reason_before = NULL, state_before = nullif(state_before, \
+             'quarantined'), schema_version = NULL, bytes = NULL, last_seen = NULL, last_backup = \
              NULL, email = NULL, first_name = NULL, last_name = NULL, username = NULL, image_url = NULL, role = \
              'client', workspace = 'My Workspace', provider_updated_at = NULL, provider_event_at = NULL, \
              provider_metadata = NULL, fault = NULL, fault_at = NULL WHERE id = ?1",
@@ -81,9 +82,10 @@ pub fn restore(tx: &Transaction, id: &TenantId, restored: Millis) -> Sql<bool> {
     let changed = tx
         .prepare_cached(
             "UPDATE tenants SET state = coalesce(state_before, 'active'), state_before = NULL, reason = reason_before, \
-             reason_before = NULL, faults = 0, healthy_at = NULL, quarantine_digest = NULL, retry_at = iif(state_before = 'quarantined', ?2, NULL), deleted = NULL, \
-             deletion_reported = NULL, purge_after = NULL, purged = NULL, restored = max(coalesce(restored, ?2), ?2) WHERE id = ?1 AND state = \
-             'deleted'",
+             reason_before = NULL, faults = 0, healthy_at = NULL, quarantine_digest = NULL, \
+             retry_at = iif(state_before = 'quarantined', ?2, NULL), deleted = NULL, deletion_reported = NULL, \
+             purge_after = NULL, purged = NULL, restored = max(coalesce(restored, ?2), ?2) \
+             WHERE id = ?1 AND state = 'deleted'",
         )?
         .execute(params![id.as_str(), restored])?;
     Ok(changed == 1)

@@ -343,5 +343,9 @@ fn suspended(reason: Option<&str>) -> Error {
 }
 
 fn quarantined() -> Error {
-    Error::new(ErrorKind::Quarantined, "this user's database is out of service until an operator has looked at it")
+    Error::new(
+        ErrorKind::Quarantined,
+        "this user's database is out of service: its file could not be read or migrated, and is kept as found. It is \
+         tried again later; the operator sees the reason",
+    )
 }
