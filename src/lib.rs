@@ -2,6 +2,10 @@
 //!
 //! This crate is the `cubby` server and, for Rust developers, the store that it is built on.
 //!
+//! # Features
+//! `server`, on by default, has everything above the store: the HTTP toolkit, identity, webhooks, the reconcile, the
+//! operators' routes and the command line. Without it the crate is the store alone.
+//!
 //! # Embedding the store
 //! ```no_run
 //! # async fn example() -> cubby::Result<()> {
@@ -58,22 +62,33 @@
 //! A handler never sees a raw id or the store. A write query takes a `&Transaction`, so forgetting
 //! one does not compile.
 
+#[cfg(feature = "server")]
 pub mod admin;
+#[cfg(feature = "server")]
 pub mod app;
 pub mod catalog;
+#[cfg(feature = "server")]
 pub mod cli;
 pub mod clock;
+#[cfg(feature = "server")]
 pub mod config;
 pub mod error;
+#[cfg(feature = "server")]
 pub mod http;
+#[cfg(feature = "server")]
 pub mod identity;
+#[cfg(feature = "server")]
 pub mod notes;
+#[cfg(feature = "server")]
 pub mod reconcile;
+#[cfg(feature = "server")]
 pub mod router;
+#[cfg(feature = "server")]
 pub mod server;
 pub mod sqlite;
 pub mod telemetry;
 pub mod tenants;
+#[cfg(feature = "server")]
 pub mod webhooks;
 
 /// The rusqlite whose types [`Tenant::read`] and [`Tenant::write`] take: two versions of it cannot be linked together.

@@ -10,7 +10,8 @@ use crate::clock::wire;
 use crate::tenants::id::TenantId;
 
 /// Whether and how a tenant may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// In use.
@@ -56,7 +57,8 @@ impl std::str::FromStr for State {
 }
 
 /// A tenant's profile, from the provider.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct Profile {
     /// The primary email address. Data, never a key: two users may have one address.
     pub email: Option<String>,
@@ -72,11 +74,11 @@ pub struct Profile {
     pub role: Option<String>,
     /// The user's own `updated_at`.
     #[serde(with = "wire")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
     pub provider_updated_at: Option<Millis>,
     /// The time of the newest event applied.
     #[serde(with = "wire")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
     pub provider_event_at: Option<Millis>,
     /// Public metadata, JSON.
     pub provider_metadata: Option<String>,
@@ -116,10 +118,11 @@ impl Profile {
 }
 
 /// A tenant's row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct Row {
     /// The id.
-    #[schema(value_type = String)]
+    #[cfg_attr(feature = "server", schema(value_type = String))]
     pub id: TenantId,
     /// The state.
     pub state: State,
@@ -130,34 +133,34 @@ pub struct Row {
     pub faults: u32,
     /// When a quarantined tenant is tried again: by its next request after that.
     #[serde(with = "wire")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
     pub retry_at: Option<Millis>,
     /// The newest fault of its file or of the disk; it may be over.
     pub fault: Option<String>,
     /// When that was.
     #[serde(with = "wire")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
     pub fault_at: Option<Millis>,
     /// When it was created.
     #[serde(with = "wire")]
-    #[schema(value_type = String, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = String, format = DateTime))]
     pub created: Millis,
     /// When it was deleted.
     #[serde(with = "wire")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
     pub deleted: Option<Millis>,
     /// When a deleted tenant's file may be removed.
     #[serde(with = "wire")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
     pub purge_after: Option<Millis>,
     /// When the file was removed.
     #[serde(with = "wire")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
     pub purged: Option<Millis>,
     /// When it was last restored after a deletion; deletions reported from before that are ignored. By a
     /// reconcile: the time up to which its list is complete.
     #[serde(with = "wire")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
     pub restored: Option<Millis>,
     /// The state of a deleted tenant after its restoration, if not active.
     pub state_before: Option<State>,
@@ -165,7 +168,7 @@ pub struct Row {
     pub reason_before: Option<String>,
     /// When the provider last reported the deletion of a tenant that was deleted already.
     #[serde(with = "wire")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
     pub deletion_reported: Option<Millis>,
     /// The schema of its file when it was last opened.
     pub schema_version: Option<i32>,
@@ -173,11 +176,11 @@ pub struct Row {
     pub bytes: Option<u64>,
     /// When it was last opened or closed.
     #[serde(with = "wire")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
     pub last_seen: Option<Millis>,
     /// When it was last backed up.
     #[serde(with = "wire")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
     pub last_backup: Option<Millis>,
     /// The workspace's name.
     pub workspace: String,
@@ -187,7 +190,8 @@ pub struct Row {
 }
 
 /// How many tenants are in each state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct Counts {
     /// In use.
     pub active: u64,
@@ -213,7 +217,8 @@ pub struct UsageSample {
 }
 
 /// How a webhook delivery ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DeliveryOutcome {
     /// It created a tenant.
@@ -292,7 +297,8 @@ pub struct Delivery {
 }
 
 /// A recorded webhook delivery.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct Recorded {
     /// The sender's id of the message.
     pub svix_id: String,
@@ -302,11 +308,11 @@ pub struct Recorded {
     pub user_id: Option<String>,
     /// When it was first received.
     #[serde(with = "wire")]
-    #[schema(value_type = String, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = String, format = DateTime))]
     pub received: Millis,
     /// When it was last received.
     #[serde(with = "wire")]
-    #[schema(value_type = String, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = String, format = DateTime))]
     pub updated: Millis,
     /// Its outcome.
     pub outcome: DeliveryOutcome,
@@ -319,13 +325,14 @@ pub struct Recorded {
 }
 
 /// A line of the audit trail.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct AuditRow {
     /// Its number.
     pub id: i64,
     /// When.
     #[serde(with = "wire")]
-    #[schema(value_type = String, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = String, format = DateTime))]
     pub at: Millis,
     /// Who.
     pub actor: String,

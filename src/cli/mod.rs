@@ -141,7 +141,7 @@ fn parse() -> Cli {
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
-    telemetry::start(&cli.common.log)?;
+    telemetry::log::start(&cli.common.log)?;
     match cli.command.unwrap_or(Command::Serve(Box::new(cli.serve))) {
         Command::Serve(config) => serve::run(&cli.common.data, *config),
         Command::Tenants(tenants) => runtime()?.block_on(tenants::run(&cli.common.data, tenants)),

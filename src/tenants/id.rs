@@ -33,8 +33,9 @@ pub const RESERVED: &[&str] = &[
 /// assert!("../etc/passwd".parse::<TenantId>().is_err());
 /// # Ok::<(), cubby::tenants::id::InvalidId>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, utoipa::ToSchema)]
-#[schema(value_type = String, description = "A user's id", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$")]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "server", schema(value_type = String, description = "A user's id", pattern = "^[A-Za-z0-9_.@:|+-]{1,128}$"))]
 pub struct TenantId(Arc<str>);
 
 /// Why a text is not a tenant's id.

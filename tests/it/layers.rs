@@ -14,7 +14,7 @@ const FLOORS: &[Floor] = &[
     Floor::apart(&["notes", "webhooks", "admin"]),
     Floor::shared(&["app"]),
     Floor::shared(&["http"]),
-    Floor::apart(&["reconcile", "backup"]),
+    Floor::shared(&["reconcile"]),
     Floor::shared(&["tenants"]),
     // The provider's answers become the catalog's profiles; the catalog knows no provider.
     Floor::shared(&["identity"]),

@@ -43,7 +43,7 @@ struct Settings {
 fn main() -> Result<(), Box<dyn StdError>> {
     let settings = Settings::parse();
     settings.serve.validate()?;
-    telemetry::start(&settings.log)?;
+    telemetry::log::start(&settings.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(settings.serve.blocking_threads as usize)

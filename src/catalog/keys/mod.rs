@@ -8,7 +8,8 @@ use crate::{clock::wire, tenants::id::TenantId};
 pub mod queries;
 
 /// A key's row: enough to recognise the key, not to use it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct KeyRow {
     /// The id by which it is revoked.
     pub id: String,
@@ -17,24 +18,24 @@ pub struct KeyRow {
     /// Its last characters, to recognise a leaked key.
     pub hint: String,
     /// The only tenant it may access; all if none.
-    #[schema(value_type = Option<String>)]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>))]
     pub tenant: Option<TenantId>,
     /// Whether it may not write.
     pub read_only: bool,
     /// When it was created.
     #[serde(with = "wire")]
-    #[schema(value_type = String, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = String, format = DateTime))]
     pub created: Millis,
     /// When it expires.
     #[serde(with = "wire")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
     pub expires: Option<Millis>,
     /// When it was revoked.
     #[serde(with = "wire")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
     pub revoked: Option<Millis>,
     /// When it was last used, to the minute.
     #[serde(with = "wire")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
     pub last_used: Option<Millis>,
 }
