@@ -6,9 +6,8 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::{
-    list::{self, Page},
-    shared::print_json,
-    target::{Folder, Target, segment, with_target},
+    shared::{Folder, print_json, print_rows},
+    target::{Target, segment, with_target},
 };
 use crate::{
     catalog::model::{DeliveryOutcome, Recorded},
@@ -71,35 +70,31 @@ enum Command {
 }
 
 pub async fn run(data: &DataConfig, deliveries: Deliveries) -> Result<ExitCode> {
-    with_target(data, &deliveries.remote, Folder::MustExist, None, async |target| {
-        execute(target, deliveries.command).await
-    })
-    .await
-}
-
-async fn execute(target: &Target, command: Command) -> Result<ExitCode> {
-    match command {
-        Command::List { outcome, user, limit, json } => {
-            let outcome = outcome.map_or(String::new(), |outcome| format!("&outcome={outcome}"));
-            let user = user.map_or(String::new(), |id| format!("&user={}", segment(id.as_str())));
-            let path = format!("/api/admin/deliveries?limit={limit}{outcome}{user}");
-            let heading = row("received", "outcome", "type", "tries", "user", "id");
-            list::print(target, path, json, heading, |found: Listed| Page::only(found.deliveries), line).await?;
-        }
-        Command::Show { id, json } => {
-            let found: OneDelivery = target.get(&path(&id)).await?;
-            match json {
-                true => print_json(&found)?,
-                false => print(&found),
+    let done = async |target: &Target| {
+        match deliveries.command {
+            Command::List { outcome, user, limit, json } => {
+                let outcome = outcome.map_or(String::new(), |outcome| format!("&outcome={outcome}"));
+                let user = user.map_or(String::new(), |id| format!("&user={}", segment(id.as_str())));
+                let found: Listed = target.get(&format!("/api/admin/deliveries?limit={limit}{outcome}{user}")).await?;
+                let heading = row("received", "outcome", "type", "tries", "user", "id");
+                print_rows(&found.deliveries, json, Some(heading), None, line)?;
+            }
+            Command::Show { id, json } => {
+                let found: OneDelivery = target.get(&path(&id)).await?;
+                match json {
+                    true => print_json(&found)?,
+                    false => print(&found),
+                }
+            }
+            Command::Replay { id } => {
+                let answer: Value = target.post(&format!("{}/replay", path(&id)), None).await?;
+                println!("{answer}");
+                return Ok(ExitCode::from(u8::from(answer["status"] == "rejected")));
             }
         }
-        Command::Replay { id } => {
-            let answer: Value = target.post(&format!("{}/replay", path(&id)), None).await?;
-            println!("{answer}");
-            return Ok(ExitCode::from(u8::from(answer["status"] == "rejected")));
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+        Ok(ExitCode::SUCCESS)
+    };
+    with_target(data, &deliveries.remote, Folder::MustExist, None, done).await
 }
 
 fn path(id: &str) -> String {

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    shared::{bar, blocking, open_store, print_entries, print_json, with_store},
+    shared::{Folder, bar, blocking, open_store, print_entries, print_json, with_store},
     sync,
     target::Target,
 };
@@ -83,7 +83,7 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
         false => None,
     };
     let fix = (command.fix || command.rebuild_catalog).then(Author::command_line);
-    let (mut findings, provider) = with_store(open_store(data).map_err(locked)?, async |store| {
+    let (mut findings, provider) = with_store(open_store(data, Folder::MustExist).map_err(locked)?, async |store| {
         let (examined, ticks) = (store.clone(), bar.clone());
         let examine = move || doctor::examine(&examined, fix.as_ref(), || ticks.inc(1));
         let findings = blocking("the examination", examine).await?.map_err(catalog::explain_damage)?;

@@ -6,9 +6,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{
-    list::{self, Page},
-    shared::print_json,
-    target::{Folder, Target, segment, with_target},
+    shared::{Folder, print_json, print_rows},
+    target::{Target, segment, with_target},
 };
 use crate::{
     admin::keys::{Keys as Listed, NewKey, OneKey},
@@ -76,12 +75,7 @@ pub async fn run(data: &DataConfig, keys: Keys) -> Result<ExitCode> {
         Command::Create { .. } => Folder::MayBeNew,
         _ => Folder::MustExist,
     };
-    with_target(data, &keys.remote, folder, None, async |target| execute(target, keys.command).await).await?;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn execute(target: &Target, command: Command) -> Result<()> {
-    match command {
+    let done = async |target: &Target| match keys.command {
         Command::Create { name, tenant, read_only, expires, json } => {
             let expires = expires.map(|time| time.as_secs());
             let draft = json!({"name": name, "user_id": tenant, "read_only": read_only, "expires_in": expires});
@@ -96,8 +90,8 @@ async fn execute(target: &Target, command: Command) -> Result<()> {
         Command::List { json } => {
             let now = Clock::system().now();
             let heading = row("id", "ends in", "state", "may", "reaches", "last used", "name");
-            let page = |found: Listed| Page::only(found.keys);
-            list::print(target, "/api/admin/keys".to_owned(), json, heading, page, |key| line(key, now)).await
+            let found: Listed = target.get("/api/admin/keys").await?;
+            print_rows(&found.keys, json, Some(heading), None, |key| line(key, now)).map(drop)
         }
         Command::Revoke { id } => {
             let path = format!("/api/admin/keys/{}/revoke", segment(&id));
@@ -105,7 +99,9 @@ async fn execute(target: &Target, command: Command) -> Result<()> {
             println!("{} ({}) is revoked", revoked.key.id, revoked.key.name);
             Ok(())
         }
-    }
+    };
+    with_target(data, &keys.remote, folder, None, done).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn line(key: &KeyRow, now: i64) -> String {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::{signal, task::JoinSet};
 
-use super::shared::{bar, open_store, print_json, with_store};
+use super::shared::{Folder, bar, open_store, print_json, with_store};
 use crate::{
     catalog::{audit::Author, queries},
     config::DataConfig,
@@ -63,7 +63,7 @@ impl Failure {
 }
 
 pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
-    let (failed, interrupted, text, mut fields) = with_store(open_store(data)?, async |store| {
+    let (failed, interrupted, text, mut fields) = with_store(open_store(data, Folder::MustExist)?, async |store| {
         let version = store.schema().version();
         let total = match command.all {
             true => store.catalog().query(move |conn| queries::count_behind(conn, version)).await?,

@@ -13,9 +13,7 @@ use crate::{
 mod deliveries;
 mod doctor;
 mod keys;
-mod list;
 mod migrate;
-mod remote;
 mod serve;
 mod shared;
 mod sync;

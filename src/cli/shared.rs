@@ -1,5 +1,7 @@
 //! What several commands use: stores, progress bars and output.
 
+use std::io::{BufWriter, ErrorKind, Write};
+
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
@@ -10,21 +12,25 @@ use crate::{
     tenants::{disk::path::Layout, store::Store},
 };
 
-/// The store of an existing data folder: a wrong name must not create a second, empty one.
-pub fn open_store(data: &DataConfig) -> Result<Store> {
+/// Whether a command may create the data folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Folder {
+    /// It creates something, so it may be the first command on a folder.
+    MayBeNew,
+    /// It looks for something that a new folder does not have: a wrong name must not create a second, empty one.
+    MustExist,
+}
+
+/// Opens the store of a data folder.
+pub fn open_store(data: &DataConfig, folder: Folder) -> Result<Store> {
     let layout = Layout::at(data.data.clone());
     // Without a catalog, users' files still make it a data folder.
-    if !layout.catalog().exists() && !layout.tenants().exists() {
+    if folder == Folder::MustExist && !layout.catalog().exists() && !layout.tenants().exists() {
         return Err(Error::config(format!(
             "{} is no data folder: point --data (CUBBY_DATA) at the one that the server uses",
             data.data.display()
         )));
     }
-    open_or_create_store(data)
-}
-
-/// The same for a command that may be the first on a folder.
-pub fn open_or_create_store(data: &DataConfig) -> Result<Store> {
     Store::open(app::store_options(data)?)
 }
 
@@ -52,6 +58,29 @@ pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::internal("JSON").with_source(e))?;
     println!("{text}");
     Ok(())
+}
+
+/// Prints rows as one JSON object a line, or as a table with a line before and after. `false` if the reader has closed
+/// the pipe (`| head`), which is no error.
+pub fn print_rows<T: serde::Serialize>(
+    rows: &[T],
+    json: bool,
+    before: Option<String>,
+    after: Option<String>,
+    line: impl Fn(&T) -> String,
+) -> Result<bool> {
+    let mut out = BufWriter::new(std::io::stdout());
+    let written = match json {
+        true => rows.iter().try_for_each(|row| writeln!(out, "{}", serde_json::to_string(row)?)),
+        false => {
+            before.into_iter().chain(rows.iter().map(line)).chain(after).try_for_each(|text| writeln!(out, "{text}"))
+        }
+    };
+    match written.and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::io("standard output", error)),
+    }
 }
 
 /// Prints how many there are of something and what to do about it, and names some of them. Counts are

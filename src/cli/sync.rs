@@ -9,8 +9,8 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::{
-    shared::{bar, print_entries, print_json},
-    target::{Folder, Target, segment, with_target},
+    shared::{Folder, bar, print_entries, print_json},
+    target::{Target, segment, with_target},
 };
 use crate::{
     config::{DataConfig, door::RemoteConfig, provider::ProviderConfig},

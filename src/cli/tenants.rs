@@ -7,9 +7,8 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{
-    list::{self, Page},
-    shared::print_json,
-    target::{Folder, Target, segment, with_target},
+    shared::{Folder, print_json, print_rows},
+    target::{Target, segment, with_target},
 };
 use crate::{
     admin::tenants::{Created, OneTenant, Tenants as Listed},
@@ -196,36 +195,34 @@ const PAGE: u32 = 1000;
 async fn list(
     target: &Target,
     state: Option<State>,
-    after: Option<TenantId>,
+    mut after: Option<TenantId>,
     limit: Option<u32>,
     json: bool,
 ) -> Result<()> {
     let state = state.map_or(String::new(), |state| format!("&state={state}"));
-    let path = |after: Option<&TenantId>, left: u32| {
-        let after = after.map_or(String::new(), |after| format!("&after={}", segment(after.as_str())));
-        format!("/api/admin/tenants?limit={}{state}{after}", left.min(PAGE))
-    };
+    let mut heading = Some(line("id", "state", "schema", "bytes", "last seen", "reason"));
     let mut left = limit.unwrap_or(u32::MAX);
-    let first = path(after.as_ref(), left);
-    let page = |found: Listed| {
-        let rows = found.tenants;
-        let is_full = rows.len() == left.min(PAGE) as usize;
-        left = left.saturating_sub(PAGE);
-        let last = rows.last().filter(|_| is_full && left > 0);
+    loop {
+        let start = after.map_or(String::new(), |after| format!("&after={}", segment(after.as_str())));
+        let most = left.min(PAGE);
+        let found: Listed = target.get(&format!("/api/admin/tenants?limit={most}{state}{start}")).await?;
+        left -= most;
+        let is_last = found.tenants.len() < most as usize || left == 0;
         let counts = found.counts;
         let footer = format!(
-            "{} active, {} suspended, {} deleted, {} quarantined",
+            "\n{} active, {} suspended, {} deleted, {} quarantined",
             counts.active, counts.suspended, counts.deleted, counts.quarantined
         );
-        Page { next: last.map(|row| path(Some(&row.id), left)), rows, footer: Some(footer) }
-    };
-    let heading = line("id", "state", "schema", "bytes", "last seen", "reason");
-    list::print(target, first, json, heading, page, |row: &Row| {
-        let (schema, bytes) = (optional(row.schema_version), optional(row.bytes));
-        let seen = row.last_seen.map_or("never".to_owned(), |at| rfc3339(at).to_string());
-        line(row.id.as_str(), row.state.as_str(), &schema, &bytes, &seen, row.reason.as_deref().unwrap_or(""))
-    })
-    .await
+        let more = print_rows(&found.tenants, json, heading.take(), is_last.then_some(footer), |row| {
+            let (schema, bytes) = (optional(row.schema_version), optional(row.bytes));
+            let seen = row.last_seen.map_or("never".to_owned(), |at| rfc3339(at).to_string());
+            line(row.id.as_str(), row.state.as_str(), &schema, &bytes, &seen, row.reason.as_deref().unwrap_or(""))
+        });
+        if !more? || is_last {
+            return Ok(());
+        }
+        after = found.tenants.last().map(|row: &Row| row.id.clone());
+    }
 }
 
 fn line(id: &str, state: &str, schema: &str, bytes: &str, seen: &str, reason: &str) -> String {
