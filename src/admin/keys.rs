@@ -9,14 +9,13 @@ use super::call::read;
 use crate::{
     app::App,
     catalog::{
-        Catalog,
         audit::Author,
         keys::{KeyRow, queries},
         model::Millis,
     },
     error::{Error, ErrorKind, Result},
     http::{door::good_key, problem::Problem, segment::Segment},
-    identity::keys::{self, Key},
+    identity::keys::{self, KeyHash},
     tenants::id::TenantId,
 };
 
@@ -63,21 +62,56 @@ pub struct OneKey {
     pub key: KeyRow,
 }
 
-/// Makes a key. A server adds it to those in memory.
-pub async fn create(catalog: &Catalog, draft: KeyDraft, now: Millis, author: &Author) -> Result<(NewKey, Key)> {
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(index, make)).routes(routes!(withdraw))
+}
+
+/// API keys: good, expired and revoked ones.
+#[utoipa::path(get, path = "/api/admin/keys", tag = "operators",
+    responses((status = 200, description = "All of them", body = Keys)))]
+async fn index(State(app): State<App>) -> Result<Json<Keys>> {
+    Ok(Json(Keys { keys: app.store().catalog().query(queries::list).await? }))
+}
+
+/// Makes an API key.
+#[utoipa::path(post, path = "/api/admin/keys", tag = "operators", request_body = KeyDraft,
+    responses((status = 201, description = "The key, this once", body = NewKey)))]
+async fn make(
+    State(app): State<App>,
+    Extension(author): Extension<Author>,
+    body: Body,
+) -> Result<(StatusCode, Json<NewKey>), Problem> {
+    let draft: KeyDraft = read(&app, body).await?;
+    let _changing = app.identity().keys().lock().await;
+    let now = app.clock().now();
+    let (key, secret, hash) = draw(draft, now)?;
+    let row = key.clone();
+    let made = app.store().catalog().write(move |tx| {
+        queries::delete_ended(tx, now, MOST)?;
+        let inserted = queries::insert(tx, &row, &hash, MOST)?;
+        if inserted {
+            author.record(tx, now, "keys create", row.id.as_str(), "done")?;
+        }
+        Ok(inserted)
+    });
+    if !made.await? {
+        let why = format!("there are {MOST} keys already; revoke those that nobody uses");
+        return Err(Error::new(ErrorKind::Conflict, why).into());
+    }
+    app.identity().keys().add(good_key(&key, hash));
+    Ok((StatusCode::CREATED, Json(NewKey { key, secret })))
+}
+
+/// A key as the draft says, the key itself, and its digest.
+fn draw(draft: KeyDraft, now: Millis) -> Result<(KeyRow, String, KeyHash)> {
     if !(1..=100).contains(&draft.name.chars().count()) || draft.name.chars().any(char::is_control) {
         return Err(Error::invalid("name", "a key's name has 1 to 100 characters and says what it is for"));
     }
     let tenant = draft.user_id.map(|id| TenantId::parse(id.as_bytes())).transpose();
     let tenant = tenant.map_err(|e| Error::invalid("user_id", e.to_string()))?;
-    let expires = match draft.expires_in {
-        None => None,
-        Some(seconds) => {
-            let end = i64::try_from(seconds).ok().and_then(|s| s.checked_mul(1000)).and_then(|ms| now.checked_add(ms));
-            let end = end.filter(|_| seconds > 0);
-            Some(end.ok_or_else(|| Error::invalid("expires_in", "a key is good for at least a second"))?)
-        }
-    };
+    let end = |seconds: u64| now.checked_add(i64::try_from(seconds).ok().filter(|s| *s > 0)?.checked_mul(1000)?);
+    let bad = || Error::invalid("expires_in", "a key is good for at least a second");
+    let expires = draft.expires_in.map(|seconds| end(seconds).ok_or_else(bad)).transpose()?;
     let secret = keys::generate();
     let hash = keys::digest(&secret).ok_or_else(|| Error::internal("a new key does not pass its own check"))?;
     let key = KeyRow {
@@ -91,68 +125,7 @@ pub async fn create(catalog: &Catalog, draft: KeyDraft, now: Millis, author: &Au
         revoked: None,
         last_used: None,
     };
-    let (row, author) = (key.clone(), author.clone());
-    let made = catalog.write(move |tx| {
-        queries::delete_ended(tx, now, MOST)?;
-        let inserted = queries::insert(tx, &row, &hash, MOST)?;
-        if inserted {
-            author.record(tx, now, "keys create", row.id.as_str(), "done")?;
-        }
-        Ok(inserted)
-    });
-    if !made.await? {
-        return Err(Error::new(
-            ErrorKind::Conflict,
-            format!("there are {MOST} keys already; revoke those that nobody uses"),
-        ));
-    }
-    Ok((NewKey { key: key.clone(), secret }, good_key(&key, hash)))
-}
-
-/// All keys.
-pub async fn list(catalog: &Catalog) -> Result<Keys> {
-    Ok(Keys { keys: catalog.query(queries::list).await? })
-}
-
-/// Revokes a key. A server removes it from those in memory.
-pub async fn revoke(catalog: &Catalog, id: &str, now: Millis, author: &Author) -> Result<OneKey> {
-    let (target, author) = (id.to_owned(), author.clone());
-    let revoked = catalog.write(move |tx| {
-        let key = queries::revoke(tx, &target, now)?;
-        if key.is_some() {
-            author.record(tx, now, "keys revoke", target.as_str(), "done")?;
-        }
-        Ok(key)
-    });
-    let unknown = || format!("there is no key {id}; `cubby keys list` shows which there are");
-    let key = revoked.await?.ok_or_else(|| Error::new(ErrorKind::NotFound, unknown()))?;
-    Ok(OneKey { key })
-}
-
-pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(index, make)).routes(routes!(withdraw))
-}
-
-/// API keys: good, expired and revoked ones.
-#[utoipa::path(get, path = "/api/admin/keys", tag = "operators",
-    responses((status = 200, description = "All of them", body = Keys)))]
-async fn index(State(app): State<App>) -> Result<Json<Keys>> {
-    Ok(Json(list(app.store().catalog()).await?))
-}
-
-/// Makes an API key.
-#[utoipa::path(post, path = "/api/admin/keys", tag = "operators", request_body = KeyDraft,
-    responses((status = 201, description = "The key, this once", body = NewKey)))]
-async fn make(
-    State(app): State<App>,
-    Extension(author): Extension<Author>,
-    body: Body,
-) -> Result<(StatusCode, Json<NewKey>), Problem> {
-    let draft: KeyDraft = read(&app, body).await?;
-    let _changing = app.identity().keys().lock().await;
-    let (made, key) = create(app.store().catalog(), draft, app.clock().now(), &author).await?;
-    app.identity().keys().add(key);
-    Ok((StatusCode::CREATED, Json(made)))
+    Ok((key, secret, hash))
 }
 
 /// Revokes an API key, at once.
@@ -165,7 +138,16 @@ async fn withdraw(
     Segment(id): Segment,
 ) -> Result<Json<OneKey>> {
     let _changing = app.identity().keys().lock().await;
-    let revoked = revoke(app.store().catalog(), &id, app.clock().now(), &author).await?;
-    app.identity().keys().revoke(&revoked.key.id);
-    Ok(Json(revoked))
+    let (target, now) = (id.clone(), app.clock().now());
+    let revoked = app.store().catalog().write(move |tx| {
+        let key = queries::revoke(tx, &target, now)?;
+        if key.is_some() {
+            author.record(tx, now, "keys revoke", target.as_str(), "done")?;
+        }
+        Ok(key)
+    });
+    let unknown = || format!("there is no key {id}; `cubby keys list` shows which there are");
+    let key = revoked.await?.ok_or_else(|| Error::new(ErrorKind::NotFound, unknown()))?;
+    app.identity().keys().revoke(&key.id);
+    Ok(Json(OneKey { key }))
 }

@@ -27,7 +27,7 @@ use crate::{
         query::{Query, up_to},
         segment::UserPath,
     },
-    tenants::{id::TenantId, store::Store},
+    tenants::id::TenantId,
 };
 
 /// A page of tenants.
@@ -118,34 +118,6 @@ fn most() -> u32 {
     1000
 }
 
-/// A tenant with where its file is.
-pub async fn describe(store: &Store, id: &TenantId) -> Result<OneTenant> {
-    let row = store.find(id).await?.ok_or_else(Error::unknown_tenant)?;
-    let live = store.layout().tenant(id);
-    let path = match row.state {
-        TenantState::Deleted if !live.exists() => store.layout().trashed(id),
-        _ => live,
-    };
-    let file_bytes = std::fs::metadata(&path).map(|found| found.len()).ok();
-    let path = path.display().to_string();
-    Ok(OneTenant { row, path, file_bytes, newest_schema: store.schema().version() })
-}
-
-/// Creates a tenant, or finds it there.
-pub async fn create(store: &Store, draft: TenantDraft, author: &Author) -> Result<Created> {
-    let id = TenantId::parse(draft.id.as_bytes()).map_err(|e| Error::invalid("id", e.to_string()))?;
-    let made = store.create(&id, Profile { email: draft.email, ..Profile::default() }, author).await;
-    match made {
-        Ok((_, created)) => Ok(Created { id, created }),
-        // To an operator a deleted tenant is no secret.
-        Err(error) if error.kind() == ErrorKind::UnknownTenant => Err(Error::new(
-            ErrorKind::Conflict,
-            format!("{id} is deleted; `cubby tenants restore {id}` brings it back"),
-        )),
-        Err(error) => Err(error),
-    }
-}
-
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(index, make))
@@ -175,11 +147,18 @@ async fn make(
     Extension(author): Extension<Author>,
     body: Body,
 ) -> Result<(StatusCode, Json<Created>), Response> {
-    let draft: TenantDraft = read(&app, body).await.map_err(IntoResponse::into_response)?;
-    let target = Target(draft.id.clone());
-    match create(app.store(), draft, &author).await {
-        Ok(made) => Ok((if made.created { StatusCode::CREATED } else { StatusCode::OK }, Json(made))),
-        Err(error) => Err((Extension(target), error).into_response()),
+    let TenantDraft { id, email } = read(&app, body).await.map_err(IntoResponse::into_response)?;
+    let failed = |error: Error| (Extension(Target(id.clone())), error).into_response();
+    let parsed = TenantId::parse(id.as_bytes()).map_err(|e| failed(Error::invalid("id", e.to_string())))?;
+    match app.store().create(&parsed, Profile { email, ..Profile::default() }, &author).await {
+        Ok((_, true)) => Ok((StatusCode::CREATED, Json(Created { id: parsed, created: true }))),
+        Ok((_, false)) => Ok((StatusCode::OK, Json(Created { id: parsed, created: false }))),
+        // To an operator a deleted tenant is no secret.
+        Err(error) if error.kind() == ErrorKind::UnknownTenant => {
+            let why = format!("{id} is deleted; `cubby tenants restore {id}` brings it back");
+            Err(failed(Error::new(ErrorKind::Conflict, why)))
+        }
+        Err(error) => Err(failed(error)),
     }
 }
 
@@ -187,7 +166,16 @@ async fn make(
 #[utoipa::path(get, path = "/api/admin/tenants/{user_id}", tag = "operators", params(UserPath),
     responses((status = 200, description = "The user", body = OneTenant)))]
 async fn show(Call { app, id, .. }: Call) -> Result<Json<OneTenant>> {
-    Ok(Json(describe(app.store(), &id).await?))
+    let store = app.store();
+    let row = store.find(&id).await?.ok_or_else(Error::unknown_tenant)?;
+    let live = store.layout().tenant(&id);
+    let path = match row.state {
+        TenantState::Deleted if !live.exists() => store.layout().trashed(&id),
+        _ => live,
+    };
+    let file_bytes = std::fs::metadata(&path).map(|found| found.len()).ok();
+    let path = path.display().to_string();
+    Ok(Json(OneTenant { row, path, file_bytes, newest_schema: store.schema().version() }))
 }
 
 /// Refuses a user's reads and writes.
