@@ -1,4 +1,4 @@
-//! Applies creations, updates and restorations, several at once.
+//! Applies steps, several at once.
 
 use tokio::task::JoinSet;
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Steps under way at once.
-pub(super) const CONCURRENCY: usize = 16;
+const CONCURRENCY: usize = 16;
 
 /// Updates in one commit.
 const UPDATES: usize = 500;
@@ -25,12 +25,12 @@ pub(super) struct Apply<'a> {
     store: &'a Store,
     dry_run: bool,
     since: Millis,
-    running: JoinSet<Done>,
+    running: JoinSet<(List, Vec<TenantId>, Result<bool>)>,
     updates: Vec<User>,
 }
 
-/// The list of the report that a step belongs to, its users, and whether it still applied.
-type Done = (fn(&mut Report) -> &mut Entries, Vec<TenantId>, Result<bool>);
+/// The list of the report that a step belongs to.
+type List = fn(&mut Report) -> &mut Entries;
 
 impl<'a> Apply<'a> {
     pub(super) fn new(store: &'a Store, dry_run: bool, since: Millis) -> Self {
@@ -41,7 +41,7 @@ impl<'a> Apply<'a> {
         while self.running.len() >= CONCURRENCY {
             self.settle(report).await;
         }
-        let (store, since, dry_run) = (self.store.clone(), self.since, self.dry_run);
+        let (store, since) = (self.store.clone(), self.since);
         match step {
             Step::Update(user) => {
                 self.updates.push(user);
@@ -49,49 +49,45 @@ impl<'a> Apply<'a> {
                     self.write_updates();
                 }
             }
-            Step::Create(user) => {
-                self.running.spawn(async move {
-                    let id = user.id.clone();
-                    let done = if dry_run { Ok(true) } else { changes::create(&store, user, since).await };
-                    let entries: fn(&mut Report) -> &mut Entries = |report| &mut report.created;
-                    (entries, vec![id], done)
-                });
-            }
-            Step::Restore(user) => {
-                self.running.spawn(async move {
-                    let id = user.id.clone();
-                    let done = if dry_run { Ok(true) } else { changes::restore(&store, user, since).await };
-                    let entries: fn(&mut Report) -> &mut Entries = |report| &mut report.restored;
-                    (entries, vec![id], done)
-                });
-            }
-            // Deletions come last, and are not applied here.
-            Step::Delete(_) => {}
+            Step::Create(user) => self.spawn(|report| &mut report.created, vec![user.id.clone()], async move {
+                changes::create(&store, user, since).await
+            }),
+            Step::Restore(user) => self.spawn(|report| &mut report.restored, vec![user.id.clone()], async move {
+                changes::restore(&store, user, since).await
+            }),
+            Step::Delete(id) => self.spawn(|report| &mut report.deleted, vec![id.clone()], async move {
+                changes::delete(&store, &id, since).await
+            }),
         }
     }
 
     fn write_updates(&mut self) {
         let users = std::mem::take(&mut self.updates);
-        let (store, since, dry_run) = (self.store.clone(), self.since, self.dry_run);
-        self.running.spawn(async move {
-            let ids = users.iter().map(|user| user.id.clone()).collect();
-            let done = if dry_run { Ok(true) } else { changes::update(&store, users, since).await.map(|n| n > 0) };
-            let entries: fn(&mut Report) -> &mut Entries = |report| &mut report.updated;
-            (entries, ids, done)
+        let ids = users.iter().map(|user| user.id.clone()).collect();
+        let (store, since) = (self.store.clone(), self.since);
+        self.spawn(|report| &mut report.updated, ids, async move {
+            changes::update(&store, users, since).await.map(|updated| updated > 0)
         });
+    }
+
+    /// Starts a step, which returns whether it still applied.
+    fn spawn(&mut self, list: List, ids: Vec<TenantId>, step: impl Future<Output = Result<bool>> + Send + 'static) {
+        let dry_run = self.dry_run;
+        self.running.spawn(async move { (list, ids, if dry_run { Ok(true) } else { step.await }) });
     }
 
     async fn settle(&mut self, report: &mut Report) {
         match self.running.join_next().await {
             None => {}
-            Some(Ok((entries, ids, Ok(true)))) => ids.iter().for_each(|id| entries(report).add(id)),
+            Some(Ok((list, ids, Ok(true)))) => ids.iter().for_each(|id| list(report).add(id)),
             Some(Ok((_, ids, Ok(false)))) => report.unchanged += ids.len() as u64,
             Some(Ok((_, ids, Err(error)))) => ids.iter().for_each(|id| report.errors.add(&format!("{id}: {error}"))),
             Some(Err(error)) => report.errors.add(&format!("a step did not finish: {error}")),
         }
     }
 
-    pub(super) async fn finish(mut self, report: &mut Report) {
+    /// Waits for the steps that were taken.
+    pub(super) async fn finish(&mut self, report: &mut Report) {
         if !self.updates.is_empty() {
             self.write_updates();
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{paged::paged, report::Entries};
+use super::{paged::rows, report::Entries};
 use crate::{
     catalog::{
         audit::Author,
@@ -197,14 +197,6 @@ fn was_separated(store: &Store, paths: &TenantPaths) -> Result<bool> {
 
 fn name_of(store: &Store, path: &Path) -> String {
     path.strip_prefix(store.layout().root()).unwrap_or(path).display().to_string()
-}
-
-fn rows(store: &Store) -> impl Iterator<Item = Result<Row>> + use<> {
-    let store = store.clone();
-    paged(move |after: Option<&Row>| {
-        let after = after.map(|row| row.id.as_str());
-        store.catalog().read(|conn| queries::list(conn, None, after, 1000))
-    })
 }
 
 /// Compares one file with its row.

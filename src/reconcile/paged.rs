@@ -1,30 +1,36 @@
 //! Reading a sorted list page by page.
 
-use crate::error::Result;
+use crate::{
+    catalog::{model::Row, queries},
+    error::Result,
+    tenants::store::Store,
+};
 
 /// All items, in order. `fetch` returns the page that follows an item, or the first page.
 pub fn paged<T: Clone>(mut fetch: impl FnMut(Option<&T>) -> Result<Vec<T>>) -> impl Iterator<Item = Result<T>> {
-    let mut page = Vec::new().into_iter();
-    let (mut last, mut done): (Option<T>, bool) = (None, false);
-    std::iter::from_fn(move || {
-        if done {
+    let (mut last, mut failed): (Option<T>, bool) = (None, false);
+    let pages = std::iter::from_fn(move || {
+        if failed {
             return None;
         }
-        if let Some(item) = page.next() {
-            return Some(Ok(item));
-        }
-        match fetch(last.as_ref()) {
+        let page = fetch(last.as_ref());
+        failed = page.is_err();
+        match page {
             Ok(items) => {
-                last = items.last().cloned().or(last.take());
-                page = items.into_iter();
-                let item = page.next();
-                done = item.is_none();
-                item.map(Ok)
+                last = Some(items.last()?.clone());
+                Some(items.into_iter().map(Ok).collect())
             }
-            Err(error) => {
-                done = true;
-                Some(Err(error))
-            }
+            Err(error) => Some(vec![Err(error)]),
         }
+    });
+    pages.flatten()
+}
+
+/// All rows of the catalog, by id.
+pub fn rows(store: &Store) -> impl Iterator<Item = Result<Row>> + use<> {
+    let store = store.clone();
+    paged(move |after: Option<&Row>| {
+        let after = after.map(|row| row.id.as_str());
+        store.catalog().read(|conn| queries::list(conn, None, after, 500))
     })
 }

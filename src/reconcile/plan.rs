@@ -1,6 +1,6 @@
 //! The differences between the catalog and the provider. Pure, with two rows in memory.
 
-use std::{cmp::Ordering, iter::Peekable};
+use std::cmp::Ordering;
 
 use crate::{
     catalog::model::{Millis, Row, State},
@@ -20,16 +20,6 @@ pub enum Step {
     Restore(User),
     /// In the catalog and not at the provider.
     Delete(TenantId),
-}
-
-impl Step {
-    /// The user's id.
-    pub fn id(&self) -> &TenantId {
-        match self {
-            Self::Create(user) | Self::Update(user) | Self::Restore(user) => &user.id,
-            Self::Delete(id) => id,
-        }
-    }
 }
 
 /// The step for one user, by a list that was started at `since`. A change in the catalog after that moment is newer
@@ -58,68 +48,40 @@ pub fn stale(row: &Row, user: &User) -> bool {
     there > here || (there == here && !user.profile.same_content(&row.profile))
 }
 
-/// Merges two streams, each sorted by id, into the steps that make the first equal to the second. Counts users that need
-/// no step.
-pub struct Diff<H: Iterator<Item = Result<Row>>, T: Iterator<Item = Result<User>>> {
-    here: Peekable<H>,
-    there: Peekable<T>,
+/// Merges two streams, each sorted by id, into the steps that make the first equal to the second. Counts users at the
+/// provider that need no step.
+///
+/// # Errors
+/// An error of either stream, and that a stream is not sorted, which would make users seem absent.
+pub fn diff(
+    here: impl Iterator<Item = Result<Row>>,
+    there: impl Iterator<Item = Result<User>>,
     since: Millis,
-    last: Option<TenantId>,
-    unchanged: u64,
-}
-
-impl<H: Iterator<Item = Result<Row>>, T: Iterator<Item = Result<User>>> Diff<H, T> {
-    /// The differences between the catalog's rows and the provider's users.
-    pub fn new(here: H, there: T, since: Millis) -> Self {
-        Self { here: here.peekable(), there: there.peekable(), since, last: None, unchanged: 0 }
-    }
-
-    /// Users that needed no step so far.
-    pub fn unchanged(&self) -> u64 {
-        self.unchanged
-    }
-
-    fn pair(&mut self) -> Result<Option<(Option<Row>, Option<User>)>> {
-        let order = match (self.here.peek(), self.there.peek()) {
+    unchanged: &mut u64,
+) -> impl Iterator<Item = Result<Step>> {
+    let (mut here, mut there) = (here.peekable(), there.peekable());
+    let mut last: Option<TenantId> = None;
+    let mut next = move || loop {
+        let order = match (here.peek(), there.peek()) {
             (None, None) => return Ok(None),
             (Some(Err(_)), _) | (Some(_), None) => Ordering::Less,
             (_, Some(Err(_))) | (None, Some(_)) => Ordering::Greater,
             (Some(Ok(row)), Some(Ok(user))) => row.id.cmp(&user.id),
         };
-        let row = (order != Ordering::Greater).then(|| self.here.next()).flatten().transpose()?;
-        let user = (order != Ordering::Less).then(|| self.there.next()).flatten().transpose()?;
-        Ok(Some((row, user)))
-    }
-
-    /// Fails on an unsorted stream, which would make users seem absent.
-    fn in_order(&mut self, id: &TenantId) -> Result<()> {
-        match self.last.replace(id.clone()) {
-            Some(last) if last >= *id => Err(Error::internal(format!("a stream of users is not sorted: {last}, {id}"))),
-            _ => Ok(()),
+        let row = here.next_if(|_| order != Ordering::Greater).transpose()?;
+        let user = there.next_if(|_| order != Ordering::Less).transpose()?;
+        let Some(id) = row.as_ref().map(|row| &row.id).or(user.as_ref().map(|user| &user.id)) else { return Ok(None) };
+        if let Some(last) = last.replace(id.clone())
+            && last >= *id
+        {
+            return Err(Error::internal(format!("a stream of users is not sorted: {last}, {id}")));
         }
-    }
-}
-
-impl<H: Iterator<Item = Result<Row>>, T: Iterator<Item = Result<User>>> Iterator for Diff<H, T> {
-    type Item = Result<Step>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let (row, user) = match self.pair() {
-                Ok(pair) => pair?,
-                Err(error) => return Some(Err(error)),
-            };
-            let id = row.as_ref().map(|row| &row.id).or(user.as_ref().map(|user| &user.id)).cloned()?;
-            if let Err(error) = self.in_order(&id) {
-                return Some(Err(error));
-            }
-            match step(row.as_ref(), user.as_ref(), self.since) {
-                Some(step) => return Some(Ok(step)),
-                // A tombstone without a user at the provider does not count.
-                None => self.unchanged += u64::from(user.is_some()),
-            }
+        match step(row.as_ref(), user.as_ref(), since) {
+            Some(step) => return Ok(Some(step)),
+            None => *unchanged += u64::from(user.is_some()),
         }
-    }
+    };
+    std::iter::from_fn(move || next().transpose())
 }
 
 #[cfg(test)]
@@ -191,16 +153,16 @@ mod tests {
     #[test]
     fn a_stream_out_of_order_is_an_error_and_no_deletion() {
         let here = ["b", "a"].map(|id| Ok(row(id, State::Active, Profile::default())));
-        let steps: Vec<_> = Diff::new(here.into_iter(), std::iter::empty(), SINCE).collect();
+        let steps: Vec<_> = diff(here.into_iter(), std::iter::empty(), SINCE, &mut 0).collect();
         assert!(steps[0].is_ok() && steps[1].is_err());
     }
 
     #[test]
     fn an_error_of_either_stream_comes_through() {
         let here = [Ok(row("a", State::Active, Profile::default())), Err(Error::internal("broken"))];
-        assert!(Diff::new(here.into_iter(), std::iter::empty(), SINCE).any(|step| step.is_err()));
+        assert!(diff(here.into_iter(), std::iter::empty(), SINCE, &mut 0).any(|step| step.is_err()));
         let there = [Ok(user("a", "x", None)), Err(Error::internal("broken"))];
-        assert!(Diff::new(std::iter::empty(), there.into_iter(), SINCE).any(|step| step.is_err()));
+        assert!(diff(std::iter::empty(), there.into_iter(), SINCE, &mut 0).any(|step| step.is_err()));
     }
 
     type World = BTreeMap<String, (u8, Option<Millis>)>;
@@ -225,19 +187,18 @@ mod tests {
                 .collect();
             for round in 0..2 {
                 let here: Vec<Row> = rows.values().cloned().collect();
-                let mut diff = Diff::new(here.into_iter().map(Ok), users.iter().cloned().map(Ok), SINCE);
-                let steps: Vec<Step> = diff.by_ref().collect::<Result<_>>().unwrap();
+                let mut unchanged = 0;
+                let steps = diff(here.into_iter().map(Ok), users.iter().cloned().map(Ok), SINCE, &mut unchanged);
+                let steps: Vec<Step> = steps.collect::<Result<_>>().unwrap();
                 prop_assert!(round == 0 || steps.is_empty(), "a second run finds nothing: {steps:?}");
                 for step in steps {
-                    let id = step.id().to_string();
                     match step {
-                        Step::Create(user) => {
-                            prop_assert!(!rows.contains_key(&id));
-                            rows.insert(id.clone(), row(&id, State::Active, user.profile));
+                        Step::Update(user) => rows.get_mut(user.id.as_str()).unwrap().profile = user.profile,
+                        Step::Delete(id) => rows.get_mut(id.as_str()).unwrap().state = State::Deleted,
+                        Step::Create(User { id, profile }) | Step::Restore(User { id, profile }) => {
+                            let before = rows.insert(id.to_string(), row(id.as_str(), State::Active, profile));
+                            prop_assert!(before.is_none_or(|row| row.state == State::Deleted));
                         }
-                        Step::Update(user) => rows.get_mut(&id).unwrap().profile = user.profile,
-                        Step::Restore(user) => rows.insert(id.clone(), row(&id, State::Active, user.profile)).map_or((), drop),
-                        Step::Delete(_) => rows.get_mut(&id).unwrap().state = State::Deleted,
                     }
                 }
                 let live: Vec<&String> = rows.iter().filter(|(_, row)| row.state != State::Deleted).map(|(id, _)| id).collect();

@@ -14,12 +14,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use super::{paged::paged, queries};
-use crate::{
-    error::{Error, Result},
-    identity::user::User,
-    sqlite::open,
-    tenants::id::TenantId,
-};
+use crate::{error::Result, identity::user::User, sqlite::open, tenants::id::TenantId};
 
 /// The page cache of the file, in KiB, for any number of users.
 const CACHE_KIB: u32 = 16 << 10;
@@ -33,13 +28,12 @@ const PAGE: u32 = 1000;
 pub struct ProviderList(Arc<Inner>);
 
 struct Inner {
-    conn: Mutex<Option<Connection>>,
+    conn: Mutex<Connection>,
     path: PathBuf,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        drop(self.conn.lock().take());
         // The next start clears `tmp/`.
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), error = %error, "the temporary list of users was not removed");
@@ -52,15 +46,13 @@ impl ProviderList {
     pub fn new(folder: &Path) -> Result<Self> {
         let path = folder.join("reconcile.db");
         let conn = open::scratch(&path, CACHE_KIB)?;
-        let list = Self(Arc::new(Inner { conn: Mutex::new(Some(conn)), path }));
+        let list = Self(Arc::new(Inner { conn: Mutex::new(conn), path }));
         list.with(queries::create)?;
         Ok(list)
     }
 
     fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
-        let conn = self.0.conn.lock();
-        let conn = conn.as_ref().ok_or_else(|| Error::internal("the list of users is closed"))?;
-        Ok(work(conn)?)
+        Ok(work(&self.0.conn.lock())?)
     }
 
     fn batch<T>(&self, items: &[T], add: impl Fn(&Connection, &T) -> rusqlite::Result<()>) -> Result<()> {
@@ -84,11 +76,6 @@ impl ProviderList {
         self.batch(users, queries::add)?;
         self.batch(unusable, queries::add_unusable)?;
         Ok(ids.len() as u64 - known)
-    }
-
-    /// The number of users and unusable ids.
-    pub fn count(&self) -> Result<u64> {
-        self.with(queries::count)
     }
 
     /// The ids that cannot be a tenant's.

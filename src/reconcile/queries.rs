@@ -34,12 +34,6 @@ pub(super) fn add_unusable(conn: &Connection, id: &String) -> Sql<()> {
     Ok(())
 }
 
-pub(super) fn count(conn: &Connection) -> Sql<u64> {
-    conn.query_row("SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM unusable)", [], |row| {
-        row.get::<_, i64>(0).map(i64::unsigned_abs)
-    })
-}
-
 pub(super) fn holds(conn: &Connection, id: &str) -> Sql<bool> {
     conn.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM users WHERE id = ?1) OR EXISTS (SELECT 1 FROM unusable WHERE id = ?1)",

@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{catalog::model::Millis, clock, error::Error};
-
 /// The most entries that a list of a report names; its count is of all.
 pub const NAMED: usize = 100;
 
@@ -144,23 +142,9 @@ pub struct Report {
 }
 
 impl Report {
-    /// The report of a run that starts now.
-    pub fn begin(run: &str, now: Millis, dry_run: bool, forced: bool) -> Self {
-        Self { run: run.to_owned(), dry_run, forced, started: clock::rfc3339(now).to_string(), ..Self::default() }
-    }
-
-    /// Records that the run stopped in `phase` because of `error`.
-    pub fn stop(&mut self, phase: Phase, error: &Error) {
-        self.outcome = RunOutcome::Failed;
-        self.stopped = Some(phase);
-        self.error = Some(error.detail());
-    }
-
     /// The number of differences between catalog and provider.
     pub fn differences(&self) -> u64 {
-        [&self.created, &self.updated, &self.restored, &self.deleted, &self.held]
-            .map(|entries| entries.count)
-            .iter()
-            .sum()
+        let all = [&self.created, &self.updated, &self.restored, &self.deleted, &self.held];
+        all.iter().map(|entries| entries.count).sum()
     }
 }

@@ -1,20 +1,17 @@
 //! One reconcile: list, compare, apply, ask for the absent by id, delete, report.
 
-use std::{sync::Arc, time::Instant};
+use std::{pin::pin, sync::Arc, time::Instant};
 
+use futures_util::{Stream, TryStreamExt, stream};
 use rusqlite::Transaction;
-use tokio::{
-    sync::mpsc,
-    task::{JoinHandle, JoinSet},
-};
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
-    apply::{Apply, CONCURRENCY},
-    changes,
-    compare::Compare,
+    apply::Apply,
+    compare::compare,
     plan::Step,
     provider_list::ProviderList,
-    report::{Phase, Report, RunOutcome},
+    report::{Entries, Phase, Report, RunOutcome},
     runs::{Progress, RunGuard, RunStatus, Runs},
 };
 use crate::{
@@ -23,6 +20,7 @@ use crate::{
         model::{Counts, Millis},
         queries::runs,
     },
+    clock::rfc3339,
     config::provider::Part,
     error::{Error, ErrorKind, Result},
     identity::provider::{AMONG, Provider},
@@ -70,7 +68,7 @@ const SHARED: u32 = 1000;
 impl Reconciler {
     /// Reconciles `store` with the provider, if one is configured.
     pub fn new(store: Store, provider: Option<Arc<dyn Provider>>, max_delete: Part) -> Arc<Self> {
-        Arc::new(Self { store, provider, max_delete, runs: Runs::new() })
+        Arc::new(Self { store, provider, max_delete, runs: Arc::default() })
     }
 
     /// The id and the progress of the run that is under way.
@@ -95,50 +93,50 @@ impl Reconciler {
         })
     }
 
-    /// The provider, if one is configured.
-    pub fn provider(&self) -> Result<&Arc<dyn Provider>> {
-        self.provider
-            .as_ref()
-            .ok_or_else(|| Error::config("set CLERK_SECRET_KEY: without it Clerk's users cannot be listed"))
-    }
-
     /// Starts a run.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] without a provider, [`ErrorKind::Conflict`] while another run is under
     /// way.
     pub fn start(self: &Arc<Self>, options: Options, author: Author) -> Result<Started> {
-        let provider = self.provider()?.clone();
+        let missing = || Error::config("set CLERK_SECRET_KEY: without it Clerk's users cannot be listed");
+        let provider = self.provider.clone().ok_or_else(missing)?;
         let guard = self.runs.begin()?;
-        let (this, run) = (self.clone(), guard.run().to_owned());
+        let (this, run) = (self.clone(), guard.run.clone());
         Ok(Started { run, report: tokio::spawn(async move { this.run(guard, &*provider, options, author).await }) })
     }
 
     async fn run(&self, guard: RunGuard, provider: &dyn Provider, options: Options, author: Author) -> Report {
         let (clock, started) = (Instant::now(), self.store.clock().now());
-        let mut report = Report::begin(guard.run(), started, options.dry_run, options.force);
-        let (name, by) = (guard.run().to_owned(), author.clone());
-        let begin = move |tx: &Transaction| {
-            by.record(tx, started, ACTION, name.as_str(), "started")?;
-            runs::begin(tx, &name, started)
+        let mut report = Report {
+            run: guard.run.clone(),
+            dry_run: options.dry_run,
+            forced: options.force,
+            started: rfc3339(started).to_string(),
+            ..Report::default()
         };
-        let id = match options.dry_run {
-            true => Ok(None),
-            false => self.store.catalog().write(begin).await.map(Some),
+        let mut kept_as = None;
+        let work = async {
+            if !options.dry_run {
+                let (name, by) = (guard.run.clone(), author.clone());
+                let begin = move |tx: &Transaction| {
+                    by.record(tx, started, ACTION, name.as_str(), "started")?;
+                    runs::begin(tx, &name, started)
+                };
+                kept_as = Some(self.store.catalog().write(begin).await?);
+            }
+            Run { reconciler: self, guard: &guard, provider, options, since: started }.reconcile(&mut report).await
         };
-        let run = Run { reconciler: self, guard: &guard, provider, options, since: started };
-        let result = match &id {
-            Ok(_) => run.reconcile(&mut report).await,
-            Err(error) => Err(error.clone()),
-        };
-        if let Err(error) = result {
-            tracing::error!(run = guard.run(), phase = guard.phase().as_str(), error = %error, "a reconcile stopped");
-            report.stop(guard.phase(), &error);
+        if let Err(error) = work.await {
+            tracing::error!(run = guard.run, phase = guard.phase().as_str(), error = %error, "a reconcile stopped");
+            report.outcome = RunOutcome::Failed;
+            report.stopped = Some(guard.phase());
+            report.error = Some(error.detail());
         }
         report.duration_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
         metrics::sync_run(report.outcome.as_str(), clock.elapsed());
         tracing::info!(
-            run = guard.run(),
+            run = guard.run,
             outcome = report.outcome.as_str(),
             dry_run = options.dry_run,
             created = report.created.count,
@@ -150,15 +148,14 @@ impl Reconciler {
             took_ms = report.duration_ms,
             "reconciled"
         );
-        if let Ok(Some(id)) = id {
+        if let Some(id) = kept_as {
             let (now, outcome, name) = (self.store.clock().now(), report.outcome.as_str(), report.run.clone());
             let text = serde_json::to_string(&report).unwrap_or_default();
             let finish = move |tx: &Transaction| {
                 author.record(tx, now, ACTION, name.as_str(), outcome)?;
                 runs::finish(tx, id, now, outcome, &text)
             };
-            let kept = self.store.catalog().write(finish).await;
-            if let Err(error) = kept {
+            if let Err(error) = self.store.catalog().write(finish).await {
                 tracing::error!(error = %error, "the report of a reconcile could not be kept");
             }
         }
@@ -196,8 +193,7 @@ impl Run<'_> {
         let mut seen = 0;
         loop {
             let page = self.provider.page(&next).await?;
-            let (into, users, unusable) = (list.clone(), page.users, page.unusable);
-            let new = blocking(move || into.add(&users, &unusable)).await?;
+            let new = on(&list, move |list| list.add(&page.users, &page.unusable)).await?;
             seen += new;
             self.guard.at(Phase::Listing, seen, report.provider_count);
             next = page.next;
@@ -208,13 +204,12 @@ impl Run<'_> {
                 return Err(provider_error("Clerk's list repeats its pages; nothing was changed"));
             }
         }
-        let of = list.clone();
-        let mut unusable = std::mem::take(&mut report.unusable_ids);
-        let listed = blocking(move || {
-            of.unusable(|id| unusable.add(id))?;
-            Ok((of.count()?, unusable))
+        let unusable = on(&list, |list| {
+            let mut unusable = Entries::default();
+            list.unusable(|id| unusable.add(id)).map(|()| unusable)
         });
-        (report.provider_listed, report.unusable_ids) = listed.await?;
+        report.unusable_ids = unusable.await?;
+        report.provider_listed = seen;
         let (listed, counted) = (report.provider_listed, report.provider_count);
         if listed + (counted / SHORTFALL).max(10) < counted || (listed == 0 && counted > 0) {
             let why = format!("Clerk listed {listed} of the {counted} users that it counts; nothing was changed");
@@ -236,10 +231,9 @@ impl Run<'_> {
         let total = report.local_count.max(report.provider_listed);
         self.guard.at(Phase::Applying, 0, total);
         let (steps, mut found) = mpsc::channel(CHUNK);
-        let store = &self.reconciler.store;
-        let compare = Compare { store: store.clone(), list: list.clone(), since: self.since };
-        let compared = tokio::task::spawn_blocking(move || compare.run(&steps));
-        let mut apply = Apply::new(store, self.options.dry_run, self.since);
+        let (store, of, since) = (self.reconciler.store.clone(), list.clone(), self.since);
+        let compared = tokio::task::spawn_blocking(move || compare(&store, &of, since, &steps));
+        let mut apply = self.apply();
         let mut absent = Vec::new();
         let (mut done, mut count) = (0, 0);
         while let Some(step) = found.recv().await {
@@ -249,7 +243,8 @@ impl Run<'_> {
                     count += 1;
                     absent.push(id);
                     if absent.len() >= CHUNK {
-                        set_absent(list, std::mem::take(&mut absent)).await?;
+                        let ids = std::mem::take(&mut absent);
+                        on(list, move |list| list.set_absent(&ids)).await?;
                     }
                 }
                 step => apply.take(step, report).await,
@@ -259,11 +254,16 @@ impl Run<'_> {
             }
         }
         apply.finish(report).await;
-        set_absent(list, absent).await?;
-        let compared = compared.await.map_err(|e| Error::internal("a comparison did not finish").with_source(e))??;
-        report.unchanged += compared.unchanged;
-        report.orphan_files = compared.orphans;
+        on(list, move |list| list.set_absent(&absent)).await?;
+        let compared = compared.await.map_err(|e| Error::internal("a comparison did not finish").with_source(e))?;
+        let (unchanged, orphans) = compared?;
+        report.unchanged += unchanged;
+        report.orphan_files = orphans;
         Ok(count)
+    }
+
+    fn apply(&self) -> Apply<'_> {
+        Apply::new(&self.reconciler.store, self.options.dry_run, self.since)
     }
 
     /// Whether absent users may be deleted: they are within the limit, and the provider, asked for each by id, has
@@ -273,28 +273,24 @@ impl Run<'_> {
         let limit = self.reconciler.max_delete.of(report.local_count);
         if absent > limit && !self.options.force {
             tracing::warn!(absent, limit, "more users are absent at the provider than may be deleted");
-            each_absent(list, CHUNK, |ids| ids.iter().for_each(|id| report.held.add(id))).await?;
+            add_absent(list, &mut report.held).await?;
             report.outcome = RunOutcome::Held;
             return Ok(false);
         }
         let mut asked = 0;
-        let mut after: Option<TenantId> = None;
-        loop {
-            let ids = absent_after(list, after.take(), AMONG).await?;
-            let Some(last) = ids.last() else { break };
-            after = Some(last.clone());
+        let mut pages = pin!(absent_users(list, AMONG));
+        while let Some(ids) = pages.try_next().await? {
             let there = match self.provider.among(&ids).await {
                 Ok(there) => there,
                 Err(error) => {
-                    each_absent(list, CHUNK, |ids| ids.iter().for_each(|id| report.undone.add(id))).await?;
+                    add_absent(list, &mut report.undone).await?;
                     return Err(error);
                 }
             };
             asked += ids.len() as u64;
             let known: Vec<TenantId> = ids.into_iter().filter(|id| there.iter().any(|user| user.id == *id)).collect();
             known.iter().for_each(|id| report.unlisted.add(id));
-            let of = list.clone();
-            blocking(move || of.unset_absent(&known)).await?;
+            on(list, move |list| list.unset_absent(&known)).await?;
             self.guard.at(Phase::Asking, asked, absent);
         }
         Ok(true)
@@ -302,35 +298,17 @@ impl Run<'_> {
 
     async fn delete(&self, list: &ProviderList, absent: u64, report: &mut Report) -> Result<()> {
         self.guard.at(Phase::Deleting, 0, absent);
-        let mut after: Option<TenantId> = None;
-        let mut done = 0;
-        loop {
-            let ids = absent_after(list, after.take(), CHUNK).await?;
-            let Some(last) = ids.last() else { return Ok(()) };
-            after = Some(last.clone());
-            let mut ids = ids.into_iter();
-            let mut running = JoinSet::new();
-            loop {
-                while running.len() < CONCURRENCY
-                    && let Some(id) = ids.next()
-                {
-                    let (store, dry_run, since) = (self.reconciler.store.clone(), self.options.dry_run, self.since);
-                    running.spawn(async move {
-                        let gone = if dry_run { Ok(true) } else { changes::delete(&store, &id, since).await };
-                        (id, gone)
-                    });
-                }
-                let Some(result) = running.join_next().await else { break };
-                let (id, gone) = result.map_err(|e| Error::internal("a deletion did not finish").with_source(e))?;
-                done += 1;
-                match gone {
-                    Ok(true) => report.deleted.add(&id),
-                    Ok(false) => report.unchanged += 1,
-                    Err(error) => report.errors.add(&format!("{id}: {error}")),
-                }
+        let (mut apply, mut done) = (self.apply(), 0);
+        let mut pages = pin!(absent_users(list, CHUNK));
+        while let Some(ids) = pages.try_next().await? {
+            done += ids.len() as u64;
+            for id in ids {
+                apply.take(Step::Delete(id), report).await;
             }
+            apply.finish(report).await;
             self.guard.at(Phase::Deleting, done, absent);
         }
+        Ok(())
     }
 
     /// Reports users that share an email address, which is legal.
@@ -369,24 +347,25 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
         .map_err(|e| Error::internal("work of a reconcile did not finish").with_source(e))?
 }
 
-async fn set_absent(list: &ProviderList, ids: Vec<TenantId>) -> Result<()> {
+/// Works with the list where that may block.
+async fn on<T: Send + 'static>(
+    list: &ProviderList,
+    work: impl FnOnce(&ProviderList) -> Result<T> + Send + 'static,
+) -> Result<T> {
     let list = list.clone();
-    blocking(move || list.set_absent(&ids)).await
+    blocking(move || work(&list)).await
 }
 
-async fn absent_after(list: &ProviderList, after: Option<TenantId>, limit: usize) -> Result<Vec<TenantId>> {
-    let list = list.clone();
-    blocking(move || list.absent(after.as_ref(), u32::try_from(limit).unwrap_or(1))).await
+/// The users that are marked as absent, `chunk` at a time.
+fn absent_users(list: &ProviderList, chunk: usize) -> impl Stream<Item = Result<Vec<TenantId>>> {
+    stream::try_unfold(None, move |after: Option<TenantId>| async move {
+        let limit = u32::try_from(chunk).unwrap_or(1);
+        let ids = on(list, move |list| list.absent(after.as_ref(), limit)).await?;
+        Ok(ids.last().cloned().map(|last| (ids, Some(last))))
+    })
 }
 
-async fn each_absent(list: &ProviderList, chunk: usize, mut each: impl FnMut(&[TenantId])) -> Result<()> {
-    let mut after = None;
-    loop {
-        let ids = absent_after(list, after.take(), chunk).await?;
-        each(&ids);
-        match ids.last() {
-            None => return Ok(()),
-            Some(last) => after = Some(last.clone()),
-        }
-    }
+async fn add_absent(list: &ProviderList, entries: &mut Entries) -> Result<()> {
+    let pages = absent_users(list, CHUNK);
+    pages.try_for_each(|ids| std::future::ready(Ok(ids.iter().for_each(|id| entries.add(id))))).await
 }

@@ -7,7 +7,6 @@ use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
 use super::report::{Phase, Report};
 use crate::error::{Error, ErrorKind, Result};
@@ -45,94 +44,72 @@ pub enum RunStatus {
 const KEPT: usize = 16;
 
 /// All runs of this process.
-pub(super) struct Runs {
-    state: Mutex<State>,
-    progress: watch::Sender<Progress>,
-}
+#[derive(Default)]
+pub(super) struct Runs(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    running: Option<String>,
-    ended: VecDeque<Arc<Report>>,
+    running: Option<(String, Progress)>,
+    ended: VecDeque<Report>,
 }
 
 impl Runs {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), progress: watch::Sender::new(Progress::default()) })
-    }
-
     /// The run that is under way.
     pub(super) fn running(&self) -> Option<(String, Progress)> {
-        let running = self.state.lock().running.clone()?;
-        Some((running, *self.progress.borrow()))
+        self.0.lock().running.clone()
     }
 
     /// The status of a run that is under way or whose report is in memory.
     pub(super) fn find(&self, run: &str) -> Option<RunStatus> {
-        let state = self.state.lock();
-        if state.running.as_deref() == Some(run) {
-            return Some(RunStatus::Running { progress: *self.progress.borrow() });
+        let state = self.0.lock();
+        if let Some((_, progress)) = state.running.as_ref().filter(|(running, _)| running == run) {
+            return Some(RunStatus::Running { progress: *progress });
         }
         let report = state.ended.iter().find(|report| report.run == run)?;
-        Some(RunStatus::Ended { report: Box::new(Report::clone(report)) })
+        Some(RunStatus::Ended { report: Box::new(report.clone()) })
     }
 
     /// Starts a run, if none is under way.
     pub(super) fn begin(self: &Arc<Self>) -> Result<RunGuard> {
-        let mut state = self.state.lock();
-        if let Some(running) = &state.running {
+        let mut state = self.0.lock();
+        if let Some((running, _)) = &state.running {
             return Err(Error::new(
                 ErrorKind::Conflict,
                 format!("a reconcile is running already ({running}); wait until it is done"),
             ));
         }
-        let run = format!("run_{}", nanoid::nanoid!(16, &LETTERS));
-        state.running = Some(run.clone());
-        self.progress.send_replace(Progress::default());
+        let letters: Vec<char> = ('a'..='z').collect();
+        let run = format!("run_{}", nanoid::nanoid!(16, &letters));
+        state.running = Some((run.clone(), Progress::default()));
         Ok(RunGuard { runs: self.clone(), run })
     }
 }
 
-const LETTERS: [char; 26] = [
-    'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l', 'm', 'n', 'o', 'p', 'q', 'r', 's', 't', 'u', 'v', 'w',
-    'x', 'y', 'z',
-];
-
-/// The run that is under way. Dropping it ends the run.
+/// The run that is under way, with its id. Dropping it ends the run.
 pub(super) struct RunGuard {
     runs: Arc<Runs>,
-    run: String,
+    pub(super) run: String,
 }
 
 impl RunGuard {
-    /// The run's id.
-    pub(super) fn run(&self) -> &str {
-        &self.run
-    }
-
     pub(super) fn at(&self, phase: Phase, done: u64, total: u64) {
-        self.runs.progress.send_replace(Progress { phase, done, total });
+        self.runs.0.lock().running = Some((self.run.clone(), Progress { phase, done, total }));
     }
 
     pub(super) fn phase(&self) -> Phase {
-        self.runs.progress.borrow().phase
+        self.runs.running().map_or(Phase::default(), |(_, progress)| progress.phase)
     }
 
-    /// Ends the run and keeps its report, under one lock: a reader finds one or the other.
+    /// Ends the run and keeps its report, which is there before the run is gone.
     pub(super) fn end(self, report: &Report) {
-        let mut state = self.runs.state.lock();
+        let mut state = self.runs.0.lock();
         state.ended.truncate(KEPT - 1);
-        state.ended.push_front(Arc::new(report.clone()));
-        state.running = None;
+        state.ended.push_front(report.clone());
     }
 }
 
 impl Drop for RunGuard {
     fn drop(&mut self) {
-        let mut state = self.runs.state.lock();
-        // After `end` another run may be under way.
-        if state.running.as_deref() == Some(self.run.as_str()) {
-            state.running = None;
-        }
+        self.runs.0.lock().running = None;
     }
 }
