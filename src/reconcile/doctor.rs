@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{paged::rows, report::Entries};
+use super::{
+    paged::{files as files_of, rows},
+    report::Entries,
+};
 use crate::{
     catalog::{
         audit::Author,
@@ -74,6 +77,15 @@ impl Findings {
         ];
         all.iter().map(|entries| entries.count).sum()
     }
+
+    /// Records a repair that was tried, or what it would be for.
+    fn settle(&mut self, id: &TenantId, tried: Option<Result<()>>, done: &str, left: &str) {
+        match tried {
+            Some(Ok(())) => self.fixed.add(&format!("{id}: {done}")),
+            Some(Err(error)) => self.interrupted.add(&format!("{id}: {left}: {}", error.message())),
+            None => self.interrupted.add(&format!("{id}: {left}")),
+        }
+    }
 }
 
 /// Compares catalog and files. With `fix` it adds files without a row to the catalog, by the id in the file, and
@@ -85,21 +97,12 @@ pub fn examine(store: &Store, fix: Option<&Author>, mut seen: impl FnMut()) -> R
         found.catalog.add(&complaint);
     }
     let mut lone = lone_logs(store, fix, &mut found)?;
-    // Listed first, so that files that are moved there below are not checked twice.
-    let mut trashed: Vec<PathBuf> = Vec::new();
-    store.layout().each_trashed(|path| trashed.push(path))?;
-    let mut files: Vec<PathBuf> = Vec::new();
-    for shard in 0..=u8::MAX {
-        files.clear();
-        store.layout().live_in(shard, |path| files.push(path))?;
-        for path in &files {
+    for part in files_of(store.layout())? {
+        let (paths, in_trash) = part?;
+        for path in &paths {
             seen();
-            file(store, path, false, fix, &mut found)?;
+            file(store, path, in_trash, fix, &mut found)?;
         }
-    }
-    for path in &trashed {
-        seen();
-        file(store, path, true, fix, &mut found)?;
     }
     for row in rows(store) {
         let row = row?;
@@ -111,11 +114,8 @@ pub fn examine(store: &Store, fix: Option<&Author>, mut seen: impl FnMut()) -> R
                 let erasure = interrupted_erasure(&row, location, store.clock().now());
                 if let Some(what) = erasure.filter(|_| files::any_exist(&paths).unwrap_or(true)) {
                     lone.retain(|log| store.layout().paths_of(log).as_ref() != Some(&paths));
-                    match fix.map(|author| store.complete_purge(&row.id, author)) {
-                        Some(Ok(())) => found.fixed.add(&format!("{}: erased", row.id)),
-                        Some(Err(error)) => found.interrupted.add(&format!("{}: {what}: {}", row.id, error.message())),
-                        None => found.interrupted.add(&format!("{}: {what}", row.id)),
-                    }
+                    let erased = fix.map(|author| store.complete_purge(&row.id, author));
+                    found.settle(&row.id, erased, "erased", what);
                 } else if location == Location::Nowhere && is_restorable(&row, store.clock().now()) {
                     found.missing.add(&format!("{}, deleted", row.id));
                 }
@@ -222,6 +222,7 @@ fn file(store: &Store, path: &Path, in_trash: bool, fix: Option<&Author>, found:
         std::cmp::Ordering::Greater => found.newer.add(&format!("{id}: schema {}", card.schema)),
     }
     let row = store.catalog().read(|conn| queries::find(conn, &id))?;
+    let moved = || fix.map(|author| store.complete_transition(&id, author));
     let both = files::locate(&store.layout().paths(&id))? == Location::Both;
     match (row.map(|row| (row.state, row.purged.is_some())), in_trash) {
         (None, _) if let Some(author) = fix => {
@@ -234,21 +235,16 @@ fn file(store: &Store, path: &Path, in_trash: bool, fix: Option<&Author>, found:
         (Some((State::Deleted, _)), false) if both => {
             found.leftover.add(&format!("{id} has two files; the newer one is a person's to choose"));
         }
-        (Some((State::Deleted, _)), false) => settle(store, &id, "to the trash", fix, found),
+        (Some((State::Deleted, _)), false) => {
+            found.settle(&id, moved(), "file moved to the trash", "its file is to go to the trash");
+        }
         (Some((State::Deleted, _)), true) | (Some(_), false) => {}
         (Some(_), true) if both => found.leftover.add(&format!("{id} is not deleted, and {name} is there too")),
-        (Some(_), true) => settle(store, &id, "back from the trash", fix, found),
+        (Some(_), true) => {
+            found.settle(&id, moved(), "file moved back from the trash", "its file is to go back from the trash");
+        }
     }
     Ok(())
-}
-
-/// Moves a file to where its row says.
-fn settle(store: &Store, id: &TenantId, what: &str, fix: Option<&Author>, found: &mut Findings) {
-    match fix.map(|author| store.complete_transition(id, author)) {
-        Some(Ok(())) => found.fixed.add(&format!("{id}: file moved {what}")),
-        Some(Err(error)) => found.interrupted.add(&format!("{id}: its file is to go {what}: {}", error.message())),
-        None => found.interrupted.add(&format!("{id}: its file is to go {what}")),
-    }
 }
 
 fn adopt(store: &Store, card: &FileInfo, in_trash: bool, author: &Author) -> Result<()> {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::run::live;
 use crate::{
     catalog::{
-        model::{Counts, Millis},
+        model::Counts,
         queries::{self, deliveries, runs},
     },
     clock::millis,
@@ -46,8 +46,7 @@ pub struct Health {
 #[derive(Clone)]
 struct Counted {
     at: Instant,
-    users: Option<u64>,
-    error: Option<String>,
+    users: Result<u64, String>,
 }
 
 /// The health of the synchronization.
@@ -90,7 +89,7 @@ impl Health {
         }
         // Locked: the provider is being asked.
         let Ok(counted) = self.counted.try_lock() else { return (None, false) };
-        let users = counted.as_ref().and_then(|counted| counted.users);
+        let users = counted.as_ref().and_then(|counted| counted.users.clone().ok());
         (users, counted.as_ref().is_none_or(|counted| counted.at.elapsed() >= FRESH))
     }
 
@@ -117,19 +116,19 @@ impl Health {
             .await?;
         let counted = self.count().await;
         let local_count = live(local);
-        let provider_count = counted.as_ref().and_then(|counted| counted.users);
+        let provider_count = counted.as_ref().and_then(|counted| counted.users.clone().ok());
         let discrepancy = provider_count.map(|there| there.abs_diff(local_count));
         if let Some(discrepancy) = discrepancy {
             metrics::discrepancy(discrepancy);
         }
-        let last_delivery_age = newest.map(|at| seconds(now - at));
+        let last_delivery_age = newest.map(|at| u64::try_from((now - at) / 1000).unwrap_or(0));
         let last_run: Option<Value> = last.and_then(|text| serde_json::from_str(&text).ok());
 
         let mut warnings = Vec::new();
         if let Some(discrepancy) = discrepancy.filter(|n| *n > self.warn) {
             warnings.push(format!("catalog and Clerk differ by {discrepancy} users; `cubby sync --dry-run` says who"));
         }
-        if let Some(error) = counted.as_ref().and_then(|counted| counted.error.as_ref()) {
+        if let Some(Err(error)) = counted.as_ref().map(|counted| &counted.users) {
             warnings.push(format!("Clerk could not be asked: {error}"));
         }
         let silence = self.silence.as_secs();
@@ -170,16 +169,11 @@ impl Health {
             return Some(known.clone());
         }
         let answer = tokio::time::timeout(TIMEOUT, provider.count()).await;
-        let (users, error) = match answer {
-            Ok(Ok(users)) => (Some(users), None),
-            Ok(Err(error)) => (None, Some(error.message().to_owned())),
-            Err(_) => (None, Some("it did not answer in time".to_owned())),
+        let users = match answer {
+            Ok(answer) => answer.map_err(|error| error.message().to_owned()),
+            Err(_) => Err("it did not answer in time".to_owned()),
         };
-        *counted = Some(Counted { at: Instant::now(), users, error });
+        *counted = Some(Counted { at: Instant::now(), users });
         counted.clone()
     }
-}
-
-fn seconds(age: Millis) -> u64 {
-    u64::try_from(age / 1000).unwrap_or(0)
 }

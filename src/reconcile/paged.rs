@@ -1,9 +1,11 @@
-//! Reading a sorted list page by page.
+//! Reading the catalog and the users' files part by part.
+
+use std::path::PathBuf;
 
 use crate::{
     catalog::{model::Row, queries},
     error::Result,
-    tenants::store::Store,
+    tenants::{disk::path::Layout, store::Store},
 };
 
 /// All items, in order. `fetch` returns the page that follows an item, or the first page.
@@ -33,4 +35,16 @@ pub fn rows(store: &Store) -> impl Iterator<Item = Result<Row>> + use<> {
         let after = after.map(|row| row.id.as_str());
         store.catalog().read(|conn| queries::list(conn, None, after, 500))
     })
+}
+
+/// All users' files, a folder's together, and whether that is the trash. The trash is listed first, so that what is moved
+/// there meanwhile is not met twice, and comes last.
+pub fn files(layout: &Layout) -> Result<impl Iterator<Item = Result<(Vec<PathBuf>, bool)>>> {
+    let mut trashed = Vec::new();
+    layout.each_trashed(|path| trashed.push(path))?;
+    let live = (0..=u8::MAX).map(|shard| {
+        let mut files = Vec::new();
+        layout.live_in(shard, |path| files.push(path)).map(|()| (files, false))
+    });
+    Ok(live.chain([Ok((trashed, true))]))
 }

@@ -21,7 +21,7 @@ use rusqlite::Connection;
 use serde::Serialize;
 
 use self::old::{Old, remove};
-use super::report::Entries;
+use super::{paged, report::Entries};
 use crate::{
     catalog::{
         APPLICATION_ID, Catalog,
@@ -207,49 +207,43 @@ fn add_files(
     /// Files in one commit.
     const BATCH: usize = 1000;
     let mut known = Entries::default();
-    let mut take = |paths: &[PathBuf], in_trash: bool| -> Result<()> {
-        let mut cards: Vec<FileInfo> = Vec::with_capacity(paths.len());
-        for path in paths {
-            seen(Progress::File);
-            // `cubby doctor` reports files that are damaged or misplaced.
-            let card = match inspect(path) {
-                Err(error) if error.kind() == ErrorKind::Damaged => {
-                    read_through(path).map_err(|error| stopped(path, error))?;
-                    continue;
-                }
-                card => card.map_err(|error| stopped(path, error))?,
-            };
-            let paths = layout.paths(&card.tenant);
-            let in_place = match in_trash {
-                true => *path == paths.trashed && files::locate(&paths)? == Location::Trash,
-                false => *path == paths.live,
-            };
-            if in_place {
-                cards.push(card);
-            }
-        }
+    for part in paged::files(layout)? {
+        let (paths, in_trash) = part?;
         let deleted = in_trash.then_some((now, until));
-        catalog.write_on_this_thread(|tx| {
-            for card in &cards {
-                let what = match tombstones::add_found_file(tx, &card.tenant, card.created, card.schema, deleted)? {
-                    Found::Known => continue,
-                    Found::New if in_trash => "known again, as deleted",
-                    Found::New => "known again",
-                    Found::Deleted => "deleted, since its file is in the trash",
+        for paths in paths.chunks(BATCH) {
+            let mut cards: Vec<FileInfo> = Vec::with_capacity(paths.len());
+            for path in paths {
+                seen(Progress::File);
+                // `cubby doctor` reports files that are damaged or misplaced.
+                let card = match inspect(path) {
+                    Err(error) if error.kind() == ErrorKind::Damaged => {
+                        read_through(path).map_err(|error| stopped(path, error))?;
+                        continue;
+                    }
+                    card => card.map_err(|error| stopped(path, error))?,
                 };
-                known.add(&format!("{}: {what}", card.tenant));
+                let paths = layout.paths(&card.tenant);
+                let in_place = match in_trash {
+                    true => *path == paths.trashed && files::locate(&paths)? == Location::Trash,
+                    false => *path == paths.live,
+                };
+                if in_place {
+                    cards.push(card);
+                }
             }
-            Ok(())
-        })
-    };
-    let mut paths: Vec<PathBuf> = Vec::new();
-    for shard in 0..=u8::MAX {
-        paths.clear();
-        layout.live_in(shard, |path| paths.push(path))?;
-        paths.chunks(BATCH).try_for_each(|paths| take(paths, false))?;
+            catalog.write_on_this_thread(|tx| {
+                for card in &cards {
+                    let what = match tombstones::add_found_file(tx, &card.tenant, card.created, card.schema, deleted)? {
+                        Found::Known => continue,
+                        Found::New if in_trash => "known again, as deleted",
+                        Found::New => "known again",
+                        Found::Deleted => "deleted, since its file is in the trash",
+                    };
+                    known.add(&format!("{}: {what}", card.tenant));
+                }
+                Ok(())
+            })?;
+        }
     }
-    paths.clear();
-    layout.each_trashed(|path| paths.push(path))?;
-    paths.chunks(BATCH).try_for_each(|paths| take(paths, true))?;
     Ok(known)
 }
