@@ -9,6 +9,8 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
+use rusqlite::Transaction;
+use tokio::task::JoinError;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
@@ -62,15 +64,25 @@ async fn guard(
     let target = params.ok().and_then(|params| params.iter().next().map(|(_, value)| value.to_owned()));
     // A task of its own: a client that hangs up, or a request that takes too long, must not cancel it between
     // the commit of a key and the copy in memory, or before a refusal is recorded.
-    let done = tokio::spawn(with_request_id_async(run(app, author, action, target, request, next)));
-    match done.await {
+    let recorded = async move {
+        let response = next.run(request).await;
+        let Some(problem) = response.extensions().get::<Problem>() else { return response };
+        if response.extensions().get::<NotRecorded>().is_some() {
+            return response;
+        }
+        let result = format!("{} {}", problem.status.as_u16(), problem.code);
+        let target = response.extensions().get().map(|Target(target)| target.clone()).or(target);
+        let now = app.clock().now();
+        let write = move |tx: &Transaction| author.record(tx, now, &action, target.as_deref(), &result);
+        if let Err(error) = app.store().catalog().write(write).await {
+            tracing::error!(error = %error, "a refused attempt could not be recorded in the audit trail");
+        }
+        response
+    };
+    match tokio::spawn(with_request_id_async(recorded)).await.map_err(JoinError::try_into_panic) {
         Ok(response) => response,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => {
-                Problem::from(Error::internal("an action was not finished").with_source(error)).into_response()
-            }
-        },
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(error)) => Error::internal("an action was not finished").with_source(error).into_response(),
     }
 }
 
@@ -84,31 +96,6 @@ fn check(app: &App, request: &Request, address: &str, path: &str) -> Result<(), 
             None => tracing::debug!(origin = address, path, "{TRIED}"),
         }
     })
-}
-
-/// Runs the route, and records the attempt if it is answered with a problem.
-async fn run(
-    app: App,
-    author: Author,
-    action: String,
-    target: Option<String>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let response = next.run(request).await;
-    let Some(problem) = response.extensions().get::<Problem>() else { return response };
-    if response.extensions().get::<NotRecorded>().is_some() {
-        return response;
-    }
-    let result = format!("{} {}", problem.status.as_u16(), problem.code);
-    let target = response.extensions().get().map(|Target(target)| target.clone()).or(target);
-    let now = app.clock().now();
-    let written =
-        app.store().catalog().write(move |tx| author.record(tx, now, &action, target.as_deref(), &result)).await;
-    if let Err(error) = written {
-        tracing::error!(error = %error, "a refused attempt could not be recorded in the audit trail");
-    }
-    response
 }
 
 /// The name of a change in the audit trail: that of its command. Reads have none.

@@ -19,11 +19,7 @@ use crate::{
     catalog::{audit::Author, queries::runs},
     error::{Error, ErrorKind},
     http::{problem::Problem, query::Query, segment::Segment},
-    reconcile::{
-        report::{Report, RunOutcome},
-        run::Options,
-        runs::RunStatus,
-    },
+    reconcile::{report::RunOutcome, run::Options, runs::RunStatus},
 };
 
 /// How to run. An unknown parameter is refused, since a misspelt `dry_run` would change users.
@@ -77,7 +73,14 @@ async fn start(app: &App, author: Author, query: SyncQuery) -> Result<Response, 
         Duration::ZERO
     };
     match tokio::time::timeout(patience, started.report).await {
-        Ok(Ok(report)) => Ok(answer(&report)),
+        // A run that stopped has the `code` and `detail` of a problem beside its report.
+        Ok(Ok(report)) if report.outcome == RunOutcome::Failed => {
+            let mut body = json!(report);
+            body["code"] = json!("sync_failed");
+            body["detail"] = json!(report.error);
+            Ok((StatusCode::BAD_GATEWAY, Json(body)).into_response())
+        }
+        Ok(Ok(report)) => Ok(Json(report).into_response()),
         Ok(Err(error)) => Err(Error::internal("a reconcile did not finish").with_source(error).into()),
         Err(_) => {
             let body = json!({"run": started.run, "status": "running"});
@@ -110,17 +113,4 @@ async fn look_at(State(app): State<App>, Segment(run): Segment) -> Result<Json<R
     let status = app.reconciler().status(&run).await?;
     let unknown = || Error::new(ErrorKind::NotFound, "there is no such run, or it is not remembered any more");
     Ok(Json(status.ok_or_else(unknown)?))
-}
-
-/// A run that stopped has the `code` and `detail` of a problem beside its report.
-fn answer(report: &Report) -> Response {
-    match report.outcome {
-        RunOutcome::Done | RunOutcome::Held => Json(report).into_response(),
-        RunOutcome::Failed => {
-            let mut body = json!(report);
-            body["code"] = json!("sync_failed");
-            body["detail"] = json!(report.error);
-            (StatusCode::BAD_GATEWAY, Json(body)).into_response()
-        }
-    }
 }
