@@ -66,36 +66,25 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
     // Counted before the store is opened, which removes them.
     let unfinished = std::fs::read_dir(root.join("tmp")).map(Iterator::count).unwrap_or(0);
     let bar = bar("{pos} files {per_sec}")?;
-    let rebuilt = match command.rebuild_catalog {
-        true => {
-            let (options, ticks) = (app::store_options(data)?, bar.clone());
-            let tick = move |progress| {
-                if progress == Progress::File {
-                    ticks.inc(1);
-                }
-            };
-            let rebuilt =
-                blocking("rebuilding the catalog", move || rebuild::rebuild(&options, &Author::command_line(), tick))
-                    .await?;
-            bar.reset();
-            Some(rebuilt.map_err(locked)?)
-        }
-        false => None,
-    };
+    let mut rebuilt = None;
+    if command.rebuild_catalog {
+        let (options, ticks) = (app::store_options(data)?, bar.clone());
+        let tick = move |progress| ticks.inc(u64::from(progress == Progress::File));
+        let work = move || rebuild::rebuild(&options, &Author::command_line(), tick);
+        rebuilt = Some(blocking("rebuilding the catalog", work).await?.map_err(locked)?);
+        bar.reset();
+    }
     let fix = (command.fix || command.rebuild_catalog).then(Author::command_line);
     let (mut findings, provider) = with_store(open_store(data, Folder::MustExist).map_err(locked)?, async |store| {
         let (examined, ticks) = (store.clone(), bar.clone());
         let examine = move || doctor::examine(&examined, fix.as_ref(), || ticks.inc(1));
         let findings = blocking("the examination", examine).await?.map_err(catalog::explain_damage)?;
         bar.finish_and_clear();
-        let provider = match command.provider {
-            true => {
-                let target = Target::over(store, Some(&command.clerk))?;
-                Some(sync::reconcile(&target, Options { dry_run: true, force: false }).await?)
-            }
-            false => None,
-        };
-        Ok((findings, provider))
+        if !command.provider {
+            return Ok((findings, None));
+        }
+        let target = Target::over(store, Some(&command.clerk))?;
+        Ok((findings, Some(sync::reconcile(&target, Options { dry_run: true, force: false }).await?)))
     })
     .await?;
     if let Some(rebuilt) = &rebuilt {

@@ -1,11 +1,12 @@
 //! `cubby migrate`: the migration that otherwise happens when a database is first opened.
 
-use std::{collections::VecDeque, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, pin::pin, process::ExitCode};
 
 use clap::Args;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::{signal, task::JoinSet};
+use tokio::signal;
 
 use super::shared::{Folder, bar, open_store, print_json, with_store};
 use crate::{
@@ -95,39 +96,38 @@ async fn migrate(store: &Store, command: &Command, total: u64) -> Result<Outcome
     let version = store.schema().version();
     let bar = bar("{pos}/{len} {wide_bar} {per_sec} {eta}")?;
     bar.set_length(total);
-    let (mut migrated, mut current, mut failed, mut interrupted) = (0, 0, Vec::new(), false);
-    let (mut ids, mut last) = (VecDeque::from(command.ids.clone()), None);
-    let mut running = JoinSet::new();
-    let interrupt = signal::ctrl_c();
-    tokio::pin!(interrupt);
-    loop {
-        while running.len() < usize::from(command.jobs) && !interrupted {
-            if ids.is_empty() && command.all {
-                ids = behind(store, last.clone()).await?;
-                last = ids.back().cloned().or(last);
-            }
-            let Some(id) = ids.pop_front() else { break };
-            let store = store.clone();
-            running.spawn(async move { (store.migrate(&id, &Author::command_line()).await, id) });
+    let interrupt = signal::ctrl_c().map(drop).shared();
+    // Page by page: a million ids are not in memory at once.
+    let behind = stream::try_unfold(None, |last: Option<TenantId>| async move {
+        if !command.all {
+            return Ok(None);
         }
-        tokio::select! {
-            done = running.join_next() => {
-                let Some(done) = done else { break };
-                bar.inc(1);
-                match done.map_err(|e| Error::internal("a migration did not finish").with_source(e))? {
-                    (Ok(Some(from)), id) => {
-                        tracing::debug!(tenant = %id, from, to = version, "migrated");
-                        migrated += 1;
-                    }
-                    (Ok(None), _) => current += 1,
-                    (Err(error), id) => failed.push(Failure::new(store, id, &error)),
-                }
+        let page = move |conn: &_| queries::behind(conn, version, last.as_ref().map(TenantId::as_str), PAGE);
+        let ids = store.catalog().query(page).await?;
+        Ok(ids.last().cloned().map(|last| (ids, Some(last))))
+    });
+    let pages = stream::iter([Ok::<_, Error>(command.ids.clone())]).chain(behind);
+    let ids = pages
+        .map_ok(|ids| stream::iter(ids.into_iter().map(Ok::<_, Error>)))
+        .try_flatten()
+        .take_until(interrupt.clone());
+    let author = &Author::command_line();
+    let done = ids.map_ok(|id| async move { Ok((store.migrate(&id, author).await, id)) });
+    let mut done = pin!(done.try_buffer_unordered(usize::from(command.jobs)));
+    let (mut migrated, mut current, mut failed) = (0, 0, Vec::new());
+    while let Some((result, id)) = done.try_next().await? {
+        bar.inc(1);
+        match result {
+            Ok(Some(from)) => {
+                tracing::debug!(tenant = %id, from, to = version, "migrated");
+                migrated += 1;
             }
-            _ = &mut interrupt, if !interrupted => interrupted = true,
+            Ok(None) => current += 1,
+            Err(error) => failed.push(Failure::new(store, id, &error)),
         }
     }
     bar.finish_and_clear();
-    let count = failed.len();
+    let (count, interrupted) = (failed.len(), interrupt.now_or_never().is_some());
     let text = format!("schema {version}: {migrated} migrated, {current} were there already, {count} failed");
     let fields = json!({
         "schema": version, "migrated": migrated, "already_current": current, "interrupted": interrupted,
@@ -135,15 +135,8 @@ async fn migrate(store: &Store, command: &Command, total: u64) -> Result<Outcome
     Ok((failed, interrupted, text, fields))
 }
 
-/// Tenants on a page: a million ids are not in memory at once.
+/// Tenants on a page.
 const PAGE: u32 = 1000;
-
-/// The next page of the tenants that are behind or quarantined.
-async fn behind(store: &Store, after: Option<TenantId>) -> Result<VecDeque<TenantId>> {
-    let version = store.schema().version();
-    let page = move |conn: &_| queries::behind(conn, version, after.as_ref().map(TenantId::as_str), PAGE);
-    Ok(store.catalog().query(page).await?.into())
-}
 
 /// How many files of each schema a dry run of `--all` tries, the largest first.
 const TRIED: u32 = 8;

@@ -2,7 +2,7 @@
 
 use std::{io, process::ExitCode};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
+use clap::{Args as _, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
 
 use crate::{
     config::{DataConfig, LogConfig, ServeConfig},
@@ -33,12 +33,6 @@ struct Cli {
     #[command(flatten)]
     serve: ServeConfig,
 
-    #[command(flatten)]
-    common: Common,
-}
-
-#[derive(Debug, Clone, Args)]
-struct Common {
     #[command(flatten)]
     data: DataConfig,
 
@@ -139,15 +133,15 @@ fn parse() -> Cli {
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
-    telemetry::log::start(&cli.common.log)?;
+    telemetry::log::start(&cli.log)?;
     match cli.command.unwrap_or(Command::Serve(Box::new(cli.serve))) {
-        Command::Serve(config) => serve::run(&cli.common.data, *config),
-        Command::Tenants(tenants) => runtime()?.block_on(tenants::run(&cli.common.data, tenants)),
-        Command::Keys(keys) => runtime()?.block_on(keys::run(&cli.common.data, keys)),
-        Command::Migrate(command) => runtime()?.block_on(migrate::run(&cli.common.data, command)),
-        Command::Sync(command) => runtime()?.block_on(sync::run(&cli.common.data, command)),
-        Command::Deliveries(command) => runtime()?.block_on(deliveries::run(&cli.common.data, command)),
-        Command::Doctor(command) => runtime()?.block_on(doctor::run(&cli.common.data, command)),
+        Command::Serve(config) => serve::run(&cli.data, *config),
+        Command::Tenants(tenants) => runtime()?.block_on(tenants::run(&cli.data, tenants)),
+        Command::Keys(keys) => runtime()?.block_on(keys::run(&cli.data, keys)),
+        Command::Migrate(command) => runtime()?.block_on(migrate::run(&cli.data, command)),
+        Command::Sync(command) => runtime()?.block_on(sync::run(&cli.data, command)),
+        Command::Deliveries(command) => runtime()?.block_on(deliveries::run(&cli.data, command)),
+        Command::Doctor(command) => runtime()?.block_on(doctor::run(&cli.data, command)),
     }
 }
 

@@ -1,7 +1,8 @@
 //! `cubby serve`.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{net::SocketAddr, pin::pin, process::ExitCode};
 
+use futures_util::future;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -54,15 +55,9 @@ async fn serve(data: &DataConfig, config: ServeConfig) -> Result<()> {
     announce(&app, data, address);
 
     let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        future::select(pin!(terminate.recv()), pin!(interrupt.recv())).await;
         tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            future::select(pin!(terminate.recv()), pin!(interrupt.recv())).await;
             tracing::warn!("second signal: exiting at once");
             std::process::exit(130);
         });

@@ -56,10 +56,9 @@ pub struct Command {
 pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
     command.provider.validate()?;
     let options = Options { dry_run: command.dry_run, force: command.force };
-    // May be the first command on a folder: it can fill an empty catalog.
-    let (folder, provider) = (Folder::MayBeNew, Some(&command.provider));
     let run = async |target: &Target| reconcile(target, options).await;
-    let report = with_target(data, &command.remote, folder, provider, run).await?;
+    // May be the first command on a folder: it can fill an empty catalog.
+    let report = with_target(data, &command.remote, Folder::MayBeNew, Some(&command.provider), run).await?;
     match command.json {
         true => print_json(&report)?,
         false => print(&report),
