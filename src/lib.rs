@@ -38,29 +38,8 @@
 //! For authentication, limits, errors and the server's deadlines over routes of your own, make a
 //! [`http::door::Door`] and serve the routes with [`server::serve_routes`]: `examples/own_api.rs`.
 //!
-//! # The map
-//! Imports run downward only; a test reads them.
-//! ```text
-//! main cli               arguments, commands
-//! server router          accept loop, every route on one screen
-//! notes webhooks admin   features; never each other
-//! app                    the long-lived parts of the server
-//! http                   the HTTP toolkit, for any state that has a door
-//! reconcile              comparing the catalog with the provider, and mending it
-//! tenants                the LRU of open databases, leases, lifecycle: the core
-//! identity               session tokens, API keys, the provider
-//! catalog                who exists, in what state
-//! sqlite error config telemetry clock
-//! ```
-//!
-//! # The life of a request
-//! `GET /user_2ab/note_x` → accept loop with a deadline for the header ([`server`]) → request id,
-//! span, time limit ([`http::middleware`]) → [`router`] → [`http::extract::Tenant`]: the id parsed
-//! once, the caller allowed, the database leased, opened and migrated if need be → the handler in
-//! [`notes::routes`] → `tenant.read(|conn| queries::find(conn, id))` → JSON.
-//!
-//! A handler never sees a raw id or the store. A write query takes a `&Transaction`, so forgetting
-//! one does not compile.
+//! What is where, what happens to a request, and what must never break is in `docs/ARCHITECTURE.md`. Imports run
+//! downward only, in the order of its map; a test reads them.
 
 #[cfg(feature = "server")]
 pub mod admin;

@@ -1,10 +1,7 @@
 //! `--provisioning on-demand`: the first request of an unknown user asks the provider for them.
 //!
 //! Concurrent requests for one id share a look-up, a negative answer is cached, and a rate limit for all ids together
-//! protects the provider's own limit from a scan over invented ids.
-//!
-//! When the provider is down, requests do not queue: a look-up has a timeout, the number in look_up is bounded, and after
-//! a few consecutive failures a circuit breaker refuses look-ups at once. Known tenants are not looked up.
+//! protects the provider's own limit from a scan over invented ids. When the provider is down, requests do not queue.
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -28,13 +25,13 @@ use crate::{
 /// How long a negative answer is cached. A webhook creates the user at once all the same.
 const ABSENT_FOR: Duration = Duration::from_secs(60);
 
-/// Capacity of the cache of negative answers.
+/// The most negative answers in the cache.
 const ABSENT: u64 = 100_000;
 
 /// The timeout of a look-up, its retries included.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Look-ups in look_up, of different ids.
+/// Look-ups of different ids at once.
 const MAX_IN_FLIGHT: usize = 64;
 
 /// Consecutive failures that open the circuit, and how long it stays open; `Retry-After` in `http/problem.rs` says as

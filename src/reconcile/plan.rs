@@ -127,40 +127,32 @@ mod tests {
     }
 
     #[test]
-    fn a_change_after_the_list_was_started_stands() {
-        let there = user("a", "x", Some(5));
-        let fresh = Row { created: SINCE, ..row("a", State::Active, Profile::default()) };
-        assert_eq!(step(Some(&fresh), None, SINCE), None, "a user who signed up meanwhile");
-        let back = Row { restored: Some(SINCE), ..row("a", State::Active, Profile::default()) };
-        assert_eq!(step(Some(&back), None, SINCE), None, "a user brought back meanwhile");
-        let gone = Row { deletion_reported: Some(SINCE), ..row("a", State::Deleted, Profile::default()) };
-        assert_eq!(step(Some(&gone), Some(&there), SINCE), None, "a deletion that was reported again meanwhile");
-        let gone = Row { deleted: Some(SINCE), ..row("a", State::Deleted, Profile::default()) };
-        assert_eq!(step(Some(&gone), Some(&there), SINCE), None, "a user deleted meanwhile");
-        let newer = row("a", State::Active, user("a", "y", Some(6)).profile);
-        assert_eq!(step(Some(&newer), Some(&there), SINCE), None, "a user changed meanwhile");
-    }
-
-    #[test]
-    fn of_equal_age_the_providers_profile_is_right() {
+    fn a_change_after_the_list_was_started_stands_and_of_equal_age_the_providers_profile_is_right() {
         let there = user("a", "right", Some(5));
-        let damaged = row("a", State::Active, user("a", "wrong", Some(5)).profile);
-        assert_eq!(step(Some(&damaged), Some(&there), SINCE), Some(Step::Update(there.clone())));
-        let same = row("a", State::Suspended, Profile { provider_event_at: Some(7), ..there.profile.clone() });
-        assert_eq!(step(Some(&same), Some(&there), SINCE), None, "when an event came is no difference");
+        let active = |name, at| row("a", State::Active, user("a", name, at).profile);
+        let gone = || row("a", State::Deleted, Profile::default());
+        let same = Profile { provider_event_at: Some(7), ..there.profile.clone() };
+        let update = Some(Step::Update(there.clone()));
+        for (here, there, expected, what) in [
+            (Row { created: SINCE, ..active("x", None) }, None, None, "signed up meanwhile"),
+            (Row { restored: Some(SINCE), ..active("x", None) }, None, None, "brought back meanwhile"),
+            (Row { deletion_reported: Some(SINCE), ..gone() }, Some(&there), None, "reported again meanwhile"),
+            (Row { deleted: Some(SINCE), ..gone() }, Some(&there), None, "deleted meanwhile"),
+            (active("newer", Some(6)), Some(&there), None, "changed meanwhile"),
+            (active("damaged", Some(5)), Some(&there), update, "of equal age, and damaged"),
+            (row("a", State::Suspended, same), Some(&there), None, "when an event came is no difference"),
+        ] {
+            assert_eq!(step(Some(&here), there, SINCE), expected, "{what}");
+        }
     }
 
     #[test]
-    fn a_stream_out_of_order_is_an_error_and_no_deletion() {
-        let here = ["b", "a"].map(|id| Ok(row(id, State::Active, Profile::default())));
-        let steps: Vec<_> = diff(here.into_iter(), std::iter::empty(), SINCE, &mut 0).collect();
-        assert!(steps[0].is_ok() && steps[1].is_err());
-    }
-
-    #[test]
-    fn an_error_of_either_stream_comes_through() {
-        let here = [Ok(row("a", State::Active, Profile::default())), Err(Error::internal("broken"))];
-        assert!(diff(here.into_iter(), std::iter::empty(), SINCE, &mut 0).any(|step| step.is_err()));
+    fn a_stream_that_breaks_or_is_out_of_order_is_an_error_and_no_deletion() {
+        let row = |id| Ok(row(id, State::Active, Profile::default()));
+        for here in [[row("b"), row("a")], [row("a"), Err(Error::internal("broken"))]] {
+            let steps: Vec<_> = diff(here.into_iter(), std::iter::empty(), SINCE, &mut 0).collect();
+            assert!(steps[0].is_ok() && steps[1].is_err());
+        }
         let there = [Ok(user("a", "x", None)), Err(Error::internal("broken"))];
         assert!(diff(std::iter::empty(), there.into_iter(), SINCE, &mut 0).any(|step| step.is_err()));
     }
