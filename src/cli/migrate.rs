@@ -102,7 +102,7 @@ async fn migrate(store: &Store, command: &Command, total: u64) -> Result<Outcome
         if !command.all {
             return Ok(None);
         }
-        let page = move |conn: &_| queries::behind(conn, version, last.as_ref().map(TenantId::as_str), PAGE);
+        let page = move |conn: &_| queries::behind(conn, version, last.as_ref().map(TenantId::as_str), 1000);
         let ids = store.catalog().query(page).await?;
         Ok(ids.last().cloned().map(|last| (ids, Some(last))))
     });
@@ -134,9 +134,6 @@ async fn migrate(store: &Store, command: &Command, total: u64) -> Result<Outcome
     });
     Ok((failed, interrupted, text, fields))
 }
-
-/// Tenants on a page.
-const PAGE: u32 = 1000;
 
 /// How many files of each schema a dry run of `--all` tries, the largest first.
 const TRIED: u32 = 8;

@@ -189,9 +189,6 @@ fn name(error: Error, id: &TenantId) -> Error {
     Error::new(ErrorKind::UnknownTenant, format!("{id} is unknown; `cubby tenants list` shows who is"))
 }
 
-/// Tenants on a page, at most.
-const PAGE: u32 = 1000;
-
 async fn list(
     target: &Target,
     state: Option<State>,
@@ -204,7 +201,7 @@ async fn list(
     let mut left = limit.unwrap_or(u32::MAX);
     loop {
         let start = after.map_or(String::new(), |after| format!("&after={}", segment(after.as_str())));
-        let most = left.min(PAGE);
+        let most = left.min(1000);
         let found: Listed = target.get(&format!("/api/admin/tenants?limit={most}{state}{start}")).await?;
         left -= most;
         let is_last = found.tenants.len() < most as usize || left == 0;

@@ -22,7 +22,7 @@ use crate::{
     tenants::{
         disk::{
             files::{self, Location},
-            inspect::{FileInfo, inspect},
+            inspect::inspect,
             path::{TenantPaths, detached_wal_of},
         },
         id::TenantId,
@@ -154,9 +154,7 @@ fn is_restorable(row: &Row, now: Millis) -> bool {
 /// counted, and with `fix` moved back; the others are returned.
 fn lone_logs(store: &Store, fix: Option<&Author>, found: &mut Findings) -> Result<Vec<PathBuf>> {
     let (mut all, mut lone): (Vec<PathBuf>, Vec<PathBuf>) = (Vec::new(), Vec::new());
-    for shard in 0..=u8::MAX {
-        store.layout().detached_wals_in(shard, |log| all.push(log))?;
-    }
+    (0..=u8::MAX).try_for_each(|shard| store.layout().detached_wals_in(shard, |log| all.push(log)))?;
     store.layout().detached_wals_in_trash(|log| all.push(log))?;
     for log in all {
         let Some(paths) = store.layout().paths_of(&log) else { continue };
@@ -226,7 +224,12 @@ fn file(store: &Store, path: &Path, in_trash: bool, fix: Option<&Author>, found:
     let both = files::locate(&store.layout().paths(&id))? == Location::Both;
     match (row.map(|row| (row.state, row.purged.is_some())), in_trash) {
         (None, _) if let Some(author) = fix => {
-            adopt(store, &card, in_trash, author)?;
+            let (author, now) = (author.clone(), store.clock().now());
+            let deleted = in_trash.then(|| (now, now.saturating_add(millis(store.retention()))));
+            store.catalog().write_blocking(move |tx| {
+                tombstones::add_found_file(tx, &card.tenant, card.created, card.schema, deleted)?;
+                author.record(tx, now, "doctor", card.tenant.as_str(), "done")
+            })?;
             found.fixed.add(&format!("{id}: known again{}", if in_trash { ", as deleted" } else { "" }));
         }
         (None, _) => found.orphans.add(&format!("{id} ({name})")),
@@ -245,15 +248,4 @@ fn file(store: &Store, path: &Path, in_trash: bool, fix: Option<&Author>, found:
         }
     }
     Ok(())
-}
-
-fn adopt(store: &Store, card: &FileInfo, in_trash: bool, author: &Author) -> Result<()> {
-    let author = author.clone();
-    let (id, created, schema) = (card.tenant.clone(), card.created, card.schema);
-    let now = store.clock().now();
-    let until = now.saturating_add(millis(store.retention()));
-    store.catalog().write_blocking(move |tx| {
-        tombstones::add_found_file(tx, &id, created, schema, in_trash.then_some((now, until)))?;
-        author.record(tx, now, "doctor", id.as_str(), "done")
-    })
 }

@@ -102,18 +102,11 @@ impl Health {
     pub async fn look(&self) -> Result<Seen> {
         let now = self.store.clock().now();
         let since = now.saturating_sub(millis(RECENT));
-        let (local, newest, failing_deliveries, last) = self
-            .store
-            .catalog()
-            .query(move |conn| {
-                Ok((
-                    queries::counts(conn)?,
-                    deliveries::newest(conn)?,
-                    deliveries::failing(conn, since)?,
-                    runs::last(conn)?,
-                ))
-            })
-            .await?;
+        let looked = self.store.catalog().query(move |conn| {
+            let (newest, failing) = (deliveries::newest(conn)?, deliveries::failing(conn, since)?);
+            Ok((queries::counts(conn)?, newest, failing, runs::last(conn)?))
+        });
+        let (local, newest, failing_deliveries, last) = looked.await?;
         let counted = self.count().await;
         let local_count = live(local);
         let provider_count = counted.as_ref().and_then(|counted| counted.users.clone().ok());

@@ -16,7 +16,7 @@ pub mod health;
 pub mod on_demand;
 mod paged;
 pub mod plan;
-pub mod provider_list;
+mod provider_list;
 mod queries;
 pub mod rebuild;
 pub mod report;

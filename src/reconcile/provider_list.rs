@@ -19,9 +19,6 @@ use crate::{error::Result, identity::user::User, sqlite::open, tenants::id::Tena
 /// The page cache of the file, in KiB, for any number of users.
 const CACHE_KIB: u32 = 16 << 10;
 
-/// Rows a page.
-const PAGE: u32 = 1000;
-
 /// A list of users: written in any order, read by id. Cloning shares it; the last clone removes the file. Its
 /// methods may block.
 #[derive(Clone)]
@@ -78,7 +75,6 @@ impl ProviderList {
         Ok(ids.len() as u64 - known)
     }
 
-    /// The ids that cannot be a tenant's.
     pub fn unusable(&self, each: impl FnMut(&str)) -> Result<()> {
         self.with(|conn| queries::unusable(conn, each))
     }
@@ -98,11 +94,10 @@ impl ProviderList {
         self.with(|conn| queries::absent(conn, after.map_or("", TenantId::as_str), limit))
     }
 
-    /// All users by id.
     pub fn users(&self) -> impl Iterator<Item = Result<User>> + use<> {
         let list = self.clone();
         paged(move |after: Option<&User>| {
-            list.with(|conn| queries::users(conn, after.map_or("", |user| user.id.as_str()), PAGE))
+            list.with(|conn| queries::users(conn, after.map_or("", |user| user.id.as_str()), 1000))
         })
     }
 }

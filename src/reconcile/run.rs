@@ -96,8 +96,7 @@ impl Reconciler {
     /// Starts a run.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] without a provider, [`ErrorKind::Conflict`] while another run is under
-    /// way.
+    /// [`ErrorKind::Config`] without a provider, [`ErrorKind::Conflict`] while another run is under way.
     pub fn start(self: &Arc<Self>, options: Options, author: Author) -> Result<Started> {
         let missing = || Error::config("set CLERK_SECRET_KEY: without it Clerk's users cannot be listed");
         let provider = self.provider.clone().ok_or_else(missing)?;
@@ -184,7 +183,6 @@ impl Run<'_> {
         self.find_shared_emails(report).await
     }
 
-    /// Fetches the provider's whole list.
     async fn list(&self, report: &mut Report) -> Result<ProviderList> {
         report.provider_count = self.provider.count().await?;
         let folder = self.reconciler.store.layout().tmp();

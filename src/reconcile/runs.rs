@@ -43,7 +43,6 @@ pub enum RunStatus {
 /// Reports kept in memory.
 const KEPT: usize = 16;
 
-/// All runs of this process.
 #[derive(Default)]
 pub(super) struct Runs(Mutex<State>);
 
@@ -54,7 +53,6 @@ struct State {
 }
 
 impl Runs {
-    /// The run that is under way.
     pub(super) fn running(&self) -> Option<(String, Progress)> {
         self.0.lock().running.clone()
     }
@@ -69,7 +67,6 @@ impl Runs {
         Some(RunStatus::Ended { report: Box::new(report.clone()) })
     }
 
-    /// Starts a run, if none is under way.
     pub(super) fn begin(self: &Arc<Self>) -> Result<RunGuard> {
         let mut state = self.0.lock();
         if let Some((running, _)) = &state.running {
