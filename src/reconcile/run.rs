@@ -364,6 +364,9 @@ fn absent_users(list: &ProviderList, chunk: usize) -> impl Stream<Item = Result<
 }
 
 async fn add_absent(list: &ProviderList, entries: &mut Entries) -> Result<()> {
-    let pages = absent_users(list, CHUNK);
-    pages.try_for_each(|ids| std::future::ready(Ok(ids.iter().for_each(|id| entries.add(id))))).await
+    let mut pages = pin!(absent_users(list, CHUNK));
+    while let Some(ids) = pages.try_next().await? {
+        ids.iter().for_each(|id| entries.add(id));
+    }
+    Ok(())
 }
