@@ -37,8 +37,8 @@ pub fn rows(store: &Store) -> impl Iterator<Item = Result<Row>> + use<> {
     })
 }
 
-/// All users' files, a folder's together, and whether that is the trash. The trash is listed first, so that what is moved
-/// there meanwhile is not met twice, and comes last.
+/// All users' files, a folder's together, and whether that is the trash. The trash is listed first, so that what is
+/// moved there meanwhile is not met twice, and comes last.
 pub fn files(layout: &Layout) -> Result<impl Iterator<Item = Result<(Vec<PathBuf>, bool)>>> {
     let mut trashed = Vec::new();
     layout.each_trashed(|path| trashed.push(path))?;
