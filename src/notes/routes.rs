@@ -1,7 +1,7 @@
 //! The notes REST API.
 
 use axum::{
-    extract::{FromRequestParts, Path, State},
+    extract::{FromRequestParts, Path, State, rejection::PathRejection},
     http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -128,8 +128,8 @@ async fn create(
     get, path = "/{user_id}/{note_id}", tag = "notes", description = "One note", params(UserPath, NotePath),
     responses((status = 200, description = "The note", body = OneNote)),
 )]
-async fn read(Tenant(tenant): Tenant, PathNote(id): PathNote) -> Result<Response> {
-    let id = id.ok_or_else(no_such_note)?;
+async fn read(Tenant(tenant): Tenant, note: Named) -> Result<Response> {
+    let id = id_of(note)?;
     let body = tenant.read(move |conn| Ok(queries::find(conn, &id)?)).await?;
     found(body)
 }
@@ -140,10 +140,10 @@ async fn read(Tenant(tenant): Tenant, PathNote(id): PathNote) -> Result<Response
 )]
 async fn update(
     State(app): State<App>,
-    PathNote(id): PathNote,
+    note: Named,
     TenantWith(tenant, draft): TenantWith<NoteDraft>,
 ) -> Result<Response> {
-    let id = id.ok_or_else(no_such_note)?;
+    let id = id_of(note)?;
     let clock = app.clock().clone();
     let body = tenant.write(move |tx| Ok(queries::update(tx, &id, &draft.text, clock.now())?)).await?;
     found(body)
@@ -153,8 +153,8 @@ async fn update(
     delete, path = "/{user_id}/{note_id}", tag = "notes", description = "Removes a note", params(UserPath, NotePath),
     responses((status = 200, description = "The note as it was", body = OneNote)),
 )]
-async fn remove(Tenant(tenant): Tenant, PathNote(id): PathNote) -> Result<Response, Problem> {
-    let id = id.ok_or_else(no_such_note)?;
+async fn remove(Tenant(tenant): Tenant, note: Named) -> Result<Response, Problem> {
+    let id = id_of(note)?;
     let mut counted = SMALL;
     loop {
         let id = id.clone();
@@ -173,17 +173,11 @@ async fn remove(Tenant(tenant): Tenant, PathNote(id): PathNote) -> Result<Respon
     }
 }
 
-/// `{note_id}` of the path; none for what cannot be one, which the handler refuses after the caller is
-/// authenticated.
-struct PathNote(Option<NoteId>);
+/// `{note_id}` of the path. The handler refuses what cannot be one: the caller is authenticated first.
+type Named = Result<Path<NotePath>, PathRejection>;
 
-impl<S: Sync> FromRequestParts<S> for PathNote {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let path = Path::<NotePath>::from_request_parts(parts, &()).await;
-        Ok(Self(path.ok().map(|Path(path)| path.note_id)))
-    }
+fn id_of(note: Named) -> Result<NoteId> {
+    note.map(|Path(path)| path.note_id).map_err(|_| no_such_note())
 }
 
 /// The bytes of an id that are encoded in a path (RFC 3986, 3.3): all but letters, digits and these.

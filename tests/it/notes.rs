@@ -298,7 +298,8 @@ async fn notes_with_ids_of_another_making_keep_nobody_from_adding_more() {
         let insert = "INSERT INTO notes VALUES (?1, 'x', 0, 0)";
         tenant.write(move |tx| Ok(tx.execute(insert, [foreign])?)).await.unwrap();
         for _ in 0..2 {
-            server.client.note("ada", "y").await;
+            let id = server.client.note("ada", "y").await;
+            assert!(id.as_str() < "note_nzzzzzzzz", "{id} is of now");
         }
     }
     drop(tenant);
