@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, btree_map},
+    collections::BTreeMap,
     fmt::{self, Display},
 };
 
@@ -10,7 +10,7 @@ use axum::{extract::FromRequestParts, http::request::Parts};
 use percent_encoding::percent_decode_str;
 use serde::{
     Deserialize, Deserializer,
-    de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{self, DeserializeOwned, IntoDeserializer, Visitor, value::MapDeserializer},
     forward_to_deserialize_any,
 };
 
@@ -37,19 +37,26 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 
 /// Reads a query string.
 pub fn parse<T: DeserializeOwned>(query: Option<&str>) -> Result<T> {
-    let pairs: BTreeMap<_, _> = parameters(query).map(|(name, value)| (name, Value(value))).collect();
-    let pairs = Pairs { left: pairs.into_iter(), current: None };
-    T::deserialize(MapAccessDeserializer::new(pairs)).map_err(|wrong| wrong.0)
-}
-
-/// The parameters of a query string in their order, percent-decoded; a value is absent where there is no
-/// `=`. A `+` is a plus, as in a path, because ids may have one. What is not UTF-8 is replaced, and so
-/// equals no word that a route knows.
-fn parameters(query: Option<&str>) -> impl Iterator<Item = (Cow<'_, str>, Option<Cow<'_, str>>)> {
+    // A `+` is a plus, as in a path, because ids may have one. What is not UTF-8 is replaced, and so equals no
+    // word that a route knows.
+    let decode = |text| percent_decode_str(text).decode_utf8_lossy();
     let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-    pairs.map(|pair| match pair.split_once('=') {
-        Some((name, value)) => (decode(name), Some(decode(value))),
-        None => (decode(pair), None),
+    let pairs: BTreeMap<Cow<str>, Value> = pairs
+        .map(|pair| match pair.split_once('=') {
+            Some((name, value)) => (decode(name), Value(Some(decode(value)))),
+            None => (decode(pair), Value(None)),
+        })
+        .collect();
+    serde_path_to_error::deserialize(MapDeserializer::new(pairs.into_iter())).map_err(|error| {
+        let name = error.path().to_string();
+        match error.into_inner() {
+            Wrong::Value(what) => {
+                let message = format!("{name}: {what}");
+                Error::malformed(name, message)
+            }
+            Wrong::Missing(name) => Error::malformed(name, format!("{name} is missing")),
+            Wrong::Unknown(known) => Error::invalid(name, format!("unknown parameter; there are {}", known.join(", "))),
+        }
     })
 }
 
@@ -57,34 +64,6 @@ fn parameters(query: Option<&str>) -> impl Iterator<Item = (Cow<'_, str>, Option
 pub fn up_to<'de, const MOST: u32, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let number = u32::deserialize(deserializer).ok().filter(|number| (1..=MOST).contains(number));
     number.ok_or_else(|| de::Error::custom(format_args!("a number from 1 to {MOST}")))
-}
-
-fn decode(text: &str) -> Cow<'_, str> {
-    percent_decode_str(text).decode_utf8_lossy()
-}
-
-struct Pairs<'q> {
-    left: btree_map::IntoIter<Cow<'q, str>, Value<'q>>,
-    current: Option<(Cow<'q, str>, Value<'q>)>,
-}
-
-impl<'de> MapAccess<'de> for Pairs<'_> {
-    type Error = Wrong;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Wrong> {
-        self.current = self.left.next();
-        let Some((name, _)) = &self.current else { return Ok(None) };
-        let key = seed.deserialize(name.as_ref().into_deserializer());
-        key.map(Some).map_err(|Wrong(error)| Wrong(Error::invalid(name.to_string(), error.message().to_owned())))
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Wrong> {
-        let (name, value) = self.current.take().ok_or_else(|| de::Error::custom("a value without a name"))?;
-        seed.deserialize(value).map_err(|Wrong(error)| {
-            let message = format!("{name}: {}", error.message());
-            Wrong(Error::malformed(name.into_owned(), message))
-        })
-    }
 }
 
 /// A parameter's value; none where there is no `=`.
@@ -103,6 +82,14 @@ macro_rules! numbers {
             visitor.$visit(number.ok_or_else(|| de::Error::custom("a whole number"))?)
         }
     )*};
+}
+
+impl IntoDeserializer<'_, Wrong> for Value<'_> {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
 }
 
 impl<'de> Deserializer<'de> for Value<'_> {
@@ -150,11 +137,17 @@ impl<'de> Deserializer<'de> for Value<'_> {
 
 /// Why a query cannot be read.
 #[derive(Debug)]
-struct Wrong(Error);
+enum Wrong {
+    /// What the value at fault may be.
+    Value(String),
+    Missing(&'static str),
+    /// The parameters that there are.
+    Unknown(&'static [&'static str]),
+}
 
 impl Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.message())
+        write!(f, "{self:?}")
     }
 }
 
@@ -162,15 +155,15 @@ impl std::error::Error for Wrong {}
 
 impl de::Error for Wrong {
     fn custom<T: Display>(message: T) -> Self {
-        Self(Error::malformed("query", message.to_string()))
+        Self::Value(message.to_string())
     }
 
     fn missing_field(name: &'static str) -> Self {
-        Self(Error::malformed(name, format!("{name} is missing")))
+        Self::Missing(name)
     }
 
     fn unknown_field(_: &str, known: &'static [&'static str]) -> Self {
-        Self::custom(format_args!("unknown parameter; there are {}", known.join(", ")))
+        Self::Unknown(known)
     }
 
     fn unknown_variant(_: &str, known: &'static [&'static str]) -> Self {
