@@ -16,7 +16,6 @@ use std::{
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
-use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 
@@ -166,21 +165,6 @@ impl Drop for Answer {
                 self.of.unwritten.fetch_add(1, Ordering::Relaxed);
             }
             _ => {}
-        }
-    }
-}
-
-/// The next piece of a body.
-pub(super) async fn next_piece(body: &mut Body) -> Option<Result<Bytes, axum::Error>> {
-    loop {
-        match body.frame().await? {
-            Ok(frame) => {
-                // Trailers are ignored.
-                if let Ok(data) = frame.into_data() {
-                    return Some(Ok(data));
-                }
-            }
-            Err(error) => return Some(Err(error)),
         }
     }
 }
