@@ -4,46 +4,44 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// The slots.
 pub struct DeliverySlots {
-    most: usize,
-    shared: Arc<Mutex<Shared>>,
+    free: Arc<Semaphore>,
+    unverified: Arc<Unverified>,
 }
 
-#[derive(Default)]
-struct Shared {
-    taken: usize,
-    /// Those that may lose their slot, oldest first.
-    unverified: VecDeque<Arc<Notify>>,
-}
+/// Those that may lose their slot, oldest first.
+type Unverified = Mutex<VecDeque<(Arc<Notify>, OwnedSemaphorePermit)>>;
 
 /// A slot, kept until dropped.
 pub struct DeliverySlot {
-    shared: Arc<Mutex<Shared>>,
+    unverified: Arc<Unverified>,
     lost: Arc<Notify>,
-    settled: bool,
+    settled: Option<OwnedSemaphorePermit>,
 }
 
 impl DeliverySlots {
     /// With `most` slots.
     pub fn of(most: u32) -> Self {
-        Self { most: most as usize, shared: Arc::default() }
+        Self { free: Arc::new(Semaphore::new(most as usize)), unverified: Arc::default() }
     }
 
     /// A slot: a free one, or that of the oldest delivery that has not settled. None if all have settled.
     pub fn take(&self) -> Option<DeliverySlot> {
-        let mut shared = self.shared.lock();
-        if shared.taken >= self.most {
-            // Its slot is free from now on.
-            shared.unverified.pop_front()?.notify_one();
-        } else {
-            shared.taken += 1;
-        }
+        let mut unverified = self.unverified.lock();
+        let permit = match self.free.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let (loser, permit) = unverified.pop_front()?;
+                loser.notify_one();
+                permit
+            }
+        };
         let lost = Arc::new(Notify::new());
-        shared.unverified.push_back(lost.clone());
-        Some(DeliverySlot { shared: self.shared.clone(), lost, settled: false })
+        unverified.push_back((lost.clone(), permit));
+        Some(DeliverySlot { unverified: self.unverified.clone(), lost, settled: None })
     }
 }
 
@@ -55,24 +53,21 @@ impl DeliverySlot {
 
     /// Keeps the slot from now on. False if it was lost.
     pub fn settle(&mut self) -> bool {
-        let mut shared = self.shared.lock();
-        self.settled = remove_unverified(&mut shared, &self.lost);
-        self.settled
+        self.settled = self.withdraw();
+        self.settled.is_some()
     }
-}
 
-fn remove_unverified(shared: &mut Shared, lost: &Arc<Notify>) -> bool {
-    let at = shared.unverified.iter().position(|other| Arc::ptr_eq(other, lost));
-    at.is_some_and(|at| shared.unverified.remove(at).is_some())
+    /// Takes the slot from those that may be lost; none if it was lost or has settled.
+    fn withdraw(&self) -> Option<OwnedSemaphorePermit> {
+        let mut unverified = self.unverified.lock();
+        let at = unverified.iter().position(|(other, _)| Arc::ptr_eq(other, &self.lost))?;
+        unverified.remove(at).map(|(_, permit)| permit)
+    }
 }
 
 impl Drop for DeliverySlot {
     fn drop(&mut self) {
-        let mut shared = self.shared.lock();
-        // A slot that was lost is counted as the other's.
-        if self.settled || remove_unverified(&mut shared, &self.lost) {
-            shared.taken -= 1;
-        }
+        drop(self.withdraw());
     }
 }
 
@@ -97,17 +92,6 @@ mod tests {
         drop(slots.take());
         assert!(!one_more.settle());
         drop((last, one_more));
-        let shared = slots.shared.lock();
-        assert_eq!((shared.taken, shared.unverified.len()), (0, 0));
-    }
-
-    #[test]
-    fn a_delivery_that_lost_its_slot_cannot_settle() {
-        let slots = DeliverySlots::of(1);
-        let mut a = slots.take().unwrap();
-        let b = slots.take().unwrap();
-        assert!(!a.settle());
-        drop((a, b));
-        assert_eq!(slots.shared.lock().taken, 0);
+        assert_eq!((slots.free.available_permits(), slots.unverified.lock().len()), (2, 0));
     }
 }
