@@ -97,7 +97,7 @@ pub async fn serve(
         .fallback(|| async { Problem::no_route() })
         .layer(from_fn_with_state((door.clone(), None), envelope))
         .with_state(Todos { door: door.clone(), max_bytes: 4096 });
-    serve_routes(&door, config, routes, listener, shutdown).await;
+    serve_routes(&door, (listener, routes), None, shutdown).await;
     store.close(tokio::time::Instant::now() + config.drain_timeout).await;
     Ok(())
 }

@@ -57,9 +57,9 @@ impl App {
         let on_demand = OnDemand::new(store.clone(), provider.clone(), sync.on_demand_limit);
         let expects = config.clerk_webhook_secret.is_some();
         let health = Health::new(store.clone(), provider, sync.sync_warn, sync.sync_silence, expects);
-        let door = Door::with(store.clone(), &config, audience, Some(on_demand))?;
+        let door = Door::with(store, config, audience, Some(on_demand))?;
         metrics::install()?;
-        Ok(Self { inner: Arc::new(Shared { config, store, door, reconciler, health, upkeep: Arc::default() }) })
+        Ok(Self { inner: Arc::new(Shared { door, reconciler, health, upkeep: Arc::default() }) })
     }
 
     fn start_background(&self) {
@@ -72,17 +72,17 @@ impl App {
 
     /// The tenants.
     pub fn store(&self) -> &Store {
-        &self.inner.store
+        &self.inner.door.store
     }
 
     /// The settings.
     pub fn config(&self) -> &ServeConfig {
-        &self.inner.config
+        &self.inner.door.config
     }
 
     /// The time of day.
     pub fn clock(&self) -> &Clock {
-        self.inner.store.clock()
+        self.inner.door.clock()
     }
 
     /// The toolkit's part.
@@ -92,7 +92,7 @@ impl App {
 
     /// Verifies callers' session tokens and API keys.
     pub fn identity(&self) -> &Identity {
-        self.inner.door.identity()
+        &self.inner.door.identity
     }
 
     /// Whether metrics and health need no operator's key: where callers are not authenticated, and only this
@@ -104,7 +104,7 @@ impl App {
 
     /// The limits on callers.
     pub fn limits(&self) -> &Limits {
-        self.inner.door.limits()
+        &self.inner.door.limits
     }
 
     /// Reconciles the catalog with the provider.
@@ -128,7 +128,7 @@ impl App {
         if let Err(error) = tokio::task::spawn_blocking(move || inner.save_uses(true)).await {
             tracing::error!(error = %error, "the last uses of API keys were not recorded");
         }
-        self.inner.store.close(until).await
+        self.store().close(until).await
     }
 }
 

@@ -12,10 +12,8 @@ use crate::{
     http::{
         cors::{Origins, cors},
         health,
-        host::Hosts,
-        middleware::{envelope, preflight},
+        middleware::{enclose, preflight, with_fallbacks},
         openapi::{self, Group},
-        problem::Problem,
     },
     notes, webhooks,
 };
@@ -59,11 +57,7 @@ pub fn operators(app: &App) -> Router {
 /// The operators' routes for commands in this process. Their requests come over no connection, so nothing
 /// limits their time or checks their host.
 pub fn in_process(app: &App) -> Router {
-    let (routes, _) = operators_only(app).split_for_parts();
-    routes
-        .fallback(|| async { Problem::no_route() })
-        .method_not_allowed_fallback(|| async { Problem::wrong_method() })
-        .with_state(app.clone())
+    with_fallbacks(operators_only(app).into()).with_state(app.clone())
 }
 
 fn operators_only(app: &App) -> OpenApiRouter<App> {
@@ -76,15 +70,8 @@ fn operators_only(app: &App) -> OpenApiRouter<App> {
 fn finish(app: &App, routes: OpenApiRouter<App>, listen: SocketAddr) -> Router {
     // The document is made of the mounted routes, so it has exactly those.
     let (routes, document) = routes.split_for_parts();
-    let routes = routes
-        .merge(openapi::routes(&openapi::complete(document, &groups(app))))
-        .fallback(|| async { Problem::no_route() })
-        .method_not_allowed_fallback(|| async { Problem::wrong_method() });
-    let hosts = Hosts::new(&app.config().door, listen);
-    routes
-        // Outermost: all requests have an id, a time limit and one shape of errors.
-        .layer(middleware::from_fn_with_state((app.door().clone(), hosts), envelope))
-        .with_state(app.clone())
+    let routes = routes.merge(openapi::routes(&openapi::complete(document, &groups(app))));
+    enclose(routes, app.door(), listen).with_state(app.clone())
 }
 
 /// What the document says of each group of routes.

@@ -4,13 +4,7 @@ mod connections;
 mod socket;
 mod write_deadline;
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -18,7 +12,6 @@ use axum::{
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioTimer;
-use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -29,7 +22,6 @@ use tower::Service;
 
 use crate::{
     app::App,
-    config::ServeConfig,
     error::Result,
     http::{
         door::Door,
@@ -45,21 +37,17 @@ use socket::Socket;
 /// How long to wait for an evicted connection before another is evicted.
 const EVICTION_WAIT: Duration = Duration::from_millis(100);
 
+/// How long the tenants have to be closed, even after the deadline of the drain: a slow client must not cost
+/// a checkpoint.
+const CHECKPOINTS: Duration = Duration::from_secs(2);
+
 /// Serves on `listener` until `shutdown` resolves, then drains: `/readyz` turns red, nothing more
 /// is accepted, requests in flight are finished to a deadline, and all tenants are closed with
-/// their write-ahead logs emptied.
+/// their write-ahead logs emptied. `operators` is a listener for operators alone.
 ///
 /// # Errors
 /// If the routes cannot be built; never for what a client does.
-pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<()> {
-    serve_both(app, listener, None, shutdown).await
-}
-
-/// The same with a listener for operators alone.
-///
-/// # Errors
-/// As [`serve`].
-pub async fn serve_both(
+pub async fn serve(
     app: App,
     listener: TcpListener,
     operators: Option<TcpListener>,
@@ -67,44 +55,31 @@ pub async fn serve_both(
 ) -> Result<()> {
     let routes = router::router(&app)?;
     let operators = operators.map(|listener| (listener, router::operators(&app)));
-    let until = run(app.door(), app.config(), (listener, routes), operators, shutdown).await;
-    // A little longer than the deadline, so that a slow client does not cost a checkpoint.
-    let left = app.close(until.max(Instant::now() + Duration::from_secs(2))).await;
+    let until = serve_routes(app.door(), (listener, routes), operators, shutdown).await;
+    let left = app.close(until.max(Instant::now() + CHECKPOINTS)).await;
     tracing::info!(left_open = left, "closed");
     Ok(())
 }
 
-/// Serves routes of one's own behind a door, with the same deadlines, limits and shutdown. The store is left
-/// open.
+/// A listener, and the routes that it serves.
+pub type Routes = (TcpListener, Router);
+
+/// Serves routes with the deadlines, limits and shutdown of [`serve`], and nothing around them. The store is left
+/// open. Gives the deadline of the drain.
 pub async fn serve_routes(
     door: &Door,
-    config: &ServeConfig,
-    routes: Router,
-    listener: TcpListener,
-    shutdown: impl Future<Output = ()>,
-) {
-    run(door, config, (listener, routes), None, shutdown).await;
-}
-
-type Routes = (TcpListener, Router);
-
-/// Gives the end of the drain.
-async fn run(
-    door: &Door,
-    config: &ServeConfig,
     (listener, routes): Routes,
     operators: Option<Routes>,
     shutdown: impl Future<Output = ()>,
 ) -> Instant {
-    let most = config.max_connections as usize;
+    let most = door.config.max_connections as usize;
     let slots = Arc::new(Semaphore::new(most));
-    let timeouts = Timeouts::of(config);
     let (drain, draining) = watch::channel(false);
-    let public = accept(door, timeouts, listener, routes, (Listener::Public, slots.clone()), draining.clone());
+    let public = accept(door, listener, routes, (Listener::Public, slots.clone()), draining.clone());
     let operators = async {
         if let Some((listener, routes)) = operators {
-            let slots = Arc::new(Semaphore::new(config.limits.admin_connections as usize));
-            accept(door, timeouts, listener, routes, (Listener::Operators, slots), draining.clone()).await;
+            let slots = Arc::new(Semaphore::new(door.config.limits.admin_connections as usize));
+            accept(door, listener, routes, (Listener::Operators, slots), draining.clone()).await;
         }
     };
     // Ends when all connections have, which is not before the drain.
@@ -117,7 +92,7 @@ async fn run(
     }
 
     door.start_draining();
-    let until = Instant::now() + config.drain_timeout;
+    let until = Instant::now() + door.config.drain_timeout;
     tracing::info!(connections = most - slots.available_permits(), "shutting down: finishing what is in flight");
     // There is no receiver if no connection is open.
     let _ = drain.send(true);
@@ -129,39 +104,19 @@ async fn run(
     until
 }
 
-/// How long a client may take, and how much it may send.
-#[derive(Clone, Copy)]
-struct Timeouts {
-    header: Duration,
-    header_bytes: usize,
-    answer: Duration,
-    answer_rate: u64,
-}
-
-impl Timeouts {
-    fn of(config: &ServeConfig) -> Self {
-        Self {
-            header: config.header_timeout,
-            header_bytes: usize::try_from(config.max_header_bytes.0).unwrap_or(64 << 10),
-            answer: config.limits.answer_timeout,
-            answer_rate: config.limits.answer_rate.0,
-        }
-    }
-}
-
 /// Accepts until told to drain, then waits for the open connections. Dropped, it cuts them.
 async fn accept(
     door: &Door,
-    timeouts: Timeouts,
     socket: TcpListener,
     routes: Router,
     (listener, slots): (Listener, Arc<Semaphore>),
     mut draining: watch::Receiver<bool>,
 ) {
     let mut tasks = JoinSet::new();
-    let from = AddressCounts::default();
-    let connections = Connections::new(listener, slots.available_permits());
-    let share = (slots.available_permits() / 4).max(1);
+    let most = slots.available_permits();
+    let mut from = AddressCounts { most, of: HashMap::new() };
+    let connections = Connections::new(listener, most);
+    let share = (most / 4).max(1);
     loop {
         tokio::select! {
             biased;
@@ -169,25 +124,26 @@ async fn accept(
             Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
             accepted = socket.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let counted = match listener {
-                        Listener::Public => from.count(door, peer.ip()),
+                    let address = block(peer.ip());
+                    let most = match listener {
+                        Listener::Public => door.limits.connections_of(peer.ip()),
                         // Operators are not refused because of other connections of their address.
-                        Listener::Operators => Ok(None),
+                        Listener::Operators => None,
                     };
-                    let Ok(counted) = counted else {
+                    let Some(counted) = from.count(address, most.unwrap_or(u32::MAX)) else {
                         tracing::debug!(%peer, "a connection too many from one address");
                         continue;
                     };
-                    if listener == Listener::Operators && door.limits().shares_operators(peer.ip()) {
-                        connections.evict_of(block(peer.ip()), share);
+                    if listener == Listener::Operators && door.limits.shares_operators(peer.ip()) {
+                        connections.evict_of(address, share);
                     }
                     let slot = tokio::select! {
                         biased;
                         () = async { drop(draining.wait_for(|drain| *drain).await) } => break,
                         permit = slot(&slots, &connections) => permit,
                     };
-                    let guard = connections.add(block(peer.ip()));
-                    let served = connection(door.clone(), timeouts, routes.clone(), stream, (listener, peer), guard);
+                    let guard = connections.add(address);
+                    let served = connection(door.clone(), routes.clone(), stream, (listener, peer), guard);
                     tasks.spawn(async move {
                         served.await;
                         drop((counted, slot));
@@ -220,47 +176,27 @@ async fn slot(slots: &Arc<Semaphore>, connections: &Connections) -> Option<Owned
     }
 }
 
-/// How many connections each address has: no more entries than connections.
-#[derive(Default)]
-struct AddressCounts(Arc<Mutex<HashMap<u128, u32>>>);
-
-struct TooMany;
-
-/// One connection, counted until dropped.
-struct Counted {
-    of: Arc<Mutex<HashMap<u128, u32>>>,
-    key: u128,
+/// How many connections each address has.
+struct AddressCounts {
+    /// Connections in all: with twice as many addresses, those without one are forgotten.
+    most: usize,
+    /// Each connection has a copy of its address's.
+    of: HashMap<u128, Arc<()>>,
 }
 
 impl AddressCounts {
-    fn count(&self, door: &Door, address: IpAddr) -> Result<Option<Counted>, TooMany> {
-        let Some(most) = door.limits().connections_of(address) else { return Ok(None) };
-        let key = block(address);
-        let mut counts = self.0.lock();
-        let count = counts.entry(key).or_default();
-        if *count >= most {
-            return Err(TooMany);
+    /// Counts a connection until the answer is dropped; none if the address has `most` already.
+    fn count(&mut self, address: u128, most: u32) -> Option<Arc<()>> {
+        if self.of.len() >= 2 * self.most {
+            self.of.retain(|_, of| Arc::strong_count(of) > 1);
         }
-        *count += 1;
-        Ok(Some(Counted { of: self.0.clone(), key }))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut counts = self.of.lock();
-        if let Some(count) = counts.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.key);
-            }
-        }
+        let of = self.of.entry(address).or_default();
+        (Arc::strong_count(of) <= most as usize).then(|| of.clone())
     }
 }
 
 async fn connection(
     door: Door,
-    timeouts: Timeouts,
     routes: Router,
     stream: TcpStream,
     (listener, peer): (Listener, SocketAddr),
@@ -269,19 +205,20 @@ async fn connection(
     // Small answers are sent at once. A socket that refuses this is merely slower.
     let _ = stream.set_nodelay(true);
     // The kernel hears nothing of a client that is gone.
-    let stalled = u32::try_from(timeouts.answer.as_millis()).unwrap_or(u32::MAX);
+    let limits = &door.config.limits;
+    let stalled = u32::try_from(limits.answer_timeout.as_millis()).unwrap_or(u32::MAX);
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, stalled);
     let open = &guard.0;
     let in_flight = &open.connection;
-    let socket = Socket::new(stream, in_flight.clone(), timeouts.answer, timeouts.answer_rate);
+    let socket = Socket::new(stream, in_flight.clone(), limits.answer_timeout, limits.answer_rate.0);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
-        let (limits, mut routes, open) = (door.limits(), routes.clone(), &**open);
+        let (limits, mut routes, open) = (&door.limits, routes.clone(), &**open);
         async move {
             in_flight.wait_for_writes().await;
             let path = request.uri().path();
             let entered = limits.enter(listener, peer.ip(), path, request.headers());
             // Only where it is needed: it is an allocation.
-            if limits.audience(path) == Audience::Operators || !limits.proxies().is_empty() {
+            if limits.audience(path) == Audience::Operators || !limits.proxies.is_empty() {
                 request.extensions_mut().insert(Peer(peer));
             }
             let entered = entered.unwrap_or_else(|problem| {
@@ -303,10 +240,10 @@ async fn connection(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(timeouts.header)
+        .header_read_timeout(door.config.header_timeout)
         // A header may have a hundred fields, hyper's default: setting even that explicitly makes hyper
         // initialise a buffer for them with each request.
-        .max_buf_size(timeouts.header_bytes)
+        .max_buf_size(usize::try_from(door.config.max_header_bytes.0).unwrap_or(64 << 10))
         // A client that has sent its request and closed its side still wants the answer.
         .half_close(true)
         .serve_connection(socket, service);

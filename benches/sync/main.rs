@@ -124,6 +124,6 @@ pub async fn serve(store: &Store) -> std::net::SocketAddr {
     let app = cubby::app::App::over(store.clone(), config).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(cubby::server::serve(app, listener, std::future::pending()));
+    tokio::spawn(cubby::server::serve(app, listener, None, std::future::pending()));
     address
 }

@@ -50,21 +50,21 @@ pub(super) async fn sweep(app: Weak<Shared>) {
         ticks.tick().await;
         let Some((_pass, app)) = Shared::pass(&app).await else { return };
         metrics::upkeep();
-        if app.store.clock_is_steady(app.store.retention())
-            && let Err(error) = app.store.purge_due().await
+        if app.door.store.clock_is_steady(app.door.store.retention())
+            && let Err(error) = app.door.store.purge_due().await
         {
             tracing::error!(error = %error, "users whose retention has ended could not be purged");
         }
-        let kept_for = app.config.sync.delivery_retention;
-        let retention = match app.store.clock_is_steady(kept_for) {
-            true => app.store.clock().now().saturating_sub(millis(kept_for)),
+        let kept_for = app.door.config.sync.delivery_retention;
+        let retention = match app.door.store.clock_is_steady(kept_for) {
+            true => app.door.store.clock().now().saturating_sub(millis(kept_for)),
             false => Millis::MIN,
         };
-        let most = app.config.limits.delivery_limit;
-        let beyond = app.store.catalog().query(move |conn| deliveries::beyond(conn, most)).await;
+        let most = app.door.config.limits.delivery_limit;
+        let beyond = app.door.store.catalog().query(move |conn| deliveries::beyond(conn, most)).await;
         let before = beyond.ok().flatten().map_or(retention, |beyond| beyond.max(retention));
         forget(&app, "old deliveries", move |tx| deliveries::delete_before(tx, before, FORGET)).await;
-        let most = app.config.limits.audit_limit;
+        let most = app.door.config.limits.audit_limit;
         forget(&app, "old lines of the audit trail", move |tx| audit::forget(tx, most, FORGET)).await;
     }
 }
@@ -76,7 +76,7 @@ async fn forget(
     some: impl Fn(&Transaction) -> rusqlite::Result<usize> + Copy + Send + 'static,
 ) {
     loop {
-        match app.store.catalog().write(some).await {
+        match app.door.store.catalog().write(some).await {
             Ok(0) => return,
             Ok(_) => {}
             Err(error) => return tracing::error!(error = %error, "{what} could not be removed"),

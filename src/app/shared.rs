@@ -6,16 +6,12 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use crate::{
     catalog::keys,
-    config::ServeConfig,
     http::door::Door,
     reconcile::{health::Health, run::Reconciler},
-    tenants::store::Store,
 };
 
 /// The parts of an app.
 pub struct Shared {
-    pub config: ServeConfig,
-    pub store: Store,
     pub door: Door,
     pub reconciler: Arc<Reconciler>,
     pub health: Health,
@@ -38,11 +34,11 @@ impl Shared {
 
     /// Records when API keys were last used.
     pub fn save_uses(&self, all: bool) {
-        let uses = self.door.identity().keys().uses(all);
+        let uses = self.door.identity.keys().uses(all);
         if uses.is_empty() {
             return;
         }
-        if let Err(error) = self.store.catalog().write_blocking(move |tx| keys::queries::record_uses(tx, &uses)) {
+        if let Err(error) = self.door.store.catalog().write_blocking(move |tx| keys::queries::record_uses(tx, &uses)) {
             tracing::warn!(error = %error, "when API keys were last used could not be recorded");
         }
     }

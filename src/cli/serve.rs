@@ -62,7 +62,7 @@ async fn serve(data: &DataConfig, config: ServeConfig) -> Result<()> {
             std::process::exit(130);
         });
     };
-    server::serve_both(app, listener, operators, shutdown).await
+    server::serve(app, listener, operators, shutdown).await
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener> {

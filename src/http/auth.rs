@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request
 use reqwest::Url;
 use rusqlite::Transaction;
 
-use super::{door::Door, peer::Peer, problem::Problem};
+use super::{door::Door, operator_key, peer::Peer, problem::Problem};
 use crate::{
     catalog::audit::Author,
     identity::{
@@ -56,28 +56,23 @@ impl Caller {
     }
 }
 
-/// What a request sends as proof.
-enum Credential<'a> {
-    Bearer(&'a str),
-    Cookie(&'a str),
-}
-
 /// Authenticates a caller, in a server that requires it.
 pub async fn authenticate(door: &Door, parts: &Parts) -> Result<Caller, Problem> {
-    let Some(credential) = credential(parts, door)? else {
-        return Err(unauthorized(None, "send a session token or an API key as Authorization: Bearer …"));
-    };
-    if let Credential::Bearer(key) = credential
-        && door.identity().takes_keys()
+    let bearer = bearer(&parts.headers)?;
+    if let Some(key) = bearer
+        && door.identity.takes_keys()
         && key.starts_with(keys::PREFIX)
     {
-        let found = door.identity().keys().find(key, door.clock().now());
+        let found = door.identity.keys().find(key, door.clock().now());
         return found
             .map(Caller::Program)
             .ok_or_else(|| refused(Refusal("the API key is unknown, revoked or expired")));
     }
-    let (Credential::Bearer(token) | Credential::Cookie(token)) = credential;
-    let Some(verifier) = door.identity().sessions() else {
+    // The header comes before the cookie: it was set on purpose.
+    let Some(token) = bearer.or_else(|| cookie(parts, door)) else {
+        return Err(unauthorized("unauthorized", "send a session token or an API key as Authorization: Bearer …"));
+    };
+    let Some(verifier) = door.identity.sessions() else {
         return Err(refused(Refusal("only API keys are accepted here")));
     };
     match verifier.verify(token).await {
@@ -97,31 +92,24 @@ pub async fn authenticate(door: &Door, parts: &Parts) -> Result<Caller, Problem>
     }
 }
 
-/// The header comes before the cookie: it was set on purpose.
-fn credential<'a>(parts: &'a Parts, door: &Door) -> Result<Option<Credential<'a>>, Problem> {
-    let headers = &parts.headers;
-    let mut given = headers.get_all(header::AUTHORIZATION).iter();
-    if let Some(value) = given.next() {
-        if given.next().is_some() {
-            return Err(refused(Refusal("more than one Authorization header was sent")));
-        }
-        let text = value.to_str().ok().and_then(|text| text.split_once(' '));
-        return match text {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-                Ok(Some(Credential::Bearer(token.trim())))
-            }
-            _ => Err(refused(Refusal("the Authorization header must be: Bearer and a token"))),
-        };
+/// The token of the `Authorization` header, if there is one.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    match headers.get_all(header::AUTHORIZATION).iter().count() {
+        0 => Ok(None),
+        1 => match operator_key::bearer(headers) {
+            None => Err(refused(Refusal("the Authorization header must be: Bearer and a token"))),
+            token => Ok(token),
+        },
+        _ => Err(refused(Refusal("more than one Authorization header was sent"))),
     }
-    Ok(cookie(headers, door.session_cookie()).filter(|_| !is_foreign_page(parts, door)).map(Credential::Cookie))
 }
 
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    cookies.flat_map(|line| line.split(';')).find_map(|pair| {
-        let (given, value) = pair.trim().split_once('=')?;
-        (given == name && !value.is_empty()).then_some(value)
-    })
+/// The token of the session cookie, if the page that sent it may use it.
+fn cookie<'a>(parts: &'a Parts, door: &Door) -> Option<&'a str> {
+    let cookies = parts.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let (_, token) = pairs.find(|(name, value)| *name == door.config.door.session_cookie && !value.is_empty())?;
+    (!is_foreign_page(parts, door)).then_some(token)
 }
 
 /// A browser sends the cookie with requests of any site's page, so a request whose `Origin` is neither this
@@ -130,14 +118,15 @@ fn is_foreign_page(parts: &Parts, door: &Door) -> bool {
     let mut origins = parts.headers.get_all(header::ORIGIN).iter();
     let Some(origin) = origins.next() else { return false };
     let (Ok(origin), None) = (origin.to_str(), origins.next()) else { return true };
-    !door.knows_origin(origin) && !is_own_origin(origin, parts, door)
+    let (parties, pages) = (&door.config.door.authorized_parties.0, &door.config.limits.cors_origins.0);
+    !parties.iter().chain(pages).any(|known| known == origin) && !is_own_origin(origin, parts, door)
 }
 
 /// Whether an origin is this server's own as the caller sees it: scheme, host and port. Without the scheme,
 /// an attacker on the network could serve a page at `http://` this host that uses the cookie of `https://`.
 fn is_own_origin(origin: &str, parts: &Parts, door: &Door) -> bool {
     let Some(host) = only(&parts.headers, &header::HOST) else { return false };
-    let by_proxy = parts.extensions.get::<Peer>().is_some_and(|peer| door.limits().proxies().contains(peer.0.ip()));
+    let by_proxy = parts.extensions.get::<Peer>().is_some_and(|peer| door.limits.proxies.contains(peer.0.ip()));
     let scheme = match only(&parts.headers, &FORWARDED_PROTO).filter(|_| by_proxy) {
         Some("https") => "https",
         // A request that no trusted proxy forwarded came as it is, unencrypted.
@@ -157,16 +146,16 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 
 fn refused(refusal: Refusal) -> Problem {
     tracing::debug!(reason = refusal.0, "a caller was refused");
-    unauthorized(Some("invalid_token"), refusal.0)
+    unauthorized("invalid_token", refusal.0)
 }
 
 /// 401 as RFC 6750 requires it: no error code when no credential was sent.
-fn unauthorized(error: Option<&'static str>, detail: &'static str) -> Problem {
-    let challenge = match error {
-        None => "Bearer realm=\"cubby\"",
-        Some(_) => "Bearer realm=\"cubby\", error=\"invalid_token\"",
+fn unauthorized(code: &'static str, detail: &'static str) -> Problem {
+    let challenge = match code {
+        "invalid_token" => "Bearer realm=\"cubby\", error=\"invalid_token\"",
+        _ => "Bearer realm=\"cubby\"",
     };
-    Problem::new(StatusCode::UNAUTHORIZED, error.unwrap_or("unauthorized"), detail)
+    Problem::new(StatusCode::UNAUTHORIZED, code, detail)
         .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
@@ -179,7 +168,7 @@ fn record_impersonation(door: &Door, session: &Session) {
         let now = door.clock().now();
         let author = Author { actor, origin: None };
         let write = move |tx: &Transaction| author.record(tx, now, "impersonate", session.user.as_str(), "let in");
-        let written = door.store().catalog().write(write);
+        let written = door.store.catalog().write(write);
         if let Err(error) = written.await {
             tracing::error!(error = %error, "an impersonation could not be recorded");
         }

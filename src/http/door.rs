@@ -1,12 +1,12 @@
 //! The door of a server: what the toolkit needs to know who is calling, to let requests in and to reach a
-//! user's database. Any state that has one, and gives it with [`AsRef`], can use the toolkit's extractors.
+//! user's database. A door is an axum state; so is any state that gives its door with [`AsRef`].
 
 use std::{
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use axum::{extract::FromRequestParts, http::request::Parts};
@@ -26,7 +26,7 @@ use crate::{
         keys::{Key, KeyHash},
     },
     reconcile::on_demand::OnDemand,
-    tenants::{open::opening::Counter, store::Store},
+    tenants::store::Store,
 };
 
 /// What a server's routes share. Cloning shares it.
@@ -37,18 +37,20 @@ pub struct Door {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    store: Store,
-    identity: Identity,
-    limits: Limits,
-    provisioning: Provisioning,
-    on_demand: Option<Arc<OnDemand>>,
-    request_timeout: Duration,
-    body_timeout: Duration,
-    session_cookie: String,
-    /// Origins whose pages may use the session cookie, besides the server's own.
-    origins: Vec<String>,
-    readiness: Readiness,
+/// The parts of a door.
+pub struct Inner {
+    /// The tenants.
+    pub store: Store,
+    /// The settings.
+    pub config: ServeConfig,
+    /// Verifies callers' session tokens and API keys.
+    pub identity: Identity,
+    /// The limits on callers.
+    pub limits: Limits,
+    /// Asks the provider for unknown users, where provisioning is on demand.
+    pub on_demand: Option<Arc<OnDemand>>,
+    /// Whether the server can do its work.
+    pub readiness: Readiness,
     draining: AtomicBool,
 }
 
@@ -58,7 +60,7 @@ impl Door {
     /// # Errors
     /// If the settings of authentication cannot be used.
     pub fn new(store: Store, config: &ServeConfig) -> Result<Self> {
-        Self::with(store, config, Audience::of, None)
+        Self::with(store, config.clone(), Audience::of, None)
     }
 
     /// The same for a server with paths that are not for users, and with the identity provider, which is
@@ -68,7 +70,7 @@ impl Door {
     /// As [`new`](Self::new).
     pub fn with(
         store: Store,
-        config: &ServeConfig,
+        config: ServeConfig,
         audience: fn(&str) -> Audience,
         on_demand: Option<Arc<OnDemand>>,
     ) -> Result<Self> {
@@ -82,87 +84,41 @@ impl Door {
         if let Some(jwks) = identity.sessions().and_then(Verifier::jwks).cloned() {
             tokio::spawn(async move { jwks.prefetch().await });
         }
-        let (parties, pages) = (&config.door.authorized_parties.0, &config.limits.cors_origins.0);
-        Ok(Self {
-            inner: Arc::new(Inner {
-                limits: Limits::new(config, audience)?,
-                store,
-                identity,
-                provisioning: config.provisioning,
-                on_demand: on_demand.filter(|_| config.provisioning == Provisioning::OnDemand),
-                request_timeout: config.request_timeout,
-                body_timeout: config.limits.body_timeout,
-                session_cookie: config.door.session_cookie.clone(),
-                origins: parties.iter().chain(pages).cloned().collect(),
-                readiness: Readiness::default(),
-                draining: AtomicBool::new(false),
-            }),
-        })
+        let inner = Inner {
+            limits: Limits::new(&config, audience)?,
+            on_demand: on_demand.filter(|_| config.provisioning == Provisioning::OnDemand),
+            store,
+            config,
+            identity,
+            readiness: Readiness::default(),
+            draining: AtomicBool::new(false),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
+}
 
-    /// The tenants.
-    pub fn store(&self) -> &Store {
-        &self.inner.store
-    }
-
+impl Inner {
     /// The time of day.
     pub fn clock(&self) -> &Clock {
-        self.inner.store.clock()
-    }
-
-    /// Verifies callers' session tokens and API keys.
-    pub fn identity(&self) -> &Identity {
-        &self.inner.identity
-    }
-
-    /// The limits on callers.
-    pub fn limits(&self) -> &Limits {
-        &self.inner.limits
-    }
-
-    /// Who creates tenants.
-    pub fn provisioning(&self) -> Provisioning {
-        self.inner.provisioning
-    }
-
-    /// Asks the provider for unknown users, where provisioning is on demand.
-    pub fn on_demand(&self) -> Option<&Arc<OnDemand>> {
-        self.inner.on_demand.as_ref()
-    }
-
-    /// How long a request may take.
-    pub fn request_timeout(&self) -> Duration {
-        self.inner.request_timeout
-    }
-
-    /// How long a body may take to arrive.
-    pub fn body_timeout(&self) -> Duration {
-        self.inner.body_timeout
-    }
-
-    /// The name of the cookie with the session token.
-    pub fn session_cookie(&self) -> &str {
-        &self.inner.session_cookie
-    }
-
-    /// Whether an origin is in the settings.
-    pub fn knows_origin(&self, origin: &str) -> bool {
-        self.inner.origins.iter().any(|known| known == origin)
-    }
-
-    /// Whether the server can do its work.
-    pub fn readiness(&self) -> &Readiness {
-        &self.inner.readiness
+        self.store.clock()
     }
 
     /// Whether the server is shutting down.
     pub fn is_draining(&self) -> bool {
-        self.inner.draining.load(Ordering::Acquire)
+        self.draining.load(Ordering::Acquire)
     }
 
     /// Turns `/readyz` red, so that a balancer sends no more requests.
     pub fn start_draining(&self) {
-        self.inner.draining.store(true, Ordering::Release);
+        self.draining.store(true, Ordering::Release);
+    }
+}
+
+impl Deref for Door {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
     }
 }
 
@@ -177,16 +133,6 @@ impl<S: AsRef<Self> + Sync> FromRequestParts<S> for Door {
 
     async fn from_request_parts(_: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
         Ok(state.as_ref().clone())
-    }
-}
-
-impl Counter for Door {
-    fn count(&self) -> Result<()> {
-        self.limits().creation()
-    }
-
-    fn uncount(&self) {
-        self.limits().uncount_creation();
     }
 }
 

@@ -2,8 +2,6 @@
 //!
 //! All decisions about who may reach which tenant are made here, in `admit`.
 
-use std::sync::Arc;
-
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Request, path::ErrorKind as PathError, rejection::PathRejection},
     http::{StatusCode, request::Parts},
@@ -56,11 +54,11 @@ struct Admitted {
 /// proof a caller learns nothing about any id. An illegal id, one that is not the caller's and one that does
 /// not exist get the same answer: the first two are refused here, before any storage is touched.
 async fn admit(parts: &mut Parts, door: &Door) -> Result<Admitted, Problem> {
-    let provisioning = door.provisioning();
+    let provisioning = door.config.provisioning;
     let write_creates = provisioning == Provisioning::Open;
-    if door.identity().is_open() {
+    if door.identity.is_open() {
         let id = tenant_id(parts).await?;
-        door.limits().of_tenant(&id)?;
+        door.limits.of_tenant(&id)?;
         return Ok(Admitted { id, write_creates, read_creates: false });
     }
     let caller = auth::authenticate(door, parts).await?;
@@ -68,7 +66,7 @@ async fn admit(parts: &mut Parts, door: &Door) -> Result<Admitted, Problem> {
     if !caller.reaches(&id) {
         return Err(Error::unknown_tenant().into());
     }
-    door.limits().of_tenant(&id)?;
+    door.limits.of_tenant(&id)?;
     if !caller.may_write() && !parts.method.is_safe() {
         return Err(Problem::new(StatusCode::FORBIDDEN, "read_only", "this API key may read and not write"));
     }
@@ -111,10 +109,10 @@ impl Admitted {
 
     /// A tenant that exists, or whose user the provider has when it may be asked.
     async fn lease(&self, door: &Door) -> Result<tenant::Tenant, Error> {
-        match (door.store().lease(&self.id).await, door.on_demand()) {
+        match (door.store.lease(&self.id).await, &door.on_demand) {
             (Err(error), Some(provider)) if error.kind() == ErrorKind::UnknownTenant => {
                 match provider.ensure(&self.id).await? {
-                    true => door.store().lease(&self.id).await,
+                    true => door.store.lease(&self.id).await,
                     false => Err(error),
                 }
             }
@@ -123,15 +121,11 @@ impl Admitted {
     }
 
     async fn create(&self, door: &Door) -> Result<tenant::Tenant, Error> {
-        if door.limits().count_creations() {
-            match door.store().lease(&self.id).await {
-                Err(error) if error.kind() == ErrorKind::UnknownTenant => {
-                    return Ok(door.store().lease_or_create_counted(&self.id, Arc::new(door.clone())).await?.0);
-                }
-                leased => return leased,
-            }
-        }
-        Ok(door.store().lease_or_create(&self.id).await?.0)
+        let made = match &door.limits.creations {
+            Some(creations) => door.store.lease_or_create_counted(&self.id, creations.clone()).await,
+            None => door.store.lease_or_create(&self.id).await,
+        };
+        Ok(made?.0)
     }
 }
 
@@ -184,7 +178,7 @@ async fn receive<S: AsRef<Door>, T: Payload<S>>(request: Request, state: &S) -> 
     let (mut parts, body) = request.into_parts();
     let admitted = admit(&mut parts, door).await?;
     body::require_json(&parts.headers)?;
-    let bytes = body::read(body, T::limit(state), door.body_timeout()).await?;
+    let bytes = body::read(body, T::limit(state), door.config.limits.body_timeout).await?;
     let payload: T = body::parse(&bytes)?;
     payload.check(state)?;
     Ok((admitted, payload))

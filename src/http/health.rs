@@ -30,11 +30,11 @@ pub async fn ready(door: Door) -> Result<Json<Value>, Problem> {
     if door.is_draining() {
         return Err(red("the server is shutting down".into()));
     }
-    let free = door.readiness().check(door.store()).await.map_err(red)?;
+    let free = door.readiness.check(&door.store).await.map_err(red)?;
     Ok(Json(json!({
         "status": "ready",
-        "open": door.store().open_count(),
-        "capacity": door.store().capacity(),
+        "open": door.store.open_count(),
+        "capacity": door.store.capacity(),
         "free_bytes": free,
     })))
 }

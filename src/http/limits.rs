@@ -3,36 +3,30 @@
 //!
 //! | file | has |
 //! |---|---|
-//! | [`settings`] | the settings with their defaults |
-//! | [`rates`] | token buckets for users and addresses |
-//! | [`creations`] | the token bucket for users that requests create |
-//! | [`in_flight`] | the requests in flight |
-//! | [`bytes`] | the bytes in flight |
+//! | [`rates`] | token buckets for users, addresses and creations |
+//! | [`in_flight`] | the requests and bytes in flight |
 //! | [`shares`] | the counters of these |
 //! | [`delivery_slots`] | slots for signed deliveries that are coming in |
-//! | [`refusal`] | what a refused request is answered |
+//!
+//! On loopback nothing is limited that is not set, unless a proxy stands in front: then the callers are elsewhere.
 
-pub mod bytes;
-pub mod creations;
 pub mod delivery_slots;
 pub mod in_flight;
 pub mod rates;
-pub mod refusal;
-pub mod settings;
 pub mod shares;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::http::HeaderMap;
 
 use self::{
-    bytes::Bytes,
-    creations::Creations,
     delivery_slots::{DeliverySlot, DeliverySlots},
-    in_flight::{InFlight, Totals},
-    rates::{Buckets, quota},
-    refusal::overloaded,
-    settings::Settings,
+    in_flight::{InFlight, Totals, overloaded},
+    rates::{Buckets, Creations},
     shares::{Keys, Shares, Total},
 };
 use super::{
@@ -41,19 +35,29 @@ use super::{
     problem::Problem,
 };
 use crate::{
-    config::{Secret, ServeConfig},
-    error::{Error, ErrorKind, Result},
+    config::{Secret, ServeConfig, Size, limits::Rate},
+    error::Result,
     tenants::id::TenantId,
 };
 
 /// Requests of operators in flight.
 const OPERATORS: u64 = 64;
 
+// Defaults where callers come from elsewhere. `--help` tells them.
+const PER_TENANT: Rate = Rate::Of { count: 100, per: Duration::from_secs(1), burst: 400 };
+const PER_ADDRESS: Rate = Rate::Of { count: 200, per: Duration::from_secs(1), burst: 800 };
+const CREATIONS: Rate = Rate::Of { count: 600, per: Duration::from_secs(60), burst: 600 };
+const KEY_FAILURES: Rate = Rate::Of { count: 30, per: Duration::from_secs(60), burst: 30 };
+const CONNECTIONS: u32 = 256;
+const ADDRESS_IN_FLIGHT: u32 = 512;
+const ADDRESS_BYTES: Size = Size(64 << 20);
+
 /// The limits of one server, and how much of them is used.
 pub struct Limits {
     tenants: Option<Buckets<TenantId>>,
     addresses: Option<Buckets<u128>>,
-    creations: Option<Creations>,
+    /// Counts the tenants that requests create.
+    pub creations: Option<Arc<Creations>>,
     /// Of requests to the operators' listener without the key.
     operators_addresses: Option<Buckets<u128>>,
     key_failures: Option<Buckets<u128>>,
@@ -62,9 +66,12 @@ pub struct Limits {
     operators_key: Option<Secret>,
     keys: Keys,
     totals: Arc<Totals>,
+    /// Whether requests or bytes in flight are counted by address.
+    counts_addresses: bool,
     deliveries: DeliverySlots,
     address_connections: Option<u32>,
-    proxies: Proxies,
+    /// The trusted proxies.
+    pub proxies: Proxies,
     audience: fn(&str) -> Audience,
 }
 
@@ -108,32 +115,43 @@ impl Limits {
     /// By the settings.
     pub fn new(config: &ServeConfig, audience: fn(&str) -> Audience) -> Result<Self> {
         let limits = &config.limits;
-        let settings = Settings::of(config)?;
+        let proxies = Proxies::new(limits.proxies()?);
+        let is_exposed = |listen: SocketAddr| !listen.ip().is_loopback();
+        let exposed = is_exposed(config.listen);
+        let limited = exposed || !proxies.is_empty();
+        // An exposed operators' listener does not expose the users' one.
+        let operators_exposed = limits.admin_listen.is_some_and(is_exposed);
+        let rate =
+            |set: Option<Rate>, limited: bool, default: Rate| set.unwrap_or(if limited { default } else { Rate::Off });
+        let address_in_flight = limits.address_in_flight.or(limited.then_some(ADDRESS_IN_FLIGHT));
+        let address_bytes = limits.address_bytes_in_flight.or(limited.then_some(ADDRESS_BYTES));
         let keys = Keys::default();
         Ok(Self {
-            tenants: Buckets::new("user", settings.tenant_rate),
-            addresses: Buckets::new("address", settings.address_rate),
-            creations: quota(settings.creation_rate).map(Creations::new),
-            operators_addresses: Buckets::new("address", settings.operators_address_rate),
-            key_failures: Buckets::new("address", settings.key_failures),
-            shares_operators: settings.shares_operators,
+            tenants: Buckets::new("user", rate(limits.tenant_rate, limited, PER_TENANT)),
+            addresses: Buckets::new("address", rate(limits.address_rate, limited, PER_ADDRESS)),
+            creations: Creations::new(rate(limits.creation_rate, limited, CREATIONS)).map(Arc::new),
+            operators_addresses: Buckets::new("address", rate(limits.address_rate, operators_exposed, PER_ADDRESS)),
+            key_failures: Buckets::new(
+                "address",
+                rate(limits.key_failures, limited || operators_exposed, KEY_FAILURES),
+            ),
+            shares_operators: limits.address_connections.is_some() || exposed || operators_exposed,
             operators_key: config.admin_api_key.clone(),
             totals: Arc::new(Totals {
                 requests: Total::of(limits.max_in_flight.into()),
                 operators: Total::of(OPERATORS),
                 of_user: Shares::of(limits.tenant_in_flight.into()),
-                of_address: settings.address_in_flight.map(|most| Shares::of(most.into())),
-                bytes: Bytes::new(
-                    limits.bytes_in_flight.0,
-                    limits.tenant_bytes_in_flight.0,
-                    settings.address_bytes.map(|most| most.0),
-                    keys.of(""),
-                ),
+                of_address: Shares::of(address_in_flight.map_or(u64::MAX, u64::from)),
+                bytes: Total::of(limits.bytes_in_flight.0),
+                bytes_of_user: Shares::of(limits.tenant_bytes_in_flight.0),
+                bytes_of_address: Shares::of(address_bytes.map_or(u64::MAX, |most| most.0)),
+                unknown_user: keys.of(""),
             }),
+            counts_addresses: address_in_flight.is_some() || address_bytes.is_some(),
             keys,
             deliveries: DeliverySlots::of(limits.deliveries_in_flight),
-            address_connections: settings.address_connections,
-            proxies: Proxies::new(settings.proxies),
+            address_connections: limits.address_connections.or(exposed.then_some(CONNECTIONS)),
+            proxies,
             audience,
         })
     }
@@ -143,15 +161,6 @@ impl Limits {
             Listener::Public => self.addresses.as_ref(),
             Listener::Operators => self.operators_addresses.as_ref().or(self.addresses.as_ref()),
         }
-    }
-
-    fn counts_addresses(&self, listener: Listener) -> bool {
-        self.addresses(listener).is_some() || self.totals.of_address.is_some() || self.totals.bytes.counts_addresses()
-    }
-
-    /// The trusted proxies.
-    pub fn proxies(&self) -> &Proxies {
-        &self.proxies
     }
 
     /// Whom a path is for.
@@ -200,8 +209,9 @@ impl Limits {
                 None => {}
             }
         }
-        let address = self.counts_addresses(listener).then(address);
-        if let (Some(addresses), Some(address)) = (self.addresses(listener), &address) {
+        let addresses = self.addresses(listener);
+        let address = (self.counts_addresses || addresses.is_some()).then(address);
+        if let (Some(addresses), Some(address)) = (addresses, &address) {
             addresses.check(address)?;
         }
         if audience != Audience::Senders {
@@ -235,28 +245,6 @@ impl Limits {
     pub fn of_tenant(&self, id: &TenantId) -> Result<(), Problem> {
         self.tenants.as_ref().map_or(Ok(()), |tenants| tenants.check(id))?;
         connection::in_flight(|in_flight| in_flight.of_user(self.keys.of(id))).unwrap_or(Ok(()))
-    }
-
-    /// Whether creations are counted.
-    pub fn count_creations(&self) -> bool {
-        self.creations.is_some()
-    }
-
-    /// Counts the creation of a tenant.
-    pub fn creation(&self) -> Result<()> {
-        match self.creations.as_ref().is_none_or(Creations::take) {
-            true => Ok(()),
-            false => {
-                Err(Error::new(ErrorKind::TooMany, "too many users are being created at once; try again in a minute"))
-            }
-        }
-    }
-
-    /// Gives back a creation that was counted and did not happen.
-    pub fn uncount_creation(&self) {
-        if let Some(creations) = &self.creations {
-            creations.give_back();
-        }
     }
 }
 
@@ -316,5 +304,27 @@ mod tests {
         drop(second);
         let mut next = enter();
         next.body(2 * MIB).expect("and the share of requests without a user too");
+    }
+
+    #[test]
+    fn the_defaults_are_those_that_help_tells() {
+        use clap::Args;
+        let command = crate::config::limits::LimitsConfig::augment_args(clap::Command::new("cubby"));
+        let told = |name: &str| {
+            let setting = command.get_arguments().find(|argument| argument.get_id() == name).unwrap();
+            let help = setting.get_help().unwrap().to_string();
+            help.split_once("[default: ").unwrap().1.split(';').next().unwrap().to_owned()
+        };
+        for (name, default) in [
+            ("tenant_rate", PER_TENANT),
+            ("address_rate", PER_ADDRESS),
+            ("creation_rate", CREATIONS),
+            ("key_failures", KEY_FAILURES),
+        ] {
+            assert_eq!(told(name).parse(), Ok(default), "{name}");
+        }
+        assert_eq!(told("address_connections").parse(), Ok(CONNECTIONS));
+        assert_eq!(told("address_in_flight").parse(), Ok(ADDRESS_IN_FLIGHT));
+        assert_eq!(told("address_bytes_in_flight").parse(), Ok(ADDRESS_BYTES));
     }
 }

@@ -1,6 +1,7 @@
 //! What every request goes through: an id, a span, a time limit, and errors in one shape.
 
 use std::{
+    net::SocketAddr,
     panic::AssertUnwindSafe,
     sync::{
         Arc, LazyLock,
@@ -10,9 +11,10 @@ use std::{
 };
 
 use axum::{
+    Router,
     extract::{Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
-    middleware::Next,
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
@@ -22,7 +24,7 @@ use super::{
     connection,
     door::Door,
     host::Hosts,
-    limits::{Refused, in_flight::SMALL, refusal::is_overloaded},
+    limits::{Refused, in_flight::SMALL},
     problem::Problem,
 };
 use crate::telemetry;
@@ -32,6 +34,17 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A request that takes longer is logged as slow.
 const SLOW: Duration = Duration::from_secs(1);
+
+/// Answers what no route answers.
+pub fn with_fallbacks<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+    routes.fallback(|| async { Problem::no_route() }).method_not_allowed_fallback(|| async { Problem::wrong_method() })
+}
+
+/// The same, with the envelope around all: all requests have an id, a time limit and one shape of errors.
+pub fn enclose<S: Clone + Send + Sync + 'static>(routes: Router<S>, door: &Door, listen: SocketAddr) -> Router<S> {
+    let hosts = Hosts::new(&door.config.door, listen);
+    with_fallbacks(routes).layer(from_fn_with_state((door.clone(), hosts), envelope))
+}
 
 /// Wraps every route. Host names are checked here rather than in a layer of their own, which would cost two
 /// allocations a request.
@@ -59,7 +72,7 @@ pub async fn envelope(
             }
         };
         let handled = AssertUnwindSafe(handled).catch_unwind();
-        let response = match tokio::time::timeout(door.request_timeout(), handled).await {
+        let response = match tokio::time::timeout(door.config.request_timeout, handled).await {
             Ok(Ok(response)) => response,
             Ok(Err(panic)) => {
                 let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
@@ -75,7 +88,7 @@ pub async fn envelope(
             )
             .into_response(),
         };
-        let overloaded = response.extensions().get::<Problem>().is_some_and(is_overloaded);
+        let overloaded = response.extensions().get::<Problem>().is_some_and(|problem| problem.code == "overloaded");
         let mut response = match response.extensions().get::<Problem>() {
             Some(problem) => keep_allow(&response, problem.render(&text)),
             None => match response.body().size_hint().exact().filter(|length| *length > SMALL) {
@@ -155,8 +168,8 @@ fn request_id(request: &Request) -> HeaderValue {
     given.cloned().unwrap_or_else(new_id)
 }
 
-/// Sixteen hex digits: a counter behind a multiplication by an odd number, which visits every
-/// value once, from a random start. Unique within a process, unlikely to repeat across two.
+/// Sixteen hex digits: a counter behind a multiplication by an odd number, which visits every value once,
+/// from a random start. Unique within a process, unlikely to repeat across two.
 fn new_id() -> HeaderValue {
     static START: LazyLock<u64> = LazyLock::new(|| {
         use std::hash::{BuildHasher, RandomState};
@@ -164,10 +177,8 @@ fn new_id() -> HeaderValue {
     });
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(*START);
-    let mut text = [0u8; 16];
-    for (place, digit) in text.iter_mut().enumerate() {
-        let nibble = (number >> (60 - 4 * place)) & 0xf;
-        *digit = b"0123456789abcdef"[nibble as usize];
-    }
+    let mut text = [b'0'; 16];
+    // Sixteen digits have room.
+    let _ = hex::encode_to_slice(number.to_be_bytes(), &mut text);
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
 }

@@ -63,7 +63,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn StdError>> {
         .layer(from_fn_with_state((app.door().clone(), None), envelope))
         .with_state(app.clone());
     let routes = router(&app)?.merge(slow);
-    server::serve_routes(app.door(), app.config(), routes, listener, async move {
+    server::serve_routes(app.door(), (listener, routes), None, async move {
         let _ = terminate.recv().await;
     })
     .await;

@@ -1,12 +1,10 @@
-//! The requests in flight: in all, of each user and of each address.
+//! The requests in flight and the bytes of their large bodies and answers: in all, of each user and of each address.
 
 use std::sync::Arc;
 
-use super::{
-    bytes::Bytes,
-    refusal::{overloaded, too_much},
-    shares::{Key, Shares, Total},
-};
+use axum::http::{HeaderValue, StatusCode, header};
+
+use super::shares::{Key, Shares, Total};
 use crate::http::problem::Problem;
 
 /// The largest body that is not counted, in bytes: the limits on connections and requests bound how much
@@ -22,10 +20,35 @@ pub struct Totals {
     /// Requests of each user.
     pub of_user: Shares,
     /// Requests of each address.
-    pub of_address: Option<Shares>,
+    pub of_address: Shares,
     /// Bytes of large bodies and answers.
-    pub bytes: Bytes,
+    pub bytes: Total,
+    /// Bytes of each user.
+    pub bytes_of_user: Shares,
+    /// Bytes of each address.
+    pub bytes_of_address: Shares,
+    /// Has the bytes of requests whose user is not known yet.
+    pub unknown_user: Key,
 }
+
+/// 503: the server as a whole has too much to do.
+pub fn overloaded(why: &'static str) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", format!("{why}; try again in a moment"))
+        .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+}
+
+/// 429: one user or one address holds too much.
+fn too_much(whose: &'static str, what: &'static str) -> Problem {
+    Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too_much_at_once",
+        format!("too many {what} for one {whose}; wait for answers to arrive and read them, then try again"),
+    )
+    .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+}
+
+const REQUESTS: &str = "requests being answered";
+const BYTES: &str = "bytes being received and sent";
 
 /// Which limit on requests in flight counts a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,10 +98,8 @@ impl InFlight {
             return Err(overloaded("more requests are being answered than this server may take"));
         }
         self.class = Class::Ordinary;
-        if let (Some(shares), Some(address)) = (&self.totals.of_address, address)
-            && !shares.take(address, 1)
-        {
-            return Err(too_much("address", "requests being answered"));
+        if !self.totals.of_address.take(address, 1) {
+            return Err(too_much("address", REQUESTS));
         }
         self.address = address;
         Ok(())
@@ -97,15 +118,24 @@ impl InFlight {
         if self.user.is_some() || self.class != Class::Ordinary {
             return Ok(());
         }
-        if !self.totals.of_user.take(user, 1) {
-            return Err(too_much("user", "requests being answered"));
+        let (totals, user) = (&self.totals, Some(user));
+        if !totals.of_user.take(user, 1) {
+            return Err(too_much("user", REQUESTS));
         }
-        if let Err(problem) = self.totals.bytes.assign(user, self.bytes) {
-            self.totals.of_user.give(user, 1);
-            return Err(problem);
+        if self.bytes > 0 {
+            if !totals.bytes_of_user.take(user, self.bytes) {
+                totals.of_user.give(user, 1);
+                return Err(too_much("user", BYTES));
+            }
+            totals.bytes_of_user.give(self.holder(), self.bytes);
         }
-        self.user = Some(user);
+        self.user = user;
         Ok(())
+    }
+
+    /// Whose bytes this request's are.
+    fn holder(&self) -> Option<Key> {
+        self.user.or(Some(self.totals.unknown_user))
     }
 
     /// Counts a body of so many bytes as far as it has come.
@@ -118,7 +148,19 @@ impl InFlight {
         }
         // In steps, so that not each piece is counted.
         let more = bytes.next_multiple_of(SMALL) - self.bytes;
-        self.totals.bytes.take(self.user, self.address, more)?;
+        let (totals, holder) = (&self.totals, self.holder());
+        if !totals.bytes_of_user.take(holder, more) {
+            return Err(too_much("user", BYTES));
+        }
+        if !totals.bytes_of_address.take(self.address, more) {
+            totals.bytes_of_user.give(holder, more);
+            return Err(too_much("address", BYTES));
+        }
+        if !totals.bytes.take(more) {
+            totals.bytes_of_user.give(holder, more);
+            totals.bytes_of_address.give(self.address, more);
+            return Err(overloaded("more bytes are being received and sent than this server may hold"));
+        }
         self.bytes += more;
         Ok(())
     }
@@ -133,10 +175,20 @@ impl InFlight {
             Err(problem) if !answers_change => Err(problem),
             _ => {
                 let rest = if bytes <= SMALL { 0 } else { bytes.next_multiple_of(SMALL).min(self.bytes) };
-                self.totals.bytes.give(self.user, self.address, self.bytes - rest);
-                self.bytes = rest;
+                self.keep_bytes(rest);
                 Ok(())
             }
+        }
+    }
+
+    /// Gives back all bytes but so many.
+    fn keep_bytes(&mut self, rest: u64) {
+        let count = self.bytes - rest;
+        if count > 0 {
+            self.totals.bytes.give(count);
+            self.totals.bytes_of_user.give(self.holder(), count);
+            self.totals.bytes_of_address.give(self.address, count);
+            self.bytes = rest;
         }
     }
 
@@ -155,12 +207,8 @@ impl InFlight {
             Class::Operator => self.totals.operators.give(1),
             Class::Ordinary => {
                 self.totals.requests.give(1);
-                if let Some(user) = self.user {
-                    self.totals.of_user.give(user, 1);
-                }
-                if let (Some(shares), Some(address)) = (&self.totals.of_address, self.address) {
-                    shares.give(address, 1);
-                }
+                self.totals.of_user.give(self.user, 1);
+                self.totals.of_address.give(self.address, 1);
             }
         }
     }
@@ -168,7 +216,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.totals.bytes.give(self.user, self.address, self.bytes);
+        self.keep_bytes(0);
         self.leave();
     }
 }

@@ -1,9 +1,17 @@
-//! Token buckets, one for each user or address.
+//! Token buckets: one for each user or address, and one for the users that requests create.
 //!
 //! What is kept must not grow with the callers that an attacker can invent: buckets are in a cache of fixed
 //! size, whose policy keeps those that are used often. A bucket that is evicted starts anew, full.
 
-use std::{hash::Hash, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    hash::Hash,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use governor::{
@@ -12,7 +20,12 @@ use governor::{
 };
 use moka::sync::Cache;
 
-use crate::{config::limits::Rate, http::problem::Problem};
+use crate::{
+    config::limits::Rate,
+    error::{Error, ErrorKind, Result},
+    http::problem::Problem,
+    tenants::open::opening::Counter,
+};
 
 /// Buckets kept of each kind: some 200 bytes each.
 const BUCKETS: u64 = 50_000;
@@ -64,8 +77,44 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Buckets<K> {
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
+/// The rate at which requests create tenants; only those count that were created.
+pub struct Creations {
+    bucket: DefaultDirectRateLimiter,
+    /// Counted creations that did not happen, a burst of them at most: the next ones take these first.
+    unused: AtomicU32,
+    burst: u32,
+}
+
+impl Creations {
+    /// Of a rate; none where it is off.
+    pub fn new(rate: Rate) -> Option<Self> {
+        let quota = quota(rate)?;
+        let burst = quota.burst_size().get();
+        Some(Self { bucket: RateLimiter::direct(quota), unused: AtomicU32::new(0), burst })
+    }
+}
+
+impl Counter for Creations {
+    fn count(&self) -> Result<()> {
+        let change = |unused: u32| unused.checked_sub(1);
+        match self.unused.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok()
+            || self.bucket.check().is_ok()
+        {
+            true => Ok(()),
+            false => {
+                Err(Error::new(ErrorKind::TooMany, "too many users are being created at once; try again in a minute"))
+            }
+        }
+    }
+
+    fn uncount(&self) {
+        let change = |unused: u32| (unused < self.burst).then_some(unused + 1);
+        let _ = self.unused.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+    }
+}
+
 /// A rate as the token buckets take it; none where it is off.
-pub fn quota(rate: Rate) -> Option<Quota> {
+fn quota(rate: Rate) -> Option<Quota> {
     let Rate::Of { count, per, burst } = rate else { return None };
     Some(Quota::with_period(per / count)?.allow_burst(NonZeroU32::new(burst)?))
 }
@@ -86,21 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_bucket_refuses_and_says_when_to_come_again() {
-        let rate = Rate::Of { count: 1, per: Duration::from_secs(60), burst: 3 };
-        let buckets = Buckets::<u128>::new("address", rate).unwrap();
-        for _ in 0..3 {
-            buckets.check(&1).unwrap();
+    fn a_creation_that_is_given_back_may_happen_and_at_most_a_burst_is_kept() {
+        let creations = Creations::new(Rate::Of { count: 2, per: Duration::from_secs(3600), burst: 2 }).unwrap();
+        let three = || [(); 3].map(|()| creations.count().is_ok());
+        assert_eq!(three(), [true, true, false]);
+        for _ in 0..5 {
+            creations.uncount();
         }
-        let refused = buckets.check(&1).unwrap_err();
-        assert_eq!((refused.status.as_u16(), refused.code), (429, "rate_limited"));
-        let value = |name: HeaderName| {
-            let found = refused.headers.iter().find(|(n, _)| *n == name).expect("the header");
-            found.1.to_str().unwrap().to_owned()
-        };
-        assert_eq!(value(header::RETRY_AFTER), "60");
-        assert_eq!(value(POLICY), "\"address\";q=3;w=180");
-        assert_eq!(value(LIMIT), "\"address\";r=0;t=60");
-        buckets.check(&2).unwrap();
+        assert_eq!(three(), [true, true, false]);
     }
 }

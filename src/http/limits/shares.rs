@@ -73,9 +73,10 @@ impl Shares {
         [&self.rows[0][at(key & 0xffff_ffff)], &self.rows[1][at(key >> 32)]]
     }
 
-    /// As [`Total::take`], for one caller.
-    pub fn take(&self, key: Key, count: u64) -> bool {
-        let [a, b] = self.cells(key).map(|cell| cell.fetch_add(count, Ordering::Relaxed));
+    /// As [`Total::take`], for one caller; what is nobody's always fits.
+    pub fn take(&self, key: Option<Key>, count: u64) -> bool {
+        let Some(caller) = key else { return true };
+        let [a, b] = self.cells(caller).map(|cell| cell.fetch_add(count, Ordering::Relaxed));
         let before = a.min(b);
         let fits = before == 0 || before.saturating_add(count) <= self.most;
         if !fits {
@@ -85,8 +86,8 @@ impl Shares {
     }
 
     /// As [`Total::give`].
-    pub fn give(&self, key: Key, count: u64) {
-        for cell in self.cells(key) {
+    pub fn give(&self, key: Option<Key>, count: u64) {
+        for cell in key.into_iter().flat_map(|key| self.cells(key)) {
             cell.fetch_sub(count, Ordering::Relaxed);
         }
     }
@@ -99,7 +100,7 @@ mod tests {
     #[test]
     fn each_caller_has_a_share_of_its_own() {
         let (keys, shares) = (Keys::default(), Shares::of(10));
-        let (ada, eve) = (keys.of("ada"), keys.of("eve"));
+        let (ada, eve) = (Some(keys.of("ada")), Some(keys.of("eve")));
         assert!(shares.take(ada, 6) && !shares.take(ada, 5) && shares.take(ada, 4));
         assert!(shares.take(eve, 10) && !shares.take(eve, 1));
         shares.give(ada, 6);
@@ -113,9 +114,9 @@ mod tests {
     fn callers_that_hold_their_whole_share_leave_the_others_theirs() {
         let (keys, shares) = (Keys::default(), Shares::of(2));
         for n in 0..100 {
-            assert!(shares.take(keys.of(&n), 2) || n > 0);
+            assert!(shares.take(Some(keys.of(&n)), 2) || n > 0);
         }
-        let refused = (1000..2000).filter(|n| !shares.take(keys.of(n), 1)).count();
+        let refused = (1000..2000).filter(|n| !shares.take(Some(keys.of(n)), 1)).count();
         assert!(refused < 50, "{refused} of a thousand");
     }
 }

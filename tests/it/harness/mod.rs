@@ -102,7 +102,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(cubby::server::serve(app.clone(), listener, async move {
+        let task = tokio::spawn(cubby::server::serve(app.clone(), listener, None, async move {
             let _ = stopped.await;
         }));
         Self { app, address, client: Client::new(address), folder: None, stop: Some(stop), task }
