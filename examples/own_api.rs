@@ -4,57 +4,33 @@
 
 use std::{error::Error, path::Path};
 
-use axum::{Json, Router, http::StatusCode, middleware::from_fn_with_state, routing::get};
+use axum::{Json, Router, http::StatusCode, routing::get};
 use cubby::{
-    Result, Store, StoreOptions,
+    Result, Schema, Store, StoreOptions,
     config::{Provisioning, ServeConfig, door::AuthMode},
     http::{
         door::Door,
         extract::{NewTenantWith, Payload, Tenant},
-        middleware::envelope,
-        problem::Problem,
         segment::Segment,
     },
-    server::serve_routes,
-    sqlite::migrate::Schema,
+    server::serve_api,
 };
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
 
 const TODOS: &str = "CREATE TABLE todos (id INTEGER PRIMARY KEY, what TEXT NOT NULL) STRICT";
-
-/// What the routes share. The toolkit's extractors work over any state that has a door.
-#[derive(Clone)]
-struct Todos {
-    door: Door,
-    max_bytes: usize,
-}
-
-impl AsRef<Door> for Todos {
-    fn as_ref(&self) -> &Door {
-        &self.door
-    }
-}
 
 #[derive(Deserialize)]
 struct Draft {
     what: String,
 }
 
-impl Payload<Todos> for Draft {
-    fn limit(state: &Todos) -> usize {
-        state.max_bytes
-    }
-}
+impl Payload<Door> for Draft {}
 
 #[derive(Serialize)]
 struct Todo {
     id: i64,
     what: String,
-}
-
-#[derive(Deserialize)]
-struct TodoPath {
-    todo_id: i64,
 }
 
 async fn list(Tenant(tenant): Tenant) -> Result<Json<Vec<Todo>>> {
@@ -75,8 +51,8 @@ async fn add(NewTenantWith(tenant, Draft { what }): NewTenantWith<Draft>) -> Res
     Ok((StatusCode::CREATED, Json(write.await?)))
 }
 
-async fn remove(Tenant(tenant): Tenant, Segment(TodoPath { todo_id }): Segment<TodoPath>) -> Result<StatusCode> {
-    let removed = tenant.write(move |tx| Ok(tx.execute("DELETE FROM todos WHERE id = ?1", [todo_id])?)).await?;
+async fn remove(Tenant(tenant): Tenant, Segment((_, id)): Segment<(String, i64)>) -> Result<StatusCode> {
+    let removed = tenant.write(move |tx| Ok(tx.execute("DELETE FROM todos WHERE id = ?1", [id])?)).await?;
     Ok(if removed == 1 { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND })
 }
 
@@ -84,26 +60,22 @@ async fn remove(Tenant(tenant): Tenant, Segment(TodoPath { todo_id }): Segment<T
 pub async fn serve(
     data: &Path,
     config: &ServeConfig,
-    listener: tokio::net::TcpListener,
+    listener: TcpListener,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), Box<dyn Error + Send + Sync>> {
+) -> Result<()> {
     let mut options = StoreOptions::new(data);
     options.schema = Some(Schema::from_sql(&[("V1__todos", TODOS)])?);
-    let store = Store::open(options)?;
-    let door = Door::new(store.clone(), config)?;
+    let mut door = Door::new(Store::open(options)?, config)?;
+    door.body_limit = 4096;
     let routes = Router::new()
         .route("/users/{user_id}/todos", get(list).post(add))
         .route("/users/{user_id}/todos/{todo_id}", axum::routing::delete(remove))
-        .fallback(|| async { Problem::no_route() })
-        .layer(from_fn_with_state((door.clone(), None), envelope))
-        .with_state(Todos { door: door.clone(), max_bytes: 4096 });
-    serve_routes(&door, (listener, routes), None, shutdown).await;
-    store.close(tokio::time::Instant::now() + config.drain_timeout).await;
-    Ok(())
+        .with_state(door.clone());
+    serve_api(&door, routes, listener, shutdown).await
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let issuer = std::env::args().nth(1).ok_or("name your Clerk application: https://….clerk.accounts.dev")?;
     let mut config = ServeConfig::defaults()?;
     config.door.auth = AuthMode::Jwt;
@@ -111,7 +83,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     config.door.issuer = Some(issuer);
     config.provisioning = Provisioning::OnProof;
     config.validate()?;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    serve(&std::env::temp_dir().join("cubby-todos"), &config, listener, async { drop(tokio::signal::ctrl_c().await) })
-        .await
+    let listener = TcpListener::bind("127.0.0.1:3000").await?;
+    let data = std::env::temp_dir().join("cubby-todos");
+    Ok(serve(&data, &config, listener, async { drop(tokio::signal::ctrl_c().await) }).await?)
 }

@@ -36,7 +36,7 @@
 //! catalog. `examples/embed.rs` is a server over a store in one screen.
 //!
 //! For authentication, limits, errors and the server's deadlines over routes of your own, make a
-//! [`http::door::Door`] and serve the routes with [`server::serve_routes`]: `examples/own_api.rs`.
+//! [`http::door::Door`] and serve the routes with [`server::serve_api`]: `examples/own_api.rs`.
 //!
 //! What is where, what happens to a request, and what must never break is in `docs/ARCHITECTURE.md`. Imports run
 //! downward only, in the order of its map; a test reads them.

@@ -22,10 +22,11 @@ use tower::Service;
 
 use crate::{
     app::App,
-    error::Result,
+    error::{Error, Result},
     http::{
         door::Door,
         limits::{Audience, Listener, Refused},
+        middleware::enclose,
         peer::{Peer, block},
     },
     router,
@@ -58,6 +59,23 @@ pub async fn serve(
     let until = serve_routes(app.door(), (listener, routes), operators, shutdown).await;
     let left = app.close(until.max(Instant::now() + CHECKPOINTS)).await;
     tracing::info!(left_open = left, "closed");
+    Ok(())
+}
+
+/// Serves routes of one's own behind a door as [`serve`] does, with errors in one shape, and closes the store.
+/// What no route answers is 404 or 405.
+///
+/// # Errors
+/// If the listener has no address.
+pub async fn serve_api(
+    door: &Door,
+    routes: Router,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
+    let listen = listener.local_addr().map_err(|e| Error::internal("the listener has no address").with_source(e))?;
+    let until = serve_routes(door, (listener, enclose(routes, door, listen)), None, shutdown).await;
+    door.store.close(until.max(Instant::now() + CHECKPOINTS)).await;
     Ok(())
 }
 

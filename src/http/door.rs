@@ -29,12 +29,17 @@ use crate::{
     tenants::store::Store,
 };
 
+/// The largest body of a [`Payload`](super::extract::Payload) that names no limit of its own, in bytes.
+const BODY_LIMIT: usize = 1 << 20;
+
 /// What a server's routes share. Cloning shares it.
 ///
 /// When an API key was last used is known in memory; only the server that ships writes it to the catalog.
 #[derive(Clone)]
 pub struct Door {
     inner: Arc<Inner>,
+    /// The largest body of a payload that names no limit of its own, in bytes.
+    pub body_limit: usize,
 }
 
 /// The parts of a door.
@@ -93,7 +98,7 @@ impl Door {
             readiness: Readiness::default(),
             draining: AtomicBool::new(false),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), body_limit: BODY_LIMIT })
     }
 }
 

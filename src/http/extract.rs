@@ -28,9 +28,11 @@ pub struct TenantWith<T>(pub tenant::Tenant, pub T);
 pub struct NewTenantWith<T>(pub tenant::Tenant, pub T);
 
 /// JSON that a request brings, in a server whose state is `S`.
-pub trait Payload<S>: DeserializeOwned + Send {
-    /// The largest body, in bytes.
-    fn limit(state: &S) -> usize;
+pub trait Payload<S: AsRef<Door>>: DeserializeOwned + Send {
+    /// The largest body, in bytes; the door's limit if not said otherwise.
+    fn limit(state: &S) -> usize {
+        state.as_ref().body_limit
+    }
 
     /// Refuses what parsing cannot.
     ///
