@@ -12,10 +12,7 @@ use crate::{
     clock::Clock,
     config::{DataConfig, ServeConfig},
     error::Result,
-    http::{
-        door::Door,
-        limits::{Audience, Limits},
-    },
+    http::{door::Door, limits::Audience},
     identity::{Identity, clerk::Clerk, provider::Provider},
     reconcile::{health::Health, on_demand::OnDemand, run::Reconciler},
     sqlite::{PAGE_SIZE, combine, migrate::Schema},
@@ -100,11 +97,6 @@ impl App {
     pub fn is_watched_openly(&self) -> bool {
         let inside = |address: std::net::SocketAddr| address.ip().is_loopback();
         self.identity().is_open() && self.config().limits.admin_listen.is_none_or(inside)
-    }
-
-    /// The limits on callers.
-    pub fn limits(&self) -> &Limits {
-        &self.inner.door.limits
     }
 
     /// Reconciles the catalog with the provider.

@@ -51,7 +51,7 @@ async fn guard(
     let author = match request.extensions().get() {
         Some(InProcess(author)) => author.clone(),
         None => {
-            let address = app.limits().proxies.origin(&request).to_string();
+            let address = app.door().limits.proxies.origin(&request).to_string();
             if let Err(problem) = check(&app, &request, &address, path.as_str()) {
                 return problem.into_response();
             }

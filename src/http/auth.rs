@@ -41,18 +41,12 @@ impl Caller {
 
     /// Whether a request of this caller proves that the tenant's user exists.
     pub fn proves_user(&self) -> bool {
-        match self {
-            Self::User(_) => true,
-            Self::Program(_) => false,
-        }
+        matches!(self, Self::User(_))
     }
 
     /// Whether this caller may change anything.
     pub fn may_write(&self) -> bool {
-        match self {
-            Self::User(_) => true,
-            Self::Program(key) => !key.read_only,
-        }
+        !matches!(self, Self::Program(key) if key.read_only)
     }
 }
 

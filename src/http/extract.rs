@@ -96,17 +96,11 @@ impl Admitted {
     }
 
     async fn read(&self, door: &Door) -> Result<tenant::Tenant, Error> {
-        match self.read_creates {
-            true => self.create(door).await,
-            false => self.lease(door).await,
-        }
+        if self.read_creates { self.create(door).await } else { self.lease(door).await }
     }
 
     async fn write(&self, door: &Door) -> Result<tenant::Tenant, Error> {
-        match self.write_creates {
-            true => self.create(door).await,
-            false => self.lease(door).await,
-        }
+        if self.write_creates { self.create(door).await } else { self.lease(door).await }
     }
 
     /// A tenant that exists, or whose user the provider has when it may be asked.

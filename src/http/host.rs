@@ -19,21 +19,18 @@ use crate::config::{door::DoorConfig, endpoint::is_this_machine};
 
 /// The names that one listener answers to.
 #[derive(Debug, Clone)]
-pub struct Hosts(Arc<Allowed>);
-
-#[derive(Debug)]
-struct Allowed {
+pub struct Hosts {
     listen: IpAddr,
-    names: Vec<String>,
+    names: Arc<[String]>,
 }
 
 impl Hosts {
     /// The rule of a listener; none where any name is allowed. Names are checked on loopback if callers are
     /// not authenticated, and wherever they are set.
     pub fn new(config: &DoorConfig, listen: SocketAddr) -> Option<Self> {
-        let names = config.allowed_hosts.0.clone();
-        let open_here = config.auth.is_open() && listen.ip().is_loopback();
-        (open_here || !names.is_empty()).then(|| Self(Arc::new(Allowed { listen: listen.ip(), names })))
+        let (listen, names) = (listen.ip(), &config.allowed_hosts.0);
+        let open_here = config.auth.is_open() && listen.is_loopback();
+        (open_here || !names.is_empty()).then(|| Self { listen, names: names.as_slice().into() })
     }
 
     /// Refuses a request for another host.
@@ -66,12 +63,11 @@ impl Hosts {
 
     fn has(&self, host: &str) -> bool {
         let Some(name) = name_of(host) else { return false };
-        let Allowed { listen, names } = &*self.0;
         // An address is not a name that a page can rebind, so where the listener has all addresses all are allowed.
-        let is_own = |address: IpAddr| listen.is_unspecified() || address == *listen;
+        let is_own = |address: IpAddr| self.listen.is_unspecified() || address == self.listen;
         is_this_machine(name)
             || name.parse().is_ok_and(is_own)
-            || names.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+            || self.names.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
     }
 }
 

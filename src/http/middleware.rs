@@ -90,7 +90,14 @@ pub async fn envelope(
         };
         let overloaded = response.extensions().get::<Problem>().is_some_and(|problem| problem.code == "overloaded");
         let mut response = match response.extensions().get::<Problem>() {
-            Some(problem) => keep_allow(&response, problem.render(&text)),
+            Some(problem) => {
+                let mut rendered = problem.render(&text);
+                // axum put it into a 405.
+                rendered
+                    .headers_mut()
+                    .extend(response.headers().get(header::ALLOW).map(|v| (header::ALLOW, v.clone())));
+                rendered
+            }
             None => match response.body().size_hint().exact().filter(|length| *length > SMALL) {
                 None => response,
                 Some(length) => match connection::hold_answer(length, answers_change) {
@@ -149,14 +156,6 @@ fn is_logged_this_second() -> bool {
     static LOGGED: AtomicU64 = AtomicU64::new(0);
     let second = START.elapsed().as_secs() + 1;
     LOGGED.swap(second, Ordering::Relaxed) == second
-}
-
-/// Keeps the `Allow` that axum put into a 405.
-fn keep_allow(from: &Response, mut to: Response) -> Response {
-    if let Some(allow) = from.headers().get(header::ALLOW) {
-        to.headers_mut().insert(header::ALLOW, allow.clone());
-    }
-    to
 }
 
 /// The caller's own id if it is harmless in a log line, else a new one.

@@ -11,7 +11,7 @@ use axum::{
 };
 use bytes::Bytes;
 use utoipa::{
-    PartialSchema, ToSchema,
+    PartialSchema,
     openapi::{
         ContentBuilder, InfoBuilder, OpenApi, Ref, RefOr, ResponseBuilder, SecurityRequirement,
         path::Operation,
@@ -20,28 +20,10 @@ use utoipa::{
 };
 use utoipa_swagger_ui::Config;
 
-use super::{problem::Problem, segment::Segment};
-/// An error (RFC 9457).
-#[derive(Debug, ToSchema)]
-#[schema(as = Problem)]
-#[expect(dead_code, reason = "only its shape is of interest")]
-struct ProblemShape {
-    /// `urn:cubby:problem:` and the code.
-    r#type: String,
-    /// The status, in words.
-    title: String,
-    /// The status.
-    status: u16,
-    /// A sentence for people.
-    detail: String,
-    /// A word for programs, stable.
-    code: String,
-    /// The part of the request at fault.
-    #[schema(nullable = false)]
-    field: Option<String>,
-    /// The id that is in the log too.
-    request_id: String,
-}
+use super::{
+    problem::{Problem, Wire},
+    segment::Segment,
+};
 
 /// What holds for a group of routes, beside what each handler says of itself.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +49,7 @@ pub fn complete(mut document: OpenApi, groups: &[Group]) -> OpenApi {
         .description(Some("A SQLite database for every user of your app."))
         .build();
     let components = document.components.get_or_insert_default();
-    components.schemas.insert("Problem".into(), ProblemShape::schema());
+    components.schemas.insert("Problem".into(), Wire::schema());
     let bearer = |description: &str| {
         let mut scheme = Http::new(HttpAuthScheme::Bearer);
         scheme.description = Some(description.to_owned());

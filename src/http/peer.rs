@@ -36,28 +36,20 @@ impl Proxies {
         self.nearest(request.headers(), peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip()))
     }
 
-    /// The same for a connection from `peer`.
+    /// The same for a connection from `peer`: from the right, the first address that is not a trusted proxy.
+    /// Everything left of it was written by the caller, who may write anything.
     pub fn nearest(&self, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
-        let peer = peer.to_canonical();
-        match self.contains(peer) {
-            true => self.forwarded(headers, peer),
-            false => peer,
+        let mut nearest = peer.to_canonical();
+        if !self.contains(nearest) {
+            return nearest;
         }
-    }
-
-    /// From the right, the first address that is not a trusted proxy: everything left of it was written by
-    /// the caller, who may write anything.
-    fn forwarded(&self, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
-        let mut nearest = peer;
-        for line in headers.get_all("x-forwarded-for").iter().rev() {
-            for hop in line.to_str().unwrap_or("").rsplit(',') {
-                let hop = hop.trim();
-                let address = hop.parse().or_else(|_| hop.parse::<SocketAddr>().map(|with_port| with_port.ip()));
-                let Ok(address) = address.map(|address: IpAddr| address.to_canonical()) else { return nearest };
-                nearest = address;
-                if !self.contains(address) {
-                    return nearest;
-                }
+        let lines = headers.get_all("x-forwarded-for").iter().rev();
+        for hop in lines.flat_map(|line| line.to_str().unwrap_or("").rsplit(',')).map(str::trim) {
+            let address = hop.parse().or_else(|_| hop.parse::<SocketAddr>().map(|with_port| with_port.ip()));
+            let Ok(address): Result<IpAddr, _> = address else { break };
+            nearest = address.to_canonical();
+            if !self.contains(nearest) {
+                break;
             }
         }
         nearest

@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::error::{Error, ErrorKind};
 
@@ -27,16 +28,25 @@ pub struct Problem {
     pub error: Option<Error>,
 }
 
-/// The body on the wire.
-#[derive(Serialize)]
-struct Wire<'a> {
+/// An error (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct Wire<'a> {
+    /// `urn:cubby:problem:` and the code.
     r#type: String,
+    /// The status, in words.
     title: &'a str,
+    /// The status.
     status: u16,
+    /// A sentence for people.
     detail: &'a str,
+    /// A word for programs, stable.
     code: &'a str,
+    /// The part of the request at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     field: Option<Cow<'a, str>>,
+    /// The id that is in the log too.
     request_id: &'a str,
 }
 
@@ -138,15 +148,14 @@ impl From<Error> for Problem {
         let mut problem = Self::new(status, code, detail);
         problem.field = error.field().map(str::to_owned);
         problem.error = Some(error.clone());
-        match error.kind() {
-            ErrorKind::Busy | ErrorKind::Unavailable | ErrorKind::Damaged => {
-                problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
-            }
-            ErrorKind::Provider => problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("5")),
-            ErrorKind::TooMany => problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("60")),
-            ErrorKind::Quarantined => problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("30")),
-            _ => problem,
-        }
+        let seconds = match error.kind() {
+            ErrorKind::Busy | ErrorKind::Unavailable | ErrorKind::Damaged => "1",
+            ErrorKind::Provider => "5",
+            ErrorKind::TooMany => "60",
+            ErrorKind::Quarantined => "30",
+            _ => return problem,
+        };
+        problem.with_header(header::RETRY_AFTER, HeaderValue::from_static(seconds))
     }
 }
 

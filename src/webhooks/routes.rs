@@ -83,7 +83,7 @@ async fn receive(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bod
         Some(_) => Hookdeck::look(&headers).and_then(|()| Verifier::look(&headers, None)),
     };
     looked.map_err(refuse)?;
-    let mut place = endpoint.app.limits().delivery()?;
+    let mut place = endpoint.app.door().limits.delivery()?;
     let lost = || Limits::no_delivery_slot().with_header(header::CONNECTION, HeaderValue::from_static("close"));
     // The raw bytes: the signature is over them, not over what they mean.
     let body = tokio::select! {
