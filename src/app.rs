@@ -34,12 +34,13 @@ impl App {
     }
 
     /// The same over a store that is open already.
-    ///
-    /// # Errors
-    /// If the settings of authentication cannot be used.
     pub fn over(store: Store, config: ServeConfig) -> Result<Self> {
         let app = Self::new(store, config)?;
-        app.start_background();
+        tokio::spawn(background::save_uses(Arc::downgrade(&app.inner)));
+        tokio::spawn(background::sweep(Arc::downgrade(&app.inner)));
+        if let Some(every) = app.config().sync.sync_every {
+            tokio::spawn(background::reconcile(Arc::downgrade(&app.inner), every));
+        }
         Ok(app)
     }
 
@@ -57,14 +58,6 @@ impl App {
         let door = Door::with(store, config, audience, Some(on_demand))?;
         metrics::install()?;
         Ok(Self { inner: Arc::new(Shared { door, reconciler, health, upkeep: Arc::default() }) })
-    }
-
-    fn start_background(&self) {
-        tokio::spawn(background::save_uses(Arc::downgrade(&self.inner)));
-        tokio::spawn(background::sweep(Arc::downgrade(&self.inner)));
-        if let Some(every) = self.config().sync.sync_every {
-            tokio::spawn(background::reconcile(Arc::downgrade(&self.inner), every));
-        }
     }
 
     /// The tenants.

@@ -27,10 +27,7 @@ impl Endpoint {
         Ok(this)
     }
 
-    /// Parses a base URL, which has no query.
-    ///
-    /// # Errors
-    /// As [`parse`](Self::parse).
+    /// The same for a base URL, which has no query.
     pub fn parse_base(setting: &str, text: &str, risk: &str) -> Result<Self> {
         let this = Self::parse(setting, text, risk)?;
         match this.0.query().is_none() && this.0.fragment().is_none() {

@@ -109,9 +109,10 @@ fn cookie<'a>(parts: &'a Parts, door: &Door) -> Option<&'a str> {
 /// A browser sends the cookie with requests of any site's page, so a request whose `Origin` is neither this
 /// server's nor in the settings is not authenticated by it (cross-site request forgery).
 fn is_foreign_page(parts: &Parts, door: &Door) -> bool {
-    let mut origins = parts.headers.get_all(header::ORIGIN).iter();
-    let Some(origin) = origins.next() else { return false };
-    let (Ok(origin), None) = (origin.to_str(), origins.next()) else { return true };
+    if !parts.headers.contains_key(header::ORIGIN) {
+        return false;
+    }
+    let Some(origin) = only(&parts.headers, &header::ORIGIN) else { return true };
     let (parties, pages) = (&door.config.door.authorized_parties.0, &door.config.limits.cors_origins.0);
     !parties.iter().chain(pages).any(|known| known == origin) && !is_own_origin(origin, parts, door)
 }

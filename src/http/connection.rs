@@ -53,18 +53,12 @@ pub fn in_flight<T>(look: impl FnOnce(&mut InFlight) -> T) -> Option<T> {
     CONNECTION.try_with(|connection| connection.state.lock().current.as_mut().map(look)).ok().flatten()
 }
 
-/// Counts an answer of so many bytes.
-///
-/// # Errors
-/// If the limits do not allow it.
+/// Counts an answer of so many bytes, if the limits allow it.
 pub fn hold_answer(bytes: u64, answers_change: bool) -> Result<(), Problem> {
     in_flight(|in_flight| in_flight.answer(bytes, answers_change)).unwrap_or(Ok(()))
 }
 
 /// Counts so many bytes of a body as far as it has come, or of an answer that is yet to be made.
-///
-/// # Errors
-/// As [`hold_answer`].
 pub fn hold(bytes: u64) -> Result<(), Problem> {
     in_flight(|in_flight| in_flight.body(bytes)).unwrap_or(Ok(()))
 }

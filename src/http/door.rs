@@ -70,9 +70,6 @@ impl Door {
 
     /// The same for a server with paths that are not for users, and with the identity provider, which is
     /// asked for unknown users where provisioning is on demand.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
     pub fn with(
         store: Store,
         config: ServeConfig,

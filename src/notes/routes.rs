@@ -95,12 +95,10 @@ async fn create(
     let made = tenant
         .write(move |tx| {
             let now = clock.now();
-            let Some(key) = key.0 else {
-                let id = queries::insert(tx, &draft.text, now)?;
-                return Ok(Made::of(&draft, id.as_str(), now, false));
-            };
-            let request = Sha256::digest(draft.text.as_bytes());
-            if let Some(before) = queries::recall(tx, &key, now)? {
+            let keyed = key.0.map(|key| (key, Sha256::digest(draft.text.as_bytes())));
+            if let Some((key, request)) = &keyed
+                && let Some(before) = queries::recall(tx, key, now)?
+            {
                 return match before.request.as_slice() == request.as_slice() {
                     true => Ok(Made::of(&draft, &before.note, before.created, true)),
                     false => Err(Error::invalid(
@@ -110,7 +108,9 @@ async fn create(
                 };
             }
             let id = queries::insert(tx, &draft.text, now)?;
-            queries::remember(tx, &key, &request, &id, now)?;
+            if let Some((key, request)) = &keyed {
+                queries::remember(tx, key, request, &id, now)?;
+            }
             Ok(Made::of(&draft, id.as_str(), now, false))
         })
         .await?;

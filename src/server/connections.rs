@@ -56,10 +56,7 @@ impl OpenConnection {
     /// Waits until it is to close.
     pub async fn told_to_close(&self) -> Close {
         self.told.notified().await;
-        match self.close.load(Ordering::Acquire) == Close::Now as u8 {
-            true => Close::Now,
-            false => Close::WhenAnswered,
-        }
+        if self.close.load(Ordering::Acquire) == Close::Now as u8 { Close::Now } else { Close::WhenAnswered }
     }
 
     /// Whether it may be cut without a loss: it is idle, or came to the operators' listener without the key.

@@ -25,11 +25,7 @@ use crate::{
 pub fn start(config: &LogConfig) -> Result<()> {
     let filter = EnvFilter::try_new(&config.log).map_err(|e| Error::config(format!("--log {:?}: {e}", config.log)))?;
     let terminal = std::io::stderr().is_terminal();
-    let json = match config.log_format {
-        LogFormat::Auto => !terminal,
-        LogFormat::Text => false,
-        LogFormat::Json => true,
-    };
+    let json = config.log_format == LogFormat::Json || (config.log_format == LogFormat::Auto && !terminal);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(terminal && !json)

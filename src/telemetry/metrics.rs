@@ -3,6 +3,8 @@
 //! No request of a tenant updates a metric: deliveries, on-demand creations and reconciles are counted, and gauges are
 //! set when `/metrics` is read.
 
+#![expect(clippy::cast_precision_loss, reason = "a gauge is a float; a number of users is exact in one")]
+
 use std::{sync::OnceLock, time::Duration};
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
@@ -98,19 +100,16 @@ pub fn sync_run(outcome: &'static str, took: Duration) {
 }
 
 /// By how many users catalog and provider differ.
-#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; a number of users is exact in one")]
 pub fn discrepancy(users: u64) {
     gauge!("cubby_sync_discrepancy").set(users as f64);
 }
 
 /// How long ago the newest delivery came.
-#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
 pub fn delivery_age(age_ms: i64) {
     gauge!("cubby_delivery_age_seconds").set(age_ms.max(0) as f64 / 1000.0);
 }
 
 /// How many tenants there are, by state, and how many of them are open.
-#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; a number of users is exact in one")]
 pub fn tenants(states: [(&'static str, u64); 4], open: usize, limit: usize) {
     for (state, count) in states {
         gauge!("cubby_tenants", "state" => state).set(count as f64);

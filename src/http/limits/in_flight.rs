@@ -167,9 +167,6 @@ impl InFlight {
 
     /// Counts the answer in place of the body, which is no longer needed. With `answers_change` a little more
     /// than the limits allow is sent: the change is made, and the client must hear of it.
-    ///
-    /// # Errors
-    /// As [`body`](Self::body).
     pub fn answer(&mut self, bytes: u64, answers_change: bool) -> Result<(), Problem> {
         match self.body(bytes) {
             Err(problem) if !answers_change => Err(problem),

@@ -97,14 +97,11 @@ impl Creations {
 impl Counter for Creations {
     fn count(&self) -> Result<()> {
         let change = |unused: u32| unused.checked_sub(1);
-        match self.unused.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok()
-            || self.bucket.check().is_ok()
-        {
-            true => Ok(()),
-            false => {
-                Err(Error::new(ErrorKind::TooMany, "too many users are being created at once; try again in a minute"))
-            }
+        let unused = self.unused.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok();
+        if unused || self.bucket.check().is_ok() {
+            return Ok(());
         }
+        Err(Error::new(ErrorKind::TooMany, "too many users are being created at once; try again in a minute"))
     }
 
     fn uncount(&self) {
