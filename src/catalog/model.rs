@@ -130,7 +130,8 @@ pub struct Row {
     pub reason: Option<String>,
     /// How often in a row it was quarantined: since an operator resumed it, or it was healthy for as long as
     /// it had been quarantined.
-    pub faults: u32,
+    #[serde(rename = "faults")]
+    pub consecutive_quarantines: u32,
     /// When a quarantined tenant is tried again: by its next request after that.
     #[serde(with = "wire")]
     #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]

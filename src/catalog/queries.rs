@@ -33,15 +33,15 @@ pub struct AccessRow {
     pub state: State,
     /// Why, when not active.
     pub reason: Option<String>,
-    /// How often in a row it was quarantined.
-    pub faults: u32,
+    /// How often in a row it was quarantined: the column `faults`.
+    pub consecutive_quarantines: u32,
     /// When a quarantined one is tried again.
     pub retry_at: Option<Millis>,
     /// When it was last opened or closed.
     pub last_seen: Option<Millis>,
     /// The size of its file when it was last closed.
     pub bytes: Option<u64>,
-    /// When `faults` counts as 0 again, for a tenant whose quarantine ended.
+    /// When `consecutive_quarantines` counts as 0 again, for a tenant whose quarantine ended.
     pub healthy_at: Option<Millis>,
     /// The digest of the schema of the program that quarantined it.
     pub quarantine_digest: Option<i64>,
@@ -57,7 +57,7 @@ pub fn access_row(conn: &Connection, id: &TenantId) -> Sql<Option<AccessRow>> {
         Ok(AccessRow {
             state: state(row, 0)?,
             reason: row.get(1)?,
-            faults: row.get(2)?,
+            consecutive_quarantines: row.get(2)?,
             retry_at: row.get(3)?,
             last_seen: row.get(4)?,
             bytes: row.get::<_, Option<i64>>(5)?.and_then(|n| u64::try_from(n).ok()),
@@ -157,7 +157,7 @@ pub fn set_profile(tx: &Transaction, id: &TenantId, profile: &Profile) -> Sql<bo
     Ok(changed == 1)
 }
 
-/// Makes a tenant active and clears its reason and faults. `false` for a deleted one; see [`tombstones::restore`].
+/// Makes a tenant active and clears its reason and its quarantines. `false` for a deleted one; see [`tombstones::restore`].
 pub fn activate(tx: &Transaction, id: &TenantId) -> Sql<bool> {
     let changed = tx
         .prepare_cached(
@@ -198,20 +198,20 @@ pub struct Quarantine {
     /// When its file is tried again.
     pub retry_at: Millis,
     /// How often in a row the tenant was quarantined, with this one.
-    pub faults: u32,
+    pub consecutive: u32,
     /// The digest of the schema that the program had.
     pub digest: i64,
 }
 
 /// Quarantines a tenant.
 pub fn quarantine(tx: &Transaction, id: &TenantId, quarantine: &Quarantine) -> Sql<bool> {
-    let Quarantine { reason, retry_at, faults, digest } = quarantine;
+    let Quarantine { reason, retry_at, consecutive, digest } = quarantine;
     let changed = tx
         .prepare_cached(
             "UPDATE tenants SET state = 'quarantined', reason = ?2, retry_at = ?3, faults = ?4, quarantine_digest = ?5, \
              healthy_at = NULL WHERE id = ?1 AND state IN ('active', 'quarantined')",
         )?
-        .execute(params![id.as_str(), reason, retry_at, faults, digest])?;
+        .execute(params![id.as_str(), reason, retry_at, consecutive, digest])?;
     Ok(changed == 1)
 }
 
@@ -294,7 +294,7 @@ fn tenant(row: &SqlRow) -> Sql<Row> {
         id: id.parse().map_err(|_| unknown(0, &id))?,
         state: state(row, 1)?,
         reason: row.get(2)?,
-        faults: row.get(3)?,
+        consecutive_quarantines: row.get(3)?,
         retry_at: row.get(4)?,
         created: row.get(5)?,
         deleted: row.get(6)?,

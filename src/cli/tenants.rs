@@ -235,7 +235,7 @@ fn print(one: &OneTenant) {
     println!("reason          {}", text(&row.reason));
     if row.state == State::Quarantined {
         let retry = row.retry_at.map_or("when an operator resumes it".into(), |at| rfc3339(at).to_string());
-        println!("failed attempts {}", row.faults);
+        println!("failed attempts {}", row.consecutive_quarantines);
         println!("next attempt    {retry}");
     }
     if let (Some(fault), Some(at)) = (&row.fault, row.fault_at) {

@@ -105,7 +105,7 @@ mod tests {
             id: id.parse().unwrap(),
             state,
             reason: None,
-            faults: 0,
+            consecutive_quarantines: 0,
             fault: None,
             fault_at: None,
             retry_at: None,

@@ -8,8 +8,8 @@
 //! | module | decides |
 //! |---|---|
 //! | `startup` | `Store::open`: lock, catalog, whether the schema fits the data folder |
-//! | `lifecycle` | create, suspend, delete, restore, purge, adopt, migrate |
-//! | [`open::opening`] | leases: opening a tenant for a request, creating it, quarantine |
+//! | `lifecycle` | create, suspend, delete, restore, purge, adopt, migrate; the quarantine backoff |
+//! | [`open::opening`] | leases: opening a tenant for a request, creating it |
 //! | [`tenant`] | the handle on an open tenant: read and write |
 //! | [`store`] | what one data folder shares: open tenants, capacity, usage samples, shutdown |
 //! | [`open`] | the state machine of open tenants, the LRU, descriptors, connections |

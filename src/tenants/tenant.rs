@@ -9,18 +9,14 @@ use super::{
     id::TenantId,
     open::{
         database::{Database, PooledReader},
-        slots::{Lease, TenantLock},
+        slots::Lease,
     },
     store::Store,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     sqlite::{PAGE_SIZE, reading},
-    telemetry::{with_request_id, with_request_id_async},
 };
-
-/// How often a file is found damaged before its tenant is quarantined.
-const FAULTS: u32 = 3;
 
 /// An open tenant. Its database stays open as long as any clone of this lives, so keep one for a request and not
 /// for longer: capacity, deletion, migration and shutdown wait for it.
@@ -131,8 +127,7 @@ impl Tenant {
         self.record_fault(result)
     }
 
-    /// Records an error that is a fault of the file or the disk. A file that is found damaged for the third time
-    /// is quarantined.
+    /// Records an error that is a fault of the file or the disk, which may quarantine the tenant.
     fn record_fault<T>(&self, result: Result<T>) -> Result<T> {
         let error = match result {
             Ok(value) => return Ok(value),
@@ -145,10 +140,7 @@ impl Tenant {
             ));
         }
         self.store.inner.faults.record(self.id(), self.store.now(), &error);
-        if error.kind() == ErrorKind::Damaged && self.lease.combiner().faults() >= FAULTS {
-            let (store, id, cause) = (self.store.clone(), self.id().clone(), error.clone());
-            self.store.inner.runtime.spawn(with_request_id_async(async move { store.quarantine(&id, cause).await }));
-        }
+        self.store.quarantine_if_damaged(&self.lease, &error);
         Err(error)
     }
 
@@ -165,33 +157,5 @@ impl Tenant {
         }
         let wal = std::fs::metadata(wal_of(&layout.tenant(self.id()))).map(|found| found.len()).unwrap_or(0);
         self.lease.bytes() + wal + PAGE_SIZE >= quota
-    }
-}
-
-impl Store {
-    async fn quarantine(&self, id: &TenantId, cause: Error) {
-        let lock = self.inner.slots.lock(id).await;
-        if lock.open().is_none_or(|database| database.combiner().faults() < FAULTS) {
-            // Another request has quarantined it already.
-            return self.close_and_unlock(lock).await;
-        }
-        let store = self.clone();
-        let task = self.inner.runtime.spawn_blocking(with_request_id(move || {
-            // Closed first and without a checkpoint: a damaged file is kept as found.
-            if let Some(database) = lock.open() {
-                database.abandon();
-            }
-            store.record_quarantine(lock.id(), &cause);
-        }));
-        if let Err(error) = task.await {
-            tracing::error!(tenant = %id, error = %error, "quarantine did not finish");
-        }
-    }
-
-    async fn close_and_unlock(&self, lock: TenantLock<Database>) {
-        let id = lock.id().clone();
-        if let Err(error) = self.inner.runtime.spawn_blocking(move || Self::close_locked(&lock)).await {
-            tracing::error!(tenant = %id, error = %error, "closing did not finish");
-        }
     }
 }

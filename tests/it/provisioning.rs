@@ -167,7 +167,7 @@ async fn whoever_is_known_in_whatever_state_uses_up_no_creation() {
     store.resume(&id, &author()).await.unwrap();
     let digest = store.schema().digest();
     let quarantine =
-        queries::Quarantine { reason: "x".to_owned(), retry_at: store.clock().now() + 60_000, faults: 1, digest };
+        queries::Quarantine { reason: "x".to_owned(), retry_at: store.clock().now() + 60_000, consecutive: 1, digest };
     store.catalog().write(move |tx| queries::quarantine(tx, &id, &quarantine)).await.unwrap();
     let closed = "closed".parse().unwrap();
     for _ in 0..3 {

@@ -6,6 +6,7 @@
 //! | `transition` | one change of a tenant's row and files together |
 //! | `purge` | removing a deleted tenant for good; reviving one that was purged |
 //! | `adopt` | putting an old tenant's data under a new id |
+//! | `quarantine` | the quarantine backoff: which file is not served, and when it is tried again |
 //! | `faults` | faults of files, reported to operators |
 //! | `applied` | which migrations have run on this data folder |
 //! | `rehearsal` | trying migrations on copies and on generated rows |
@@ -15,6 +16,7 @@ mod adopt;
 pub(super) mod applied;
 pub(crate) mod faults;
 mod purge;
+mod quarantine;
 pub(super) mod rehearsal;
 mod states;
 pub(super) mod steady_clock;

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `slots` | the state machine of a tenant: absent, opening, open, draining, locked; leases; the LRU |
 //! | [`database`] | one open tenant: its connection and its reader pool |
-//! | [`opening`] | opening a file for a request: waiting, creating, migrating, quarantine |
+//! | [`opening`] | opening a file for a request: waiting, creating, migrating |
 //! | [`descriptors`] | how many file descriptors tenants may have |
 //! | `long_reads` | threads of low priority for long reads |
 

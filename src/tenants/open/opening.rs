@@ -1,4 +1,4 @@
-//! Leases: waiting for a tenant, creating it, opening its file, and quarantine.
+//! Leases: waiting for a tenant, creating it, opening its file.
 
 use std::{
     path::Path,
@@ -22,19 +22,13 @@ use crate::{
         disk::files,
         id::TenantId,
         open::{
-            database::{self, Database, OpenParams, Opened},
+            database::{Database, OpenParams},
             slots::{Acquired, CapacityWait, Lease, Opening},
         },
         store::Store,
         tenant::Tenant,
     },
 };
-
-/// Quarantine backoff: the first retry comes after this, each later one after twice as long…
-const RETRY: Duration = Duration::from_secs(2);
-
-/// …up to this.
-const MAX_RETRY: Duration = Duration::from_secs(3600);
 
 /// How old `last_seen` in the catalog may be before an open takes a usage sample.
 const SAMPLE_EVERY: Duration = Duration::from_secs(3600);
@@ -159,8 +153,8 @@ impl Store {
                 State::Active => {}
                 State::Deleted => return Err(Error::unknown_tenant()),
                 State::Suspended => return Err(suspended(row.reason.as_deref())),
-                State::Quarantined if self.is_due(row) => {}
-                State::Quarantined => return Err(quarantined()),
+                State::Quarantined if self.may_retry(row) => {}
+                State::Quarantined => return Err(Self::quarantined()),
             },
         }
         let permit = match self.take_capacity() {
@@ -179,9 +173,9 @@ impl Store {
         let record = || self.record_applied();
         let was_quarantined = row.as_ref().is_some_and(|row| row.state == State::Quarantined);
         let params = OpenParams { before_commit: &record, ..self.open_params(&id, &path, &options, was_quarantined) };
-        let opened = self.open_or_quarantine(&params).map_err(|error| match is_quarantine(&error) {
-            true => quarantined(),
-            false => error,
+        let opened = self.open_or_quarantine(&params).map_err(|error| match error.kind() {
+            ErrorKind::Quarantined | ErrorKind::Damaged => Self::quarantined(),
+            _ => error,
         })?;
         let migrated = opened.applied != Applied::Nothing;
         let known_bytes = row.as_ref().and_then(|row| row.bytes);
@@ -259,93 +253,9 @@ impl Store {
         }
         Ok(())
     }
-
-    /// Opens a file and migrates it, for a request or for eager migration. A failure quarantines the tenant; a
-    /// success releases it.
-    pub(in crate::tenants) fn open_or_quarantine(&self, params: &OpenParams) -> Result<Opened> {
-        let id = params.id;
-        let opened = database::open_file(params).inspect_err(|error| {
-            self.inner.faults.record(id, self.now(), error);
-            if is_quarantine(error) {
-                self.record_quarantine(id, error);
-            }
-        })?;
-        if let Applied::From(version) = opened.applied {
-            tracing::info!(tenant = %id, from = version, to = params.schema.version(), "migrated");
-        }
-        if params.quarantined {
-            self.release(id)?;
-        }
-        Ok(opened)
-    }
-
-    /// Whether a quarantined tenant is tried again: its backoff is over, or the migrations are not those that it
-    /// failed with.
-    fn is_due(&self, row: &queries::AccessRow) -> bool {
-        let now = self.now();
-        let latest = now.saturating_add(millis(MAX_RETRY));
-        // A later time was written by a clock that was ahead.
-        row.retry_at.is_some_and(|at| at <= now || at > latest)
-            || row.quarantine_digest != Some(self.inner.schema.digest())
-    }
-
-    fn release(&self, id: &TenantId) -> Result<()> {
-        let (healed, now) = (id.clone(), self.now());
-        self.inner.catalog.write_blocking(move |tx| {
-            let faults = queries::access_row(tx, &healed)?.map_or(0, |row| row.faults.saturating_sub(1));
-            queries::end_quarantine(tx, &healed, now.saturating_add(millis(backoff(faults))))
-        })?;
-        tracing::info!(tenant = %id, "out of quarantine");
-        Ok(())
-    }
-
-    pub(in crate::tenants) fn record_quarantine(&self, id: &TenantId, error: &Error) {
-        let (target, reason, digest, now) = (id.clone(), error.detail(), self.inner.schema.digest(), self.now());
-        let file = self.inner.layout.tenant(id);
-        let why = reason.clone();
-        let written = self.inner.catalog.write_blocking(move |tx| {
-            // The backoff starts anew after as long a time in service as the last quarantine lasted. A time later
-            // than the longest was written by a clock that was ahead.
-            let latest = now.saturating_add(millis(MAX_RETRY));
-            let faults = queries::access_row(tx, &target)?
-                .filter(|row| row.healthy_at.is_none_or(|at| at > now && at <= latest))
-                .map_or(0, |row| row.faults);
-            let wait = backoff(faults);
-            let retry_at = now.saturating_add(millis(wait));
-            let faults = faults.saturating_add(1);
-            queries::quarantine(tx, &target, &queries::Quarantine { reason, retry_at, faults, digest })?;
-            Ok(wait)
-        });
-        match written {
-            Ok(wait) => {
-                tracing::error!(tenant = %id, file = %file.display(), reason = why, retry_in = ?wait, "quarantined");
-            }
-            Err(error) => {
-                tracing::error!(tenant = %id, file = %file.display(), reason = why, error = %error, "the quarantine could not be written to the catalog");
-            }
-        }
-    }
-}
-
-/// The quarantine backoff after this many faults in a row.
-fn backoff(faults: u32) -> Duration {
-    RETRY.saturating_mul(2u32.saturating_pow(faults)).min(MAX_RETRY)
-}
-
-/// Whether an error is the file's or its migration's, and not the disk's or the catalog's.
-fn is_quarantine(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Quarantined | ErrorKind::Damaged)
 }
 
 fn suspended(reason: Option<&str>) -> Error {
     let reason = reason.unwrap_or("no reason was given");
     Error::new(ErrorKind::Suspended, format!("this user is suspended: {reason}"))
-}
-
-fn quarantined() -> Error {
-    Error::new(
-        ErrorKind::Quarantined,
-        "this user's database is out of service: its file could not be read or migrated, and is kept as found. It is \
-         tried again later; the operator sees the reason",
-    )
 }

@@ -1,0 +1,138 @@
+//! The quarantine backoff: a tenant whose file is damaged or cannot be migrated is refused, and its file is tried
+//! again by its next request after a while, ever less often.
+
+use std::time::Duration;
+
+use crate::{
+    catalog::queries::{self, AccessRow, Quarantine},
+    clock::millis,
+    error::{Error, ErrorKind, Result},
+    sqlite::migrate::Applied,
+    telemetry::with_request_id_async,
+    tenants::{
+        id::TenantId,
+        open::{
+            database::{self, Database, OpenParams, Opened},
+            slots::Lease,
+        },
+        store::Store,
+    },
+};
+
+/// The first retry comes after this, each later one after twice as long…
+const RETRY: Duration = Duration::from_secs(2);
+
+/// …up to this.
+const MAX_RETRY: Duration = Duration::from_secs(3600);
+
+/// How often an open file is found damaged before its tenant is quarantined.
+const MAX_DAMAGE: u32 = 3;
+
+/// The backoff after this many quarantines in a row.
+fn backoff(quarantines: u32) -> Duration {
+    RETRY.saturating_mul(2u32.saturating_pow(quarantines)).min(MAX_RETRY)
+}
+
+impl Store {
+    /// Opens a file and migrates it, for a request or for eager migration. A failure quarantines the tenant, unless
+    /// it is the disk's or the catalog's; a success releases it.
+    pub(in crate::tenants) fn open_or_quarantine(&self, params: &OpenParams) -> Result<Opened> {
+        let id = params.id;
+        let opened = database::open_file(params).inspect_err(|error| {
+            self.inner.faults.record(id, self.now(), error);
+            if matches!(error.kind(), ErrorKind::Quarantined | ErrorKind::Damaged) {
+                self.quarantine(id, error);
+            }
+        })?;
+        if let Applied::From(version) = opened.applied {
+            tracing::info!(tenant = %id, from = version, to = params.schema.version(), "migrated");
+        }
+        if params.quarantined {
+            self.release(id)?;
+        }
+        Ok(opened)
+    }
+
+    /// Whether a quarantined tenant's file is tried again: the backoff is over, or the migrations are not those that
+    /// it failed with.
+    pub(in crate::tenants) fn may_retry(&self, row: &AccessRow) -> bool {
+        let now = self.now();
+        let latest = now.saturating_add(millis(MAX_RETRY));
+        // A later time was written by a clock that was ahead.
+        row.retry_at.is_some_and(|at| at <= now || at > latest)
+            || row.quarantine_digest != Some(self.inner.schema.digest())
+    }
+
+    /// What a request is told that comes before that.
+    pub(in crate::tenants) fn quarantined() -> Error {
+        Error::new(
+            ErrorKind::Quarantined,
+            "this user's database is out of service: its file could not be read or migrated, and is kept as found. It \
+             is tried again later; the operator sees the reason",
+        )
+    }
+
+    fn release(&self, id: &TenantId) -> Result<()> {
+        let (healed, now) = (id.clone(), self.now());
+        self.inner.catalog.write_blocking(move |tx| {
+            let row = queries::access_row(tx, &healed)?;
+            let last = backoff(row.map_or(0, |row| row.consecutive_quarantines.saturating_sub(1)));
+            queries::end_quarantine(tx, &healed, now.saturating_add(millis(last)))
+        })?;
+        tracing::info!(tenant = %id, "out of quarantine");
+        Ok(())
+    }
+
+    fn quarantine(&self, id: &TenantId, error: &Error) {
+        let (target, reason, digest, now) = (id.clone(), error.detail(), self.inner.schema.digest(), self.now());
+        let file = self.inner.layout.tenant(id);
+        let why = reason.clone();
+        let written = self.inner.catalog.write_blocking(move |tx| {
+            // The backoff starts anew after as long a time in service as the last quarantine lasted. A time later
+            // than the longest was written by a clock that was ahead.
+            let latest = now.saturating_add(millis(MAX_RETRY));
+            let before = queries::access_row(tx, &target)?
+                .filter(|row| row.healthy_at.is_none_or(|at| at > now && at <= latest))
+                .map_or(0, |row| row.consecutive_quarantines);
+            let (wait, consecutive) = (backoff(before), before.saturating_add(1));
+            let retry_at = now.saturating_add(millis(wait));
+            queries::quarantine(tx, &target, &Quarantine { reason, retry_at, consecutive, digest })?;
+            Ok(wait)
+        });
+        match written {
+            Ok(wait) => {
+                tracing::error!(tenant = %id, file = %file.display(), reason = why, retry_in = ?wait, "quarantined");
+            }
+            Err(error) => tracing::error!(
+                tenant = %id, file = %file.display(), reason = why, error = %error,
+                "the quarantine could not be written to the catalog"
+            ),
+        }
+    }
+
+    /// Quarantines a tenant in the background, if its open file was found damaged too often.
+    pub(in crate::tenants) fn quarantine_if_damaged(&self, lease: &Lease<Database>, cause: &Error) {
+        if cause.kind() != ErrorKind::Damaged || lease.combiner().faults() < MAX_DAMAGE {
+            return;
+        }
+        let (store, id, cause) = (self.clone(), lease.id().clone(), cause.clone());
+        self.inner.runtime.spawn(with_request_id_async(async move {
+            let lock = store.inner.slots.lock(&id).await;
+            let done = store.blocking(move |store| {
+                match lock.open().filter(|database| database.combiner().faults() >= MAX_DAMAGE) {
+                    Some(database) => {
+                        // Closed first and without a checkpoint: a damaged file is kept as found.
+                        database.abandon();
+                        store.quarantine(lock.id(), &cause);
+                    }
+                    // Another request has quarantined it already.
+                    None => Self::close_locked(&lock),
+                }
+                Ok(())
+            });
+            if let Err(error) = done.await {
+                tracing::error!(tenant = %id, error = %error, "quarantine did not finish");
+            }
+        }));
+    }
+}
