@@ -79,7 +79,7 @@ impl Store {
         self.with_lock(id, move |store, lock, row| {
             let (id, now) = (lock.id().clone(), store.now());
             let until = now.saturating_add(millis(store.inner.options.retention));
-            store.transition(lock, Expect::Nothing, move |tx| {
+            store.transition(lock, Expect::AnywhereOrNowhere, move |tx| {
                 queries::mark_deleted(tx, &id, now, until)?;
                 author.record(tx, now, "tenants delete", id.as_str(), "done")
             })?;
@@ -153,7 +153,7 @@ impl Store {
         T: Send + 'static,
     {
         let lock = self.inner.slots.lock(id).await;
-        self.blocking(move |store| store.transition(&lock, Expect::Nothing, commit)).await
+        self.blocking(move |store| store.transition(&lock, Expect::AnywhereOrNowhere, commit)).await
     }
 
     /// Moves a deleted tenant's file out of the trash, or creates an empty one where there is none, then
@@ -176,7 +176,7 @@ impl Store {
         let author = author.clone();
         let row = self.inner.runtime.block_on(self.with_lock(id, move |store, lock, row| {
             store.record_start(&author, "doctor", lock.id().as_str())?;
-            let expect = if row.state == State::Deleted { Expect::Nothing } else { Expect::Live };
+            let expect = if row.state == State::Deleted { Expect::AnywhereOrNowhere } else { Expect::Live };
             store.transition(lock, expect, |_| Ok(()))
         }))?;
         let expected = if row.state == State::Deleted { Location::Trash } else { Location::Live };

@@ -26,8 +26,8 @@ use crate::{
 /// Where a tenant's database must be before its row is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::tenants) enum Expect {
-    /// Nothing: the files follow the row.
-    Nothing,
+    /// In any path, in both or in neither: the files follow the row.
+    AnywhereOrNowhere,
     /// The database is in the live path. If there is none, that is an error.
     Live,
     /// The database is in the live path; if there is none, an empty one is created.
@@ -137,7 +137,7 @@ impl Store {
         };
         let location = match found {
             // A deletion must not fail because of the files.
-            Err(error) if expect == Expect::Nothing => {
+            Err(error) if expect == Expect::AnywhereOrNowhere => {
                 tracing::error!(tenant = %id, error = %error, "its files stay where they are");
                 return Ok(Prepared::Elsewhere);
             }
@@ -145,7 +145,7 @@ impl Store {
         };
         match (expect, location) {
             (_, Location::Live) => Ok(Prepared::Live),
-            (Expect::Nothing, _) | (_, Location::Both) => Ok(Prepared::Elsewhere),
+            (Expect::AnywhereOrNowhere, _) | (_, Location::Both) => Ok(Prepared::Elsewhere),
             (_, Location::Trash) => {
                 relocate(&paths.trashed, &paths.live, row.is_some_and(is_damaged))?;
                 Ok(Prepared::Live)
