@@ -19,8 +19,8 @@ pub enum ErrorKind {
     NotFound,
     /// An operator has suspended the tenant. Ask the operator.
     Suspended,
-    /// The tenant's file could not be migrated or is damaged; it is kept as found. An operator
-    /// must look at it; others are unaffected.
+    /// The tenant's file could not be migrated or is damaged; it is kept as found, and tried again by itself, ever
+    /// less often. Retry later; others are unaffected.
     Quarantined,
     /// The request cannot be read at all. Change it.
     Malformed,
