@@ -56,8 +56,8 @@ use crate::{
 /// assert_eq!(store.capacity(), 54, "of 256 descriptors");
 /// # let (tenant, _) = store.lease_or_create(&"ada".parse().unwrap()).await?;
 /// # tenant.write(|tx| Ok(tx.execute("INSERT INTO notes VALUES ('a', 'b', 1, 1)", [])?)).await?;
-/// # let count = |conn: &cubby::rusqlite::Connection| Ok(conn.query_row("SELECT count(*) FROM notes", [], |r| r.get(0))?);
-/// # let notes: i64 = tenant.read(count).await?;
+/// # let sql = "SELECT count(*) FROM notes";
+/// # let notes: i64 = tenant.read(|conn| Ok(conn.query_row(sql, [], |row| row.get(0))?)).await?;
 /// # assert_eq!(notes, 1);
 /// # assert_eq!(getrlimit(Resource::Nofile).current, Some(256));
 /// # use cubby::sqlite::process::{Globals, init};

@@ -99,8 +99,8 @@ fn refuse_a_lost_catalog(layout: &Layout) -> Result<()> {
         return Ok(());
     }
     Err(Error::config(format!(
-        "{} is missing, and the folder has {}. Put it back, with its -wal, from where it was moved or from a backup; or \
-         rebuild it from the users' files with `cubby doctor --rebuild-catalog`",
+        "{} is missing, and the folder has {}. Put it back, with its -wal, from where it was moved or from a backup; \
+         or rebuild it from the users' files with `cubby doctor --rebuild-catalog`",
         catalog.display(),
         if log { "its log" } else { "users' files" }
     )))

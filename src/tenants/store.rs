@@ -61,7 +61,8 @@ use crate::{
 ///
 /// # One process
 /// A data folder belongs to one process at a time: a second [`open`](Self::open) fails with
-/// [`ErrorKind::FolderLocked`](crate::ErrorKind::FolderLocked). [`StoreOptions`] says what a store changes in its process.
+/// [`ErrorKind::FolderLocked`](crate::ErrorKind::FolderLocked). [`StoreOptions`] says what a store changes in its
+/// process.
 ///
 /// # The end
 /// [`close`](Self::close) waits for leases and closes every database. A store that is dropped, or killed, loses

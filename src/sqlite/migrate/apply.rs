@@ -269,8 +269,8 @@ mod tests {
         apply(&mut conn, &[("V1__a", &long), ("V2__b", "CREATE TABLE b (x); oops")]).unwrap_err();
         assert_eq!(limits(&conn), before);
         // A file that a migration made larger than its limit cannot grow further.
-        let grow = "CREATE TABLE big AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100) SELECT \
-                    zeroblob(4000) AS x FROM n";
+        let grow = "CREATE TABLE big AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100) \
+                    SELECT zeroblob(4000) AS x FROM n";
         apply(&mut conn, &[("V1__a", &long), ("V2__big", grow)]).unwrap();
         let full = conn.execute_batch("INSERT INTO big SELECT x FROM big").unwrap_err();
         assert_eq!(full.sqlite_error_code(), Some(rusqlite::ErrorCode::DiskFull));

@@ -86,7 +86,8 @@ pub fn undo_interrupted_move(paths: &TenantPaths) -> Result<Location> {
         }
         rename_log(&away, &home)?;
         sync_folders(&away, &home)?;
-        tracing::warn!(file = %database.display(), "undid an interrupted move: the write-ahead log is beside its database again");
+        let file = database.display();
+        tracing::warn!(%file, "undid an interrupted move: the write-ahead log is beside its database again");
     }
     Ok(location)
 }
@@ -229,8 +230,8 @@ pub(in crate::tenants) fn remove_unless_filled(path: &Path) -> Result<()> {
     }
 }
 
-/// The size of a file in bytes; `None` if there is none. A symbolic link is not followed. A file that cannot be examined
-/// is an error, since it may exist.
+/// The size of a file in bytes; `None` if there is none. A symbolic link is not followed. A file that cannot be
+/// examined is an error, since it may exist.
 pub(in crate::tenants) fn length(path: &Path) -> Result<Option<u64>> {
     match std::fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found.len())),

@@ -232,8 +232,8 @@ pub fn detached_wal_of(database: &Path) -> PathBuf {
     with_suffix(database, DETACHED_SUFFIX)
 }
 
-/// Makes a folder that only this user can enter. Refuses a symbolic link, whose maker would choose where tenants' data is
-/// stored.
+/// Makes a folder that only this user can enter. Refuses a symbolic link, whose maker would choose where tenants'
+/// data is stored.
 fn make_folder(path: &Path) -> Result<()> {
     use std::{
         fs::Permissions,

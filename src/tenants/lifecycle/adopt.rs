@@ -104,7 +104,8 @@ impl Store {
             made.map_err(Unfinished::from).and_then(|()| self.swap_and_commit(&copy, &place, &card, new, from, author));
         if let Err(Unfinished { error, keep: true }) = &swapped {
             let what_to_do = "move the file that was replaced out of tmp/: the next start removes it";
-            tracing::error!(tenant = %new, kept = %copy.display(), error = %error, what_to_do, "an adoption cannot be taken back");
+            let kept = copy.display();
+            tracing::error!(tenant = %new, %kept, %error, what_to_do, "an adoption cannot be taken back");
             return Err(error.clone());
         }
         // What was replaced, or a copy that came to nothing.

@@ -110,8 +110,8 @@ pub(in crate::tenants) fn rehearse(schema: &Schema, options: &Options, past: &Pa
             let tables = empty.join(", ");
             tracing::warn!(
                 version = %step, tables,
-                "no rows could be generated for these tables, and migrations were tried with them empty; `cubby migrate --all \
-                 --dry-run` tries them on real ones"
+                "no rows could be generated for these tables, and migrations were tried with them empty; `cubby \
+                 migrate --all --dry-run` tries them on real ones"
             );
         }
         let mut conn = reconnect(&conn, options)?;
@@ -165,8 +165,8 @@ fn try_on_copies(schema: &Schema, options: &Options, past: &Past) -> Result<()> 
     let ids: Vec<&str> = failed.iter().map(|(id, _)| id.as_str()).collect();
     Err(Error::config(format!(
         "the tenant migrations fail on all files with data that they were tried on (copies of those of {}): {}. Change \
-         them, which is possible as long as they have run on no file; or start without them and repair the data. Nothing \
-         was changed",
+         them, which is possible as long as they have run on no file; or start without them and repair the data. \
+         Nothing was changed",
         ids.join(", "),
         first.message()
     )))
