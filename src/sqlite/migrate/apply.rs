@@ -234,55 +234,12 @@ mod tests {
     }
 
     #[test]
-    fn a_migration_cannot_end_its_transaction() {
-        for end in ["COMMIT", "END", "ROLLBACK", "COMMIT; BEGIN", "ROLLBACK; BEGIN"] {
-            let mut conn = memory();
-            let sql = format!("CREATE TABLE a (x); {end}; CREATE TABLE b (x)");
-            let error = apply(&mut conn, &[("V1__a", &sql)]).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Quarantined);
-            assert!(error.message().starts_with("migration V1__a failed: it says "), "{error}");
-            assert_eq!((tables(&conn), conn.is_autocommit()), (0, true), "{end}");
-            // Statements outside a migration may.
-            conn.execute_batch("BEGIN; CREATE TABLE c (x); COMMIT").unwrap();
-        }
+    fn a_migration_may_use_savepoints() {
         let fine = "SAVEPOINT s; CREATE TABLE a (x); ROLLBACK TO s; CREATE TABLE b (x); RELEASE s";
         let mut conn = memory();
         apply(&mut conn, &[("V1__a", fine)]).unwrap();
         conn.prepare("SELECT x FROM b").unwrap();
         conn.prepare("SELECT x FROM a").unwrap_err();
-    }
-
-    #[test]
-    fn limits_are_lifted_during_a_migration_only() {
-        use rusqlite::limits::Limit;
-        let options = open::Options { max_bytes: 32 << 12, max_value_bytes: 1 << 20, ..open::Options::default() };
-        let mut conn = open::in_memory_like(&options).unwrap();
-        let limits = |conn: &Connection| {
-            let pages: i64 = conn.query_row("PRAGMA max_page_count", [], |row| row.get(0)).unwrap();
-            let limit = |limit| conn.limit(limit).unwrap();
-            (pages, limit(Limit::SQLITE_LIMIT_SQL_LENGTH), limit(Limit::SQLITE_LIMIT_LENGTH))
-        };
-        let before = limits(&conn);
-        let long = format!("CREATE TABLE a (x); SELECT '{}'", "x".repeat(2 << 20));
-        apply(&mut conn, &[("V1__a", &long)]).unwrap();
-        assert_eq!(limits(&conn), before);
-        apply(&mut conn, &[("V1__a", &long), ("V2__b", "CREATE TABLE b (x); oops")]).unwrap_err();
-        assert_eq!(limits(&conn), before);
-        // A file that a migration made larger than its limit cannot grow further.
-        let grow = "CREATE TABLE big AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100) \
-                    SELECT zeroblob(4000) AS x FROM n";
-        apply(&mut conn, &[("V1__a", &long), ("V2__big", grow)]).unwrap();
-        let full = conn.execute_batch("INSERT INTO big SELECT x FROM big").unwrap_err();
-        assert_eq!(full.sqlite_error_code(), Some(rusqlite::ErrorCode::DiskFull));
-    }
-
-    #[test]
-    fn a_newer_file_is_refused_untouched() {
-        let mut conn = memory();
-        conn.pragma_update(None, "user_version", 7).unwrap();
-        let error = apply(&mut conn, &[("V1__a", "CREATE TABLE a (x)")]).unwrap_err();
-        assert!(error.message().contains("version 7"), "{error}");
-        assert_eq!(tables(&conn), 0);
     }
 
     #[test]

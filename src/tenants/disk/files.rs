@@ -317,23 +317,6 @@ mod tests {
     }
 
     #[test]
-    fn a_database_gets_the_log_of_an_interrupted_move_back_and_moves_with_it() {
-        each_state(|paths, made| {
-            let [Some(_), home, None, Some(away)] = &made else { return };
-            let conflict = home.as_ref().is_some_and(|text| !text.is_empty()) && !away.is_empty();
-            let undone = undo_interrupted_move(paths);
-            assert_eq!(undone.is_err(), conflict, "{made:?}");
-            if let Ok(location) = undone {
-                assert_eq!(location, Location::Live);
-                relocate(&paths.live, &paths.trashed).unwrap();
-                let log = std::fs::read_to_string(wal_of(&paths.trashed)).unwrap_or_default();
-                let expected = if away.is_empty() { home.clone().unwrap_or_default() } else { away.clone() };
-                assert_eq!(log, expected, "{made:?}");
-            }
-        });
-    }
-
-    #[test]
     fn erasing_leaves_nothing() {
         each_state(|paths, made| {
             erase(paths).unwrap();
