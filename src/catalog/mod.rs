@@ -23,7 +23,7 @@ use crate::{
         combine::{Combiner, Limits},
         deadline::Deadline,
         flush,
-        migrate::{Applied, Schema, Step, user_version},
+        migrate::{Schema, Step, user_version},
         named::NamedFiles,
         open::{self, Locking, Options},
         pool::{self, Pool},
@@ -102,8 +102,9 @@ impl Catalog {
                 schema.version()
             )));
         }
-        if let Applied::From(version) = schema.apply(&mut conn, false, |_| Ok(())).map_err(explain_damage)? {
-            tracing::info!(from = version, to = schema.version(), "catalog migrated");
+        if found < schema.version() {
+            schema.apply(&mut conn, |_| Ok(())).map_err(explain_damage)?;
+            tracing::info!(from = found, to = schema.version(), "catalog migrated");
         }
         drop(conn);
 

@@ -14,7 +14,6 @@ mod history;
 mod schema;
 
 pub use self::{
-    apply::Applied,
     history::{Mismatch, Step, history, user_version},
     schema::Schema,
 };

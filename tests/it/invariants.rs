@@ -79,7 +79,7 @@ proptest! {
 fn memory() -> Connection {
     let mut conn = open::in_memory().unwrap();
     let schema: Schema = shipped_schema().unwrap();
-    schema.apply(&mut conn, false, |_| Ok(())).unwrap();
+    schema.apply(&mut conn, |_| Ok(())).unwrap();
     conn
 }
 

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use refinery::{Migration, Runner};
 use refinery_core::traits::sync::{Migrate, Query, Transaction};
 use rusqlite::{
-    Connection, TransactionBehavior,
+    Connection, OptionalExtension, TransactionBehavior,
     hooks::{AuthContext, Authorization},
 };
 
@@ -20,25 +20,14 @@ use crate::{
     sqlite::{limits, wal},
 };
 
-/// What [`Schema::apply`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Applied {
-    /// The file had this schema already.
-    Nothing,
-    /// The file was migrated from this version.
-    From(i32),
-}
-
 impl Schema {
     /// Runs the migrations that the file lacks, in one transaction, and calls `finish` in it right before the commit.
-    ///
-    /// `verify` runs refinery's check of the history even when `user_version` is already right.
+    /// Returns the version that the file had, or none if that was the newest.
     pub fn apply(
         &self,
         conn: &mut Connection,
-        verify: bool,
         finish: impl FnOnce(&rusqlite::Transaction) -> Result<()>,
-    ) -> Result<Applied> {
+    ) -> Result<Option<i32>> {
         let found = user_version(conn)?;
         if found > self.version() {
             return Err(Error::new(
@@ -48,9 +37,6 @@ impl Schema {
                     self.version()
                 ),
             ));
-        }
-        if found == self.version() && !verify {
-            return Ok(Applied::Nothing);
         }
         // Rebuilding a table that others refer to works only with foreign keys off, and the pragma
         // does nothing inside a transaction (<https://sqlite.org/lang_altertable.html>). Broken references
@@ -63,7 +49,7 @@ impl Schema {
         result?;
         restored?;
         wal::confirm(conn)?;
-        Ok(if found == self.version() { Applied::Nothing } else { Applied::From(found) })
+        Ok(Some(found).filter(|found| *found != self.version()))
     }
 
     fn run(
@@ -80,12 +66,8 @@ impl Schema {
             return Err(failed(error, self.name_of(target.failed.as_deref()), refused));
         }
         let tx = target.tx;
-        let long: Option<String> = {
-            let mut statement = tx.prepare("SELECT name FROM sqlite_schema WHERE octet_length(sql) > ?1")?;
-            let mut rows = statement.query([sql_length])?;
-            rows.next()?.map(|row| row.get(0)).transpose()?
-        };
-        if let Some(name) = long {
+        let long = "SELECT name FROM sqlite_schema WHERE octet_length(sql) > ?1";
+        if let Some(name) = tx.query_row(long, [sql_length], |row| row.get::<_, String>(0)).optional()? {
             // SQLite parses it at each open, with the limit in force.
             return Err(Error::new(
                 ErrorKind::Quarantined,
@@ -95,11 +77,7 @@ impl Schema {
                 ),
             ));
         }
-        let broken: Option<String> = {
-            let mut statement = tx.prepare("PRAGMA foreign_key_check")?;
-            let mut rows = statement.query([])?;
-            rows.next()?.map(|row| row.get(0)).transpose()?
-        };
+        let broken = tx.query_row("PRAGMA foreign_key_check", [], |row| row.get::<_, String>(0)).optional()?;
         if let Some(table) = broken {
             return Err(Error::new(
                 ErrorKind::Quarantined,
@@ -197,8 +175,8 @@ mod tests {
     use super::*;
     use crate::sqlite::open;
 
-    fn apply(conn: &mut Connection, migrations: &[(&str, &str)]) -> Result<Applied> {
-        Schema::from_sql(migrations).unwrap().apply(conn, false, |_| Ok(()))
+    fn apply(conn: &mut Connection, migrations: &[(&str, &str)]) -> Result<Option<i32>> {
+        Schema::from_sql(migrations).unwrap().apply(conn, |_| Ok(()))
     }
 
     fn memory() -> Connection {
@@ -223,13 +201,7 @@ mod tests {
     fn an_edited_migration_is_named() {
         let mut conn = memory();
         apply(&mut conn, &[("V1__a", "CREATE TABLE a (x)")]).unwrap();
-        let edited = Schema::from_sql(&[("V1__a", "CREATE TABLE a (y)")]).unwrap();
-        assert_eq!(
-            edited.apply(&mut conn, false, |_| Ok(())).unwrap(),
-            Applied::Nothing,
-            "only the version is checked"
-        );
-        let error = edited.apply(&mut conn, true, |_| Ok(())).unwrap_err();
+        let error = apply(&mut conn, &[("V1__a", "CREATE TABLE a (y)")]).unwrap_err();
         assert!(error.message().contains("V1__a"), "{error}");
     }
 

@@ -7,7 +7,7 @@ use crate::{
     clock::Millis,
     error::{Error, ErrorKind, Result},
     sqlite::{
-        migrate::{Applied, Schema},
+        migrate::Schema,
         open::{self, Options},
     },
     tenants::id::TenantId,
@@ -74,8 +74,8 @@ pub(in crate::tenants) fn blank(schema: &Schema, options: &Options) -> Result<Co
     Ok(conn)
 }
 
-/// Migrates an open file, or a database in memory.
-pub(in crate::tenants) fn upgrade(conn: &mut Connection, schema: &Schema) -> Result<Applied> {
+/// Migrates an open file, or a database in memory. Returns the version that it had, or none if that was the newest.
+pub(in crate::tenants) fn upgrade(conn: &mut Connection, schema: &Schema) -> Result<Option<i32>> {
     upgrade_with(conn, schema, || Ok(()))
 }
 
@@ -84,8 +84,8 @@ pub(in crate::tenants) fn upgrade_with(
     conn: &mut Connection,
     schema: &Schema,
     before_commit: impl FnOnce() -> Result<()>,
-) -> Result<Applied> {
-    schema.apply(conn, true, |tx| {
+) -> Result<Option<i32>> {
+    schema.apply(conn, |tx| {
         tx.execute("UPDATE cubby_meta SET schema_digest = ?1", [schema.digest()])?;
         // A fault of the catalog, and not of the file.
         before_commit().map_err(|error| {

@@ -7,7 +7,6 @@ use crate::{
     catalog::queries::{self, AccessRow, Quarantine},
     clock::millis,
     error::{Error, ErrorKind, Result},
-    sqlite::migrate::Applied,
     telemetry::with_request_id_async,
     tenants::{
         id::TenantId,
@@ -44,7 +43,7 @@ impl Store {
                 self.quarantine(id, error);
             }
         })?;
-        if let Applied::From(version) = opened.applied {
+        if let Some(version) = opened.migrated_from {
             tracing::info!(tenant = %id, from = version, to = params.schema.version(), "migrated");
         }
         if params.quarantined {

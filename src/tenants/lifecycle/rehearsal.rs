@@ -8,16 +8,12 @@ use std::{
 use rusqlite::{Connection, backup::Backup};
 
 use crate::{
-    catalog::{
-        Catalog,
-        model::State,
-        queries::{self, migrations},
-    },
+    catalog::{Catalog, queries::migrations},
     error::{Error, ErrorKind, Result},
     sqlite::{
         deadline::Deadline,
         fill, header,
-        migrate::{self, Applied, Schema, Step},
+        migrate::{self, Schema, Step},
         open::{self, Locking, Options},
     },
     tenants::{
@@ -230,7 +226,7 @@ impl Store {
     /// Up to `each` tenants of each version older than the newest, for a dry run.
     pub async fn sample_behind(&self, each: u32) -> Result<Vec<TenantId>> {
         let version = self.schema().version();
-        self.catalog().query(move |conn| queries::migrations::sample_behind(conn, version, each)).await
+        self.catalog().query(move |conn| migrations::sample_behind(conn, version, each)).await
     }
 
     /// Runs [`migrate`](Self::migrate) on a copy of a tenant's file, which is then removed. Needs disk space for one
@@ -248,25 +244,15 @@ impl Store {
     }
 
     fn try_on_copy(&self, id: &TenantId) -> Result<Option<i32>> {
-        let row = self.catalog().read(|conn| queries::find(conn, id))?.ok_or_else(Error::unknown_tenant)?;
-        if row.state == State::Deleted {
-            return Err(Error::new(ErrorKind::Conflict, format!("{id} is deleted; restore it first")));
-        }
+        self.undeleted_row(id)?;
         let path = self.layout().tenant(id);
         let copy = self.layout().temporary();
         let options = self.sqlite_options();
         let params = OpenParams { path: &copy, ..self.open_params(id, &path, &options, true) };
-        let tried = copy_of(&path, &copy).and_then(|()| database::open_file(&params)).and_then(|opened| {
-            let applied = opened.applied;
-            opened.close().map(|()| applied)
-        });
+        let tried = copy_of(&path, &copy).and_then(|()| database::open_file(&params)?.close());
         let discarded = files::discard(&copy);
-        let applied = tried?;
-        discarded?;
-        Ok(match applied {
-            Applied::From(version) => Some(version),
-            Applied::Nothing => None,
-        })
+        let migrated_from = tried?;
+        discarded.map(|()| migrated_from)
     }
 }
 

@@ -16,7 +16,6 @@ use crate::{
     },
     clock::millis,
     error::{Error, ErrorKind, Result},
-    sqlite::migrate::Applied,
     telemetry::with_request_id,
     tenants::{
         disk::{
@@ -218,26 +217,23 @@ impl Store {
         Self::close_locked(lock);
         let options = self.sqlite_options();
         let path = self.layout().tenant(&id);
-        let row = self.catalog().read(|conn| queries::find(conn, &id))?.ok_or_else(Error::unknown_tenant)?;
-        if row.state == State::Deleted {
-            // Its file is in the trash; it is migrated when it is restored and opened.
-            return Err(deleted(&id));
-        }
+        let row = self.undeleted_row(&id)?;
         // Before the file commits.
         let record = || self.record_applied().and_then(|()| self.record_start(author, "tenants migrate", id.as_str()));
         let params = OpenParams {
             before_commit: &record,
             ..self.open_params(&id, &path, &options, row.state == State::Quarantined)
         };
-        let opened = self.open_or_quarantine(&params)?;
-        let applied = opened.applied;
-        opened.close()?;
+        let migrated_from = self.open_or_quarantine(&params)?.close()?;
         let (migrated, version) = (id.clone(), self.inner.schema.version());
         self.catalog().write_blocking(move |tx| queries::set_schema(tx, &migrated, version))?;
-        Ok(match applied {
-            Applied::From(version) => Some(version),
-            Applied::Nothing => None,
-        })
+        Ok(migrated_from)
+    }
+
+    /// The row of a tenant whose file is not in the trash.
+    pub(in crate::tenants) fn undeleted_row(&self, id: &TenantId) -> Result<Row> {
+        let row = self.catalog().read(|conn| queries::find(conn, id))?.ok_or_else(Error::unknown_tenant)?;
+        if row.state == State::Deleted { Err(deleted(id)) } else { Ok(row) }
     }
 
     /// Runs `work` on a thread that may block. Not cancelled with this future.

@@ -23,7 +23,7 @@ use crate::{
         combine::{Combiner, Limits, Spawn},
         deadline::Deadline,
         header,
-        migrate::{Applied, Schema},
+        migrate::Schema,
         open::{self, Locking, Options},
         pool::{self, Pool},
         wal,
@@ -89,8 +89,8 @@ pub struct Opened {
     deadline: Deadline,
     /// It was not closed: kill -9, a power cut, or a fault.
     unclean_shutdown: bool,
-    /// What the migrations did.
-    pub applied: Applied,
+    /// The version that it was migrated from; none if it had the newest.
+    pub migrated_from: Option<i32>,
 }
 
 /// Opens a file, checks that it is this tenant's, and migrates it. Nobody else has it open. May block.
@@ -115,25 +115,25 @@ pub fn open_file(params: &OpenParams) -> Result<Opened> {
         true => check::quick_check(&conn, &deadline, CHECK),
         false => Ok(true),
     };
-    let applied = checked.and_then(|whole| {
+    let migrated = checked.and_then(|whole| {
         if !whole {
             tracing::warn!(tenant = %params.id, "too large to be checked completely after an unclean shutdown");
         }
         migrate(params, &mut conn)
     });
-    let applied = match applied {
-        Ok(applied) => applied,
+    let migrated_from = match migrated {
+        Ok(migrated_from) => migrated_from,
         Err(error) => {
             open::abandon(conn);
             return Err(error);
         }
     };
-    if applied != Applied::Nothing {
+    if migrated_from.is_some() {
         // A migration may leave temporary tables and pragmas on its connection.
         close(conn)?;
         conn = open::open(params.path, &options, &deadline)?;
     }
-    Ok(Opened { conn, deadline, unclean_shutdown, applied })
+    Ok(Opened { conn, deadline, unclean_shutdown, migrated_from })
 }
 
 /// Closes the only connection to a file, and empties its WAL.
@@ -145,7 +145,7 @@ fn close(conn: Connection) -> Result<()> {
     conn.close().map_err(|(_, error)| error.into())
 }
 
-fn migrate(params: &OpenParams, conn: &mut Connection) -> Result<Applied> {
+fn migrate(params: &OpenParams, conn: &mut Connection) -> Result<Option<i32>> {
     let meta = template::meta(conn).map_err(|e| match e.kind() {
         ErrorKind::Internal => {
             Error::new(ErrorKind::Damaged, "the file does not say which tenant it belongs to").with_source(e)
@@ -158,15 +158,16 @@ fn migrate(params: &OpenParams, conn: &mut Connection) -> Result<Applied> {
     }
     if meta.schema_digest == params.schema.digest() {
         // The digest covers every migration, so the version is the same, too.
-        return Ok(Applied::Nothing);
+        return Ok(None);
     }
     template::upgrade_with(conn, params.schema, params.before_commit)
 }
 
 impl Opened {
-    /// Closes it and empties its WAL: for eager migration.
-    pub fn close(self) -> Result<()> {
-        self.conn.close().map_err(|(_, error)| error.into())
+    /// Closes it and empties its WAL: for eager migration. Returns the version that it was migrated from.
+    pub fn close(self) -> Result<Option<i32>> {
+        self.conn.close().map_err(|(_, error)| error)?;
+        Ok(self.migrated_from)
     }
 
     /// Makes it an open tenant. `known_bytes` is its size in the catalog.

@@ -16,7 +16,7 @@ use crate::{
     },
     clock::{Millis, millis},
     error::{Error, ErrorKind, Result},
-    sqlite::{migrate::Applied, open::Options},
+    sqlite::open::Options,
     telemetry::with_request_id,
     tenants::{
         disk::files,
@@ -177,7 +177,7 @@ impl Store {
             ErrorKind::Quarantined | ErrorKind::Damaged => Self::quarantined(),
             _ => error,
         })?;
-        let migrated = opened.applied != Applied::Nothing;
+        let migrated = opened.migrated_from.is_some();
         let known_bytes = row.as_ref().and_then(|row| row.bytes);
         let runtime = inner.runtime.clone();
         let spawn = Box::new(move |run: Box<dyn FnOnce() + Send>| drop(runtime.spawn_blocking(run)));
