@@ -35,26 +35,22 @@ impl Store {
     /// Refuses reads and writes of a tenant, with a reason that its user is told, until it is
     /// [resumed](Self::resume). Waits for running requests.
     pub async fn suspend(&self, id: &TenantId, reason: &str, author: &Author) -> Result<Row> {
-        let (reason, author) = (reason.to_owned(), author.clone());
-        self.with_lock(id, move |store, lock, row| {
-            match row.state {
-                State::Deleted => return Err(deleted(lock.id())),
-                State::Active | State::Suspended | State::Quarantined => {}
-            }
-            let (id, now) = (lock.id().clone(), store.now());
-            store.catalog().write_blocking(move |tx| {
-                queries::suspend(tx, &id, &reason)?;
-                author.record(tx, now, "tenants suspend", id.as_str(), "done")
-            })?;
-            Self::close_locked(lock);
-            tracing::info!(tenant = %lock.id(), "suspended");
-            Ok(())
-        })
-        .await
+        let reason = reason.to_owned();
+        let suspended = self.change(id, author, "tenants suspend", move |tx, id| queries::suspend(tx, id, &reason));
+        suspended.await.inspect(|_| tracing::info!(tenant = %id, "suspended"))
     }
 
     /// Lets a suspended or quarantined tenant be used again.
     pub async fn resume(&self, id: &TenantId, author: &Author) -> Result<Row> {
+        let resumed = self.change(id, author, "tenants resume", queries::activate);
+        resumed.await.inspect(|_| tracing::info!(tenant = %id, "resumed"))
+    }
+
+    /// Changes the row of a tenant that is not deleted.
+    async fn change<F>(&self, id: &TenantId, author: &Author, action: &'static str, change: F) -> Result<Row>
+    where
+        F: FnOnce(&Transaction, &TenantId) -> rusqlite::Result<bool> + Send + 'static,
+    {
         let author = author.clone();
         self.with_lock(id, move |store, lock, row| {
             if row.state == State::Deleted {
@@ -62,11 +58,9 @@ impl Store {
             }
             let (id, now) = (lock.id().clone(), store.now());
             store.catalog().write_blocking(move |tx| {
-                queries::activate(tx, &id)?;
-                author.record(tx, now, "tenants resume", id.as_str(), "done")
-            })?;
-            tracing::info!(tenant = %lock.id(), was = %row.state, "resumed");
-            Ok(())
+                change(tx, &id)?;
+                author.record(tx, now, action, id.as_str(), "done")
+            })
         })
         .await
     }
