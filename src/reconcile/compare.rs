@@ -36,12 +36,14 @@ pub(super) fn compare(
     known.sort_unstable();
     let since = UNIX_EPOCH + Duration::from_millis(u64::try_from(since).unwrap_or(0));
     let mut orphans = Entries::default();
-    store.layout().each_live(|file| {
-        let unknown = path::fingerprint_of(&file).is_none_or(|print| known.binary_search(&print).is_err());
-        // A file made since then belongs to a user who was created meanwhile.
-        if unknown && file.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| at < since) {
-            orphans.add(&file.file_name().unwrap_or_default().to_string_lossy());
+    for shard in store.layout().shards() {
+        for file in path::databases(&shard)? {
+            let unknown = path::fingerprint_of(&file).is_none_or(|print| known.binary_search(&print).is_err());
+            // A file made since then belongs to a user who was created meanwhile.
+            if unknown && file.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| at < since) {
+                orphans.add(&file.file_name().unwrap_or_default().to_string_lossy());
+            }
         }
-    })?;
+    }
     Ok((unchanged, orphans))
 }

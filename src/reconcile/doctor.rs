@@ -23,7 +23,7 @@ use crate::{
         disk::{
             files::{self, Location},
             inspect::inspect,
-            path::{TenantPaths, detached_wal_of},
+            path::{TenantPaths, detached_wal_of, detached_wals},
         },
         id::TenantId,
         store::Store,
@@ -154,8 +154,9 @@ fn is_restorable(row: &Row, now: Millis) -> bool {
 /// counted, and with `fix` moved back; the others are returned.
 fn lone_logs(store: &Store, fix: Option<&Author>, found: &mut Findings) -> Result<Vec<PathBuf>> {
     let (mut all, mut lone): (Vec<PathBuf>, Vec<PathBuf>) = (Vec::new(), Vec::new());
-    (0..=u8::MAX).try_for_each(|shard| store.layout().detached_wals_in(shard, |log| all.push(log)))?;
-    store.layout().detached_wals_in_trash(|log| all.push(log))?;
+    for folder in store.layout().shards().chain([store.layout().trash()]) {
+        all.extend(detached_wals(&folder)?);
+    }
     for log in all {
         let Some(paths) = store.layout().paths_of(&log) else { continue };
         // An empty log has no commits, and the next open replaces it.

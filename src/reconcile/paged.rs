@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::{
     catalog::{model::Row, queries},
     error::Result,
-    tenants::{disk::path::Layout, store::Store},
+    tenants::{disk::path::{Layout, databases}, store::Store},
 };
 
 /// All items, in order. `fetch` returns the page that follows an item, or the first page.
@@ -40,11 +40,7 @@ pub fn rows(store: &Store) -> impl Iterator<Item = Result<Row>> + use<> {
 /// All users' files, a folder's together, and whether that is the trash. The trash is listed first, so that what is
 /// moved there meanwhile is not met twice, and comes last.
 pub fn files(layout: &Layout) -> Result<impl Iterator<Item = Result<(Vec<PathBuf>, bool)>>> {
-    let mut trashed = Vec::new();
-    layout.each_trashed(|path| trashed.push(path))?;
-    let live = (0..=u8::MAX).map(|shard| {
-        let mut files = Vec::new();
-        layout.live_in(shard, |path| files.push(path)).map(|()| (files, false))
-    });
+    let trashed = databases(&layout.trash())?;
+    let live = layout.shards().map(|shard| Ok((databases(&shard)?, false)));
     Ok(live.chain([Ok((trashed, true))]))
 }

@@ -36,9 +36,7 @@ impl Layout {
         for folder in [layout.tenants(), layout.trash(), layout.tmp()] {
             make_folder(&folder)?;
         }
-        for shard in 0..=u8::MAX {
-            make_folder(&layout.tenants().join(hex::encode([shard])))?;
-        }
+        layout.shards().try_for_each(|shard| make_folder(&shard))?;
         sync_folder(&layout.tenants())?;
         sync_folder(&layout.root)?;
         // The data folder itself may be new.
@@ -90,6 +88,22 @@ impl Layout {
         self.root.join("tenants")
     }
 
+    /// The 256 folders of live tenants' files.
+    pub fn shards(&self) -> impl Iterator<Item = PathBuf> + use<> {
+        let tenants = self.tenants();
+        (0..=u8::MAX).map(move |shard| tenants.join(hex::encode([shard])))
+    }
+
+    /// Whether any tenant has a file, live or in the trash.
+    pub fn has_files(&self) -> Result<bool> {
+        for folder in std::iter::once(self.trash()).chain(self.shards()) {
+            if !databases(&folder)?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// A live tenant's file.
     pub fn tenant(&self, id: &TenantId) -> PathBuf {
         let name = file_name(id);
@@ -109,8 +123,8 @@ impl Layout {
         TenantPaths { live: self.tenant(id), trashed: self.trashed(id) }
     }
 
-    /// Both paths of a file that [`live_in`](Self::live_in), [`each_trashed`](Self::each_trashed) or one of
-    /// their siblings found. `None` if its name is not that of a tenant's file or write-ahead log.
+    /// Both paths of a file that [`databases`] or [`detached_wals`] found. `None` if its name is not that of a
+    /// tenant's file or write-ahead log.
     pub fn paths_of(&self, file: &Path) -> Option<TenantPaths> {
         let name = file.file_name()?.to_str()?;
         let name = name.strip_suffix(DETACHED_SUFFIX).or(name.strip_suffix(WAL_SUFFIX)).unwrap_or(name);
@@ -134,74 +148,25 @@ pub struct TenantPaths {
     pub trashed: PathBuf,
 }
 
-impl Layout {
-    /// Every live tenant's file, in no order.
-    pub fn each_live(&self, mut see: impl FnMut(PathBuf)) -> Result<()> {
-        (0..=u8::MAX).try_for_each(|shard| self.live_in(shard, &mut see))
-    }
-
-    /// Those in one of the 256 folders.
-    pub fn live_in(&self, shard: u8, see: impl FnMut(PathBuf)) -> Result<()> {
-        databases(&self.tenants().join(hex::encode([shard])), see)
-    }
-
-    /// Whether any tenant has a file, live or in the trash. Stops at the first.
-    pub fn has_files(&self) -> Result<bool> {
-        let shards = (0..=u8::MAX).map(|shard| self.tenants().join(hex::encode([shard])));
-        for folder in std::iter::once(self.trash()).chain(shards) {
-            let failed = |e| Error::io(folder.display(), e);
-            for entry in std::fs::read_dir(&folder).map_err(failed)? {
-                if is_database(&entry.map_err(failed)?) {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    /// Every deleted tenant's file, in no order.
-    pub fn each_trashed(&self, see: impl FnMut(PathBuf)) -> Result<()> {
-        databases(&self.trash(), see)
-    }
-
-    /// The detached write-ahead logs in one of the 256 folders: without a database beside them, or set aside.
-    pub fn detached_wals_in(&self, shard: u8, see: impl FnMut(PathBuf)) -> Result<()> {
-        detached_wals(&self.tenants().join(hex::encode([shard])), see)
-    }
-
-    /// The detached write-ahead logs in the trash.
-    pub fn detached_wals_in_trash(&self, see: impl FnMut(PathBuf)) -> Result<()> {
-        detached_wals(&self.trash(), see)
-    }
+/// The tenants' databases in a folder, in no order.
+pub fn databases(folder: &Path) -> Result<Vec<PathBuf>> {
+    named(folder, FILE_NAME)
 }
 
-/// The files in a folder with the name of a tenant's database.
-fn databases(folder: &Path, see: impl FnMut(PathBuf)) -> Result<()> {
-    named(folder, FILE_NAME, see)
+/// The write-ahead logs in a folder that have no database beside them, or were set aside.
+pub fn detached_wals(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut logs = named(folder, FILE_NAME + WAL_SUFFIX.len())?;
+    logs.retain(|log| !log.with_extension("db").exists());
+    logs.extend(named(folder, FILE_NAME + DETACHED_SUFFIX.len())?);
+    Ok(logs)
 }
 
-fn detached_wals(folder: &Path, mut see: impl FnMut(PathBuf)) -> Result<()> {
-    named(folder, FILE_NAME + DETACHED_SUFFIX.len(), &mut see)?;
-    named(folder, FILE_NAME + WAL_SUFFIX.len(), |log| {
-        if !log.with_extension("db").exists() {
-            see(log);
-        }
-    })
-}
-
-fn named(folder: &Path, length: usize, mut see: impl FnMut(PathBuf)) -> Result<()> {
+/// The files in a folder whose names have this length.
+fn named(folder: &Path, length: usize) -> Result<Vec<PathBuf>> {
     let failed = |e| Error::io(folder.display(), e);
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        if entry.file_name().len() == length {
-            see(entry.path());
-        }
-    }
-    Ok(())
-}
-
-fn is_database(entry: &std::fs::DirEntry) -> bool {
-    entry.file_name().len() == FILE_NAME
+    let entries = std::fs::read_dir(folder).map_err(failed)?;
+    let named = entries.filter(|entry| entry.as_ref().map_or(true, |entry| entry.file_name().len() == length));
+    named.map(|entry| Ok(entry.map_err(failed)?.path())).collect()
 }
 
 /// The first eight bytes of an id's digest: distinct for a hundred million ids.

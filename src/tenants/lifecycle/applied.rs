@@ -11,7 +11,11 @@ use crate::{
         migrate::{self, Mismatch, Schema, Step},
     },
     tenants::{
-        disk::{inspect, path::Layout, template},
+        disk::{
+            inspect,
+            path::{Layout, databases},
+            template,
+        },
         id::TenantId,
         lifecycle::rehearsal::Past,
         options::shipped_schema,
@@ -74,32 +78,23 @@ fn histories(catalog: &Catalog, layout: &Layout) -> Result<Vec<Vec<Step>>> {
     let ids = catalog.read(|conn| migrations::some_with_files(conn, SAMPLED))?;
     // A file that cannot be read concerns only its tenant.
     let read = |files: Vec<PathBuf>| -> Vec<Vec<Step>> {
-        let histories = files.iter().filter_map(|file| history_of(layout, file).ok());
+        let histories = files.iter().take(SAMPLED as usize).filter_map(|file| history_of(layout, file).ok());
         histories.filter(|history| !history.is_empty()).collect()
     };
     let mut found = read(ids.iter().map(|id| layout.tenant(id)).collect());
     if found.is_empty() {
-        found = read(some_live(layout)?);
+        let mut live = Vec::new();
+        for shard in layout.shards() {
+            live.extend(databases(&shard)?);
+            if live.len() >= SAMPLED as usize {
+                break;
+            }
+        }
+        found = read(live);
     }
     if found.is_empty() {
-        let mut trashed = Vec::new();
-        layout.each_trashed(|file| trashed.push(file))?;
-        trashed.truncate(SAMPLED as usize);
-        found = read(trashed);
+        found = read(databases(&layout.trash())?);
     }
-    Ok(found)
-}
-
-/// Some live tenants' files, in no order.
-fn some_live(layout: &Layout) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for shard in 0..=u8::MAX {
-        layout.live_in(shard, |file| found.push(file))?;
-        if found.len() >= SAMPLED as usize {
-            break;
-        }
-    }
-    found.truncate(SAMPLED as usize);
     Ok(found)
 }
 
