@@ -27,17 +27,14 @@ use cubby::{
         open::Options,
     },
     tenants::{
-        open::{
-            database::{self, OpenParams},
-            descriptors::Budget,
-        },
+        open::database::{self, OpenParams},
         options::shipped_schema,
     },
 };
 use divan::{Bencher, black_box, counter::ItemsCount};
 use futures_util::{FutureExt, future::join_all};
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, sync::Semaphore};
 
 const TEXT: &str = "Bring the blue notebook and two pens to the meeting on Thursday.";
 const NOW: i64 = 1_767_225_600_000;
@@ -177,8 +174,8 @@ mod lease {
 /// A tenant that is not open.
 mod cold {
     use super::{
-        Bencher, Budget, Cell, House, Limits, NoteId, OpenParams, Options, Result, Spawn, at_once, database, queries,
-        shipped_schema,
+        Arc, Bencher, Cell, House, Limits, NoteId, OpenParams, Options, Result, Semaphore, Spawn, at_once, database,
+        queries, shipped_schema,
     };
 
     fn note(house: &House) -> NoteId {
@@ -216,7 +213,7 @@ mod cold {
         let (schema, limits) = (shipped_schema().unwrap(), Limits::default());
         let (options, path) =
             (Options { cache_kib: 1024, ..Options::default() }, house.store.layout().tenant(&house.ids[0]));
-        let budget = Budget::new(2);
+        let capacity = Arc::new(Semaphore::new(1));
         let params = OpenParams {
             id: &house.ids[0],
             path: &path,
@@ -229,7 +226,8 @@ mod cold {
         bencher.bench_local(|| {
             let no_thread: Spawn = Box::new(|_| unreachable!("the connection is free"));
             let opened = database::open_file(&params).unwrap();
-            let database = opened.into_database(&params, no_thread, budget.take(2).unwrap(), None);
+            let database =
+                opened.into_database(&params, no_thread, capacity.clone().try_acquire_owned().unwrap(), None);
             let note = note.clone();
             let body = at_once(database.combiner().read(|| (), move |conn| read(conn, &note)));
             database.close().unwrap();

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
 
 use super::{
     disk::{
@@ -13,11 +13,7 @@ use super::{
         template::Template,
     },
     lifecycle::{applied, faults::Faults, rehearsal::rehearse, steady_clock::SteadyClock},
-    open::{
-        descriptors::{Budget, descriptors_for},
-        long_reads::LongReads,
-        slots::Slots,
-    },
+    open::{descriptors, long_reads::LongReads, slots::Slots},
     options::{StoreOptions, shipped_schema},
     periodic::Periodic,
     store::{Inner, Store},
@@ -59,7 +55,7 @@ impl Store {
         }
         catalog.set_current_schema(schema.digest())?;
         let applied_recorded = applied == schema.steps();
-        let descriptors = descriptors_for(options.max_open, options.change_process)?;
+        let capacity = descriptors::capacity(options.max_open, options.change_process)?;
         let store = Self {
             inner: Arc::new(Inner {
                 layout,
@@ -68,7 +64,8 @@ impl Store {
                 schema,
                 template,
                 applied_recorded: AtomicBool::new(applied_recorded),
-                budget: Budget::new(descriptors),
+                capacity,
+                free: Arc::new(Semaphore::new(capacity)),
                 long_reads: LongReads::new(options.long_reads)?,
                 usage_samples: Mutex::default(),
                 faults: Faults::default(),

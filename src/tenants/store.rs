@@ -7,7 +7,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use super::{
     disk::{lock::FolderLock, path::Layout, template::Template},
@@ -15,7 +19,6 @@ use super::{
     lifecycle::{faults::Faults, steady_clock::SteadyClock},
     open::{
         database::Database,
-        descriptors::{Budget, DESCRIPTORS, Permit},
         long_reads::LongReads,
         slots::{CapacityWait, Eviction, Slots, TenantLock, Tick},
     },
@@ -81,7 +84,9 @@ pub(super) struct Inner {
     pub(super) template: Template,
     /// Whether the catalog has it that the migrations of `schema` have run on files of this folder.
     pub(super) applied_recorded: AtomicBool,
-    pub(super) budget: Arc<Budget>,
+    pub(super) capacity: usize,
+    /// One permit for each tenant that may still be opened.
+    pub(super) free: Arc<Semaphore>,
     pub(super) long_reads: LongReads,
     pub(super) usage_samples: Mutex<VecDeque<UsageSample>>,
     pub(super) faults: Faults,
@@ -128,12 +133,12 @@ impl Store {
 
     /// How many tenants may be open at once.
     pub fn capacity(&self) -> usize {
-        self.inner.budget.limit() / DESCRIPTORS
+        self.inner.capacity
     }
 
     /// How many tenants are open now.
     pub fn open_count(&self) -> usize {
-        self.inner.budget.used() / DESCRIPTORS
+        self.inner.capacity - self.inner.free.available_permits()
     }
 
     /// How long a deleted tenant's file is kept.
@@ -153,25 +158,21 @@ impl Store {
         self.inner.options.sqlite()
     }
 
-    /// Takes the descriptors for one more tenant, and closes the least recently used for it if needed.
-    pub(super) fn take_capacity(&self) -> std::result::Result<Permit, CapacityWait<Database>> {
+    /// Takes the capacity for one more tenant, and closes the least recently used for it if needed.
+    pub(super) fn take_capacity(&self) -> std::result::Result<OwnedSemaphorePermit, CapacityWait<Database>> {
         let inner = &*self.inner;
+        let mut wait = None;
         loop {
-            if let Some(permit) = inner.budget.take(DESCRIPTORS) {
+            if let Ok(permit) = inner.free.clone().try_acquire_owned() {
                 return Ok(permit);
             }
             if let Some(eviction) = inner.slots.evict(self.tick(), Tick::MAX) {
                 self.close_evicted(&eviction);
-                continue;
-            }
-            // Registered before the last try, or a close in between would be missed.
-            let wait = inner.slots.wait_for_capacity();
-            if let Some(permit) = inner.budget.take(DESCRIPTORS) {
-                return Ok(permit);
-            }
-            match inner.slots.evict(self.tick(), Tick::MAX) {
-                Some(eviction) => self.close_evicted(&eviction),
-                None => return Err(wait),
+            } else if let Some(wait) = wait {
+                return Err(wait);
+            } else {
+                // Registered before the last try, or a close in between would be missed.
+                wait = Some(inner.slots.wait_for_capacity());
             }
         }
     }

@@ -13,9 +13,9 @@ use std::{
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{descriptors::Permit, slots::Lease};
+use super::slots::Lease;
 use crate::{
     error::{Error, ErrorKind, Result},
     sqlite::{
@@ -48,7 +48,8 @@ pub struct Database {
     shared: Mutex<Shared>,
     /// One for each pooled reader.
     read_permits: Arc<Semaphore>,
-    permit: Mutex<Option<Permit>>,
+    /// Its part of the capacity.
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
     schema_version: i32,
     /// The size of the file in the catalog when it was opened, if the catalog had one.
     known_bytes: Option<u64>,
@@ -175,7 +176,7 @@ impl Opened {
         self,
         params: &OpenParams,
         spawn: Spawn,
-        permit: Permit,
+        permit: OwnedSemaphorePermit,
         known_bytes: Option<u64>,
     ) -> Database {
         let options = Options { application_id: APPLICATION_ID, ..params.options.clone() };
@@ -223,7 +224,7 @@ impl Database {
         std::fs::metadata(&self.path).map(|found| found.len()).unwrap_or(0)
     }
 
-    /// Closes every connection, empties the WAL and gives the descriptors back. Nobody has a lease. May block.
+    /// Closes every connection, empties the WAL and gives the capacity back. Nobody has a lease. May block.
     pub fn close(&self) -> Result<()> {
         self.close_readers();
         let result = self.combiner.close();

@@ -1,16 +1,11 @@
-//! How many file descriptors the open tenants may have, and how many they have.
-
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+//! How many tenants may be open at once, by the file descriptors that they need.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::error::{Error, Result};
 
 /// Descriptors of a tenant in exclusive mode: the file and its WAL.
-pub const DESCRIPTORS: usize = 2;
+const DESCRIPTORS: usize = 2;
 
 /// Descriptors that a reader in shared mode adds: the file, its WAL and the shared memory.
 const READER_DESCRIPTORS: usize = 3;
@@ -27,22 +22,22 @@ const SHARE: (usize, usize) = (3, 4);
 /// Beyond this many descriptors, more open tenants win nothing and cost memory.
 const ENOUGH: usize = 40_000;
 
-/// How many descriptors the tenants may have: what `max_open` needs, or else their share of the limit, which is
-/// raised first if that is allowed.
+/// How many tenants may be open: `max_open`, or else as many as have enough in their share of the limit on
+/// descriptors. The limit is raised first if that is allowed.
 ///
 /// # Errors
 /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the limit is too low for `max_open`.
-pub(in crate::tenants) fn descriptors_for(max_open: Option<usize>, may_raise: bool) -> Result<usize> {
+pub(in crate::tenants) fn capacity(max_open: Option<usize>, may_raise: bool) -> Result<usize> {
     let limit_for = |wanted| if may_raise { raise_limit(wanted) } else { soft_limit() };
     let reserved = RESERVED + MAX_LONG_READS * READER_DESCRIPTORS;
     let Some(tenants) = max_open else {
         let limit = limit_for(ENOUGH).min(ENOUGH);
-        return Ok((limit.saturating_sub(reserved) * SHARE.0 / SHARE.1).max(DESCRIPTORS));
+        return Ok((limit.saturating_sub(reserved) * SHARE.0 / SHARE.1 / DESCRIPTORS).max(1));
     };
     let tenants = tenants.max(1);
-    let (wanted, needed) = (tenants * DESCRIPTORS, tenants * DESCRIPTORS + reserved);
+    let needed = tenants * DESCRIPTORS + reserved;
     match limit_for(needed.max(ENOUGH)) {
-        limit if limit >= needed => Ok(wanted),
+        limit if limit >= needed => Ok(tenants),
         // A store opened all the same would fail under load.
         limit => Err(Error::config(format!(
             "{tenants} open databases need {needed} descriptors, and this process may have {limit}: raise the limit \
@@ -65,51 +60,4 @@ fn raise_limit(wanted: usize) -> usize {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(target), ..limit });
     }
     soft_limit()
-}
-
-/// How many descriptors all open tenants may have together.
-#[derive(Debug)]
-pub struct Budget {
-    limit: usize,
-    used: AtomicUsize,
-}
-
-/// Descriptors taken from a [`Budget`]; given back when dropped.
-#[derive(Debug)]
-pub struct Permit {
-    budget: Arc<Budget>,
-    count: usize,
-}
-
-impl Budget {
-    /// A budget of `limit` descriptors, all free.
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicUsize::new(0) })
-    }
-
-    /// Takes `count`, or none at all.
-    pub fn take(self: &Arc<Self>, count: usize) -> Option<Permit> {
-        self.used
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-                used.checked_add(count).filter(|used| *used <= self.limit)
-            })
-            .ok()
-            .map(|_| Permit { budget: self.clone(), count })
-    }
-
-    /// How many are taken.
-    pub fn used(&self) -> usize {
-        self.used.load(Ordering::Acquire)
-    }
-
-    /// How many there are.
-    pub fn limit(&self) -> usize {
-        self.limit
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.count, Ordering::AcqRel);
-    }
 }

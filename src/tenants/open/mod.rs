@@ -5,13 +5,12 @@
 //! | `slots` | the state machine of a tenant: absent, opening, open, draining, locked; leases; the LRU |
 //! | [`database`] | one open tenant: its connection and its reader pool |
 //! | [`opening`] | opening a file for a request: waiting, creating, migrating |
-//! | [`descriptors`] | how many file descriptors tenants may have |
+//! | `descriptors` | how many tenants may be open, by the file descriptors that they need |
 //! | `long_reads` | threads of low priority for long reads |
 
 #[doc(hidden)]
 pub mod database;
-#[doc(hidden)]
-pub mod descriptors;
+pub(super) mod descriptors;
 pub(super) mod long_reads;
 pub mod opening;
 mod primitives;
