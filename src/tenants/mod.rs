@@ -14,7 +14,6 @@
 //! | [`store`] | what one data folder shares: open tenants, capacity, usage samples, shutdown |
 //! | [`open`] | the state machine of open tenants, the LRU, descriptors, connections |
 //! | [`disk`] | paths, file moves, the folder lock, the template of a new file, what a file says of itself |
-//! | `periodic` | a job that runs in the background as long as its owner lives |
 //! | [`options`] | settings, and the schema that ships with this crate |
 //! | [`id`] | what an id may be |
 //!
@@ -37,7 +36,6 @@ pub mod id;
 pub(crate) mod lifecycle;
 pub mod open;
 pub mod options;
-mod periodic;
 mod startup;
 pub mod store;
 pub mod tenant;

@@ -15,7 +15,6 @@ use super::{
     lifecycle::{applied, faults::Faults, rehearsal::rehearse, steady_clock::SteadyClock},
     open::{descriptors, long_reads::LongReads, slots::Slots},
     options::{StoreOptions, shipped_schema},
-    periodic::Periodic,
     store::{Inner, Store},
 };
 use crate::{
@@ -74,7 +73,7 @@ impl Store {
                 steady: Mutex::new(SteadyClock::new(Instant::now(), options.clock.now())),
                 runtime,
                 options,
-                maintenance: Periodic::default(),
+                maintenance_stopped: Arc::default(),
                 _lock: lock,
             }),
         };

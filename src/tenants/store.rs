@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
+    time::{Instant, MissedTickBehavior, interval_at},
 };
 
 use super::{
@@ -23,7 +23,6 @@ use super::{
         slots::{CapacityWait, Eviction, Slots, TenantLock, Tick},
     },
     options::StoreOptions,
-    periodic::Periodic,
 };
 use crate::{
     catalog::{
@@ -94,7 +93,8 @@ pub(super) struct Inner {
     pub(super) epoch: Instant,
     pub(super) steady: Mutex<SteadyClock>,
     pub(super) runtime: Handle,
-    pub(super) maintenance: Periodic,
+    /// Locked while maintenance runs.
+    pub(super) maintenance_stopped: Arc<tokio::sync::Mutex<bool>>,
     pub(super) _lock: FolderLock,
 }
 
@@ -217,12 +217,27 @@ impl Store {
         self.inner.faults.forget(id);
     }
 
-    /// Runs [`maintain`](Self::maintain) every few seconds, and no longer than the last clone of this lives.
+    /// Runs [`maintain`](Self::maintain) every few seconds, until the store is closed or its last clone dropped.
     pub(super) fn start_maintenance(&self) {
-        let inner = &self.inner;
-        let period = inner.options.idle.clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
-        let maintain = |inner| Self { inner }.maintain();
-        inner.maintenance.start(&inner.runtime, period, Arc::downgrade(inner), maintain);
+        let period = self.inner.options.idle.clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
+        let (inner, stopped) = (Arc::downgrade(&self.inner), self.inner.maintenance_stopped.clone());
+        self.inner.runtime.spawn(async move {
+            let mut ticks = interval_at(Instant::now() + period, period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let stopped = stopped.clone().lock_owned().await;
+                let Some(inner) = (!*stopped).then(|| inner.upgrade()).flatten() else { return };
+                let done = tokio::task::spawn_blocking(move || {
+                    Self { inner }.maintain();
+                    // Last: when `close` has returned, this does not keep the store alive.
+                    drop(stopped);
+                });
+                if let Err(error) = done.await {
+                    tracing::error!(error = %error, "maintenance did not finish");
+                }
+            }
+        });
     }
 
     /// Closes tenants that nobody used for the idle time, and writes usage samples and faults to the
@@ -275,7 +290,7 @@ impl Store {
     /// WALs.
     pub async fn close(&self, until: Instant) -> usize {
         self.inner.closing.store(true, Ordering::Release);
-        self.inner.maintenance.stop().await;
+        *self.inner.maintenance_stopped.lock().await = true;
         let mut closes = tokio::task::JoinSet::new();
         for id in self.inner.slots.ids() {
             let store = self.clone();

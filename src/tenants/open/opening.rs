@@ -46,7 +46,7 @@ pub trait Counter: Send + Sync {
 }
 
 /// How a tenant is created if there is none.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct New {
     profile: Profile,
     counter: Option<Arc<dyn Counter>>,
@@ -79,7 +79,7 @@ impl Store {
     /// # Errors
     /// As [`lease`](Self::lease). A deleted tenant is not created again.
     pub async fn lease_or_create(&self, id: &TenantId) -> Result<(Tenant, bool)> {
-        self.lease_or_make(id, New { profile: Profile::default(), counter: None, author: None }).await
+        self.lease_or_make(id, New::default()).await
     }
 
     /// Like [`lease_or_create`](Self::lease_or_create), if `counter` allows a creation. It is asked only for an id
@@ -88,13 +88,13 @@ impl Store {
     /// # Errors
     /// The counter's, too.
     pub async fn lease_or_create_counted(&self, id: &TenantId, counter: Arc<dyn Counter>) -> Result<(Tenant, bool)> {
-        self.lease_or_make(id, New { profile: Profile::default(), counter: Some(counter), author: None }).await
+        self.lease_or_make(id, New { counter: Some(counter), ..New::default() }).await
     }
 
     /// Like [`lease_or_create`](Self::lease_or_create), with a profile for the new user. The profile of a tenant
     /// that exists is not changed.
     pub async fn create(&self, id: &TenantId, profile: Profile, author: &Author) -> Result<(Tenant, bool)> {
-        self.lease_or_make(id, New { profile, counter: None, author: Some(author.clone()) }).await
+        self.lease_or_make(id, New { profile, author: Some(author.clone()), counter: None }).await
     }
 
     async fn lease_or_make(&self, id: &TenantId, new: New) -> Result<(Tenant, bool)> {
