@@ -23,10 +23,10 @@
 //! - **No lost wake-up.** A waiter registers before it releases the shard's mutex, and every exit from a
 //!   waiting state wakes all waiters.
 //! - **Least recently used first.** The order is exact among databases without a lease. A lease stores
-//!   its time in the entry, one atomic store; the heap is sorted again only by an eviction.
+//!   its time in the entry, one atomic store; the order is mended only by an eviction.
 
 use std::{
-    collections::{BinaryHeap, HashMap, hash_map::Entry as MapEntry},
+    collections::{BTreeMap, HashMap, hash_map::Entry as MapEntry},
     hash::{BuildHasher, RandomState},
     sync::{Arc, Weak, atomic::Ordering},
 };
@@ -42,8 +42,8 @@ const SHARDS: usize = 64;
 pub struct Slots<T> {
     shards: Box<[Mutex<HashMap<TenantId, Slot<T>>>]>,
     hasher: RandomState,
-    /// Every open entry once, by its tick when it was pushed; the oldest on top.
-    recency: Mutex<BinaryHeap<Recency<T>>>,
+    /// Every open entry once, by its tick when it was added, and by its address for entries of one tick.
+    recency: Mutex<BTreeMap<(Tick, usize), Weak<Entry<T>>>>,
     /// Woken when a database is closed or loses its last lease, while somebody waits for capacity.
     capacity: Arc<Notify>,
     capacity_waiters: AtomicUsize,
@@ -65,29 +65,6 @@ struct Entry<T> {
     last_used: AtomicU64,
     /// Woken when the last lease goes.
     idle: Notify,
-}
-
-struct Recency<T> {
-    tick: Tick,
-    entry: Weak<Entry<T>>,
-}
-
-impl<T> PartialEq for Recency<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.tick == other.tick
-    }
-}
-impl<T> Eq for Recency<T> {}
-impl<T> PartialOrd for Recency<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl<T> Ord for Recency<T> {
-    /// Reversed: `BinaryHeap` pops its greatest, and the oldest is wanted.
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        other.tick.cmp(&self.tick)
-    }
 }
 
 /// The answer to [`Slots::acquire`].
@@ -183,26 +160,24 @@ impl<T> Slots<T> {
         let mut recency = self.recency.lock();
         // Each entry is checked once: if all are leased, there is none.
         for _ in 0..recency.len() {
-            if recency.peek()?.tick > until {
-                return None;
-            }
-            let oldest = recency.pop()?;
-            let Some(entry) = oldest.entry.upgrade() else { continue };
+            let oldest = recency.first_entry().filter(|oldest| oldest.key().0 <= until)?;
+            let ((tick, address), weak) = oldest.remove_entry();
+            let Some(entry) = weak.upgrade() else { continue };
             let mut shard = self.shard(&entry.id).lock();
             match shard.get(&entry.id) {
                 Some(Slot::Open(current)) if Arc::ptr_eq(current, &entry) => {}
                 Some(Slot::Draining(_)) => {
                     // Open again if the lock is cancelled.
-                    recency.push(Recency { tick: now, entry: oldest.entry });
+                    recency.insert((now, address), weak);
                     continue;
                 }
                 _ => continue,
             }
             let last_used = entry.last_used.load(Ordering::Relaxed);
             if entry.leases.load(Ordering::SeqCst) > 0 {
-                recency.push(Recency { tick: now.max(last_used), entry: oldest.entry });
-            } else if last_used > oldest.tick {
-                recency.push(Recency { tick: last_used, entry: oldest.entry });
+                recency.insert((now.max(last_used), address), weak);
+            } else if last_used > tick {
+                recency.insert((last_used, address), weak);
             } else {
                 let changed = Arc::<Notify>::default();
                 shard.insert(entry.id.clone(), Slot::Locked(changed.clone()));
@@ -328,7 +303,7 @@ impl<T> Opening<T> {
         });
         let lease = Lease { entry: entry.clone(), slots: self.slots.clone() };
         self.slots.set_open(entry.clone(), &self.changed);
-        self.slots.recency.lock().push(Recency { tick: now, entry: Arc::downgrade(&entry) });
+        self.slots.recency.lock().insert((now, Arc::as_ptr(&entry).addr()), Arc::downgrade(&entry));
         lease
     }
 
