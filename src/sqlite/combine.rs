@@ -37,7 +37,7 @@ use rusqlite::{Connection, Transaction};
 
 use self::{
     batch::{Batch, CommitOutcome, Writes},
-    job::{Call, Job},
+    job::Job,
     queue::Queue,
     wal_state::{Checkpoint, WalState},
 };
@@ -200,8 +200,8 @@ impl Combiner {
         T: Send + 'static,
         K: Send + 'static,
     {
-        let (call, reply) = Call::new(work);
-        self.submit(Job::Read(call), keep)?;
+        let (job, reply) = job::read(work);
+        self.submit(job, keep)?;
         reply.await.unwrap_or_else(|_| Err(outcome_unknown()))
     }
 
@@ -212,8 +212,8 @@ impl Combiner {
         T: Send + 'static,
         K: Send + 'static,
     {
-        let (call, reply) = Call::new(work);
-        self.submit(Job::Write(call), keep)?;
+        let (job, reply) = job::write(work);
+        self.submit(job, keep)?;
         reply.await.unwrap_or_else(|_| Err(outcome_unknown()))
     }
 
@@ -223,8 +223,8 @@ impl Combiner {
         F: FnOnce(&Transaction) -> Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        let (call, reply) = Call::new(work);
-        self.submit(Job::Write(call), || ())?;
+        let (job, reply) = job::write(work);
+        self.submit(job, || ())?;
         reply.blocking_recv().unwrap_or_else(|_| Err(outcome_unknown()))
     }
 
@@ -252,21 +252,17 @@ impl Combiner {
     fn run(&self, writer: &mut Writer, jobs: Vec<Job>) {
         let mut writes = Vec::new();
         for job in jobs {
-            let read = match job {
-                Job::Write(write) => {
-                    writes.push(write);
-                    continue;
-                }
-                Job::Read(read) => read,
-            };
-            match self.connection(writer) {
-                Err(error) => read.fail(error),
-                Ok(conn) => {
-                    self.deadline.set(Some(self.limits.statement));
-                    if let Some(error) = read.run(conn) {
-                        self.break_connection(writer, &error);
+            match job {
+                Job::Write(write) => writes.push(write),
+                Job::Read(read) => match self.connection(writer) {
+                    Err(error) => drop(read(Err(error))),
+                    Ok(conn) => {
+                        self.deadline.set(Some(self.limits.statement));
+                        if let Some(error) = read(Ok(conn)) {
+                            self.break_connection(writer, &error);
+                        }
                     }
-                }
+                },
             }
         }
         if !writes.is_empty() {
@@ -410,7 +406,7 @@ impl Combiner {
     }
 }
 
-/// A started run of a combiner. Dropped before it is done (no thread, or a panic), it answers all queued jobs, whose
+/// A started run of a combiner. Dropped before it is done (no thread, or a panic), it drops all queued jobs: their
 /// callers would wait forever.
 struct Run {
     combiner: Arc<Combiner>,
@@ -426,9 +422,8 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        if self.done {
-            return;
+        if !self.done {
+            self.combiner.queue.stop();
         }
-        self.combiner.queue.stop().into_iter().for_each(|job| job.fail(outcome_unknown()));
     }
 }

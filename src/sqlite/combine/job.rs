@@ -11,27 +11,35 @@ use crate::{
     },
 };
 
-/// A queued job.
+/// A queued job. One that is dropped answers its caller that the outcome is unknown.
 pub enum Job {
-    Read(Box<dyn ReadJob>),
+    Read(ReadJob),
     Write(Box<dyn WriteJob>),
 }
 
-impl Job {
-    /// Answers with `error`, without running.
-    pub fn fail(self, error: Error) {
-        match self {
-            Self::Read(read) => read.fail(error),
-            Self::Write(write) => write.fail(error),
-        }
-    }
-}
+/// A read and the channel for its answer: runs on a connection, or answers with why there is none. An error that breaks
+/// the connection is returned as well.
+pub type ReadJob = Box<dyn FnOnce(Result<&Connection>) -> Option<Error> + Send>;
 
-/// A read and the channel for its answer.
-pub trait ReadJob: Send {
-    /// Runs and answers. An error that breaks the connection is returned as well.
-    fn run(self: Box<Self>, conn: &Connection) -> Option<Error>;
-    fn fail(self: Box<Self>, error: Error);
+/// A read, and the receiver of its answer.
+pub fn read<F, T>(work: F) -> (Job, oneshot::Receiver<Result<T>>)
+where
+    F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    T: Send + 'static,
+{
+    let (reply, receiver) = oneshot::channel();
+    let run = move |conn: Result<&Connection>| {
+        if reply.is_closed() {
+            // The caller gave up. Running it would keep the other jobs and the thread waiting.
+            return None;
+        }
+        let result = conn.and_then(|conn| reading::read(conn, work));
+        let broken = result.as_ref().err().filter(|e| breaks_connection(e)).cloned();
+        // The caller may have given up meanwhile.
+        let _ = reply.send(result);
+        broken
+    };
+    (Job::Read(Box::new(run)), receiver)
 }
 
 /// A write and the channel for its answer.
@@ -43,45 +51,23 @@ pub trait WriteJob: Send {
     fn fail(self: Box<Self>, error: Error);
 }
 
-/// A caller's closure, its result and the channel for the answer.
-pub struct Call<F, T> {
+/// A write, and the receiver of its answer.
+pub fn write<F, T>(work: F) -> (Job, oneshot::Receiver<Result<T>>)
+where
+    F: FnOnce(&Transaction) -> Result<T> + Send + 'static,
+    T: Send + 'static,
+{
+    let (reply, receiver) = oneshot::channel();
+    (Job::Write(Box::new(Write { work: Some(work), result: None, reply })), receiver)
+}
+
+struct Write<F, T> {
     work: Option<F>,
     result: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
 }
 
-impl<F, T> Call<F, T> {
-    /// A call, and the receiver of its answer.
-    pub fn new(work: F) -> (Box<Self>, oneshot::Receiver<Result<T>>) {
-        let (reply, receiver) = oneshot::channel();
-        (Box::new(Self { work: Some(work), result: None, reply }), receiver)
-    }
-}
-
-impl<F, T> ReadJob for Call<F, T>
-where
-    F: FnOnce(&Connection) -> Result<T> + Send,
-    T: Send,
-{
-    fn run(mut self: Box<Self>, conn: &Connection) -> Option<Error> {
-        let work = self.work.take()?;
-        if self.reply.is_closed() {
-            // The caller gave up. Running it would keep the other jobs and the thread waiting.
-            return None;
-        }
-        let result = reading::read(conn, work);
-        let broken = result.as_ref().err().filter(|e| breaks_connection(e)).cloned();
-        // The caller may have given up meanwhile.
-        let _ = self.reply.send(result);
-        broken
-    }
-
-    fn fail(self: Box<Self>, error: Error) {
-        let _ = self.reply.send(Err(error));
-    }
-}
-
-impl<F, T> WriteJob for Call<F, T>
+impl<F, T> WriteJob for Write<F, T>
 where
     F: FnOnce(&Transaction) -> Result<T> + Send,
     T: Send,
