@@ -189,33 +189,24 @@ mod imp {
 
         #[test]
         fn an_exclusive_file_is_locked_for_other_programs_until_it_is_closed() {
-            let (_folder, path) = database();
-            let exclusive =
-                open(&path, OpenFlags::SQLITE_OPEN_READ_WRITE, WAIT).unwrap().expect("Linux has such locks");
-            exclusive
-                .execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; CREATE TABLE t (x)")
-                .unwrap();
-            let other = Connection::open(&path).unwrap();
-            other.busy_timeout(Duration::ZERO).unwrap();
-            let refused = read(&other).unwrap_err();
-            assert_eq!(refused.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy));
-            // Closing another descriptor of the file drops a POSIX lock, and not this one.
-            drop(std::fs::File::open(&path).unwrap());
-            read(&other).unwrap_err();
-            drop(exclusive);
-            assert_eq!(read(&other).unwrap(), 1);
-        }
-
-        #[test]
-        fn with_globals_kept_sqlites_own_locks_keep_other_programs_out() {
-            let (_folder, path) = database();
-            let exclusive = super::super::open(&path, OpenFlags::SQLITE_OPEN_READ_WRITE, WAIT, Globals::Keep).unwrap();
-            exclusive
-                .execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; CREATE TABLE t (x)")
-                .unwrap();
-            let other = Connection::open(&path).unwrap();
-            other.busy_timeout(Duration::ZERO).unwrap();
-            read(&other).unwrap_err();
+            for globals in [Globals::Adjust, Globals::Keep] {
+                let (_folder, path) = database();
+                let exclusive = super::super::open(&path, OpenFlags::SQLITE_OPEN_READ_WRITE, WAIT, globals).unwrap();
+                exclusive
+                    .execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; CREATE TABLE t (x)")
+                    .unwrap();
+                let other = Connection::open(&path).unwrap();
+                other.busy_timeout(Duration::ZERO).unwrap();
+                let refused = read(&other).unwrap_err();
+                assert_eq!(refused.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy));
+                if globals == Globals::Adjust {
+                    // Closing another descriptor of the file drops a POSIX lock, and not this one.
+                    drop(std::fs::File::open(&path).unwrap());
+                    read(&other).unwrap_err();
+                }
+                drop(exclusive);
+                assert_eq!(read(&other).unwrap(), 1);
+            }
         }
 
         #[test]
