@@ -53,7 +53,7 @@ impl Store {
             );
         }
         catalog.set_current_schema(schema.digest())?;
-        let applied_recorded = applied == schema.steps();
+        let applied_recorded = applied.is_all(&schema);
         let capacity = descriptors::capacity(options.max_open, options.change_process)?;
         let store = Self {
             inner: Arc::new(Inner {
