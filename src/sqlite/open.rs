@@ -118,6 +118,15 @@ pub fn abandon(conn: Connection) {
     drop(conn);
 }
 
+/// Empties the WAL and closes the only connection to a file.
+pub fn close(conn: Connection) -> Result<()> {
+    if let Err(error) = wal::checkpoint(&conn) {
+        abandon(conn);
+        return Err(error);
+    }
+    Ok(conn.close().map_err(|(_, error)| error)?)
+}
+
 fn skip_checkpoint_at_close(conn: &Connection) {
     // Best effort: a connection too broken for this setting is too broken to checkpoint.
     let _ = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);

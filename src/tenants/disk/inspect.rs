@@ -17,7 +17,6 @@ use crate::{
         deadline::Deadline,
         migrate,
         open::{self, Locking, Options},
-        wal,
     },
     tenants::id::TenantId,
 };
@@ -89,12 +88,7 @@ pub(in crate::tenants) fn merge_log(path: &Path) -> Result<()> {
         Some(0) => return remove_empty_log(path),
         Some(_) => {}
     }
-    let conn = open::open(path, &options(), &Deadline::none())?;
-    if let Err(error) = wal::checkpoint(&conn) {
-        open::abandon(conn);
-        return Err(error);
-    }
-    conn.close().map_err(|(_, error)| error)?;
+    open::close(open::open(path, &options(), &Deadline::none())?)?;
     remove_empty_log(path)
 }
 

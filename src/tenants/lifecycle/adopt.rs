@@ -9,7 +9,7 @@ use crate::{
         queries::{self, audit, tombstones},
     },
     error::{Error, ErrorKind, Result},
-    sqlite::{deadline::Deadline, open, wal},
+    sqlite::{deadline::Deadline, open},
     telemetry::with_request_id_async,
     tenants::{
         disk::{
@@ -201,8 +201,7 @@ fn copy_as(database: &Path, copy: &Path, id: &TenantId) -> Result<()> {
     std::fs::copy(database, copy).map_err(failed)?;
     let conn = open::open(copy, &options(), &Deadline::none())?;
     template::rename(&conn, id)?;
-    wal::checkpoint(&conn)?;
-    conn.close().map_err(|(_, error)| error)?;
+    open::close(conn)?;
     for log in [wal_of(copy), shm_of(copy)] {
         files::remove_unless_filled(&log)?;
     }

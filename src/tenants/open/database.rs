@@ -26,7 +26,6 @@ use crate::{
         migrate::Schema,
         open::{self, Locking, Options},
         pool::{self, Pool},
-        wal,
     },
     tenants::{
         disk::template::{self, APPLICATION_ID},
@@ -131,19 +130,10 @@ pub fn open_file(params: &OpenParams) -> Result<Opened> {
     };
     if migrated_from.is_some() {
         // A migration may leave temporary tables and pragmas on its connection.
-        close(conn)?;
+        open::close(conn)?;
         conn = open::open(params.path, &options, &deadline)?;
     }
     Ok(Opened { conn, deadline, unclean_shutdown, migrated_from })
-}
-
-/// Closes the only connection to a file, and empties its WAL.
-fn close(conn: Connection) -> Result<()> {
-    if let Err(error) = wal::checkpoint(&conn) {
-        open::abandon(conn);
-        return Err(error);
-    }
-    conn.close().map_err(|(_, error)| error.into())
 }
 
 fn migrate(params: &OpenParams, conn: &mut Connection) -> Result<Option<i32>> {
