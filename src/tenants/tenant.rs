@@ -7,15 +7,12 @@ use rusqlite::{Connection, Transaction};
 use super::{
     disk::path::wal_of,
     id::TenantId,
-    open::{
-        database::{Database, PooledReader},
-        slots::Lease,
-    },
+    open::{database::Database, slots::Lease},
     store::Store,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    sqlite::{PAGE_SIZE, reading},
+    sqlite::PAGE_SIZE,
 };
 
 /// An open tenant. Its database stays open as long as any clone of this lives, so keep one for a request and not
@@ -94,18 +91,9 @@ impl Tenant {
         };
         let lease = self.lease.clone();
         let done = inner.long_reads.run(move || {
-            let reader = PooledReader::take(lease)?;
-            reader.limit(limit);
-            let result = reading::read(reader.conn()?, work);
-            let cancelled = reader.was_cancelled();
-            drop((reader, permits));
-            match result {
-                Err(error) if cancelled && error.kind() == ErrorKind::Timeout => Err(Error::new(
-                    ErrorKind::Timeout,
-                    "the read was stopped because it kept writes waiting; read less at a time",
-                )),
-                result => result,
-            }
+            let result = lease.read_apart(limit, work);
+            drop((lease, permits));
+            result
         });
         let done = done.ok_or_else(|| Error::internal("no threads for long reads"))?;
         let result = done.await.map_err(|e| Error::internal("a long read did not finish").with_source(e))?;

@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::slots::Lease;
 use crate::{
     error::{Error, ErrorKind, Result},
     sqlite::{
@@ -26,6 +25,7 @@ use crate::{
         migrate::Schema,
         open::{self, Locking, Options},
         pool::{self, Pool},
+        reading,
     },
     tenants::{
         disk::template::{self, APPLICATION_ID},
@@ -234,6 +234,26 @@ impl Database {
         self.read_permits.clone()
     }
 
+    /// Runs a read of up to `limit` on a connection from the reader pool, for which the database is reopened in shared
+    /// mode if need be. May block.
+    pub fn read_apart<T>(&self, limit: Duration, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let conn = self.reader()?;
+        let deadline = Deadline::until(self.combiner.cancel());
+        deadline.set(Some(limit));
+        let result = deadline.watch(&conn).and_then(|()| reading::read(&conn, work));
+        let cancelled = deadline.was_cancelled();
+        // Back into the pool before the pool may be closed: exclusive mode needs all readers closed.
+        drop(conn);
+        self.reader_dropped();
+        match result {
+            Err(error) if cancelled && error.kind() == ErrorKind::Timeout => Err(Error::new(
+                ErrorKind::Timeout,
+                "the read was stopped because it kept writes waiting; read less at a time",
+            )),
+            result => result,
+        }
+    }
+
     fn reader(&self) -> Result<pool::Pooled> {
         let readers = {
             let mut shared = self.shared.lock();
@@ -264,47 +284,5 @@ impl Database {
         if let Some(readers) = std::mem::take(&mut *self.shared.lock()).readers {
             pool::close(readers);
         }
-    }
-}
-
-/// A connection from the tenant's reader pool, and the lease that keeps the database open. To be used, and
-/// dropped, on a thread that may block.
-pub struct PooledReader {
-    conn: Option<pool::Pooled>,
-    lease: Lease<Database>,
-    deadline: Deadline,
-}
-
-impl PooledReader {
-    /// Reopens the database in shared mode if need be and takes a reader. May block.
-    pub fn take(lease: Lease<Database>) -> Result<Self> {
-        let conn = lease.reader()?;
-        let deadline = Deadline::until(lease.combiner().cancel());
-        let reader = Self { conn: Some(conn), lease, deadline };
-        reader.deadline.watch(reader.conn()?)?;
-        Ok(reader)
-    }
-
-    /// The connection, which cannot write.
-    pub fn conn(&self) -> Result<&Connection> {
-        self.conn.as_deref().ok_or_else(|| Error::internal("no connection"))
-    }
-
-    /// Bounds the time of the statements that run on it from now on.
-    pub fn limit(&self, limit: Duration) {
-        self.deadline.set(Some(limit));
-    }
-
-    /// Whether it was cancelled because it kept the write-ahead log from being emptied.
-    pub fn was_cancelled(&self) -> bool {
-        self.deadline.was_cancelled()
-    }
-}
-
-impl Drop for PooledReader {
-    fn drop(&mut self) {
-        // Back into the pool before the pool may be closed: exclusive mode needs all readers closed.
-        self.conn = None;
-        self.lease.reader_dropped();
     }
 }
