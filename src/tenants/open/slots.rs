@@ -124,7 +124,7 @@ impl<T> Slots<T> {
             match self.try_lock(id) {
                 TryLock::Locked(lock) => return lock,
                 TryLock::Wait(changed) => changed.await,
-                TryLock::Draining(mut draining) => return draining.drained().await,
+                TryLock::Draining(draining) => return draining.drained().await,
             }
         }
     }
@@ -142,9 +142,9 @@ impl<T> Slots<T> {
                     TryLock::Wait(changed.clone().notified_owned())
                 }
                 Slot::Open(entry) => {
-                    let entry = Some(entry.clone());
+                    let entry = entry.clone();
                     occupied.insert(Slot::Draining(changed.clone()));
-                    TryLock::Draining(Draining { slots: self.clone(), entry, changed })
+                    TryLock::Draining(Draining { slots: self.clone(), entry, changed, done: false })
                 }
             },
         }
@@ -334,33 +334,34 @@ enum TryLock<T> {
 /// Waits for the leases of one entry to be dropped.
 struct Draining<T> {
     slots: Arc<Slots<T>>,
-    entry: Option<Arc<Entry<T>>>,
+    entry: Arc<Entry<T>>,
     changed: Arc<Notify>,
+    done: bool,
 }
 
 impl<T> Draining<T> {
-    async fn drained(&mut self) -> TenantLock<T> {
-        while let Some(entry) = self.entry.clone() {
+    async fn drained(mut self) -> TenantLock<T> {
+        let entry = self.entry.clone();
+        loop {
             let idle = entry.idle.notified();
             tokio::pin!(idle);
             idle.as_mut().enable();
             // A draining tenant gives no leases, so the count only falls.
             if entry.leases.load(Ordering::Acquire) == 0 {
-                self.entry = None;
-                self.slots.shard(&entry.id).lock().insert(entry.id.clone(), Slot::Locked(self.changed.clone()));
-                return self.slots.locked(&entry.id.clone(), self.changed.clone(), Some(entry.clone()));
+                break;
             }
             idle.await;
         }
-        // Not reached: the entry is taken only by the return above.
-        std::future::pending().await
+        self.done = true;
+        self.slots.shard(&entry.id).lock().insert(entry.id.clone(), Slot::Locked(self.changed.clone()));
+        self.slots.locked(&entry.id.clone(), self.changed.clone(), Some(entry))
     }
 }
 
 impl<T> Drop for Draining<T> {
     fn drop(&mut self) {
-        if let Some(entry) = self.entry.take() {
-            self.slots.set_open(entry, &self.changed);
+        if !self.done {
+            self.slots.set_open(self.entry.clone(), &self.changed);
             // It may be evicted again.
             self.slots.wake_capacity_waiters();
         }
