@@ -7,16 +7,8 @@ use crate::error::Result;
 /// Rows in each table.
 const ROWS: u32 = 2;
 
-struct Column {
-    name: String,
-    kind: String,
-}
-
-struct Reference {
-    from: String,
-    table: String,
-    to: Option<String>,
-}
+/// A column of a foreign key, the table that it refers to, and the key there.
+type Reference = (String, String, Option<String>);
 
 /// Adds rows to every table but `except`. Returns the tables that stay empty because made-up rows violate their
 /// constraints.
@@ -48,20 +40,19 @@ pub fn fill(conn: &Connection, except: &[&str]) -> Result<Vec<String>> {
 fn add_rows(conn: &Connection, table: &str) -> Result<bool> {
     // Columns that are neither generated nor hidden.
     let columns = all(conn, "SELECT name, type FROM pragma_table_xinfo(?1) WHERE hidden = 0", [table], |row| {
-        Ok(Column { name: row.get(0)?, kind: row.get::<_, String>(1)?.to_ascii_uppercase() })
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?.to_ascii_uppercase()))
     })?;
-    let references =
+    let references: Vec<Reference> =
         all(conn, "SELECT \"from\", \"table\", \"to\" FROM pragma_foreign_key_list(?1)", [table], |row| {
-            Ok(Reference { from: row.get(0)?, table: row.get(1)?, to: row.get(2)? })
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })?;
-    let names: Vec<String> = columns.iter().map(|column| quoted(&column.name)).collect();
+    let names: Vec<String> = columns.iter().map(|(name, _)| quoted(name)).collect();
     for number in 1..=ROWS {
         let mut values = Vec::new();
-        for column in &columns {
-            let reference = references.iter().find(|reference| reference.from.eq_ignore_ascii_case(&column.name));
-            values.push(match reference {
+        for (name, kind) in &columns {
+            values.push(match references.iter().find(|(from, ..)| from.eq_ignore_ascii_case(name)) {
                 Some(reference) => existing(conn, reference, number)?,
-                None => made_up(&column.kind, number),
+                None => made_up(kind, number),
             });
         }
         let sql = format!("INSERT INTO {} ({}) VALUES ({})", quoted(table), names.join(", "), values.join(", "));
@@ -91,14 +82,14 @@ fn made_up(kind: &str, number: u32) -> String {
 }
 
 /// An expression for a key that exists in the referenced table.
-fn existing(conn: &Connection, reference: &Reference, number: u32) -> Result<String> {
-    let key = || all(conn, "SELECT name FROM pragma_table_info(?1) WHERE pk = 1", [&reference.table], |row| row.get(0));
-    let column = match &reference.to {
+fn existing(conn: &Connection, (_, table, to): &Reference, number: u32) -> Result<String> {
+    let key = || all(conn, "SELECT name FROM pragma_table_info(?1) WHERE pk = 1", [table], |row| row.get(0));
+    let column = match to {
         Some(column) => Some(column.clone()),
         None => key()?.pop(),
     };
     let column = column.map_or_else(|| "rowid".to_owned(), |column| quoted(&column));
-    Ok(format!("(SELECT {column} FROM {} ORDER BY 1 LIMIT 1 OFFSET {})", quoted(&reference.table), number - 1))
+    Ok(format!("(SELECT {column} FROM {} ORDER BY 1 LIMIT 1 OFFSET {})", quoted(table), number - 1))
 }
 
 fn all<T>(
