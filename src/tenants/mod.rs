@@ -19,17 +19,8 @@
 //!
 //! A few files of `lifecycle` do not know a store, and stand below it: `faults`, `steady_clock`.
 //!
-//! # Invariants
-//! Each with what happens when it breaks.
-//! 1. **A leased database is never closed**, and a file is never moved or removed while a
-//!    connection to it is open. Broken: writes go to a file that no longer has the name.
-//! 2. **One opener at a time.** Broken: the second finds the file locked, or two writers each
-//!    believe they are the one.
-//! 3. **The catalog's state is read while the tenant's lock is held.** Broken: a tenant deleted
-//!    between the look and the open is served once more.
-//! 4. **File before row on creation; row before file on deletion.** Broken: after a crash the
-//!    catalog promises a file that is not there, or a deleted user's data is served again.
-//! 5. **Reads never create.** Only [`Store::create`](store::Store::create) does, and it says so.
+//! What must always hold is in `docs/ARCHITECTURE.md` under "Invariants", and beside the code that keeps it:
+//! `open::slots`, `lifecycle::transition`.
 
 pub mod disk;
 pub mod id;
