@@ -7,13 +7,16 @@
 use std::{
     ops::Deref,
     path::PathBuf,
-    sync::{Arc, LazyLock},
+    sync::{
+        Arc, LazyLock,
+        mpsc::{Receiver, Sender, channel},
+    },
     time::Duration,
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use r2d2_sqlite::SqliteConnectionManager;
-use rusqlite::{Connection, ffi};
+use rusqlite::Connection;
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::open::{self, Options};
@@ -23,7 +26,8 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone)]
 pub struct Pool {
     pool: r2d2::Pool<Manager>,
-    open: Arc<OpenConnections>,
+    /// Disconnected when the pool and all its connections are gone: each has a token, the channel's other end.
+    tokens: Arc<Mutex<Receiver<()>>>,
 }
 
 /// A connection of a [`Pool`], which goes back to it when dropped.
@@ -37,66 +41,32 @@ impl Deref for Pooled {
     }
 }
 
-/// How many connections of a pool are open or being opened. r2d2 opens them on threads of its own, and may still
-/// be opening one when the pool is gone.
-#[derive(Default)]
-struct OpenConnections {
-    state: Mutex<State>,
-    none: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    count: usize,
-    closed: bool,
-}
-
-/// One in the count, until dropped.
-struct Counted(Arc<OpenConnections>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut state = self.0.state.lock();
-        state.count -= 1;
-        if state.count == 0 {
-            self.0.none.notify_all();
-        }
-    }
-}
-
-/// The fields are dropped in this order: the count goes down after the connection is closed.
-struct CountedConnection {
+/// The fields are dropped in this order: the connection is closed when the token goes.
+struct OpenConnection {
     conn: Connection,
-    _counted: Counted,
+    _token: Sender<()>,
 }
 
+/// r2d2 opens connections on threads of its own, and may still be opening one when the pool is gone. The manager lives
+/// as long as that.
 struct Manager {
     manager: SqliteConnectionManager,
-    open: Arc<OpenConnections>,
+    token: Sender<()>,
 }
 
 impl r2d2::ManageConnection for Manager {
-    type Connection = CountedConnection;
+    type Connection = OpenConnection;
     type Error = rusqlite::Error;
 
-    fn connect(&self) -> rusqlite::Result<CountedConnection> {
-        {
-            let mut state = self.open.state.lock();
-            if state.closed {
-                let why = "the pool is closed".to_owned();
-                return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_MISUSE), Some(why)));
-            }
-            state.count += 1;
-        }
-        let counted = Counted(self.open.clone());
-        Ok(CountedConnection { conn: self.manager.connect()?, _counted: counted })
+    fn connect(&self) -> rusqlite::Result<OpenConnection> {
+        Ok(OpenConnection { conn: self.manager.connect()?, _token: self.token.clone() })
     }
 
-    fn is_valid(&self, conn: &mut CountedConnection) -> rusqlite::Result<()> {
+    fn is_valid(&self, conn: &mut OpenConnection) -> rusqlite::Result<()> {
         self.manager.is_valid(&mut conn.conn)
     }
 
-    fn has_broken(&self, conn: &mut CountedConnection) -> bool {
+    fn has_broken(&self, conn: &mut OpenConnection) -> bool {
         self.manager.has_broken(&mut conn.conn)
     }
 }
@@ -114,8 +84,8 @@ pub fn readers(
     wait: Duration,
     check: impl Fn() -> Result<()> + Send + Sync + 'static,
 ) -> Pool {
-    let open = Arc::new(OpenConnections::default());
-    let manager = Manager { manager: open::manager(path, options, check), open: open.clone() };
+    let (token, tokens) = channel();
+    let manager = Manager { manager: open::manager(path, options, check), token };
     let pool = r2d2::Pool::builder()
         .max_size(size)
         .min_idle(Some(0))
@@ -126,7 +96,7 @@ pub fn readers(
         .thread_pool(THREADS.clone())
         .error_handler(Box::new(r2d2::NopErrorHandler))
         .build_unchecked(manager);
-    Pool { pool, open }
+    Pool { pool, tokens: Arc::new(Mutex::new(tokens)) }
 }
 
 /// Takes a connection, waiting for a free one for the pool's `wait`.
@@ -141,13 +111,10 @@ pub fn take(pool: &Pool) -> Result<Pooled> {
 /// file be moved or opened in exclusive mode. No connection may be taken, and no clone of the pool be left. May block
 /// for as long as an open takes.
 pub fn close(pool: Pool) {
-    let Pool { pool, open } = pool;
+    let Pool { pool, tokens } = pool;
     drop(pool);
-    let mut state = open.state.lock();
-    state.closed = true;
-    while state.count > 0 {
-        open.none.wait(&mut state);
-    }
+    // Nothing is ever sent.
+    let _ = tokens.lock().recv();
 }
 
 #[cfg(test)]
