@@ -57,7 +57,7 @@ pub fn wal_of_interrupted_move(paths: &TenantPaths) -> Result<Option<PathBuf>> {
         Location::Trash => wal_of(&paths.live),
         Location::Nowhere | Location::Both => return Ok(None),
     };
-    Ok(length(&away)?.filter(|bytes| *bytes > 0).map(|_| away))
+    Ok(is_filled(&away)?.then_some(away))
 }
 
 /// Moves a write-ahead log back to its database after an interrupted move, and returns where the database is.
@@ -72,7 +72,7 @@ pub fn undo_interrupted_move(paths: &TenantPaths) -> Result<Location> {
     if let Some(away) = wal_of_interrupted_move(paths)? {
         let database = if location == Location::Live { &paths.live } else { &paths.trashed };
         let home = wal_of(database);
-        if length(&home)?.is_some_and(|bytes| bytes > 0) {
+        if is_filled(&home)? {
             return Err(Error::new(
                 ErrorKind::Conflict,
                 format!(
@@ -95,7 +95,7 @@ pub fn undo_interrupted_move(paths: &TenantPaths) -> Result<Location> {
 /// Sets a log aside that is in the trash under the name that the live database's log will have there.
 pub fn set_detached_wal_aside(paths: &TenantPaths) -> Result<()> {
     let log = wal_of(&paths.trashed);
-    if length(&log)?.is_none_or(|bytes| bytes == 0) {
+    if !is_filled(&log)? {
         return Ok(());
     }
     tracing::warn!(log = %log.display(), "a write-ahead log without its database was set aside");
@@ -190,8 +190,7 @@ pub(in crate::tenants) fn discard(path: &Path) -> Result<()> {
 /// Whether a tenant has a database or a write-ahead log that is not empty, in either path.
 pub fn any_exist(paths: &TenantPaths) -> Result<bool> {
     for path in [&paths.live, &paths.trashed] {
-        let filled = |log: PathBuf| Ok::<_, Error>(length(&log)?.is_some_and(|bytes| bytes > 0));
-        if length(path)?.is_some() || filled(wal_of(path))? || filled(detached_wal_of(path))? {
+        if length(path)?.is_some() || is_filled(&wal_of(path))? || is_filled(&detached_wal_of(path))? {
             return Ok(true);
         }
     }
@@ -240,18 +239,18 @@ pub(in crate::tenants) fn length(path: &Path) -> Result<Option<u64>> {
     }
 }
 
+/// Whether there is a file, and it is not empty.
+pub(in crate::tenants) fn is_filled(path: &Path) -> Result<bool> {
+    Ok(length(path)?.is_some_and(|bytes| bytes > 0))
+}
+
 /// Moves a write-ahead log, if there is one: an empty one is removed, and only an empty one is replaced.
 fn rename_log(from: &Path, to: &Path) -> Result<()> {
+    remove_unless_filled(to)?;
     match length(from)? {
-        None => remove_unless_filled(to),
-        Some(0) => {
-            remove_unless_filled(to)?;
-            remove(from).map(drop)
-        }
-        Some(_) => {
-            remove_unless_filled(to)?;
-            rename_new(from, to)
-        }
+        None => Ok(()),
+        Some(0) => remove(from).map(drop),
+        Some(_) => rename_new(from, to),
     }
 }
 

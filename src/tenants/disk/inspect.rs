@@ -83,12 +83,9 @@ fn read_within<T>(path: &Path, deadline: &Deadline, work: impl FnOnce(&Connectio
 
 /// Checkpoints a database that nobody else has open, so that the file alone has all of it.
 pub(in crate::tenants) fn merge_log(path: &Path) -> Result<()> {
-    match files::length(&wal_of(path))? {
-        None => return Ok(()),
-        Some(0) => return remove_empty_log(path),
-        Some(_) => {}
+    if files::is_filled(&wal_of(path))? {
+        open::close(open::open(path, &options(), &Deadline::none())?)?;
     }
-    open::close(open::open(path, &options(), &Deadline::none())?)?;
     remove_empty_log(path)
 }
 

@@ -236,33 +236,28 @@ impl Store {
         let lock = self.inner.slots.lock(id).await;
         self.blocking(move |store| {
             Self::close_locked(&lock);
-            store.try_on_copy(lock.id())
+            let id = lock.id();
+            store.undeleted_row(id)?;
+            let (path, copy) = (store.layout().tenant(id), store.layout().temporary());
+            let options = store.sqlite_options();
+            let params = OpenParams { path: &copy, ..store.open_params(id, &path, &options, true) };
+            let tried = copy_of(&path, &copy).and_then(|()| database::open_file(&params)?.close());
+            let discarded = files::discard(&copy);
+            let migrated_from = tried?;
+            discarded.map(|()| migrated_from)
         })
         .await
-    }
-
-    fn try_on_copy(&self, id: &TenantId) -> Result<Option<i32>> {
-        self.undeleted_row(id)?;
-        let path = self.layout().tenant(id);
-        let copy = self.layout().temporary();
-        let options = self.sqlite_options();
-        let params = OpenParams { path: &copy, ..self.open_params(id, &path, &options, true) };
-        let tried = copy_of(&path, &copy).and_then(|()| database::open_file(&params)?.close());
-        let discarded = files::discard(&copy);
-        let migrated_from = tried?;
-        discarded.map(|()| migrated_from)
     }
 }
 
 /// Copies a database that nobody has open, with its write-ahead log.
 fn copy_of(from: &Path, to: &Path) -> Result<()> {
-    match std::fs::copy(wal_of(from), wal_of(to)) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(from.display(), e)),
-        _ => {}
+    for (from, to) in [(wal_of(from), wal_of(to)), (from.to_owned(), to.to_owned())] {
+        match std::fs::copy(&from, to) {
+            // There may be no log; opening the copy gives the better error for a missing database.
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(from.display(), e)),
+            _ => {}
+        }
     }
-    match std::fs::copy(from, to) {
-        // Opening the copy gives the better error.
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(from.display(), e)),
-        _ => Ok(()),
-    }
+    Ok(())
 }

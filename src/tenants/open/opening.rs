@@ -17,7 +17,6 @@ use crate::{
     clock::{Millis, millis},
     error::{Error, ErrorKind, Result},
     sqlite::open::Options,
-    telemetry::with_request_id,
     tenants::{
         disk::files,
         id::TenantId,
@@ -117,14 +116,9 @@ impl Store {
                 Acquired::Leased(lease) => return Ok((Tenant { lease, store: self.clone() }, false)),
                 Acquired::Wait(changed) => tokio::time::timeout_at(until, changed).await.map_err(|_| busy(()))?,
                 Acquired::Absent(ticket) => {
-                    let (store, create) = (self.clone(), create.clone());
+                    let create = create.clone();
                     // Not cancelled with this future: others may wait for the same tenant.
-                    let tried = self
-                        .inner
-                        .runtime
-                        .spawn_blocking(with_request_id(move || store.open_absent(ticket, create)))
-                        .await
-                        .map_err(|e| Error::internal("opening a tenant did not finish").with_source(e))??;
+                    let tried = self.blocking(move |store| store.open_absent(ticket, create)).await?;
                     match tried {
                         Tried::Open(lease, created) => return Ok((Tenant { lease, store: self.clone() }, created)),
                         // Checked here too, or a caller that is woken again and again would wait for ever.
