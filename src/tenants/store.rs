@@ -20,7 +20,7 @@ use super::{
     open::{
         database::Database,
         long_reads::LongReads,
-        slots::{CapacityWait, Eviction, Slots, TenantLock, Tick},
+        slots::{CapacityWait, Slots, TenantLock, Tick},
     },
     options::StoreOptions,
 };
@@ -177,7 +177,7 @@ impl Store {
         }
     }
 
-    fn close_evicted(&self, eviction: &Eviction<Database>) {
+    fn close_evicted(&self, eviction: &TenantLock<Database>) {
         tracing::debug!(tenant = %eviction.id(), "evicted");
         self.close_and_sample(eviction);
     }

@@ -1,25 +1,17 @@
 //! The states of a tenant that may be open, without I/O.
 //!
-//! ```text
-//!            acquire                complete
-//!   absent ──────────▶ opening ───────────────▶ open ◀──── acquire: one lease more
-//!     ▲  ▲                │ failed               │ │ ▲
-//!     │  └────────────────┘              evict   │ │ │ lock cancelled
-//!     │                              (no leases) │ ▼ │
-//!     │     lock or eviction dropped             │ draining
-//!     └──────────────────────── locked ◀─────────┴──┘ no leases left
-//! ```
+//! They are drawn in `docs/ARCHITECTURE.md`, "A tenant's states".
 //!
 //! Every transition is made under the mutex of the tenant's shard, so two callers never see one
 //! tenant in two states. Slow work (opening, closing, moving files) is done outside the mutex by the
-//! caller that has the guard of the state: [`Opening`], [`Eviction`] or [`TenantLock`]. Dropping a guard
-//! ends its state, so a panic or a cancelled future leaves nobody waiting.
+//! caller that has the guard of the state: [`Opening`] or [`TenantLock`]. Dropping a guard ends
+//! its state, so a panic or a cancelled future leaves nobody waiting.
 //!
 //! # Invariants
 //! - **Single flight.** A tenant has at most one guard. Else a file would be opened twice in
 //!   exclusive mode, or moved while open.
-//! - **A leased database is never closed.** [`Eviction`] and [`TenantLock`] are made only after the lease
-//!   count was read as zero under the shard's mutex, in a state that gives no leases.
+//! - **A leased database is never closed.** A [`TenantLock`] is made only after the lease count was read as
+//!   zero under the shard's mutex, in a state that gives no leases.
 //! - **No lost wake-up.** A waiter registers before it releases the shard's mutex, and every exit from a
 //!   waiting state wakes all waiters.
 //! - **Least recently used first.** The order is exact among databases without a lease. A lease stores
@@ -155,8 +147,8 @@ impl<T> Slots<T> {
     }
 
     /// Takes the least recently used database that nobody leases, if it was last used at or before
-    /// `until`. The caller closes it and then drops the [`Eviction`].
-    pub fn evict(self: &Arc<Self>, now: Tick, until: Tick) -> Option<Eviction<T>> {
+    /// `until`. The caller closes it and then drops the lock.
+    pub fn evict(self: &Arc<Self>, now: Tick, until: Tick) -> Option<TenantLock<T>> {
         let mut recency = self.recency.lock();
         // Each entry is checked once: if all are leased, there is none.
         for _ in 0..recency.len() {
@@ -182,7 +174,7 @@ impl<T> Slots<T> {
                 let changed = Arc::<Notify>::default();
                 shard.insert(entry.id.clone(), Slot::Locked(changed.clone()));
                 drop(shard);
-                return Some(Eviction(self.locked(&entry.id.clone(), changed, Some(entry))));
+                return Some(self.locked(&entry.id.clone(), changed, Some(entry)));
             }
         }
         None
@@ -368,7 +360,7 @@ impl<T> Drop for Draining<T> {
     }
 }
 
-/// An exclusive lock on a tenant, for an operation on its files. Dropped, the tenant is absent.
+/// An exclusive lock on a tenant, to close it or for an operation on its files. Dropped, the tenant is absent.
 pub struct TenantLock<T> {
     slots: Arc<Slots<T>>,
     id: TenantId,
@@ -393,16 +385,5 @@ impl<T> Drop for TenantLock<T> {
         self.open = None;
         self.slots.remove(&self.id, &self.changed);
         self.slots.wake_capacity_waiters();
-    }
-}
-
-/// A database to be closed for capacity or because it is idle.
-pub struct Eviction<T>(TenantLock<T>);
-
-impl<T> std::ops::Deref for Eviction<T> {
-    type Target = TenantLock<T>;
-
-    fn deref(&self) -> &TenantLock<T> {
-        &self.0
     }
 }
