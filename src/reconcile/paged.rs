@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use crate::{
     catalog::{model::Row, queries},
     error::Result,
-    tenants::{disk::path::{Layout, databases}, store::Store},
+    tenants::{
+        disk::path::{Layout, databases},
+        store::Store,
+    },
 };
 
 /// All items, in order. `fetch` returns the page that follows an item, or the first page.
