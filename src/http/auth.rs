@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts};
 use reqwest::Url;
-use rusqlite::Transaction;
 
 use super::{door::Door, operator_key, peer::Peer, problem::Problem};
 use crate::{
     catalog::audit::Author,
+    error::Result,
     identity::{
         claims::{Refusal, Session},
         jwt::Verdict,
@@ -70,9 +70,9 @@ pub async fn authenticate(door: &Door, parts: &Parts) -> Result<Caller, Problem>
         return Err(refused(Refusal("only API keys are accepted here")));
     };
     match verifier.verify(token).await {
-        Verdict::Session(session, first) => {
-            if first && session.actor.is_some() {
-                record_impersonation(door, &session);
+        Verdict::Session(session) => {
+            if let Some(by) = &session.impersonator {
+                by.recorded.get_or_try_init(|| record_impersonation(door, &session.user, &by.id)).await?;
             }
             Ok(Caller::User(session))
         }
@@ -154,18 +154,11 @@ fn unauthorized(code: &'static str, detail: &'static str) -> Problem {
         .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
-/// Writes an audit row, once for each token and beside the request: someone acts in a user's name.
-fn record_impersonation(door: &Door, session: &Session) {
-    let (door, session) = (door.clone(), session.clone());
-    tokio::spawn(async move {
-        let actor = format!("impersonator {}", session.actor.as_deref().unwrap_or_default());
-        tracing::info!(tenant = %session.user, actor, "impersonated");
-        let now = door.clock().now();
-        let author = Author { actor, origin: None };
-        let write = move |tx: &Transaction| author.record(tx, now, "impersonate", session.user.as_str(), "let in");
-        let written = door.store.catalog().write(write);
-        if let Err(error) = written.await {
-            tracing::error!(error = %error, "an impersonation could not be recorded");
-        }
-    });
+/// Writes the audit row of a token by which someone acts in a user's name, before it gives access.
+async fn record_impersonation(door: &Door, user: &TenantId, by: &str) -> Result<()> {
+    let author = Author { actor: format!("impersonator {by}"), origin: None };
+    tracing::info!(tenant = %user, actor = author.actor, "impersonated");
+    let (now, user) = (door.clock().now(), user.clone());
+    let write = door.store.catalog().write(move |tx| author.record(tx, now, "impersonate", user.as_str(), "let in"));
+    write.await.inspect_err(|error| tracing::error!(error = %error, "an impersonation could not be recorded"))
 }

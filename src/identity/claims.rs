@@ -1,9 +1,8 @@
 //! A session token's header and claims, and the rules they must satisfy. Pure: the time is an argument.
 
-use std::sync::Arc;
-
 use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Deserializer, de};
+use tokio::sync::OnceCell;
 
 use crate::{clock::Millis, tenants::id::TenantId};
 
@@ -99,8 +98,17 @@ pub struct Session {
     pub user: TenantId,
     /// When the session ends: the token's `exp` and the leeway.
     pub until: Millis,
-    /// The impersonator, if the token has an `act` claim.
-    pub actor: Option<Arc<str>>,
+    /// Who acts in the user's name, if the token has an `act` claim.
+    pub impersonator: Option<Impersonator>,
+}
+
+/// Somebody who acts in a user's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Impersonator {
+    /// The `sub` of the `act` claim.
+    pub id: String,
+    /// Set when the audit trail has a row of this token; until then the token gives no access.
+    pub recorded: OnceCell<()>,
 }
 
 /// Which tokens are accepted.
@@ -148,8 +156,8 @@ impl Rules {
             return Err(Refusal("the session is pending: the user has not finished signing in"));
         }
         let user = TenantId::parse(claims.sub.as_bytes()).map_err(|_| Refusal("the token's subject is no user id"))?;
-        let actor = claims.act.map(|actor| actor.sub.unwrap_or_default().into());
-        Ok(Session { user, until, actor })
+        let impersonator = |actor: Actor| Impersonator { id: actor.sub.unwrap_or_default(), recorded: OnceCell::new() };
+        Ok(Session { user, until, impersonator: claims.act.map(impersonator) })
     }
 }
 
@@ -198,7 +206,7 @@ mod tests {
     fn a_valid_token_is_accepted_until_it_expires() {
         let session = verdict(|_| {}).unwrap();
         assert_eq!((session.user.as_str(), session.until), ("ada", NOW + 65_000));
-        assert_eq!(session.actor, None);
+        assert_eq!(session.impersonator, None);
     }
 
     #[test]
@@ -250,7 +258,7 @@ mod tests {
     #[test]
     fn the_impersonator_is_kept() {
         let session = verdict(|claims| claims["act"] = json!({"sub": "user_admin"})).unwrap();
-        assert_eq!(session.actor.as_deref(), Some("user_admin"));
+        assert_eq!(session.impersonator.unwrap().id, "user_admin");
     }
 
     #[test]

@@ -58,8 +58,8 @@ enum Keys {
 /// The result of verifying a token.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It is valid. `true` if it was not in the cache.
-    Session(Arc<Session>, bool),
+    /// It is valid.
+    Session(Arc<Session>),
     /// It is invalid.
     Refused(Refusal),
     /// The issuer's keys could not be fetched.
@@ -108,15 +108,16 @@ impl Verifier {
                 return Verdict::Unavailable;
             }
             if !verified.key.is_withdrawn() {
-                return Verdict::Session(verified.session.clone(), false);
+                return Verdict::Session(verified.session.clone());
             }
             self.verified.invalidate(&digest);
         }
         match self.verify_new(token, &digest).await {
             Ok((session, key)) => {
-                let session = Arc::new(session);
-                self.verified.insert(digest, Arc::new(Verified { session: session.clone(), key }));
-                Verdict::Session(session, true)
+                let verified = Arc::new(Verified { session: Arc::new(session), key });
+                // Requests that verify a token at the same time share a session, and so the audit row of one.
+                let verified = self.verified.entry(digest).or_insert(verified).into_value();
+                Verdict::Session(verified.session.clone())
             }
             Err(Some(refusal)) => Verdict::Refused(refusal),
             Err(None) => Verdict::Unavailable,
@@ -222,9 +223,9 @@ mod tests {
         }
         let Keys::Pem(key) = &verifier.keys else { unreachable!() };
         assert!(verifier.forged.contains(&Sha256::digest(&by_new).into(), key));
-        assert!(matches!(verifier.verify(&token(&old)).await, Verdict::Session(_, true)));
+        assert!(matches!(verifier.verify(&token(&old)).await, Verdict::Session(_)));
         // The issuer changes to the new key.
         verifier.keys = keys(&new);
-        assert!(matches!(verifier.verify(&by_new).await, Verdict::Session(_, true)));
+        assert!(matches!(verifier.verify(&by_new).await, Verdict::Session(_)));
     }
 }
