@@ -10,8 +10,8 @@ use crate::{
     app::App,
     catalog::{
         audit::Author,
-        keys::{KeyRow, queries},
-        model::Millis,
+        model::{KeyRow, Millis},
+        queries::keys as queries,
     },
     error::{Error, ErrorKind, Result},
     http::{door::good_key, problem::Problem, segment::Segment},

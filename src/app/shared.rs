@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use crate::{
-    catalog::keys,
+    catalog::queries::keys,
     http::door::Door,
     reconcile::{health::Health, run::Reconciler},
 };
@@ -38,7 +38,7 @@ impl Shared {
         if uses.is_empty() {
             return;
         }
-        if let Err(error) = self.door.store.catalog().write_blocking(move |tx| keys::queries::record_uses(tx, &uses)) {
+        if let Err(error) = self.door.store.catalog().write_blocking(move |tx| keys::record_uses(tx, &uses)) {
             tracing::warn!(error = %error, "when API keys were last used could not be recorded");
         }
     }

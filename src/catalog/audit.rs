@@ -3,10 +3,6 @@
 //! A change and its line are one commit: a change calls [`Author::record`] inside its own transaction, so that
 //! neither is there without the other.
 
-use rusqlite::Transaction;
-
-use super::{model::Millis, queries::audit};
-
 /// Who changes something, and from where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Author {
@@ -31,17 +27,5 @@ impl Author {
     /// A part of this program that acts by itself, such as `retention`.
     pub fn program(part: &str) -> Self {
         Self { actor: part.to_owned(), origin: None }
-    }
-
-    /// Adds a line to the audit trail. Call it in the transaction of the change itself.
-    pub fn record<'a>(
-        &self,
-        tx: &Transaction,
-        at: Millis,
-        action: &str,
-        target: impl Into<Option<&'a str>>,
-        result: &str,
-    ) -> rusqlite::Result<()> {
-        audit::insert(tx, at, &self.actor, action, target.into(), self.origin.as_deref(), result)
     }
 }

@@ -5,7 +5,6 @@
 //! that it runs on.
 
 pub mod audit;
-pub mod keys;
 pub mod model;
 pub mod queries;
 

@@ -1,4 +1,4 @@
-//! The catalog's rows: tenants, deliveries, the audit trail.
+//! The catalog's rows: tenants, deliveries, API keys, the audit trail.
 
 use std::fmt;
 
@@ -323,6 +323,39 @@ pub struct Recorded {
     pub duration_us: Option<i64>,
     /// Why it failed or was rejected.
     pub error: Option<String>,
+}
+
+/// An API key's row: enough to recognise the key, not to use it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub struct KeyRow {
+    /// The id by which it is revoked.
+    pub id: String,
+    /// What it is for.
+    pub name: String,
+    /// Its last characters, to recognise a leaked key.
+    pub hint: String,
+    /// The only tenant it may access; all if none.
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>))]
+    pub tenant: Option<TenantId>,
+    /// Whether it may not write.
+    pub read_only: bool,
+    /// When it was created.
+    #[serde(with = "wire")]
+    #[cfg_attr(feature = "server", schema(value_type = String, format = DateTime))]
+    pub created: Millis,
+    /// When it expires.
+    #[serde(with = "wire")]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
+    pub expires: Option<Millis>,
+    /// When it was revoked.
+    #[serde(with = "wire")]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
+    pub revoked: Option<Millis>,
+    /// When it was last used, to the minute.
+    #[serde(with = "wire")]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
+    pub last_used: Option<Millis>,
 }
 
 /// A line of the audit trail.

@@ -1,18 +1,56 @@
 //! All SQL on the catalog. Reads take a [`Connection`], writes a [`Transaction`].
 
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, named_params, params, types::Type};
+use rusqlite::{
+    Connection, OptionalExtension, Params, Row as SqlRow, Transaction, named_params, params,
+    types::{FromSql, FromSqlError, FromSqlResult, ValueRef},
+};
 
-use super::model::{Counts, Millis, Profile, Row, State, UsageSample};
+use super::model::{Counts, DeliveryOutcome, Millis, Profile, Row, State, UsageSample};
 use crate::tenants::id::TenantId;
 
 pub mod audit;
 pub mod deliveries;
+pub mod keys;
 pub mod migrations;
 pub mod runs;
 pub mod salvage;
 pub mod tombstones;
 
 type Sql<T> = rusqlite::Result<T>;
+
+/// Reads columns by the type's own parser.
+macro_rules! parsed_from_sql {
+    ($($type:ty),+) => {$(
+        impl FromSql for $type {
+            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                let text = value.as_str()?;
+                text.parse().map_err(|_| FromSqlError::Other(format!("unexpected value {text:?}").into()))
+            }
+        }
+    )+};
+}
+
+parsed_from_sql!(State, DeliveryOutcome, TenantId);
+
+/// Runs a write. Whether it changed a row.
+fn change(tx: &Transaction, sql: &str, values: impl Params) -> Sql<bool> {
+    Ok(tx.prepare_cached(sql)?.execute(values)? > 0)
+}
+
+/// All rows of a query.
+fn all<T>(conn: &Connection, sql: &str, values: impl Params, read: fn(&SqlRow) -> Sql<T>) -> Sql<Vec<T>> {
+    conn.prepare_cached(sql)?.query_map(values, read)?.collect()
+}
+
+/// The row of a query, if there is one.
+fn one<T>(conn: &Connection, sql: &str, values: impl Params, read: fn(&SqlRow) -> Sql<T>) -> Sql<Option<T>> {
+    conn.prepare_cached(sql)?.query_row(values, read).optional()
+}
+
+/// The first column of a row.
+fn first<T: FromSql>(row: &SqlRow) -> Sql<T> {
+    row.get(0)
+}
 
 const COLUMNS: &str = "id, state, reason, faults, retry_at, created, deleted, purge_after, purged, schema_version, \
                        bytes, last_seen, last_backup, workspace, email, first_name, last_name, username, image_url, \
@@ -21,9 +59,7 @@ const COLUMNS: &str = "id, state, reason, faults, retry_at, created, deleted, pu
 
 /// The row of one tenant.
 pub fn find(conn: &Connection, id: &TenantId) -> Sql<Option<Row>> {
-    conn.prepare_cached(&format!("SELECT {COLUMNS} FROM tenants WHERE id = ?1"))?
-        .query_row([id.as_str()], tenant)
-        .optional()
+    one(conn, &format!("SELECT {COLUMNS} FROM tenants WHERE id = ?1"), [id.as_str()], tenant)
 }
 
 /// The columns that decide whether a tenant may be opened.
@@ -49,13 +85,11 @@ pub struct AccessRow {
 
 /// Reads an [`AccessRow`].
 pub fn access_row(conn: &Connection, id: &TenantId) -> Sql<Option<AccessRow>> {
-    conn.prepare_cached(
-        "SELECT state, reason, faults, retry_at, last_seen, bytes, healthy_at, quarantine_digest FROM tenants WHERE id \
-         = ?1",
-    )?
-    .query_row([id.as_str()], |row| {
+    let sql = "SELECT state, reason, faults, retry_at, last_seen, bytes, healthy_at, quarantine_digest FROM tenants \
+               WHERE id = ?1";
+    one(conn, sql, [id.as_str()], |row| {
         Ok(AccessRow {
-            state: state(row, 0)?,
+            state: row.get(0)?,
             reason: row.get(1)?,
             consecutive_quarantines: row.get(2)?,
             retry_at: row.get(3)?,
@@ -65,7 +99,6 @@ pub fn access_row(conn: &Connection, id: &TenantId) -> Sql<Option<AccessRow>> {
             quarantine_digest: row.get(7)?,
         })
     })
-    .optional()
 }
 
 /// Up to `limit` tenants after `after` in the order of ids, in one state or in any.
@@ -77,9 +110,8 @@ pub fn list(conn: &Connection, state: Option<State>, after: Option<&str>, limit:
         Some(state) => format!("state <> 'active' AND state = '{state}' AND"),
         None => String::new(),
     };
-    conn.prepare_cached(&format!("SELECT {COLUMNS} FROM tenants WHERE {filter} id > ?1 ORDER BY id LIMIT ?2"))?
-        .query_map(params![after.unwrap_or(""), limit], tenant)?
-        .collect()
+    let sql = format!("SELECT {COLUMNS} FROM tenants WHERE {filter} id > ?1 ORDER BY id LIMIT ?2");
+    all(conn, &sql, params![after.unwrap_or(""), limit], tenant)
 }
 
 /// The tenants that an eager migration visits: those whose file is not known to have the schema's version, or has it
@@ -89,30 +121,22 @@ const BEHIND: &str = "state <> 'deleted' AND (schema_version IS NOT ?1 OR state 
 
 /// Up to `limit` tenants after `after` that are behind `version`; see `BEHIND`.
 pub fn behind(conn: &Connection, version: i32, after: Option<&str>, limit: u32) -> Sql<Vec<TenantId>> {
-    conn.prepare_cached(&format!("SELECT id FROM tenants WHERE id > ?2 AND {BEHIND} ORDER BY id LIMIT ?3"))?
-        .query_map(params![version, after.unwrap_or(""), limit], |row| {
-            let id: String = row.get(0)?;
-            id.parse().map_err(|_| unknown(0, &id))
-        })?
-        .collect()
+    let sql = format!("SELECT id FROM tenants WHERE id > ?2 AND {BEHIND} ORDER BY id LIMIT ?3");
+    all(conn, &sql, params![version, after.unwrap_or(""), limit], first)
 }
 
 /// The number of tenants that [`behind`] lists.
 pub fn count_behind(conn: &Connection, version: i32) -> Sql<u64> {
-    conn.query_row(&format!("SELECT count(*) FROM tenants WHERE {BEHIND}"), [version], |row| {
-        row.get::<_, i64>(0).map(|n| u64::try_from(n).unwrap_or(0))
-    })
+    conn.query_row(&format!("SELECT count(*) FROM tenants WHERE {BEHIND}"), [version], first).map(i64::unsigned_abs)
 }
 
 /// How many tenants are in each state. Reads four rows.
 pub fn counts(conn: &Connection) -> Sql<Counts> {
     let mut counts = Counts::default();
-    let mut statement = conn.prepare_cached("SELECT state, n FROM tenant_counts")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let n: i64 = row.get(1)?;
+    let rows = all(conn, "SELECT state, n FROM tenant_counts", [], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))?;
+    for (state, n) in rows {
         let n = u64::try_from(n).unwrap_or(0);
-        match state(row, 0)? {
+        match state {
             State::Active => counts.active = n,
             State::Suspended => counts.suspended = n,
             State::Deleted => counts.deleted = n,
@@ -124,70 +148,45 @@ pub fn counts(conn: &Connection) -> Sql<Counts> {
 
 /// Adds an active tenant. `false` if its id is known already, in whatever state.
 pub fn insert(tx: &Transaction, id: &TenantId, now: Millis, schema_version: i32, profile: &Profile) -> Sql<bool> {
-    let inserted = tx
-        .prepare_cached(
-            "INSERT INTO tenants (id, state, created, schema_version, schema_digest, last_seen, email, first_name, \
-             last_name, username, image_url, role, provider_updated_at, provider_event_at, provider_metadata) VALUES \
-             (:id, 'active', :now, :schema, (SELECT digest FROM current_schema), :now, :email, :first, :last, \
-             :username, :image, coalesce(:role, 'client'), :updated, :event, :metadata) ON CONFLICT (id) DO NOTHING",
-        )?
-        .execute(named_params! {
-            ":id": id.as_str(), ":now": now, ":schema": schema_version, ":email": profile.email,
-            ":first": profile.first_name, ":last": profile.last_name, ":username": profile.username,
-            ":image": profile.image_url, ":role": profile.role, ":updated": profile.provider_updated_at,
-            ":event": profile.provider_event_at, ":metadata": profile.provider_metadata,
-        })?;
-    Ok(inserted == 1)
+    let sql = "INSERT INTO tenants (id, state, created, schema_version, schema_digest, last_seen) VALUES (?1, \
+               'active', ?2, ?3, (SELECT digest FROM current_schema), ?2) ON CONFLICT (id) DO NOTHING";
+    Ok(change(tx, sql, params![id.as_str(), now, schema_version])? && set_profile(tx, id, profile)?)
 }
 
 /// Writes the provider's view of a tenant.
 pub fn set_profile(tx: &Transaction, id: &TenantId, profile: &Profile) -> Sql<bool> {
-    let changed = tx
-        .prepare_cached(
-            "UPDATE tenants SET email = :email, first_name = :first, last_name = :last, username = :username, \
-             image_url = :image, role = coalesce(:role, 'client'), provider_updated_at = :updated, \
-             provider_event_at = :event, provider_metadata = :metadata WHERE id = :id",
-        )?
-        .execute(named_params! {
-            ":id": id.as_str(), ":email": profile.email, ":first": profile.first_name, ":last": profile.last_name,
-            ":username": profile.username, ":image": profile.image_url, ":role": profile.role,
-            ":updated": profile.provider_updated_at, ":event": profile.provider_event_at,
-            ":metadata": profile.provider_metadata,
-        })?;
-    Ok(changed == 1)
+    let sql = "UPDATE tenants SET email = :email, first_name = :first, last_name = :last, username = :username, \
+               image_url = :image, role = coalesce(:role, 'client'), provider_updated_at = :updated, \
+               provider_event_at = :event, provider_metadata = :metadata WHERE id = :id";
+    let values = named_params! {
+        ":id": id.as_str(), ":email": profile.email, ":first": profile.first_name, ":last": profile.last_name,
+        ":username": profile.username, ":image": profile.image_url, ":role": profile.role,
+        ":updated": profile.provider_updated_at, ":event": profile.provider_event_at,
+        ":metadata": profile.provider_metadata,
+    };
+    change(tx, sql, values)
 }
 
 /// Makes a tenant active and clears its reason and its quarantines. `false` for a deleted one; see [`tombstones::restore`].
 pub fn activate(tx: &Transaction, id: &TenantId) -> Sql<bool> {
-    let changed = tx
-        .prepare_cached(
-            "UPDATE tenants SET state = 'active', reason = NULL, faults = 0, retry_at = NULL, healthy_at = NULL, \
-             quarantine_digest = NULL WHERE id = ?1 AND state <> 'deleted'",
-        )?
-        .execute([id.as_str()])?;
-    Ok(changed == 1)
+    let sql = "UPDATE tenants SET state = 'active', reason = NULL, faults = 0, retry_at = NULL, healthy_at = NULL, \
+               quarantine_digest = NULL WHERE id = ?1 AND state <> 'deleted'";
+    change(tx, sql, [id.as_str()])
 }
 
 /// Ends the quarantine of a tenant whose file could be opened. The number of its quarantines is kept until
 /// `healthy_at`: pages that an open does not read may still be damaged.
 pub fn end_quarantine(tx: &Transaction, id: &TenantId, healthy_at: Millis) -> Sql<bool> {
-    let changed = tx
-        .prepare_cached(
-            "UPDATE tenants SET state = 'active', reason = NULL, retry_at = NULL, healthy_at = ?2, quarantine_digest = \
-             NULL WHERE id = ?1 AND state = 'quarantined'",
-        )?
-        .execute(params![id.as_str(), healthy_at])?;
-    Ok(changed == 1)
+    let sql = "UPDATE tenants SET state = 'active', reason = NULL, retry_at = NULL, healthy_at = ?2, quarantine_digest \
+               = NULL WHERE id = ?1 AND state = 'quarantined'";
+    change(tx, sql, params![id.as_str(), healthy_at])
 }
 
 /// Suspends a tenant that is not deleted.
 pub fn suspend(tx: &Transaction, id: &TenantId, reason: &str) -> Sql<bool> {
-    let changed = tx
-        .prepare_cached(
-            "UPDATE tenants SET state = 'suspended', reason = ?2, retry_at = NULL WHERE id = ?1 AND state <> 'deleted'",
-        )?
-        .execute(params![id.as_str(), reason])?;
-    Ok(changed == 1)
+    let sql =
+        "UPDATE tenants SET state = 'suspended', reason = ?2, retry_at = NULL WHERE id = ?1 AND state <> 'deleted'";
+    change(tx, sql, params![id.as_str(), reason])
 }
 
 /// A quarantine.
@@ -206,22 +205,16 @@ pub struct Quarantine {
 /// Quarantines a tenant.
 pub fn quarantine(tx: &Transaction, id: &TenantId, quarantine: &Quarantine) -> Sql<bool> {
     let Quarantine { reason, retry_at, consecutive, digest } = quarantine;
-    let changed = tx
-        .prepare_cached(
-            "UPDATE tenants SET state = 'quarantined', reason = ?2, retry_at = ?3, faults = ?4, quarantine_digest = ?5, \
-             healthy_at = NULL WHERE id = ?1 AND state IN ('active', 'quarantined')",
-        )?
-        .execute(params![id.as_str(), reason, retry_at, consecutive, digest])?;
-    Ok(changed == 1)
+    let sql = "UPDATE tenants SET state = 'quarantined', reason = ?2, retry_at = ?3, faults = ?4, quarantine_digest = \
+               ?5, healthy_at = NULL WHERE id = ?1 AND state IN ('active', 'quarantined')";
+    change(tx, sql, params![id.as_str(), reason, retry_at, consecutive, digest])
 }
 
 /// The newest time in the catalog. The system's clock may be behind it, before the machine has asked a time server.
 pub(super) fn newest_moment(conn: &Connection) -> Sql<Millis> {
-    conn.prepare_cached(
-        "SELECT max(coalesce((SELECT max(received) FROM deliveries), 0), coalesce((SELECT max(at) FROM (SELECT at FROM \
-         audit ORDER BY id DESC LIMIT 100)), 0))",
-    )?
-    .query_row([], |row| row.get(0))
+    let sql = "SELECT max(coalesce((SELECT max(received) FROM deliveries), 0), coalesce((SELECT max(at) FROM (SELECT \
+               at FROM audit ORDER BY id DESC LIMIT 100)), 0))";
+    conn.prepare_cached(sql)?.query_row([], first)
 }
 
 /// Marks a tenant deleted; its file may be removed after `purge_after`, and later by as much as `now` is behind
@@ -229,40 +222,30 @@ pub(super) fn newest_moment(conn: &Connection) -> Sql<Millis> {
 pub fn mark_deleted(tx: &Transaction, id: &TenantId, now: Millis, purge_after: Millis) -> Sql<bool> {
     let behind = newest_moment(tx)?.saturating_sub(now).max(0);
     let purge_after = if purge_after > now { purge_after.saturating_add(behind) } else { purge_after };
-    let changed = tx
-        .prepare_cached(
-            "UPDATE tenants SET state = 'deleted', state_before = nullif(state, 'active'), reason = NULL, \
-             reason_before = reason, retry_at = NULL, deleted = ?2, purge_after = ?3 WHERE id = ?1 AND state <> \
-             'deleted'",
-        )?
-        .execute(params![id.as_str(), now, purge_after])?;
-    Ok(changed == 1)
+    let sql = "UPDATE tenants SET state = 'deleted', state_before = nullif(state, 'active'), reason = NULL, \
+               reason_before = reason, retry_at = NULL, deleted = ?2, purge_after = ?3 WHERE id = ?1 AND state <> \
+               'deleted'";
+    change(tx, sql, params![id.as_str(), now, purge_after])
 }
 
 /// Records the schema that a tenant's file was migrated to.
 pub fn set_schema(tx: &Transaction, id: &TenantId, version: i32) -> Sql<()> {
-    tx.prepare_cached(
-        "UPDATE tenants SET schema_version = ?2, schema_digest = (SELECT digest FROM current_schema) WHERE id = ?1",
-    )?
-    .execute(params![id.as_str(), version])?;
-    Ok(())
+    let sql =
+        "UPDATE tenants SET schema_version = ?2, schema_digest = (SELECT digest FROM current_schema) WHERE id = ?1";
+    change(tx, sql, params![id.as_str(), version]).map(drop)
 }
 
 /// Records the digest of the migrations of the program that has the folder.
 pub fn set_current_schema(tx: &Transaction, digest: i64) -> Sql<()> {
-    tx.prepare_cached(
-        "INSERT INTO current_schema (one, digest) VALUES (1, ?1) ON CONFLICT (one) DO UPDATE SET digest = \
-             excluded.digest WHERE digest <> excluded.digest",
-    )?
-    .execute([digest])?;
-    Ok(())
+    let sql = "INSERT INTO current_schema (one, digest) VALUES (1, ?1) ON CONFLICT (one) DO UPDATE SET digest = \
+               excluded.digest WHERE digest <> excluded.digest";
+    change(tx, sql, [digest]).map(drop)
 }
 
 /// Records the newest fault of a tenant; its state does not change. A tombstone is not changed.
 pub fn record_fault(tx: &Transaction, id: &TenantId, at: Millis, what: &str) -> Sql<()> {
-    tx.prepare_cached("UPDATE tenants SET fault = ?2, fault_at = ?3 WHERE id = ?1 AND purged IS NULL")?
-        .execute(params![id.as_str(), what, at])?;
-    Ok(())
+    let sql = "UPDATE tenants SET fault = ?2, fault_at = ?3 WHERE id = ?1 AND purged IS NULL";
+    change(tx, sql, params![id.as_str(), what, at]).map(drop)
 }
 
 /// Writes a batch of usage samples. Tombstones are not changed.
@@ -288,11 +271,9 @@ pub fn test_write(tx: &Transaction) -> Sql<()> {
 }
 
 fn tenant(row: &SqlRow) -> Sql<Row> {
-    let id: String = row.get(0)?;
-    let bytes: Option<i64> = row.get(10)?;
     Ok(Row {
-        id: id.parse().map_err(|_| unknown(0, &id))?,
-        state: state(row, 1)?,
+        id: row.get(0)?,
+        state: row.get(1)?,
         reason: row.get(2)?,
         consecutive_quarantines: row.get(3)?,
         retry_at: row.get(4)?,
@@ -301,7 +282,7 @@ fn tenant(row: &SqlRow) -> Sql<Row> {
         purge_after: row.get(7)?,
         purged: row.get(8)?,
         schema_version: row.get(9)?,
-        bytes: bytes.and_then(|n| u64::try_from(n).ok()),
+        bytes: row.get::<_, Option<i64>>(10)?.and_then(|n| u64::try_from(n).ok()),
         last_seen: row.get(11)?,
         last_backup: row.get(12)?,
         restored: row.get(23)?,
@@ -319,17 +300,8 @@ fn tenant(row: &SqlRow) -> Sql<Row> {
         },
         fault: row.get(24)?,
         fault_at: row.get(25)?,
-        state_before: row.get::<_, Option<String>>(26)?.map(|_| state(row, 26)).transpose()?,
+        state_before: row.get(26)?,
         reason_before: row.get(27)?,
         deletion_reported: row.get(28)?,
     })
-}
-
-fn state(row: &SqlRow, column: usize) -> Sql<State> {
-    let text: String = row.get(column)?;
-    text.parse().map_err(|_| unknown(column, &text))
-}
-
-fn unknown(column: usize, text: &str) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, format!("unexpected value {text:?}").into())
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     admin::keys::{Keys as Listed, NewKey, OneKey},
-    catalog::keys::KeyRow,
+    catalog::model::KeyRow,
     clock::{Clock, rfc3339},
     config::{DataConfig, door::RemoteConfig, duration},
     error::Result,

@@ -16,7 +16,7 @@ use super::{
     readiness::Readiness,
 };
 use crate::{
-    catalog::keys::{self, KeyRow},
+    catalog::{model::KeyRow, queries},
     clock::Clock,
     config::{Provisioning, ServeConfig},
     error::Result,
@@ -79,7 +79,7 @@ impl Door {
         let identity = Identity::new(&config.door, store.clock())?;
         if identity.takes_keys() {
             let now = store.clock().now();
-            for (row, hash) in store.catalog().read(|conn| keys::queries::valid(conn, now))? {
+            for (row, hash) in store.catalog().read(|conn| queries::keys::valid(conn, now))? {
                 identity.keys().add(good_key(&row, hash));
             }
         }

@@ -499,7 +499,7 @@ async fn deliveries_and_lines_of_the_audit_trail_are_kept_up_to_a_number() {
 
 #[tokio::test]
 async fn of_keys_that_ended_the_last_are_remembered() {
-    use cubby::catalog::keys::queries;
+    use cubby::catalog::queries::keys as queries;
     let server = Server::with(&["--admin-api-key", ADMIN]).await;
     let operator = server.client.bearing(ADMIN);
     let mut ids = Vec::new();

@@ -119,7 +119,7 @@ async fn a_damaged_root_page_of_any_table_is_repaired_by_one_rebuild() {
         let out = row(&server, "user_out").await.unwrap();
         let purged = row(&server, "user_purged").await.map(|row| row.state);
         let never = row(&server, "user_never").await.map(|row| row.state);
-        let keys = server.app.store().catalog().read(cubby::catalog::keys::queries::list).unwrap().len();
+        let keys = server.app.store().catalog().read(cubby::catalog::queries::keys::list).unwrap().len();
         match table.as_str() {
             // Nothing is found without it.
             "sqlite_schema" => assert_eq!((out.state, purged, never, keys), (State::Active, None, None, 0)),

@@ -2,22 +2,25 @@
 
 use rusqlite::{Connection, Transaction, params};
 
-use super::Sql;
-use crate::catalog::model::{AuditRow, Millis};
+use super::{Sql, all, change, first};
+use crate::catalog::{
+    audit::Author,
+    model::{AuditRow, Millis},
+};
 
-/// Adds a line. Called by [`Author::record`](crate::catalog::audit::Author::record) alone.
-pub fn insert(
-    tx: &Transaction,
-    at: Millis,
-    actor: &str,
-    action: &str,
-    target: Option<&str>,
-    origin: Option<&str>,
-    result: &str,
-) -> Sql<()> {
-    tx.prepare_cached("INSERT INTO audit (at, actor, action, target, origin, result) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-        .execute(params![at, actor, action, target, origin, result])?;
-    Ok(())
+impl Author {
+    /// Adds a line. Call it in the transaction of the change itself.
+    pub fn record<'a>(
+        &self,
+        tx: &Transaction,
+        at: Millis,
+        action: &str,
+        target: impl Into<Option<&'a str>>,
+        result: &str,
+    ) -> Sql<()> {
+        let sql = "INSERT INTO audit (at, actor, action, target, origin, result) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        change(tx, sql, params![at, self.actor, action, target.into(), self.origin, result]).map(drop)
+    }
 }
 
 /// Removes up to `limit` of the oldest lines while there are more than `most`; says how many.
@@ -31,18 +34,14 @@ pub fn forget(tx: &Transaction, most: u32, limit: u32) -> Sql<usize> {
 
 /// Whether a line is there.
 pub fn exists(conn: &Connection, at: Millis, action: &str, target: &str, result: &str) -> Sql<bool> {
-    conn.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM audit WHERE target = ?3 AND at = ?1 AND action = ?2 AND result = ?4)",
-    )?
-    .query_row(params![at, action, target, result], |row| row.get(0))
+    let sql = "SELECT EXISTS (SELECT 1 FROM audit WHERE target = ?3 AND at = ?1 AND action = ?2 AND result = ?4)";
+    conn.prepare_cached(sql)?.query_row(params![at, action, target, result], first)
 }
 
 /// Up to `limit` lines before line `before`, newest first.
 pub fn page(conn: &Connection, before: i64, limit: u32) -> Sql<Vec<AuditRow>> {
-    conn.prepare_cached(
-        "SELECT id, at, actor, action, target, origin, result FROM audit WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
-    )?
-    .query_map(params![before, limit], |row| {
+    let sql = "SELECT id, at, actor, action, target, origin, result FROM audit WHERE id < ?1 ORDER BY id DESC LIMIT ?2";
+    all(conn, sql, params![before, limit], |row| {
         Ok(AuditRow {
             id: row.get(0)?,
             at: row.get(1)?,
@@ -52,6 +51,5 @@ pub fn page(conn: &Connection, before: i64, limit: u32) -> Sql<Vec<AuditRow>> {
             origin: row.get(5)?,
             result: row.get(6)?,
         })
-    })?
-    .collect()
+    })
 }

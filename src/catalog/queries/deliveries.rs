@@ -1,8 +1,8 @@
 //! The log of webhook deliveries.
 
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow, ToSql, Transaction, named_params, params};
+use rusqlite::{Connection, Row as SqlRow, ToSql, Transaction, named_params, params};
 
-use super::{Sql, unknown};
+use super::{Sql, change, one};
 use crate::{
     catalog::model::{Delivery, DeliveryOutcome, Millis, Recorded},
     tenants::id::TenantId,
@@ -23,49 +23,39 @@ pub struct First {
 
 /// How an earlier attempt at a delivery ended, if there was one.
 pub fn first(conn: &Connection, svix_id: &str) -> Sql<Option<First>> {
-    conn.prepare_cached("SELECT outcome, answer, error FROM deliveries WHERE svix_id = ?1")?
-        .query_row([svix_id], |row| Ok(First { outcome: outcome(row, 0)?, answer: row.get(1)?, error: row.get(2)? }))
-        .optional()
+    one(conn, "SELECT outcome, answer, error FROM deliveries WHERE svix_id = ?1", [svix_id], |row| {
+        Ok(First { outcome: row.get(0)?, answer: row.get(1)?, error: row.get(2)? })
+    })
 }
 
 /// When a delivery was first received, if it was.
 pub fn first_received(conn: &Connection, svix_id: &str) -> Sql<Option<Millis>> {
-    conn.prepare_cached("SELECT received FROM deliveries WHERE svix_id = ?1")?
-        .query_row([svix_id], |row| row.get(0))
-        .optional()
+    one(conn, "SELECT received FROM deliveries WHERE svix_id = ?1", [svix_id], super::first)
 }
 
 /// Records an attempt at a delivery. Its outcome replaces that of earlier attempts.
 pub fn record(tx: &Transaction, d: &Delivery) -> Sql<()> {
-    tx.prepare_cached(
-        "INSERT INTO deliveries (svix_id, type, tenant, received, updated, outcome, duration_us, error, answer, body) \
-         VALUES (:id, :type, :tenant, :at, :at, :outcome, :duration, :error, :answer, :body) ON CONFLICT (svix_id) DO \
-         UPDATE SET attempts = attempts + 1, updated = excluded.updated, outcome = excluded.outcome, error = \
-         excluded.error, answer = excluded.answer, duration_us = excluded.duration_us, body = iif(excluded.body IS \
-         NULL, NULL, body)",
-    )?
-    .execute(named_params! {
+    let sql = "INSERT INTO deliveries (svix_id, type, tenant, received, updated, outcome, duration_us, error, answer, \
+               body) VALUES (:id, :type, :tenant, :at, :at, :outcome, :duration, :error, :answer, :body) ON CONFLICT \
+               (svix_id) DO UPDATE SET attempts = attempts + 1, updated = excluded.updated, outcome = \
+               excluded.outcome, error = excluded.error, answer = excluded.answer, duration_us = \
+               excluded.duration_us, body = iif(excluded.body IS NULL, NULL, body)";
+    let values = named_params! {
         ":id": d.svix_id, ":type": d.kind, ":tenant": d.tenant.as_ref().map(TenantId::as_str), ":at": d.received,
         ":outcome": d.outcome.as_str(), ":duration": d.duration_us, ":error": d.error, ":answer": d.answer,
         ":body": d.body.as_deref(),
-    })?;
-    Ok(())
+    };
+    change(tx, sql, values).map(drop)
 }
 
 /// The record of one delivery.
 pub fn find(conn: &Connection, svix_id: &str) -> Sql<Option<Recorded>> {
-    conn.prepare_cached(&format!("SELECT {COLUMNS} FROM deliveries WHERE svix_id = ?1"))?
-        .query_row([svix_id], recorded)
-        .optional()
+    one(conn, &format!("SELECT {COLUMNS} FROM deliveries WHERE svix_id = ?1"), [svix_id], recorded)
 }
 
 /// The message itself, while it is kept.
 pub fn body(conn: &Connection, svix_id: &str) -> Sql<Option<Vec<u8>>> {
-    let found: Option<Option<Vec<u8>>> = conn
-        .prepare_cached("SELECT body FROM deliveries WHERE svix_id = ?1")?
-        .query_row([svix_id], |row| row.get(0))
-        .optional()?;
-    Ok(found.flatten())
+    Ok(one(conn, "SELECT body FROM deliveries WHERE svix_id = ?1", [svix_id], super::first)?.flatten())
 }
 
 /// Which deliveries to list.
@@ -98,31 +88,27 @@ pub fn list(conn: &Connection, filter: &Filter, limit: u32) -> Sql<Vec<Recorded>
 
 /// When the newest delivery was received.
 pub fn newest(conn: &Connection) -> Sql<Option<Millis>> {
-    conn.prepare_cached("SELECT max(received) FROM deliveries")?.query_row([], |row| row.get(0))
+    conn.prepare_cached("SELECT max(received) FROM deliveries")?.query_row([], super::first)
 }
 
 /// How many deliveries failed since `since` and have not succeeded yet.
 pub fn failing(conn: &Connection, since: Millis) -> Sql<u64> {
     conn.prepare_cached("SELECT count(*) FROM deliveries WHERE outcome = 'failed' AND updated >= ?1")?
-        .query_row([since], |row| row.get::<_, i64>(0).map(|n| u64::try_from(n).unwrap_or(0)))
+        .query_row([since], |row| row.get(0).map(i64::unsigned_abs))
 }
 
 /// The time before which deliveries must be deleted so that at most `most` are left; none if there are no more than
 /// that.
 pub fn beyond(conn: &Connection, most: u32) -> Sql<Option<Millis>> {
-    conn.prepare_cached("SELECT received + 1 FROM deliveries ORDER BY received DESC LIMIT 1 OFFSET ?1")?
-        .query_row([most], |row| row.get(0))
-        .optional()
+    one(conn, "SELECT received + 1 FROM deliveries ORDER BY received DESC LIMIT 1 OFFSET ?1", [most], super::first)
 }
 
 /// Deletes up to `limit` deliveries received before `before`; returns how many. The newest of all stays without its
 /// body: its age is a metric.
 pub fn delete_before(tx: &Transaction, before: Millis, limit: u32) -> Sql<usize> {
-    tx.prepare_cached(
-        "UPDATE deliveries SET body = NULL, error = NULL WHERE received = (SELECT max(received) FROM deliveries) AND \
-         received < ?1 AND body IS NOT NULL",
-    )?
-    .execute([before])?;
+    let sql = "UPDATE deliveries SET body = NULL, error = NULL WHERE received = (SELECT max(received) FROM deliveries) \
+               AND received < ?1 AND body IS NOT NULL";
+    change(tx, sql, [before])?;
     tx.prepare_cached(
         "DELETE FROM deliveries WHERE svix_id IN (SELECT svix_id FROM deliveries WHERE received < min(?1, (SELECT \
          max(received) FROM deliveries)) ORDER BY received LIMIT ?2)",
@@ -137,14 +123,9 @@ fn recorded(row: &SqlRow) -> Sql<Recorded> {
         user_id: row.get(2)?,
         received: row.get(3)?,
         updated: row.get(4)?,
-        outcome: outcome(row, 5)?,
+        outcome: row.get(5)?,
         attempts: row.get(6)?,
         duration_us: row.get(7)?,
         error: row.get(8)?,
     })
-}
-
-fn outcome(row: &SqlRow, column: usize) -> Sql<DeliveryOutcome> {
-    let text: String = row.get(column)?;
-    text.parse().map_err(|_| unknown(column, &text))
 }

@@ -1,8 +1,8 @@
 //! Reconciles with the provider, and the queries they need.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
-use super::Sql;
+use super::{Sql, all, change, first, one};
 use crate::catalog::model::Millis;
 
 /// Runs that are kept.
@@ -18,21 +18,18 @@ pub fn begin(tx: &Transaction, name: &str, started: Millis) -> Sql<i64> {
 
 /// The report of one run, JSON; `Some(None)` if it did not end.
 pub fn find(conn: &Connection, name: &str) -> Sql<Option<Option<String>>> {
-    conn.prepare_cached("SELECT report FROM sync_runs WHERE name = ?1")?.query_row([name], |row| row.get(0)).optional()
+    one(conn, "SELECT report FROM sync_runs WHERE name = ?1", [name], first)
 }
 
 /// Records how a run ended.
 pub fn finish(tx: &Transaction, id: i64, finished: Millis, outcome: &str, report: &str) -> Sql<()> {
-    tx.prepare_cached("UPDATE sync_runs SET finished = ?2, outcome = ?3, report = ?4 WHERE id = ?1")?
-        .execute(params![id, finished, outcome, report])?;
-    Ok(())
+    let sql = "UPDATE sync_runs SET finished = ?2, outcome = ?3, report = ?4 WHERE id = ?1";
+    change(tx, sql, params![id, finished, outcome, report]).map(drop)
 }
 
 /// The report of the newest run that ended, JSON.
 pub fn last(conn: &Connection) -> Sql<Option<String>> {
-    conn.prepare_cached("SELECT report FROM sync_runs WHERE finished IS NOT NULL ORDER BY id DESC LIMIT 1")?
-        .query_row([], |row| row.get(0))
-        .optional()
+    one(conn, "SELECT report FROM sync_runs WHERE finished IS NOT NULL ORDER BY id DESC LIMIT 1", [], first)
 }
 
 /// An email address that more than one live tenant has.
@@ -52,20 +49,15 @@ const LISTED: u32 = 5;
 /// Up to `limit` addresses of more than one live tenant, after `after` in their order.
 pub fn shared_emails(conn: &Connection, after: &str, limit: u32) -> Sql<Vec<Shared>> {
     // The inner query reads the index only; states are looked up for the few shared addresses.
-    let mut shared: Vec<Shared> = conn
-        .prepare_cached(
-            "SELECT email, (SELECT count(*) FROM tenants t WHERE t.email = shared.email AND t.state <> 'deleted') AS \
-             live FROM (SELECT email FROM tenants WHERE email > ?1 GROUP BY email HAVING count(*) > 1) AS shared WHERE \
-             live > 1 ORDER BY email LIMIT ?2",
-        )?
-        .query_map(params![after, limit], |row| {
-            Ok(Shared { email: row.get(0)?, users: row.get::<_, i64>(1)?.unsigned_abs(), some: Vec::new() })
-        })?
-        .collect::<Sql<_>>()?;
-    let mut who =
-        conn.prepare_cached("SELECT id FROM tenants WHERE email = ?1 AND state <> 'deleted' ORDER BY id LIMIT ?2")?;
+    let sql = "SELECT email, (SELECT count(*) FROM tenants t WHERE t.email = shared.email AND t.state <> 'deleted') AS \
+               live FROM (SELECT email FROM tenants WHERE email > ?1 GROUP BY email HAVING count(*) > 1) AS shared \
+               WHERE live > 1 ORDER BY email LIMIT ?2";
+    let mut shared = all(conn, sql, params![after, limit], |row| {
+        Ok(Shared { email: row.get(0)?, users: row.get(1).map(i64::unsigned_abs)?, some: Vec::new() })
+    })?;
+    let who = "SELECT id FROM tenants WHERE email = ?1 AND state <> 'deleted' ORDER BY id LIMIT ?2";
     for one in &mut shared {
-        one.some = who.query_map(params![one.email, LISTED], |row| row.get(0))?.collect::<Sql<_>>()?;
+        one.some = all(conn, who, params![one.email, LISTED], first)?;
     }
     Ok(shared)
 }

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, Error, ErrorCode, Transaction, params, params_from_iter, types::Value};
 use serde::Serialize;
 
-use super::{Sql, counts, tombstones};
+use super::{Sql, all, counts, first, tombstones};
 use crate::{
-    catalog::model::Millis,
+    catalog::model::{Millis, State},
     error::{ErrorKind, classify},
     tenants::id::TenantId,
 };
@@ -68,9 +68,9 @@ pub struct Salvaged {
 
 /// The problems that SQLite's `quick_check` finds in a file.
 pub fn problems(conn: &Connection) -> Sql<Vec<String>> {
-    let found: Vec<String> =
-        conn.prepare("PRAGMA quick_check(20)")?.query_map([], |row| row.get(0))?.collect::<Sql<_>>()?;
-    Ok(found.into_iter().filter(|text| text != "ok").collect())
+    let mut found: Vec<String> = all(conn, "PRAGMA quick_check(20)", [], first)?;
+    found.retain(|text| text != "ok");
+    Ok(found)
 }
 
 /// How many tenants in a catalog are not deleted.
@@ -165,10 +165,9 @@ fn copy_inactive(old: &Connection, tx: &Transaction, now: Millis, until: Millis,
             Some(None) => return Ok(true),
             None => return Ok(false),
         };
-        let (Ok(id), Ok(state)) = (row.get::<_, String>(0), super::state(row, 1)) else { continue };
-        let Ok(id) = id.parse::<TenantId>() else { continue };
+        let (Ok(id), Ok(state)) = (row.get::<_, TenantId>(0), row.get::<_, State>(1)) else { continue };
         let added = match state {
-            crate::catalog::model::State::Deleted => tombstones::insert_tombstone(tx, &id, now, until)?,
+            State::Deleted => tombstones::insert_tombstone(tx, &id, now, until)?,
             state => tx.execute(
                 "INSERT INTO tenants (id, state, created, retry_at) VALUES (?1, ?2, ?3, iif(?2 = 'quarantined', ?3, \
                      NULL)) ON CONFLICT (id) DO NOTHING",
