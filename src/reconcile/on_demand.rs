@@ -34,11 +34,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Look-ups of different ids at once.
 const MAX_IN_FLIGHT: usize = 64;
 
-/// Consecutive failures that open the circuit, and how long it stays open; `Retry-After` in `http/problem.rs` says as
-/// long.
-const FAILURES: u32 = 3;
-const OPEN_FOR: Duration = Duration::from_secs(5);
-
 type LookUp = Shared<BoxFuture<'static, Result<bool>>>;
 
 /// Looks up unknown users at the provider.
@@ -61,7 +56,7 @@ impl OnDemand {
             absent: Cache::builder().max_capacity(ABSENT).time_to_live(ABSENT_FOR).build(),
             in_flight: Mutex::default(),
             limit: RateLimiter::direct(quota),
-            circuit: Circuit::new(FAILURES, OPEN_FOR),
+            circuit: Circuit::default(),
         })
     }
 
