@@ -14,8 +14,8 @@ use crate::{
         queries::keys as queries,
     },
     error::{Error, ErrorKind, Result},
-    http::{door::good_key, problem::Problem, segment::Segment},
-    identity::keys::{self, KeyHash},
+    http::{problem::Problem, segment::Segment},
+    identity::keys::{self, Key, KeyHash},
     tenants::id::TenantId,
 };
 
@@ -98,7 +98,7 @@ async fn make(
         let why = format!("there are {MOST} keys already; revoke those that nobody uses");
         return Err(Error::new(ErrorKind::Conflict, why).into());
     }
-    app.identity().keys().add(good_key(&key, hash));
+    app.identity().keys().add(Key::new(key.clone(), hash));
     Ok((StatusCode::CREATED, Json(NewKey { key, secret })))
 }
 

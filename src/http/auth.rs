@@ -35,7 +35,7 @@ impl Caller {
     pub fn reaches(&self, id: &TenantId) -> bool {
         match self {
             Self::User(session) => session.user == *id,
-            Self::Program(key) => key.tenant.as_ref().is_none_or(|only| only == id),
+            Self::Program(key) => key.row.tenant.as_ref().is_none_or(|only| only == id),
         }
     }
 
@@ -46,7 +46,7 @@ impl Caller {
 
     /// Whether this caller may change anything.
     pub fn may_write(&self) -> bool {
-        !matches!(self, Self::Program(key) if key.read_only)
+        !matches!(self, Self::Program(key) if key.row.read_only)
     }
 }
 

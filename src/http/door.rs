@@ -16,15 +16,11 @@ use super::{
     readiness::Readiness,
 };
 use crate::{
-    catalog::{model::KeyRow, queries},
+    catalog::queries,
     clock::Clock,
     config::{Provisioning, ServeConfig},
     error::Result,
-    identity::{
-        Identity,
-        jwt::Verifier,
-        keys::{Key, KeyHash},
-    },
+    identity::{Identity, jwt::Verifier, keys::Key},
     reconcile::on_demand::OnDemand,
     tenants::store::Store,
 };
@@ -80,7 +76,7 @@ impl Door {
         if identity.takes_keys() {
             let now = store.clock().now();
             for (row, hash) in store.catalog().read(|conn| queries::keys::valid(conn, now))? {
-                identity.keys().add(good_key(&row, hash));
+                identity.keys().add(Key::new(row, hash));
             }
         }
         if let Some(jwks) = identity.sessions().and_then(Verifier::jwks).cloned() {
@@ -138,7 +134,4 @@ impl<S: AsRef<Self> + Sync> FromRequestParts<S> for Door {
     }
 }
 
-/// A key of the catalog, in the form that requests' keys are compared with.
-pub fn good_key(row: &KeyRow, hash: KeyHash) -> Key {
-    Key::new(row.id.clone(), hash, row.tenant.clone(), row.read_only, row.expires, row.last_used)
-}
+
