@@ -3,10 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use jsonwebtoken::{
-    Algorithm,
-    jwk::{AlgorithmParameters, Jwk},
-};
+use jsonwebtoken::{Algorithm, jwk::Jwk};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -24,14 +21,7 @@ const DOWN: Millis = 60_000;
 
 /// By `kid` and by the algorithm of the key itself: keys of different kinds may share a `kid` (RFC 7517, 4.5),
 /// and a token whose header names another algorithm than its key's finds none.
-pub type Keys = HashMap<(String, Algorithm), Published>;
-
-/// A key, and how it is published.
-pub struct Published {
-    parameters: AlgorithmParameters,
-    /// The parsed key.
-    pub key: Arc<PublicKey>,
-}
+pub type Keys = HashMap<(String, Algorithm), Arc<PublicKey>>;
 
 /// The cached key set.
 #[derive(Default)]
@@ -84,14 +74,14 @@ impl Known {
     /// its `Arc`, so that tokens cached for it stay valid.
     pub fn replace(&mut self, new: Keys) -> usize {
         let mut old = std::mem::replace(&mut self.keys, new);
-        for (name, published) in &mut self.keys {
-            match old.remove(name) {
-                Some(before) if before.parameters == published.parameters => published.key = before.key,
-                Some(before) => drop(old.insert(name.clone(), before)),
-                None => {}
+        for (name, key) in &mut self.keys {
+            if old.get(name).is_some_and(|before| before.is(key))
+                && let Some(before) = old.remove(name)
+            {
+                *key = before;
             }
         }
-        old.values().for_each(|gone| gone.key.withdraw());
+        old.values().for_each(|gone| gone.withdraw());
         old.len()
     }
 }
@@ -108,8 +98,7 @@ pub fn parse(body: &[u8]) -> Result<Keys, String> {
     let usable = keys.iter().filter_map(|key| {
         let jwk = Jwk::deserialize(key).ok()?;
         let key = PublicKey::from_jwk(&jwk)?;
-        let published = Published { parameters: jwk.algorithm, key: Arc::new(key) };
-        Some(((jwk.common.key_id?, published.key.algorithm()), published))
+        Some(((jwk.common.key_id?, key.algorithm()), Arc::new(key)))
     });
     Ok(usable.collect())
 }
@@ -122,112 +111,41 @@ mod tests {
 
     use super::*;
 
-    /// A modulus of as many bits.
-    fn modulus(bits: usize) -> String {
-        URL_SAFE_NO_PAD.encode(vec![0xff; bits / 8])
-    }
-
+    /// The kinds that differ by `alg`, `use` or curve alone are tried over HTTP, in `tests/it/tokens.rs`.
     #[test]
     fn keys_of_other_kinds_uses_and_algorithms_are_ignored() {
+        let modulus = |bits: usize| URL_SAFE_NO_PAD.encode(vec![0xff; bits / 8]);
         let (n, x) = (modulus(2048), URL_SAFE_NO_PAD.encode(Ed25519KeyPair::generate().unwrap().public_key()));
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         let (ex, ey) = pair.public_key().as_ref()[1..].split_at(32);
         let (ex, ey) = (URL_SAFE_NO_PAD.encode(ex), URL_SAFE_NO_PAD.encode(ey));
-        let usable = json!([
-            {"kty": "RSA", "kid": "rsa", "n": n, "e": "AQAB"},
-            {"kty": "RSA", "kid": "rsa full", "use": "sig", "alg": "RS256", "n": n, "e": "AQAB"},
-            {"kty": "EC", "kid": "ec", "crv": "P-256", "x": ex, "y": ey},
-            {"kty": "EC", "kid": "ec full", "use": "sig", "alg": "ES256", "crv": "P-256", "x": ex, "y": ey},
-            {"kty": "OKP", "kid": "ed", "crv": "Ed25519", "x": x},
-            {"kty": "OKP", "kid": "ed full", "use": "sig", "alg": "EdDSA", "crv": "Ed25519", "x": x},
-        ]);
-        let parsed = parse(json!({"keys": usable}).to_string().as_bytes()).unwrap();
-        let mut kids: Vec<_> = parsed.keys().map(|(kid, algorithm)| (kid.as_str(), *algorithm)).collect();
-        kids.sort_unstable_by_key(|(kid, _)| *kid);
-        assert_eq!(
-            kids,
-            [
-                ("ec", Algorithm::ES256),
-                ("ec full", Algorithm::ES256),
-                ("ed", Algorithm::EdDSA),
-                ("ed full", Algorithm::EdDSA),
-                ("rsa", Algorithm::RS256),
-                ("rsa full", Algorithm::RS256),
-            ]
-        );
         let (x384, y384) = (URL_SAFE_NO_PAD.encode([1; 48]), URL_SAFE_NO_PAD.encode([2; 48]));
-        for ignored in [
-            json!({"kty": "oct", "k": "c2VjcmV0"}),
-            json!({"kty": "oct", "alg": "HS256", "k": "c2VjcmV0"}),
-            json!({"kty": "RSA", "alg": "RS512", "n": n, "e": "AQAB"}),
-            json!({"kty": "RSA", "alg": "HS256", "n": n, "e": "AQAB"}),
-            json!({"kty": "RSA", "alg": "RSA-OAEP-256", "n": n, "e": "AQAB"}),
-            json!({"kty": "RSA", "use": "enc", "n": n, "e": "AQAB"}),
-            json!({"kty": "RSA", "n": modulus(2040), "e": "AQAB"}),
-            json!({"kty": "RSA", "n": URL_SAFE_NO_PAD.encode([&[0; 8][..], &[0xff; 255]].concat()), "e": "AQAB"}),
-            json!({"kty": "EC", "crv": "P-384", "x": x384, "y": y384}),
-            json!({"kty": "EC", "crv": "P-384", "x": ex, "y": ey}),
-            json!({"kty": "EC", "crv": "P-256", "x": x384, "y": y384}),
-            json!({"kty": "EC", "crv": "P-256", "x": ey, "y": ex}),
-            json!({"kty": "EC", "crv": "Ed25519", "x": ex, "y": ey}),
-            json!({"kty": "EC", "alg": "ES384", "crv": "P-256", "x": ex, "y": ey}),
-            json!({"kty": "EC", "use": "enc", "crv": "P-256", "x": ex, "y": ey}),
-            json!({"kty": "OKP", "crv": "X25519", "x": x}),
-            json!({"kty": "OKP", "crv": "P-256", "x": x}),
-            json!({"kty": "OKP", "alg": "ES256", "crv": "Ed25519", "x": x}),
-            json!({"kty": "OKP", "crv": "Ed25519", "x": "AQAB"}),
-            json!({"crv": "Ed25519", "x": x}),
-            json!(null),
+        for (usable, mut key) in [
+            (true, json!({"kty": "RSA", "n": n, "e": "AQAB"})),
+            (true, json!({"kty": "EC", "crv": "P-256", "x": ex, "y": ey})),
+            (true, json!({"kty": "OKP", "crv": "Ed25519", "x": x})),
+            (false, json!({"kty": "oct", "k": "c2VjcmV0"})),
+            (false, json!({"kty": "oct", "alg": "HS256", "k": "c2VjcmV0"})),
+            (false, json!({"kty": "RSA", "alg": "RSA-OAEP-256", "n": n, "e": "AQAB"})),
+            (false, json!({"kty": "RSA", "n": modulus(2040), "e": "AQAB"})),
+            (
+                false,
+                json!({"kty": "RSA", "n": URL_SAFE_NO_PAD.encode([&[0; 8][..], &[0xff; 255]].concat()), "e": "AQAB"}),
+            ),
+            (false, json!({"kty": "EC", "crv": "P-384", "x": x384, "y": y384})),
+            (false, json!({"kty": "EC", "crv": "P-256", "x": x384, "y": y384})),
+            (false, json!({"kty": "EC", "crv": "P-256", "x": ey, "y": ex})),
+            (false, json!({"kty": "EC", "crv": "Ed25519", "x": ex, "y": ey})),
+            (false, json!({"kty": "OKP", "crv": "P-256", "x": x})),
+            (false, json!({"kty": "OKP", "crv": "Ed25519", "x": "AQAB"})),
+            (false, json!({"crv": "Ed25519", "x": x})),
+            (false, json!(null)),
         ] {
-            let mut key = ignored;
+            let parsed = |key: &Value| parse(json!({"keys": [key]}).to_string().as_bytes()).unwrap().len();
+            assert_eq!(parsed(&key), 0, "without a kid: {key}");
             key["kid"] = json!("a");
-            let keys = parse(json!({"keys": [key]}).to_string().as_bytes()).unwrap();
-            assert!(keys.is_empty(), "{key}");
+            assert_eq!(parsed(&key), usize::from(usable), "{key}");
         }
-        let nameless = json!({"keys": [{"kty": "RSA", "n": n, "e": "AQAB"}]});
-        assert!(parse(nameless.to_string().as_bytes()).unwrap().is_empty());
         assert!(parse(b"[]").is_err() && parse(b"<html>").is_err());
-    }
-
-    fn keys(names: &[(&str, &str)]) -> Keys {
-        let key = |(kid, e): &(&str, &str)| json!({"kty": "RSA", "kid": kid, "n": modulus(2048), "e": e});
-        parse(json!({"keys": names.iter().map(key).collect::<Vec<_>>()}).to_string().as_bytes()).unwrap()
-    }
-
-    fn name(kid: &str) -> (String, Algorithm) {
-        (kid.to_owned(), Algorithm::RS256)
-    }
-
-    #[test]
-    fn a_key_that_stays_is_the_same_and_one_that_is_removed_or_changed_is_withdrawn() {
-        let mut known = Known::default();
-        assert_eq!(known.replace(keys(&[("stays", "AQAB"), ("goes", "AQAB"), ("changes", "AQAB")])), 0);
-        let [stays, goes, changes] = ["stays", "goes", "changes"].map(|kid| known.keys[&name(kid)].key.clone());
-        assert_eq!(known.replace(keys(&[("stays", "AQAB"), ("changes", "Aw"), ("new", "AQAB")])), 2);
-        assert!(Arc::ptr_eq(&stays, &known.keys[&name("stays")].key) && !stays.is_withdrawn());
-        assert!(goes.is_withdrawn() && changes.is_withdrawn());
-        assert!(!known.keys[&name("changes")].key.is_withdrawn() && !known.keys[&name("new")].key.is_withdrawn());
-        // A key that is published again is another one.
-        known.replace(keys(&[("goes", "AQAB")]));
-        assert!(goes.is_withdrawn() && !known.keys[&name("goes")].key.is_withdrawn());
-    }
-
-    #[test]
-    fn keys_age() {
-        const GRACE: Millis = 3_600_000;
-        let freshness = |age: Millis, failed_ago: Option<Millis>| {
-            let now = 10 * GRACE;
-            let (attempted, fetched) = (Some(now - failed_ago.unwrap_or(age)), Some(now - age));
-            Known { keys: keys(&[("a", "AQAB")]), attempted, failed: failed_ago.is_some(), fetched }
-                .freshness(now, GRACE)
-        };
-        assert_eq!([freshness(0, None), freshness(FRESH, None)], [Freshness::Fresh; 2]);
-        assert_eq!([freshness(FRESH + 1, None), freshness(MAX_AGE, None)], [Freshness::Stale; 2]);
-        assert_eq!([freshness(MAX_AGE + 1, None), freshness(GRACE, None)], [Freshness::Expired; 2]);
-        assert_eq!([freshness(MAX_AGE + 1, Some(DOWN)), freshness(GRACE, Some(0))], [Freshness::Stale; 2]);
-        assert_eq!(freshness(MAX_AGE + 1, Some(DOWN + 1)), Freshness::Expired, "it may be up again");
-        assert_eq!([freshness(GRACE + 1, None), freshness(GRACE + 1, Some(0))], [Freshness::Unusable; 2]);
-        assert_eq!(freshness(-1, None), Freshness::Expired, "the clock was set back");
-        assert_eq!(Known::default().freshness(0, GRACE), Freshness::Unusable);
     }
 }

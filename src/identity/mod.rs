@@ -1,18 +1,4 @@
 //! Authentication of callers, and the identity provider's API. Knows neither HTTP serving nor storage.
-//!
-//! | file | what |
-//! |---|---|
-//! | [`jwt`] | verifies session tokens, and caches verified ones |
-//! | [`claims`] | the rules for a token's header and claims |
-//! | [`jwks`] | fetches the issuer's public keys |
-//! | [`key_set`] | which of them are usable, and how old they may be |
-//! | [`public_key`] | one of them |
-//! | [`forged`] | caches forged tokens |
-//! | [`keys`] | API keys: their form, and the valid ones |
-//! | [`provider`] | the requests that an identity provider must answer |
-//! | [`clerk`] | Clerk as a provider |
-//! | [`circuit`] | a circuit breaker for requests to a provider |
-//! | [`user`] | a user object of the provider |
 
 pub mod circuit;
 pub mod claims;

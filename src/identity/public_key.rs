@@ -60,6 +60,11 @@ impl PublicKey {
         Self::from_jwk(&Jwk::from_decoding_key(&key, None).ok()?)
     }
 
+    /// Whether both are the same key.
+    pub fn is(&self, other: &Self) -> bool {
+        self.algorithm == other.algorithm && self.parsed.as_ref() == other.parsed.as_ref()
+    }
+
     /// The only algorithm that this key verifies.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm

@@ -129,12 +129,17 @@ async fn forged_tokens_are_refused() {
     refused(client, &with("nbf", Value::Null), "nbf that is no number").await;
     refused(client, &with("sts", json!("pending")), "pending").await;
     refused(client, &with("gty", json!("client-credentials")), "a program's").await;
+    refused(client, &with("gty", json!(["client_credentials"])), "a program's").await;
     refused(client, &with("aud", json!("another service")), "another audience").await;
     for sub in ["../ada", "ada/../eve", "", "a\0da", "admin"] {
         refused(client, &with("sub", json!(sub)), sub).await;
     }
     let machine = key.sign(&json!({"alg": "RS256", "cat": "cl_B7d4PD333AAA"}), &good);
     refused(client, &machine, "machine token").await;
+    refused(client, &key.sign(&json!({"alg": "RS256", "crit": ["b64"]}), &good), "an extension").await;
+    for cat in ["cl_B7d4PD111AAA", "cl_B7d4PD222AAA"] {
+        client.bearing(key.sign(&json!({"alg": "RS256", "cat": cat}), &good)).get("/ada").await.expect(200);
+    }
 
     for shape in ["", "x", "a.b.c", "....", &head, &format!("{head}.{body}"), &format!("{head}.{body}.{signature}.x")] {
         let reply = client.bearing(shape).get("/ada").await;
@@ -523,6 +528,23 @@ async fn cached_tokens_of_a_withdrawn_key_are_refused_after_the_fetch_and_no_oth
     assert_eq!((status(&server, &by_new).await, publisher.asked()), (200, 2));
     // Verified anew it would have left a second row.
     assert_eq!(impersonations(&server).await, 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_replaced_under_its_kid_is_withdrawn_and_the_new_one_verifies_what_was_refused() {
+    let [old, new] = [SigningKey::ed25519("a"), SigningKey::ed25519("a")];
+    let publisher = Publisher::start(&[&old]).await;
+    let (clock, now) = clock();
+    let server = Server::at(&clock, &publisher.flags()).await;
+    let (by_old, by_new) = (lasting(&old), lasting(&new));
+    server.client.bearing(&by_old).note("ada", "x").await;
+    for _ in 0..2 {
+        refused(&server.client, &by_new, "the other key's").await;
+    }
+    publisher.publish(&[&new]);
+    now.fetch_add(5 * MINUTE + 1, Ordering::SeqCst);
+    assert_eq!((status(&server, &by_new).await, status(&server, &by_old).await), (200, 401));
     server.stop().await;
 }
 
