@@ -1,13 +1,13 @@
 //! Applying a delivery: its change and its record are one catalog commit.
 
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{borrow::Cow, ops::ControlFlow, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use rusqlite::{Connection, Transaction};
 use serde_json::{Value, json};
 
 use super::{
-    decide::{Effect, Standing, decide, subject},
+    decide::{Effect, Standing, decide},
     event::{Event, Parsed},
 };
 use crate::{
@@ -44,30 +44,41 @@ pub async fn apply(
     body: Bytes,
     replay: Option<Author>,
 ) -> Result<Answer> {
-    let started = Instant::now();
-    let Parsed { kind, event } = parsed;
-    let mut delivery = Delivery {
-        svix_id: svix_id.to_owned(),
-        tenant: event.as_ref().ok().and_then(|event| event.tenant().cloned()),
-        kind,
-        received: store.clock().now(),
-        outcome: DeliveryOutcome::Failed,
-        duration_us: 0,
-        error: None,
-        answer: None,
-        body: Some(body),
+    let (event, rejected) = match parsed.event {
+        Ok(event) => (event, None),
+        Err(error) => (Event::Other(None), Some(error)),
     };
-    let result = try_apply(store, &delivery, event, started, replay.as_ref()).await;
+    let received = store.clock().now();
+    let mut job = Job {
+        delivery: Delivery {
+            svix_id: svix_id.to_owned(),
+            tenant: event.tenant().cloned(),
+            kind: parsed.kind,
+            received,
+            outcome: DeliveryOutcome::Failed,
+            duration_us: 0,
+            error: None,
+            answer: None,
+            body: Some(body),
+        },
+        event: Arc::new(event),
+        rejected,
+        started: Instant::now(),
+        purge_after: received.saturating_add(millis(store.retention())),
+        schema: store.schema().version(),
+        replay,
+    };
+    let result = job.run(store).await;
     // A replay that fails leaves what is recorded of the delivery as it was.
     if let Err(error) = &result
-        && replay.is_none()
+        && job.replay.is_none()
     {
-        delivery.error = Some(error.detail());
-        delivery.duration_us = microseconds(started);
-        metrics::delivery(&delivery.kind, DeliveryOutcome::Failed.as_str(), started.elapsed());
+        job.delivery.error = Some(error.detail());
+        job.delivery.duration_us = microseconds(job.started);
+        metrics::delivery(&job.delivery.kind, DeliveryOutcome::Failed.as_str(), job.started.elapsed());
         let record = move |tx: &Transaction| {
-            drop_body_of_purged(tx, &mut delivery)?;
-            deliveries::record(tx, &delivery)
+            drop_body_of_purged(tx, &mut job.delivery)?;
+            deliveries::record(tx, &job.delivery)
         };
         if let Err(error) = store.catalog().write(record).await {
             tracing::error!(svix_id, error = %error, "the failed delivery could not be recorded");
@@ -79,84 +90,7 @@ pub async fn apply(
 /// Tries of a delivery whose tenant changes between the decision and the commit.
 const ROUNDS: usize = 16;
 
-async fn try_apply(
-    store: &Store,
-    delivery: &Delivery,
-    event: Result<Event>,
-    started: Instant,
-    replay: Option<&Author>,
-) -> Result<Answer> {
-    let event = Arc::new(event);
-    for _ in 0..ROUNDS {
-        let effect = match plan(store, &delivery.svix_id, &event, replay.is_some()).await? {
-            Planned::Answered(first) => return Ok(again(first)),
-            Planned::Effect(effect) => effect,
-        };
-        let job = Job {
-            delivery: delivery.clone(),
-            event: event.clone(),
-            started,
-            purge_after: delivery.received.saturating_add(millis(store.retention())),
-            schema: store.schema().version(),
-            planned: effect,
-            replay: replay.cloned(),
-        };
-        let done = match (effect, event.as_ref().as_ref().ok().and_then(subject)) {
-            (Effect::Create, Some(id)) => store.create_with(id, move |tx| job.commit(tx)).await?,
-            // A tombstone, too: it must not race a creation of the same user.
-            (Effect::Delete | Effect::InsertTombstone, Some(id)) => {
-                store.delete_with(id, move |tx| job.commit(tx)).await?
-            }
-            _ => store.catalog().write(move |tx| job.commit(tx)).await?,
-        };
-        match done {
-            Done::Applied(outcome, answer) => {
-                metrics::delivery(&delivery.kind, outcome.as_str(), started.elapsed());
-                return Ok(match event.as_ref() {
-                    Err(error) => {
-                        tracing::warn!(svix_id = delivery.svix_id, error = %error, "a delivery can never be applied");
-                        Answer::Rejected(error.clone())
-                    }
-                    Ok(_) => Answer::Done(answer),
-                });
-            }
-            Done::Answered(first) => return Ok(again(first)),
-            Done::Changed => {}
-        }
-    }
-    Err(Error::new(ErrorKind::Busy, "the user kept changing while the delivery was applied"))
-}
-
-/// What the commit is expected to do.
-enum Planned {
-    Answered(First),
-    Effect(Effect),
-}
-
-/// Decides on a snapshot, so that files are prepared before the commit. The decision that counts is made in
-/// the transaction.
-async fn plan(store: &Store, svix_id: &str, event: &Arc<Result<Event>>, replay: bool) -> Result<Planned> {
-    if event.as_ref().as_ref().ok().and_then(subject).is_none() {
-        return Ok(Planned::Effect(Effect::None));
-    }
-    let (svix_id, event) = (svix_id.to_owned(), event.clone());
-    store
-        .catalog()
-        .query(move |conn| {
-            if !replay && let Some(first) = deliveries::first(conn, &svix_id)?.filter(answered) {
-                return Ok(Planned::Answered(first));
-            }
-            let Ok(event) = event.as_ref() else { return Ok(Planned::Effect(Effect::None)) };
-            let Some(id) = subject(event) else { return Ok(Planned::Effect(Effect::None)) };
-            let known = queries::find(conn, id)?.as_ref().map(Standing::from);
-            let event = dated(conn, &svix_id, event)?;
-            Ok(Planned::Effect(decide(known.as_ref(), &event).effect))
-        })
-        .await
-}
-
 /// What a transaction did.
-#[derive(Debug, Clone)]
 enum Done {
     Applied(DeliveryOutcome, Value),
     Answered(First),
@@ -164,33 +98,76 @@ enum Done {
     Changed,
 }
 
+#[derive(Clone)]
 struct Job {
     delivery: Delivery,
-    event: Arc<Result<Event>>,
+    event: Arc<Event>,
+    /// Why it can never be applied.
+    rejected: Option<Error>,
     started: Instant,
     purge_after: Millis,
     schema: i32,
-    planned: Effect,
     replay: Option<Author>,
 }
 
 impl Job {
-    fn commit(mut self, tx: &Transaction) -> rusqlite::Result<Done> {
-        if self.replay.is_none()
-            && let Some(first) = deliveries::first(tx, &self.delivery.svix_id)?.filter(answered)
-        {
+    async fn run(&self, store: &Store) -> Result<Answer> {
+        for _ in 0..ROUNDS {
+            let planned = match self.plan(store).await? {
+                ControlFlow::Break(first) => return Ok(again(first)),
+                ControlFlow::Continue(effect) => effect,
+            };
+            let job = self.clone();
+            let commit = move |tx: &Transaction| job.commit(tx, planned);
+            let done = match (planned, self.event.subject()) {
+                (Effect::Create, Some(id)) => store.create_with(id, commit).await?,
+                // A tombstone, too: it must not race a creation of the same user.
+                (Effect::Delete | Effect::InsertTombstone, Some(id)) => store.delete_with(id, commit).await?,
+                _ => store.catalog().write(commit).await?,
+            };
+            match (done, &self.rejected) {
+                (Done::Changed, _) => {}
+                (Done::Answered(first), _) => return Ok(again(first)),
+                (Done::Applied(outcome, answer), rejected) => {
+                    metrics::delivery(&self.delivery.kind, outcome.as_str(), self.started.elapsed());
+                    let Some(error) = rejected else { return Ok(Answer::Done(answer)) };
+                    let svix_id = &self.delivery.svix_id;
+                    tracing::warn!(svix_id, error = %error, "a delivery can never be applied");
+                    return Ok(Answer::Rejected(error.clone()));
+                }
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "the user kept changing while the delivery was applied"))
+    }
+
+    /// Decides on a snapshot, so that files are prepared before the commit, or finds the answer of before. The
+    /// decision that counts is made in the transaction.
+    async fn plan(&self, store: &Store) -> Result<ControlFlow<First, Effect>> {
+        let Some(id) = self.event.subject().cloned() else { return Ok(ControlFlow::Continue(Effect::None)) };
+        let job = self.clone();
+        let plan = store.catalog().query(move |conn| {
+            if let Some(first) = job.answered(conn)? {
+                return Ok(ControlFlow::Break(first));
+            }
+            let known = queries::find(conn, &id)?.as_ref().map(Standing::from);
+            Ok(ControlFlow::Continue(decide(known.as_ref(), &*job.dated(conn)?).effect))
+        });
+        plan.await
+    }
+
+    fn commit(mut self, tx: &Transaction, planned: Effect) -> rusqlite::Result<Done> {
+        if let Some(first) = self.answered(tx)? {
             return Ok(Done::Answered(first));
         }
-        let event = self.event.clone();
         drop_body_of_purged(tx, &mut self.delivery)?;
-        let (outcome, answer) = match event.as_ref() {
-            Err(error) => {
+        let (outcome, answer) = match &self.rejected {
+            Some(error) => {
                 self.delivery.error = Some(error.message().to_owned());
                 (DeliveryOutcome::Rejected, Value::Null)
             }
-            Ok(event) => match self.change(tx, event)? {
+            None => match self.change(tx, planned)? {
                 None => return Ok(Done::Changed),
-                Some(outcome) => (outcome, answer(&self.delivery, event, outcome)),
+                Some(outcome) => (outcome, self.answer(outcome)),
             },
         };
         self.delivery.outcome = outcome;
@@ -205,14 +182,14 @@ impl Job {
     }
 
     /// Decides and writes the tenant's row. `None` if the effect is not the one that was planned.
-    fn change(&self, tx: &Transaction, event: &Event) -> rusqlite::Result<Option<DeliveryOutcome>> {
-        let Some(id) = subject(event) else { return Ok(Some(DeliveryOutcome::Ignored)) };
+    fn change(&self, tx: &Transaction, planned: Effect) -> rusqlite::Result<Option<DeliveryOutcome>> {
+        let Some(id) = self.event.subject() else { return Ok(Some(DeliveryOutcome::Ignored)) };
         let known = queries::find(tx, id)?.as_ref().map(Standing::from);
-        let event = dated(tx, &self.delivery.svix_id, event)?;
+        let event = self.dated(tx)?;
         let decision = decide(known.as_ref(), &event);
         let now = self.delivery.received;
         match (decision.effect, &decision.standing) {
-            (Effect::Create | Effect::Delete | Effect::InsertTombstone, _) if decision.effect != self.planned => {
+            (Effect::Create | Effect::Delete | Effect::InsertTombstone, _) if decision.effect != planned => {
                 return Ok(None);
             }
             (Effect::Create, Some(standing)) => {
@@ -235,6 +212,27 @@ impl Job {
         }
         Ok(Some(decision.outcome))
     }
+
+    /// How the delivery was answered before. One that failed is tried again, and so is a replay.
+    fn answered(&self, conn: &Connection) -> rusqlite::Result<Option<First>> {
+        let first = deliveries::first(conn, &self.delivery.svix_id)?;
+        Ok(first.filter(|first| self.replay.is_none() && first.outcome != DeliveryOutcome::Failed))
+    }
+
+    /// The event with a time: a deletion without one happened before it was first delivered, which matters when it is
+    /// delivered again.
+    fn dated(&self, conn: &Connection) -> rusqlite::Result<Cow<'_, Event>> {
+        let Event::Gone { id, at: None } = &*self.event else { return Ok(Cow::Borrowed(&self.event)) };
+        let at = deliveries::first_received(conn, &self.delivery.svix_id)?;
+        Ok(Cow::Owned(Event::Gone { id: id.clone(), at }))
+    }
+
+    fn answer(&self, outcome: DeliveryOutcome) -> Value {
+        match self.event.subject() {
+            Some(id) => json!({"status": outcome.as_str(), "user_id": id}),
+            None => json!({"status": outcome.as_str(), "type": self.delivery.kind}),
+        }
+    }
 }
 
 /// Drops the body of a delivery about a purged user: it is personal data.
@@ -244,26 +242,6 @@ fn drop_body_of_purged(conn: &Connection, delivery: &mut Delivery) -> rusqlite::
         delivery.body = None;
     }
     Ok(())
-}
-
-/// The event with a time: a deletion without one happened before it was first delivered, which matters
-/// when it is delivered again.
-fn dated<'e>(conn: &Connection, svix_id: &str, event: &'e Event) -> rusqlite::Result<Cow<'e, Event>> {
-    let Event::Gone { id, at: None } = event else { return Ok(Cow::Borrowed(event)) };
-    let at = deliveries::first_received(conn, svix_id)?;
-    Ok(Cow::Owned(Event::Gone { id: id.clone(), at }))
-}
-
-fn answer(delivery: &Delivery, event: &Event, outcome: DeliveryOutcome) -> Value {
-    match subject(event) {
-        Some(id) => json!({"status": outcome.as_str(), "user_id": id}),
-        None => json!({"status": outcome.as_str(), "type": delivery.kind}),
-    }
-}
-
-/// Whether a retry gets the answer of before. A failed delivery is tried again.
-fn answered(first: &First) -> bool {
-    first.outcome != DeliveryOutcome::Failed
 }
 
 /// The answer to a retry of a delivery that was answered.

@@ -11,10 +11,7 @@
 //! a list it is set so early that the two clocks may differ (`reconcile/changes.rs`).
 
 use super::event::Event;
-use crate::{
-    catalog::model::{DeliveryOutcome, Millis, Profile, Row, State},
-    tenants::id::TenantId,
-};
+use crate::catalog::model::{DeliveryOutcome, Millis, Profile, Row, State};
 
 /// The part of a tenant's row that events change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,13 +107,5 @@ fn gone(known: Option<&Standing>, at: Option<Millis>) -> (Effect, DeliveryOutcom
             (Effect::None, DeliveryOutcome::Ignored)
         }
         Some(_) => (Effect::Delete, DeliveryOutcome::Deleted),
-    }
-}
-
-/// The tenant that an event changes, if it changes one.
-pub fn subject(event: &Event) -> Option<&TenantId> {
-    match event {
-        Event::Other(_) => None,
-        Event::Seen { .. } | Event::Gone { .. } => event.tenant(),
     }
 }

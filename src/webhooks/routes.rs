@@ -91,14 +91,11 @@ async fn receive(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bod
         body = body::read(body, MAX_BODY, endpoint.app.config().limits.body_timeout) => body?,
         () = place.lost() => return Err(lost()),
     };
-    let verified = match &endpoint.hookdeck {
-        None => verifier.verify(&headers, &body),
-        // Hookdeck retries deliveries for days, so the timestamp is not checked; its own signature is.
-        Some(hookdeck) => {
-            hookdeck.verify(&headers, &body).and_then(|()| verifier.verify_ignoring_timestamp(&headers, &body))
-        }
-    };
-    let svix_id = verified.map_err(refuse)?;
+    // Hookdeck retries deliveries for days, so the timestamp is not checked; its own signature is.
+    if let Some(hookdeck) = &endpoint.hookdeck {
+        hookdeck.verify(&headers, &body).map_err(refuse)?;
+    }
+    let svix_id = verifier.verify(&headers, &body, endpoint.hookdeck.is_some()).map_err(refuse)?;
     if !place.settle() {
         return Err(lost());
     }

@@ -142,22 +142,22 @@ async fn events_of_no_concern_are_recorded_and_ignored() {
 async fn what_can_never_succeed_is_rejected_for_good() {
     let server = server().await;
     let client = &server.client;
-    let cases: &[(&str, &[u8])] = &[
-        ("truncated", br#"{"type":"user.created","data":{"id":"user_"#),
-        ("not json", b"hello"),
-        ("empty", b""),
-        ("no type", br#"{"data":{"id":"user_1"}}"#),
-        ("type of a wrong type", br#"{"type":7,"data":{"id":"user_1"}}"#),
-        ("no id", br#"{"type":"user.deleted","data":{"deleted":true}}"#),
-        ("id of a wrong type", br#"{"type":"user.created","data":{"id":{"a":1}}}"#),
-        ("no object", br#"{"type":"user.created","data":"user_1"}"#),
-        ("illegal id", br#"{"type":"user.created","data":{"id":"../../etc/passwd"}}"#),
-        ("reserved id", br#"{"type":"user.created","data":{"id":"healthz"}}"#),
-        ("a control character in a string", b"{\"type\":\"user.created\",\"data\":{\"id\":\"user\n1\"}}"),
+    let cases: &[(&str, &str, &[u8])] = &[
+        ("truncated", "body", br#"{"type":"user.created","data":{"id":"user_"#),
+        ("not json", "body", b"hello"),
+        ("empty", "body", b""),
+        ("no type", "type", br#"{"data":{"id":"user_1"}}"#),
+        ("type of a wrong type", "type", br#"{"type":7,"data":{"id":"user_1"}}"#),
+        ("no id", "data.id", br#"{"type":"user.deleted","data":{"deleted":true}}"#),
+        ("id of a wrong type", "data.id", br#"{"type":"user.created","data":{"id":{"a":1}}}"#),
+        ("no object", "data.id", br#"{"type":"user.created","data":"user_1"}"#),
+        ("illegal id", "data.id", br#"{"type":"user.created","data":{"id":"../../etc/passwd"}}"#),
+        ("reserved id", "data.id", br#"{"type":"user.created","data":{"id":"healthz"}}"#),
+        ("a control character in a string", "body", b"{\"type\":\"user.created\",\"data\":{\"id\":\"user\n1\"}}"),
     ];
-    for (name, body) in cases {
+    for (name, field, body) in cases {
         let reply = Message::raw(name, body.to_vec()).send(client).await.expect(422);
-        assert_eq!(reply.code(), "delivery_rejected", "{name}");
+        assert_eq!((reply.code().as_str(), &reply.json()["field"]), ("delivery_rejected", &json!(field)), "{name}");
         assert_eq!(reply.header("webhook-delivery"), "abort-message", "{name}");
         let (outcome, count, error) = attempts(&server, name).await;
         assert_eq!((outcome.as_str(), count), ("rejected", 1), "{name}");

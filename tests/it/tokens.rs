@@ -879,4 +879,8 @@ fn unsafe_settings_are_refused() {
     refuse(&["--auth", "jwt", "--issuer", ISSUER, "--clerk-jwt-key", "secret"], "PEM");
     refuse(&["--auth", "jwt", "--issuer", ISSUER, &pem, "--session-cookie", "a=b"], "CUBBY_SESSION_COOKIE");
     refuse(&["--provisioning", "on-proof"], "CUBBY_AUTH=jwt");
+    refuse(&["--clerk-webhook-secret", " "], "CLERK_WEBHOOK_SECRET is empty");
+    let clerk = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let both = ["--clerk-webhook-secret", clerk, "--hookdeck-signing-secret", " "];
+    refuse(&both, "HOOKDECK_SIGNING_SECRET is empty");
 }
