@@ -133,5 +133,3 @@ impl<S: AsRef<Self> + Sync> FromRequestParts<S> for Door {
         Ok(state.as_ref().clone())
     }
 }
-
-
