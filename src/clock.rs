@@ -109,7 +109,7 @@ impl fmt::Display for Rfc3339 {
 /// Times on the wire: RFC 3339 in JSON, milliseconds inside. `#[serde(with = "wire")]` on a [`Millis`] or an
 /// `Option` of one.
 pub mod wire {
-    use serde::{Deserialize, Deserializer, Serializer, de::DeserializeOwned, de::Error as _};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
     use super::{Millis, millis, rfc3339};
 
@@ -122,15 +122,31 @@ pub mod wire {
     }
 
     /// Reads what [`serialize`] writes.
-    pub fn deserialize<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>, T: Time>(deserializer: D) -> Result<T, D::Error> {
         let wrong = || D::Error::custom("a time is RFC 3339 in UTC");
         let at = match Option::<String>::deserialize(deserializer)? {
             Some(text) => Some(humantime::parse_rfc3339(&text).map_err(|_| wrong())?),
             None => None,
         };
-        let at = at.map(|at| millis(at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default()));
-        // Null is a time only where `T` is an option.
-        serde_json::from_value(at.into()).map_err(|_| wrong())
+        T::read(at.map(|at| millis(at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default()))).ok_or_else(wrong)
+    }
+
+    /// A time that must be there, or one that may be null.
+    pub trait Time: Sized {
+        /// The time as it was read.
+        fn read(at: Option<Millis>) -> Option<Self>;
+    }
+
+    impl Time for Millis {
+        fn read(at: Option<Millis>) -> Option<Self> {
+            at
+        }
+    }
+
+    impl Time for Option<Millis> {
+        fn read(at: Option<Millis>) -> Option<Self> {
+            Some(at)
+        }
     }
 }
 
