@@ -95,9 +95,10 @@ mod tests {
     fn after_three_failures_of_the_provider_one_request_at_a_time_is_let_through() {
         let (circuit, now) = (Circuit::default(), Instant::now());
         let [full, bad] = [ErrorKind::DiskFull, ErrorKind::Provider].map(|kind| Error::new(kind, "failed"));
-        for failure in [&full, &full, &full, &bad, &bad, &bad] {
+        // A success between them sets the count back.
+        for answer in [Some(&full), Some(&bad), Some(&bad), None, Some(&bad), Some(&full), Some(&bad), Some(&bad)] {
             assert!(circuit.enter(now).unwrap().is_none(), "closed");
-            circuit.record(Some(failure), now);
+            circuit.record(answer, now);
         }
         let later = now + OPEN_FOR;
         assert!(circuit.enter(now).is_err() && circuit.enter(now + OPEN_FOR / 2).is_err(), "open");
@@ -110,5 +111,19 @@ mod tests {
         assert!(circuit.enter(later).is_err(), "open again");
         circuit.record(None, later);
         assert!(circuit.enter(later).unwrap().is_none(), "closed");
+    }
+
+    #[test]
+    fn a_dropped_request_lets_the_next_one_through() {
+        let circuit = Circuit::default();
+        let failure = Error::new(ErrorKind::Provider, "failed");
+        let long_ago = Instant::now().checked_sub(OPEN_FOR).unwrap();
+        (0..FAILURES).for_each(|_| circuit.record(Some(&failure), long_ago));
+        let mut request = Box::pin(circuit.call(std::future::pending::<Result<()>>()));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(request.as_mut().poll(&mut context).is_pending());
+        assert!(circuit.enter(Instant::now()).is_err(), "one at a time");
+        drop(request);
+        assert!(circuit.enter(Instant::now()).unwrap().is_some());
     }
 }

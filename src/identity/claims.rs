@@ -215,4 +215,13 @@ mod tests {
         let text = base().to_string();
         assert!(is_accepted(&text) && !is_accepted(&text.replacen('{', r#"{"sub":"eve","#, 1)));
     }
+
+    #[test]
+    fn an_active_session_and_a_password_grant_are_accepted() {
+        for (claim, value) in [("sts", "active"), ("gty", "password")] {
+            let mut claims = base();
+            claims[claim] = json!(value);
+            assert!(is_accepted(&claims.to_string()), "{claims}");
+        }
+    }
 }

@@ -240,7 +240,26 @@ impl Jwks {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    use serde_json::json;
+
     use super::*;
+
+    /// Publishes what `answer` holds, one connection a request.
+    async fn publish(answer: Arc<RwLock<String>>) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/jwks", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let body = answer.read().clone();
+                let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+                let _ = stream.write_all((head + &body).as_bytes()).await;
+            }
+        });
+        url
+    }
 
     #[test]
     fn the_address_for_the_log_has_no_query() {
@@ -252,5 +271,35 @@ mod tests {
             let jwks = Jwks::new(&endpoint, Duration::ZERO, &Clock::new(|| 0)).unwrap();
             assert_eq!(jwks.address(), told);
         }
+    }
+
+    #[tokio::test]
+    async fn a_new_key_is_found_and_cached_keys_stay_while_the_endpoint_is_down() {
+        let n = URL_SAFE_NO_PAD.encode([0xff; 256]);
+        let set = |kid: &str| json!({"keys": [{"kty": "RSA", "kid": kid, "n": n, "e": "AQAB"}]}).to_string();
+        let answer = Arc::new(RwLock::new(set("old")));
+        let url = publish(answer.clone()).await;
+        let endpoint = Endpoint::parse("CUBBY_JWKS_URL", &url, "…").unwrap();
+        let now = Arc::new(AtomicI64::new(0));
+        let tells = now.clone();
+        let clock = Clock::new(move || tells.load(Ordering::SeqCst));
+        let jwks = Jwks::new(&endpoint, Duration::from_secs(3600), &clock).unwrap();
+        assert!(matches!(jwks.key("old".to_owned(), Algorithm::RS256).await, Found::Key(_)));
+        *answer.write() = set("new");
+        now.fetch_add(MIN_INTERVAL - 1, Ordering::SeqCst);
+        assert!(matches!(jwks.key("new".to_owned(), Algorithm::RS256).await, Found::Unknown), "asked a moment ago");
+        now.fetch_add(1, Ordering::SeqCst);
+        assert!(matches!(jwks.key("new".to_owned(), Algorithm::RS256).await, Found::Key(_)));
+        assert!(
+            matches!(jwks.key("old".to_owned(), Algorithm::RS256).await, Found::Unknown),
+            "a withdrawn key is gone"
+        );
+        *answer.write() = "down".to_owned();
+        now.fetch_add(MIN_INTERVAL, Ordering::SeqCst);
+        assert!(matches!(jwks.key("made up".to_owned(), Algorithm::RS256).await, Found::Unknown));
+        assert!(
+            matches!(jwks.key("new".to_owned(), Algorithm::RS256).await, Found::Key(_)),
+            "kept while the endpoint is down"
+        );
     }
 }

@@ -116,7 +116,7 @@ impl Verifier {
             Ok((session, key)) => {
                 let verified = Arc::new(Verified { session: Arc::new(session), key });
                 // Requests that verify a token at the same time share a session, and so the audit row of one.
-                let verified = self.verified.entry(digest).or_insert(verified).into_value();
+                let verified = self.verified.entry(digest).or_insert_with(|| verified).into_value();
                 Verdict::Session(verified.session.clone())
             }
             Err(Some(refusal)) => Verdict::Refused(refusal),

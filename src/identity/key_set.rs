@@ -148,4 +148,25 @@ mod tests {
         }
         assert!(parse(b"[]").is_err() && parse(b"<html>").is_err());
     }
+
+    #[test]
+    fn keys_age() {
+        const GRACE: Millis = 3_600_000;
+        let n = URL_SAFE_NO_PAD.encode([0xff; 256]);
+        let keys = json!({"keys": [{"kty": "RSA", "kid": "a", "n": n, "e": "AQAB"}]}).to_string();
+        let freshness = |age: Millis, failed_ago: Option<Millis>| {
+            let now = 10 * GRACE;
+            let (attempted, fetched) = (Some(now - failed_ago.unwrap_or(age)), Some(now - age));
+            Known { keys: parse(keys.as_bytes()).unwrap(), attempted, failed: failed_ago.is_some(), fetched }
+                .freshness(now, GRACE)
+        };
+        assert_eq!([freshness(0, None), freshness(FRESH, None)], [Freshness::Fresh; 2]);
+        assert_eq!([freshness(FRESH + 1, None), freshness(MAX_AGE, None)], [Freshness::Stale; 2]);
+        assert_eq!([freshness(MAX_AGE + 1, None), freshness(GRACE, None)], [Freshness::Expired; 2]);
+        assert_eq!([freshness(MAX_AGE + 1, Some(DOWN)), freshness(GRACE, Some(0))], [Freshness::Stale; 2]);
+        assert_eq!(freshness(MAX_AGE + 1, Some(DOWN + 1)), Freshness::Expired, "it may be up again");
+        assert_eq!([freshness(GRACE + 1, None), freshness(GRACE + 1, Some(0))], [Freshness::Unusable; 2]);
+        assert_eq!(freshness(-1, None), Freshness::Expired, "the clock was set back");
+        assert_eq!(Known::default().freshness(0, GRACE), Freshness::Unusable);
+    }
 }

@@ -115,3 +115,21 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
         Ok(Self(T::deserialize(Value::deserialize(deserializer)?).ok()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_field_of_another_type_counts_as_missing() {
+        let user = json!({
+            "id": "u", "first_name": 7, "last_name": null, "username": ["x"], "updated_at": "soon",
+            "email_addresses": [null, 3, {"id": 1, "email_address": "a@x"}], "public_metadata": "none",
+            "primary_email_address_id": {}, "brand_new": {"deep": [1, 2]},
+        });
+        let profile = serde_json::from_value::<WireUser>(user).unwrap().into_user(None).unwrap().profile;
+        assert_eq!(profile, Profile { email: Some("a@x".into()), ..Profile::default() });
+    }
+}

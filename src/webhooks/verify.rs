@@ -172,3 +172,28 @@ fn delivery_id(headers: &HeaderMap) -> Result<String, Refusal> {
     let text = value.to_str().ok().filter(|text| (1..=256).contains(&text.len()));
     text.map(str::to_owned).ok_or(Refusal::Headers("svix-id has 1 to 256 visible ASCII characters"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 4231, test case 2: an independent implementation's word for HMAC-SHA256.
+    #[test]
+    fn hookdecks_signature_is_the_hmac_of_the_body_by_either_secret() {
+        let body = b"what do ya want for nothing?";
+        let mac = hex::decode("5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843").unwrap();
+        let signature = BASE64.encode(mac);
+        let with =
+            |name: &'static str, value: &str| HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
+        let hookdeck = Hookdeck::new(&"other Jefe".parse().unwrap()).unwrap();
+        for name in SIGNATURES {
+            assert_eq!(hookdeck.verify(&with(name, &signature), body), Ok(()));
+            assert_eq!(hookdeck.verify(&with(name, &signature), b"what do ya want"), Err(Refusal::Signature));
+            assert_eq!(hookdeck.verify(&with(name, ""), body), Err(Refusal::Signature));
+        }
+        assert!(matches!(hookdeck.verify(&HeaderMap::new(), body), Err(Refusal::Headers(_))));
+        let stranger = Hookdeck::new(&"another".parse().unwrap()).unwrap();
+        assert_eq!(stranger.verify(&with(SIGNATURES[0], &signature), body), Err(Refusal::Signature));
+        assert!(Hookdeck::new(&" ".parse().unwrap()).is_err());
+    }
+}
