@@ -118,7 +118,7 @@ impl Admitted {
 
     async fn create(&self, door: &Door) -> Result<tenant::Tenant, Error> {
         let made = match &door.limits.creations {
-            Some(creations) => door.store.lease_or_create_counted(&self.id, creations.clone()).await,
+            Some(creations) => door.store.lease_or_create_counted(&self.id, creations).await,
             None => door.store.lease_or_create(&self.id).await,
         };
         Ok(made?.0)

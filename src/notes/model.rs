@@ -62,6 +62,7 @@ impl NoteId {
             count_up(&mut letters);
         }
         *newest = letters;
+        drop(newest);
         Self::of(&letters)
     }
 

@@ -36,18 +36,23 @@ impl Store {
     /// [resumed](Self::resume). Waits for running requests.
     pub async fn suspend(&self, id: &TenantId, reason: &str, author: &Author) -> Result<Row> {
         let reason = reason.to_owned();
-        let suspended = self.change(id, author, "tenants suspend", move |tx, id| queries::suspend(tx, id, &reason));
-        suspended.await.inspect(|_| tracing::info!(tenant = %id, "suspended"))
+        self.change(id, author, "tenants suspend", "suspended", move |tx, id| queries::suspend(tx, id, &reason)).await
     }
 
     /// Lets a suspended or quarantined tenant be used again.
     pub async fn resume(&self, id: &TenantId, author: &Author) -> Result<Row> {
-        let resumed = self.change(id, author, "tenants resume", queries::activate);
-        resumed.await.inspect(|_| tracing::info!(tenant = %id, "resumed"))
+        self.change(id, author, "tenants resume", "resumed", queries::activate).await
     }
 
     /// Changes the row of a tenant that is not deleted.
-    async fn change<F>(&self, id: &TenantId, author: &Author, action: &'static str, change: F) -> Result<Row>
+    async fn change<F>(
+        &self,
+        id: &TenantId,
+        author: &Author,
+        action: &'static str,
+        done: &'static str,
+        change: F,
+    ) -> Result<Row>
     where
         F: FnOnce(&Transaction, &TenantId) -> rusqlite::Result<bool> + Send + 'static,
     {
@@ -60,7 +65,9 @@ impl Store {
             store.catalog().write_blocking(move |tx| {
                 change(tx, &id)?;
                 author.record(tx, now, action, id.as_str(), "done")
-            })
+            })?;
+            tracing::info!(tenant = %lock.id(), was = %row.state, "{done}");
+            Ok(())
         })
         .await
     }

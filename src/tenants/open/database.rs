@@ -237,14 +237,23 @@ impl Database {
     /// Runs a read of up to `limit` on a connection from the reader pool, for which the database is reopened in shared
     /// mode if need be. May block.
     pub fn read_apart<T>(&self, limit: Duration, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        /// Counts a reader down, also when a panic unwinds.
+        struct Counted<'d>(&'d Database);
+        impl Drop for Counted<'_> {
+            fn drop(&mut self) {
+                self.0.reader_dropped();
+            }
+        }
         let conn = self.reader()?;
+        // The connection goes back into the pool first, since the pool may be closed then: exclusive mode needs all
+        // readers closed.
+        let (counted, conn) = (Counted(self), conn);
         let deadline = Deadline::until(self.combiner.cancel());
         deadline.set(Some(limit));
         let result = deadline.watch(&conn).and_then(|()| reading::read(&conn, work));
         let cancelled = deadline.was_cancelled();
-        // Back into the pool before the pool may be closed: exclusive mode needs all readers closed.
         drop(conn);
-        self.reader_dropped();
+        drop(counted);
         match result {
             Err(error) if cancelled && error.kind() == ErrorKind::Timeout => Err(Error::new(
                 ErrorKind::Timeout,

@@ -78,7 +78,7 @@ impl Store {
     /// # Errors
     /// As [`lease`](Self::lease). A deleted tenant is not created again.
     pub async fn lease_or_create(&self, id: &TenantId) -> Result<(Tenant, bool)> {
-        self.lease_or_make(id, New::default()).await
+        self.lease_or_make(id, New::default).await
     }
 
     /// Like [`lease_or_create`](Self::lease_or_create), if `counter` allows a creation. It is asked only for an id
@@ -86,20 +86,23 @@ impl Store {
     ///
     /// # Errors
     /// The counter's, too.
-    pub async fn lease_or_create_counted(&self, id: &TenantId, counter: Arc<dyn Counter>) -> Result<(Tenant, bool)> {
-        self.lease_or_make(id, New { counter: Some(counter), ..New::default() }).await
+    pub async fn lease_or_create_counted<C>(&self, id: &TenantId, counter: &Arc<C>) -> Result<(Tenant, bool)>
+    where
+        C: Counter + 'static,
+    {
+        self.lease_or_make(id, || New { counter: Some(counter.clone()), ..New::default() }).await
     }
 
     /// Like [`lease_or_create`](Self::lease_or_create), with a profile for the new user. The profile of a tenant
     /// that exists is not changed.
     pub async fn create(&self, id: &TenantId, profile: Profile, author: &Author) -> Result<(Tenant, bool)> {
-        self.lease_or_make(id, New { profile, author: Some(author.clone()), counter: None }).await
+        self.lease_or_make(id, || New { profile, author: Some(author.clone()), counter: None }).await
     }
 
-    async fn lease_or_make(&self, id: &TenantId, new: New) -> Result<(Tenant, bool)> {
+    async fn lease_or_make(&self, id: &TenantId, new: impl FnOnce() -> New) -> Result<(Tenant, bool)> {
         match self.inner.slots.acquire(id, self.tick()) {
             Acquired::Leased(lease) => Ok((Tenant { lease, store: self.clone() }, false)),
-            other => self.wait_or_open(id, other, Some(new)).await,
+            other => self.wait_or_open(id, other, Some(new())).await,
         }
     }
 
