@@ -187,9 +187,13 @@ mod tests {
                     match step {
                         Step::Update(user) => rows.get_mut(user.id.as_str()).unwrap().profile = user.profile,
                         Step::Delete(id) => rows.get_mut(id.as_str()).unwrap().state = State::Deleted,
-                        Step::Create(User { id, profile }) | Step::Restore(User { id, profile }) => {
+                        Step::Create(User { id, profile }) => {
                             let before = rows.insert(id.to_string(), row(id.as_str(), State::Active, profile));
-                            prop_assert!(before.is_none_or(|row| row.state == State::Deleted));
+                            prop_assert!(before.is_none());
+                        }
+                        Step::Restore(User { id, profile }) => {
+                            let before = rows.insert(id.to_string(), row(id.as_str(), State::Active, profile));
+                            prop_assert!(before.is_some_and(|row| row.state == State::Deleted));
                         }
                     }
                 }
