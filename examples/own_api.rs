@@ -51,8 +51,13 @@ async fn add(NewTenantWith(tenant, Draft { what }): NewTenantWith<Draft>) -> Res
     Ok((StatusCode::CREATED, Json(write.await?)))
 }
 
-async fn remove(Tenant(tenant): Tenant, Segment((_, id)): Segment<(String, i64)>) -> Result<StatusCode> {
-    let removed = tenant.write(move |tx| Ok(tx.execute("DELETE FROM todos WHERE id = ?1", [id])?)).await?;
+#[derive(Deserialize)]
+struct TodoPath {
+    todo_id: i64,
+}
+
+async fn remove(Tenant(tenant): Tenant, Segment(TodoPath { todo_id }): Segment<TodoPath>) -> Result<StatusCode> {
+    let removed = tenant.write(move |tx| Ok(tx.execute("DELETE FROM todos WHERE id = ?1", [todo_id])?)).await?;
     Ok(if removed == 1 { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND })
 }
 
