@@ -48,7 +48,8 @@ impl PublicKey {
             (DecodingKeyKind::SecretOrDer(point), Algorithm::ES256) => {
                 ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).ok()
             }
-            (DecodingKeyKind::SecretOrDer(point), _) => ParsedPublicKey::new(&ED25519, point).ok(),
+            (DecodingKeyKind::SecretOrDer(point), Algorithm::EdDSA) => ParsedPublicKey::new(&ED25519, point).ok(),
+            (DecodingKeyKind::SecretOrDer(_), _) => None,
         };
         Some(Self { algorithm, parsed: parsed?, withdrawn: AtomicBool::new(false) })
     }
