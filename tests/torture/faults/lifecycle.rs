@@ -196,6 +196,8 @@ fn descriptors(store: &Store, shared: &Shared) {
             shared.wrong(format!("MOVED WHILE OPEN: {name}"));
         }
         if let Ok(meta) = std::fs::metadata(entry.path())
+            // The descriptor may have been closed and its number given to another file between the two looks.
+            && std::fs::read_link(entry.path()).is_ok_and(|now| now == target)
             && name.ends_with(".db")
             && inodes.insert(name.clone(), meta.ino()).is_some_and(|other| other != meta.ino())
         {
