@@ -116,6 +116,7 @@ impl Verifier {
             Ok((session, key)) => {
                 let verified = Arc::new(Verified { session: Arc::new(session), key });
                 // Requests that verify a token at the same time share a session, and so the audit row of one.
+                // `or_insert` would look and insert in two steps.
                 let verified = self.verified.entry(digest).or_insert_with(|| verified).into_value();
                 Verdict::Session(verified.session.clone())
             }
