@@ -3,6 +3,7 @@
 wanted=("$@")
 passed=()
 failed=()
+others=()
 started=$SECONDS
 
 # step NAME COMMAND… : says the name, runs the command, goes on whatever it came to.
@@ -22,8 +23,35 @@ step() {
     fi
 }
 
+# beside NAME COMMAND…: the same while those that follow run. Its output comes at the end.
+beside() {
+    local name=$1 output
+    if ((${#wanted[@]})) && [[ " ${wanted[*]} " != *" $name "* ]]; then
+        return
+    fi
+    output=$(mktemp)
+    printf '\n==> %s: started beside what follows\n' "$name"
+    (
+        passed=()
+        step "$@"
+        ((${#passed[@]}))
+    ) >"$output" 2>&1 &
+    others+=("$name $! $output")
+}
+
 finish() {
-    local name known=" ${passed[*]} ${failed[*]} "
+    local other name process output
+    for other in "${others[@]}"; do
+        read -r name process output <<<"$other"
+        if wait "$process"; then
+            passed+=("$name")
+        else
+            failed+=("$name")
+        fi
+        cat "$output"
+        rm -f "$output"
+    done
+    local known=" ${passed[*]} ${failed[*]} "
     for name in "${wanted[@]}"; do
         if [[ $known != *" $name "* ]]; then
             failed+=("$name (no such check)")
