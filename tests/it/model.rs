@@ -13,7 +13,11 @@ use std::{
     },
 };
 
-use shuttle::future::{block_on, spawn, yield_now};
+use shuttle::{
+    Runner,
+    future::{block_on, spawn, yield_now},
+    scheduler::RandomScheduler,
+};
 
 pub mod primitives {
     use std::{
@@ -328,7 +332,10 @@ fn what_is_given_up_leaves_nobody_waiting() {
 
 fn caught(broken: Broken, scenario: fn()) -> bool {
     BROKEN.set(broken);
-    let result = catch_unwind(AssertUnwindSafe(|| shuttle::check_random(scenario, SCHEDULES)));
+    // The same schedules each time: in a few others, a destructor panics while the first panic unwinds, which aborts.
+    let scheduler = RandomScheduler::new_from_seed(1, SCHEDULES);
+    let runner = Runner::new(scheduler, shuttle::Config::default());
+    let result = catch_unwind(AssertUnwindSafe(|| runner.run(scenario)));
     BROKEN.set(Broken::Nothing);
     result.is_err()
 }
