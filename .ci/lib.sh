@@ -5,6 +5,8 @@ passed=()
 failed=()
 others=()
 started=$SECONDS
+# Ctrl-C does not reach what runs in the background.
+trap 'trap - INT TERM; kill 0' INT
 
 # step NAME COMMAND… : says the name, runs the command, goes on whatever it came to.
 step() {
@@ -23,7 +25,7 @@ step() {
     fi
 }
 
-# beside NAME COMMAND…: the same while those that follow run. Its output comes at the end.
+# beside NAME COMMAND…: a step that runs while those after it do. Its output is printed at the end.
 beside() {
     local name=$1 output
     if ((${#wanted[@]})) && [[ " ${wanted[*]} " != *" $name "* ]]; then

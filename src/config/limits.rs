@@ -125,8 +125,10 @@ pub struct LimitsConfig {
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub tenant_in_flight: u32,
 
-    /// Requests from one address being answered at once; more are answered 429 [default: 512; unbounded on loopback without a trusted proxy]
-    #[arg(long, env = "CUBBY_ADDRESS_IN_FLIGHT", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Requests from one address being answered at once; more are answered 429 [default: 512; unbounded on loopback
+    /// without a trusted proxy]
+    #[arg(long, env = "CUBBY_ADDRESS_IN_FLIGHT", value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub address_in_flight: Option<u32>,
 
     /// Bytes of larger requests being received and larger answers being written; more are answered 503

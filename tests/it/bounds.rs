@@ -61,6 +61,7 @@ async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'sta
 /// Waits for the answer's first bytes: whoever makes it is done then. Asks again if it is refused, since the turn of the
 /// request before it may last a moment longer than its answer takes to arrive.
 async fn begun(address: SocketAddr, path: &str) -> TcpStream {
+    let started = std::time::Instant::now();
     loop {
         let mut stream = sent_by_a_slow_reader(address, &get(path));
         let (stream, head) = in_background(move || {
@@ -72,7 +73,8 @@ async fn begun(address: SocketAddr, path: &str) -> TcpStream {
         if head.starts_with(b"HTTP/1.1 200") {
             return stream;
         }
-        assert!(head.starts_with(b"HTTP/1.1 503"), "{}", String::from_utf8_lossy(&head));
+        let head = String::from_utf8_lossy(&head);
+        assert!(head.starts_with("HTTP/1.1 503") && started.elapsed() < PATIENCE, "{head}");
     }
 }
 

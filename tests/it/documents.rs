@@ -244,8 +244,10 @@ fn no_tests(page: &str, text: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let lost = named.filter(|name| {
         if let Some(step) = name.strip_prefix(".ci/run ") {
             let run = text(".ci/run").unwrap_or_default();
-            let is_step = |line: &str| matches!(line.split_whitespace().take(2).collect::<Vec<_>>()[..], ["step" | "beside", name] if name == step);
-            return !run.lines().any(is_step);
+            return !run.lines().any(|line| {
+                let mut words = line.split_whitespace();
+                matches!(words.next(), Some("step" | "beside")) && words.next() == Some(step)
+            });
         }
         let parts: Vec<&str> = name.split("::").collect();
         let word = |part: &&str| {
@@ -297,7 +299,8 @@ fn the_checkers_see_what_is_missing() {
         ".ci/run" => Some("step  good  x\nbeside fine x\n# step bad\n".to_owned()),
         _ => None,
     };
-    let named = "`a::one` `b::c::tests::two` `.ci/run good` `.ci/run fine` `x` `File::open` `a::none` `a::helper` `z::one` `.ci/run bad`";
+    let named = "`a::one` `b::c::tests::two` `.ci/run good` `.ci/run fine` `x` `File::open` `a::none` `a::helper` \
+                 `z::one` `.ci/run bad`";
     assert_eq!(no_tests(named, project), ["a::none", "a::helper", "z::one", ".ci/run bad"]);
     let there = |target: &Path| (target == Path::new("docs/there.md")).then(|| anchors("# One two\n## `GET /x`"));
     let dead = dead_links("docs/x.md", "[a](there.md#one-two) [b](gone.md) [c](there.md#three) [d](https://x)", there);
