@@ -214,11 +214,16 @@ mod cold {
         let (options, path) =
             (Options { cache_kib: 1024, ..Options::default() }, house.store.layout().tenant(&house.ids[0]));
         let capacity = Arc::new(Semaphore::new(1));
+        let log = tempfile::TempDir::new().unwrap();
+        let log = cubby::log::Log::start(log.path(), log.path(), cubby::log::Options::default()).unwrap();
         let params = OpenParams {
+            quota: cubby::catalog::quota::Quota::default(),
             id: &house.ids[0],
+            log: cubby::log::DatabaseLog::new(log, house.ids[0].as_str()),
             path: &path,
             schema: &schema,
             options: &options,
+            left: None,
             limits: &limits,
             quarantined: false,
             before_commit: &|| Ok(()),

@@ -9,15 +9,18 @@ use tokio::time::Instant;
 
 use self::shared::Shared;
 use crate::{
+    catalog::quota::ReadQuota,
     clock::Clock,
-    config::{DataConfig, ServeConfig},
-    error::Result,
+    config::{DataConfig, ServeConfig, sql::SqlMode},
+    error::{Error, Result},
     http::{door::Door, limits::Audience},
-    identity::{Identity, clerk::Clerk, provider::Provider},
+    identity::{Identity, clerk::Clerk, provider::Provider, user},
+    log,
     reconcile::{health::Health, on_demand::OnDemand, run::Reconciler},
-    sqlite::{PAGE_SIZE, combine, migrate::Schema},
+    rollout::run::Rollouts,
+    sqlite::{PAGE_SIZE, combine, memory, migrate::Schema},
     telemetry::metrics,
-    tenants::{options::StoreOptions, store::Store},
+    tenants::{open::feeds::FeedLimits, options::StoreOptions, store::Store},
 };
 
 /// What the server's routes share. Cloning shares it.
@@ -47,17 +50,26 @@ impl App {
     /// The parts over an open store. Nothing runs in the background.
     ///
     /// # Errors
-    /// If the settings of authentication cannot be used.
+    /// If the settings of authentication cannot be used, or SQL over HTTP is on and cannot be bounded.
     pub fn new(store: Store, config: ServeConfig) -> Result<Self> {
+        if config.sql_mode() != SqlMode::Off && !memory::is_limited() {
+            return Err(Error::config(
+                "SQL over HTTP needs a budget of memory for each statement, and SQLite has none in this process: it was \
+                 used before the store was opened, or StoreOptions::change_process is off. Open the store first, or set \
+                 CUBBY_SQL=off",
+            ));
+        }
         let provider = Clerk::new(&config.sync.provider)?.map(|clerk| Arc::new(clerk) as Arc<dyn Provider>);
         let sync = &config.sync;
         let reconciler = Reconciler::new(store.clone(), provider.clone(), sync.provider.sync_max_delete);
         let on_demand = OnDemand::new(store.clone(), provider.clone(), sync.on_demand_limit);
         let expects = config.clerk_webhook_secret.is_some();
         let health = Health::new(store.clone(), provider, sync.sync_warn, sync.sync_silence, expects);
-        let door = Door::with(store, config, audience, Some(on_demand))?;
+        let door = Door::with(store, config, (audience, has_plain_problems), Some(on_demand))?;
         metrics::install()?;
-        Ok(Self { inner: Arc::new(Shared { door, reconciler, health, upkeep: Arc::default() }) })
+        let callers = door.clone();
+        let rollouts = Rollouts::new(door.store.clone(), move || callers.limits.in_flight() > 0);
+        Ok(Self { inner: Arc::new(Shared { door, reconciler, rollouts, health, upkeep: Arc::default() }) })
     }
 
     /// The tenants.
@@ -97,6 +109,11 @@ impl App {
         &self.inner.reconciler
     }
 
+    /// Migrates all tenants.
+    pub fn rollouts(&self) -> &Arc<Rollouts> {
+        &self.inner.rollouts
+    }
+
     /// Whether catalog and provider agree.
     pub fn health(&self) -> &Health {
         &self.inner.health
@@ -105,6 +122,9 @@ impl App {
     /// Closes all tenants and the catalog, in the reverse order of opening.
     pub async fn close(&self, until: Instant) -> usize {
         self.inner.door.start_draining();
+        if tokio::time::timeout_at(until, self.inner.rollouts.end()).await.is_err() {
+            tracing::warn!("a user's migration did not end in time");
+        }
         // A background task that still runs would keep the data folder, and its lock.
         if tokio::time::timeout_at(until, self.inner.upkeep.write()).await.is_err() {
             tracing::warn!("a background task did not end in time");
@@ -127,9 +147,25 @@ impl AsRef<Door> for App {
 fn audience(path: &str) -> Audience {
     match path {
         "/webhooks/clerk" | "/api/webhooks/clerk" => Audience::Senders,
-        "/metrics" => Audience::Operators,
-        _ if path.starts_with("/api/admin/") || path.starts_with("/api/health/") => Audience::Operators,
+        "/metrics" | "/admin" => Audience::Operators,
+        _ if ["/admin/", "/api/admin/", "/api/health/"].iter().any(|start| path.starts_with(start)) => {
+            Audience::Operators
+        }
         _ => Audience::of(path),
+    }
+}
+
+/// Whether clients of SQL over HTTP ask for a path: they read errors in a form of their own.
+fn has_plain_problems(path: &str) -> bool {
+    let mut parts = path.rsplit('/');
+    match (parts.next(), parts.next(), parts.next()) {
+        _ if path.starts_with("/api/") => false,
+        (Some("pipeline" | "cursor"), Some("v2" | "v3"), Some(_))
+        | (Some("execute" | "batch"), Some("v1"), Some(_))
+        | (Some("v2" | "v3" | "v3-protobuf" | "dump"), Some(_), Some(_))
+        | (Some("sql"), Some(_), Some("")) => true,
+        (_, _, Some("") | None) => false,
+        _ => path.contains("/sql/"),
     }
 }
 
@@ -139,6 +175,7 @@ pub fn store_options(data: &DataConfig) -> Result<StoreOptions> {
     let mut options = StoreOptions::new(&data.data);
     options.schema = data.migrations.as_deref().map(Schema::from_folder).transpose()?;
     options.retention = data.retention;
+    options.metadata_quota = data.metadata_quota.then_some(user::quota as ReadQuota);
     Ok(options)
 }
 
@@ -159,6 +196,13 @@ fn serving(data: &DataConfig, config: &ServeConfig) -> Result<StoreOptions> {
             wal_pages: u32::try_from(config.wal_limit.0 / PAGE_SIZE).unwrap_or(u32::MAX),
             ..combine::Limits::default()
         },
+        feeds: FeedLimits {
+            listeners: config.changes_listeners() as usize,
+            of_tenant: config.changes.changes_tenant_listeners as usize,
+            events: config.changes.changes_events as usize,
+            keep: config.changes.changes_keep,
+        },
+        log: log::Options { segment_bytes: config.log_segment.0 },
         ..defaults
     })
 }

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+pub mod day;
+
 /// Milliseconds since the Unix epoch, UTC.
 pub type Millis = i64;
 

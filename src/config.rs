@@ -7,11 +7,17 @@ use clap::{Args, Command, FromArgMatches, ValueEnum, builder::Resettable};
 
 use crate::error::{Error, Result};
 
+pub mod changes;
+pub mod console;
 pub mod door;
 pub mod endpoint;
+pub mod environment;
+pub mod export;
 pub mod limits;
 pub mod notes;
 pub mod provider;
+pub mod sql;
+pub mod told;
 pub mod values;
 
 pub use self::values::{Secret, Size, duration};
@@ -24,9 +30,14 @@ pub struct DataConfig {
     #[arg(long, env = "CUBBY_DATA", default_value = "./data", value_name = "DIR", global = true)]
     pub data: PathBuf,
 
-    /// Tenant migrations (V1__name.sql, …) to use instead of those that ship with Cubby; a data folder keeps to its own
+    /// Tenant migrations to use instead of those that ship with Cubby: a folder of V1__name.sql or 001_name.sql, or as
+    /// Drizzle or Prisma writes it; a data folder keeps to its own
     #[arg(long, env = "CUBBY_MIGRATIONS", value_name = "DIR", global = true)]
     pub migrations: Option<PathBuf>,
+
+    /// Whether a user's public metadata in Clerk set their quota and rate: public_metadata.cubby.quota and .rate
+    #[arg(long, env = "CUBBY_METADATA_QUOTA", num_args = 0..=1, default_missing_value = "true", default_value = "false", value_name = "BOOL", global = true)]
+    pub metadata_quota: bool,
 
     /// How long a deleted user's file is kept
     #[arg(long, env = "CUBBY_RETENTION", default_value = "30d", value_name = "TIME", value_parser = duration, global = true)]
@@ -112,6 +123,10 @@ pub struct ServeConfig {
     #[arg(long, env = "CUBBY_WAL_LIMIT", default_value = "64MiB", value_name = "SIZE")]
     pub wal_limit: Size,
 
+    /// The length of a segment of the log, from 64KiB to 1GiB; up to four of them are redone after a crash
+    #[arg(long, env = "CUBBY_LOG_SEGMENT", default_value = "64MiB", value_name = "SIZE")]
+    pub log_segment: Size,
+
     /// How long the SQL of one request may run
     #[arg(long, env = "CUBBY_STATEMENT_TIMEOUT", default_value = "5s", value_name = "TIME", value_parser = duration)]
     pub statement_timeout: Duration,
@@ -158,6 +173,10 @@ pub struct ServeConfig {
     #[arg(long, env = "ADMIN_API_KEY", value_name = "KEY", hide_env_values = true)]
     pub admin_api_key: Option<Secret>,
 
+    /// The program that reads files to be imported, in a process of its own; none for the one that runs.
+    #[arg(skip)]
+    pub program: Option<PathBuf>,
+
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment would replace the heading in --help")]
     pub door: door::DoorConfig,
@@ -173,6 +192,21 @@ pub struct ServeConfig {
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment would replace the heading in --help")]
     pub notes: notes::NotesConfig,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would replace the heading in --help")]
+    pub sql: sql::SqlConfig,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would replace the heading in --help")]
+    pub changes: changes::ChangesConfig,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would replace the heading in --help")]
+    pub export: export::ExportConfig,
+    /// What is set and from where, for operators to read; empty if no command line was read.
+    #[arg(skip)]
+    pub told: Vec<told::Setting>,
 }
 
 /// The least characters of `ADMIN_API_KEY`: fewer could be guessed.
@@ -189,6 +223,17 @@ impl ServeConfig {
         let matches = command.try_get_matches_from([""; 0]);
         let config = matches.and_then(|matches| Self::from_arg_matches(&matches));
         config.map_err(|e| Error::internal("the settings have no defaults").with_source(e))
+    }
+
+    /// Who may send SQL: where nobody authenticates and only this machine comes in, everybody, if not said otherwise.
+    pub fn sql_mode(&self) -> sql::SqlMode {
+        let inside = self.listen.ip().is_loopback() && self.limits.trusted_proxies.0.is_empty();
+        self.sql.mode(inside && self.door.auth.is_open())
+    }
+
+    /// Clients that may listen to changes.
+    pub fn changes_listeners(&self) -> u32 {
+        self.changes.listeners(self.max_connections)
     }
 
     /// Refuses unsafe and contradictory settings; the error names the setting that would allow them.
@@ -236,6 +281,11 @@ impl ServeConfig {
         if !(8 << 10..=1 << 20).contains(&self.max_header_bytes.0) {
             return Err(Error::config("--max-header-bytes: from 8KiB to 1MiB"));
         }
+        if !(64 << 10..=1 << 30).contains(&self.log_segment.0) {
+            return Err(Error::config("--log-segment: from 64KiB to 1GiB"));
+        }
+        self.sql.validate(self.door.auth)?;
+        self.changes.validate(self.max_connections)?;
         self.notes.validate()
     }
 }

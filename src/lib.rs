@@ -47,23 +47,33 @@ pub mod admin;
 pub mod app;
 pub mod catalog;
 #[cfg(feature = "server")]
+pub mod changes;
+#[cfg(feature = "server")]
 pub mod cli;
 pub mod clock;
 #[cfg(feature = "server")]
 pub mod config;
 pub mod error;
 #[cfg(feature = "server")]
+pub mod export;
+#[cfg(feature = "server")]
 pub mod http;
 #[cfg(feature = "server")]
 pub mod identity;
+pub mod log;
 #[cfg(feature = "server")]
 pub mod notes;
+pub mod rate;
 #[cfg(feature = "server")]
 pub mod reconcile;
+#[cfg(feature = "server")]
+pub mod rollout;
 #[cfg(feature = "server")]
 pub mod router;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+pub mod sql;
 pub mod sqlite;
 pub mod telemetry;
 pub mod tenants;
@@ -76,7 +86,8 @@ pub use rusqlite;
 pub use catalog::{
     audit::Author,
     model::{Profile, Row, State},
+    quota::Quota,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use sqlite::migrate::Schema;
-pub use tenants::{id::TenantId, options::StoreOptions, store::Store, tenant::Tenant};
+pub use tenants::{id::TenantId, options::StoreOptions, session::Session, store::Store, tenant::Tenant};

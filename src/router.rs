@@ -8,14 +8,16 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     admin,
     app::App,
+    changes,
     error::Result,
+    export,
     http::{
         cors::{Origins, cors},
         health,
         middleware::{enclose, preflight, with_fallbacks},
         openapi::{self, Group},
     },
-    notes, webhooks,
+    notes, sql, webhooks,
 };
 
 /// The table that the notes API needs. It is not mounted over a schema without it.
@@ -30,14 +32,16 @@ pub fn router(app: &App) -> Result<Router> {
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
         .routes(routes!(admin::watch::user_sync))
+        .merge(changes::routes::routes())
+        .merge(export::routes::routes(app))
         .merge(webhooks::routes::routes(app)?);
     if app.config().limits.admin_listen.is_none() {
-        routes = routes.merge(operators_only(app));
+        routes = routes.merge(operators_only(app)).merge(dashboard(app));
     }
     if app.store().has_table(NOTES_TABLE) {
         routes = routes.merge(notes::routes::routes(app));
     }
-    let routes = finish(app, routes, app.config().listen);
+    let routes = finish(app, routes.merge(sql::routes::routes(app).into()), app.config().listen);
     // Outside of the envelope, so that a page may read errors too.
     Ok(match Origins::new(&app.config().limits.cors_origins.0) {
         Some(origins) => {
@@ -51,7 +55,7 @@ pub fn router(app: &App) -> Result<Router> {
 pub fn operators(app: &App) -> Router {
     let routes = OpenApiRouter::new().routes(routes!(health::alive)).routes(routes!(health::ready));
     let listen = app.config().limits.admin_listen.unwrap_or(app.config().listen);
-    finish(app, routes.merge(operators_only(app)), listen)
+    finish(app, routes.merge(operators_only(app)).merge(dashboard(app)), listen)
 }
 
 /// The operators' routes for commands in this process. Their requests come over no connection, so nothing
@@ -65,6 +69,12 @@ fn operators_only(app: &App) -> OpenApiRouter<App> {
         .routes(routes!(admin::watch::page))
         .merge(admin::routes(app))
         .merge(admin::guard::protect(app, webhooks::routes::log::routes()))
+        .merge(admin::guard::protect(app, sql::routes::operators(app).into()))
+}
+
+/// The dashboard's pages, which make requests of their own to the operators' routes.
+fn dashboard(app: &App) -> OpenApiRouter<App> {
+    admin::dashboard::routes(app, in_process(app)).into()
 }
 
 fn finish(app: &App, routes: OpenApiRouter<App>, listen: SocketAddr) -> Router {
@@ -75,13 +85,18 @@ fn finish(app: &App, routes: OpenApiRouter<App>, listen: SocketAddr) -> Router {
 }
 
 /// What the document says of each group of routes.
-fn groups(app: &App) -> [Group; 5] {
+fn groups(app: &App) -> [Group; 8] {
     let operators = Group {
         tag: "operators",
         prefix: "/api/admin/",
         scheme: Some("operator"),
         problems: &[400, 401, 404, 422, 429, 500, 503],
         problems_of_changes: &[403, 408, 409, 413, 502, 507],
+    };
+    let exports = Group {
+        prefix: "/api/admin/tenants/{user_id}/export",
+        problems: &[400, 401, 404, 409, 422, 429, 500, 503, 507],
+        ..operators
     };
     let watch = Group { prefix: "", scheme: operators.scheme.filter(|_| !app.is_watched_openly()), ..operators };
     let notes = Group {
@@ -91,6 +106,9 @@ fn groups(app: &App) -> [Group; 5] {
         problems: &[400, 401, 403, 404, 429, 500, 503],
         problems_of_changes: &[408, 413, 415, 422, 507],
     };
+    let changes =
+        Group { tag: "changes", problems: &[401, 403, 404, 429, 500, 503], problems_of_changes: &[], ..notes };
+    let own = Group { tag: "exports", problems: &[401, 403, 404, 429, 500, 503, 507], ..changes };
     let webhooks = Group {
         tag: "webhooks",
         prefix: "",
@@ -100,5 +118,5 @@ fn groups(app: &App) -> [Group; 5] {
     };
     let ready =
         Group { tag: "health", prefix: "/readyz", scheme: None, problems: &[500, 503], problems_of_changes: &[] };
-    [operators, watch, notes, webhooks, ready]
+    [exports, operators, watch, notes, changes, own, webhooks, ready]
 }

@@ -6,8 +6,11 @@
 
 #[cfg(feature = "server")]
 pub mod log;
+pub mod measures;
 #[cfg(feature = "server")]
 pub mod metrics;
+#[cfg(feature = "server")]
+pub mod routes;
 
 use std::sync::Arc;
 

@@ -2,6 +2,8 @@
 --   LOAD_READS   a file of paths to GET, one a line
 --   LOAD_WRITES  a file of paths to POST a note to
 --   LOAD_SHARE   the share of requests that are writes, 0 to 1
+--   LOAD_POSTS   a file of hosts, paths and bodies to POST, separated by tabs, one a line. Where a body has the id
+--                note_0000000000000000, another one stands in each request that is sent
 --   LOAD_NEW     a prefix: every request POSTs to a tenant never seen before
 -- Requests are made once, up front, so that wrk takes as little of the shared cores as it can.
 
@@ -26,11 +28,28 @@ local function load(name, method)
   return made
 end
 
-local reads, writes, share, fresh
-local sent = 0
+local unset = "note_0000000000000000"
+
+-- What comes before the id and after it; all of a request that has none.
+local function load_posts()
+  local made = {}
+  local file = os.getenv("LOAD_POSTS")
+  if file then
+    for line in io.lines(file) do
+      local host, path, json = line:match("^(.-)\t(.-)\t(.*)$")
+      local request = wrk.format("POST", path, { ["Content-Type"] = "application/json", ["Host"] = host }, json)
+      local first, last = request:find(unset, 1, true)
+      made[#made + 1] = first and { request:sub(1, first - 1), request:sub(last + 1) } or { request }
+    end
+  end
+  return made
+end
+
+local reads, writes, posts, share, fresh
+local sent, began = 0, os.time() % 1000000
 
 function init()
-  reads, writes = load("LOAD_READS", "GET"), load("LOAD_WRITES", "POST")
+  reads, writes, posts = load("LOAD_READS", "GET"), load("LOAD_WRITES", "POST"), load_posts()
   share = tonumber(os.getenv("LOAD_SHARE") or (#writes > 0 and "1" or "0"))
   fresh = os.getenv("LOAD_NEW")
   math.randomseed(number * 7919)
@@ -40,6 +59,15 @@ function request()
   if fresh then
     sent = sent + 1
     return wrk.format("POST", "/" .. fresh .. "_" .. number .. "_" .. sent, headers, body)
+  end
+  if #posts > 0 then
+    local post = posts[math.random(#posts)]
+    if not post[2] then
+      return post[1]
+    end
+    sent = sent + 1
+    -- Of one second there is one run, so an id comes once.
+    return post[1] .. string.format("note_%06d%02d%08d", began, number, sent) .. post[2]
   end
   if share > 0 and math.random() < share then
     return writes[math.random(#writes)]

@@ -9,7 +9,7 @@ use std::{
 use cubby::{
     Store,
     catalog::{
-        APPLICATION_ID,
+        APPLICATION_IDS,
         audit::Author,
         model::{Delivery, DeliveryOutcome, Profile},
         queries::{self, deliveries},
@@ -53,7 +53,7 @@ fn show(what: &str, rate: f64, raw: f64) {
 
 /// The same rows, written by a connection of one's own with the same settings.
 fn raw(store: &Store, count: u32) -> f64 {
-    let options = Options { application_id: APPLICATION_ID, cache_kib: 8192, ..Options::default() };
+    let options = Options { application_ids: &APPLICATION_IDS, cache_kib: 8192, ..Options::default() };
     let mut conn = open::open(&store.layout().catalog(), &options, &Deadline::none()).unwrap();
     let id = "user_0".parse().unwrap();
     let started = Instant::now();

@@ -25,6 +25,8 @@ pub struct Trail {
 struct TrailQuery {
     /// Lines before this one.
     before: Option<i64>,
+    /// Only those about this target: a user, a key, a delivery.
+    target: Option<String>,
     /// Lines on the page.
     #[serde(default = "most", deserialize_with = "up_to::<500, _>")]
     #[param(minimum = 1, maximum = 500)]
@@ -44,6 +46,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     responses((status = 200, description = "A page", body = Trail)))]
 async fn index(State(app): State<App>, Query(query): Query<TrailQuery>) -> Result<Json<Trail>> {
     let before = query.before.unwrap_or(i64::MAX);
-    let page = app.store().catalog().query(move |conn| audit::page(conn, before, query.limit));
+    let page = app.store().catalog().query(move |conn| match query.target {
+        Some(target) => audit::page_of(conn, &target, before, query.limit),
+        None => audit::page(conn, before, query.limit),
+    });
     Ok(Json(Trail { audit: page.await? }))
 }

@@ -17,7 +17,7 @@ use crate::{
     app::App,
     catalog::audit::Author,
     error::Error,
-    http::{operator_key, problem::Problem},
+    http::{connection, operator_key, problem::Problem},
     telemetry::with_request_id_async,
 };
 
@@ -79,7 +79,7 @@ async fn guard(
         }
         response
     };
-    match tokio::spawn(with_request_id_async(recorded)).await.map_err(JoinError::try_into_panic) {
+    match tokio::spawn(with_request_id_async(connection::counted(recorded))).await.map_err(JoinError::try_into_panic) {
         Ok(response) => response,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         Err(Err(error)) => Error::internal("an action was not finished").with_source(error).into_response(),
@@ -112,6 +112,9 @@ fn action(method: &Method, path: &str) -> Option<String> {
     if noun == "sync-users" {
         return Some("sync".to_owned());
     }
+    if noun == "migrations" {
+        return Some(words.next().map_or("migrate".to_owned(), |verb| format!("migrate {verb}")));
+    }
     Some(format!("{noun} {}", words.next().unwrap_or(verb)))
 }
 
@@ -127,6 +130,8 @@ mod tests {
             (Method::DELETE, "/api/admin/tenants/{id}", Some("tenants delete")),
             (Method::POST, "/api/admin/keys/{id}/revoke", Some("keys revoke")),
             (Method::POST, "/api/admin/sync-users", Some("sync")),
+            (Method::POST, "/api/admin/migrations", Some("migrate")),
+            (Method::POST, "/api/admin/migrations/{run}/pause", Some("migrate pause")),
             (Method::GET, "/api/admin/tenants", None),
         ] {
             assert_eq!(action(&method, path).as_deref(), name, "{method} {path}");

@@ -34,6 +34,9 @@ pub struct KeyDraft {
     /// Whether it may not write.
     #[serde(default)]
     pub read_only: bool,
+    /// Whether it may send SQL.
+    #[serde(default)]
+    pub sql: bool,
     /// How many seconds it is good for; for ever if none.
     #[serde(default)]
     pub expires_in: Option<u64>,
@@ -120,6 +123,7 @@ fn draw(draft: KeyDraft, now: Millis) -> Result<(KeyRow, String, KeyHash)> {
         hint: secret[secret.len() - 4..].to_owned(),
         tenant,
         read_only: draft.read_only,
+        sql: draft.sql,
         created: now,
         expires,
         revoked: None,

@@ -1,14 +1,25 @@
 //! What an operator does, over HTTP or from the command line.
 //!
-//! [`guard`] checks the operator's key and records attempts that are refused; [`tenants`], [`keys`],
-//! [`sync`] and [`audit`] are the routes.
+//! [`guard`] checks the operator's key and records attempts that are refused; [`tenants`], [`quota`],
+//! `export`, [`import`], [`keys`], [`sync`], [`migrations`], [`top`], [`usage`], [`audit`],
+//! [`about`] and [`settings`] are the routes; [`dashboard`] is the pages over them.
 
+pub mod about;
 pub mod audit;
 mod call;
+pub mod dashboard;
+mod export;
 pub mod guard;
+pub mod import;
+pub(crate) mod in_process;
 pub mod keys;
+pub mod migrations;
+pub mod quota;
+pub mod settings;
 pub mod sync;
 pub mod tenants;
+pub mod top;
+pub mod usage;
 pub mod watch;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -19,8 +30,16 @@ use crate::app::App;
 pub fn routes(app: &App) -> OpenApiRouter<App> {
     let routes = OpenApiRouter::new()
         .merge(tenants::routes())
+        .merge(quota::routes())
+        .merge(export::routes())
+        .merge(import::routes())
         .merge(keys::routes())
         .merge(audit::routes())
-        .merge(sync::routes());
+        .merge(usage::routes())
+        .merge(sync::routes())
+        .merge(migrations::routes())
+        .merge(top::routes())
+        .merge(about::routes())
+        .merge(settings::routes());
     guard::protect(app, routes)
 }

@@ -14,12 +14,17 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     call::{Call, read},
     guard::Target,
+    quota::OwnQuota,
 };
 use crate::{
     app::App,
     catalog::{
         audit::Author,
         model::{Counts, Profile, Row, State as TenantState},
+        queries::{
+            self,
+            search::{self, Cursor, Listing, Sort},
+        },
     },
     error::{Error, ErrorKind, Result},
     http::{
@@ -33,10 +38,12 @@ use crate::{
 /// A page of tenants.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Tenants {
-    /// In the order of ids.
+    /// In the order that was asked for.
     pub tenants: Vec<Row>,
     /// How many there are in each state.
     pub counts: Counts,
+    /// The `cursor` of the next page; none on the last one. A page of a search may have few users and a next one.
+    pub next_cursor: Option<String>,
 }
 
 /// A tenant and its file.
@@ -51,6 +58,8 @@ pub struct OneTenant {
     pub file_bytes: Option<u64>,
     /// The newest schema there is.
     pub newest_schema: i32,
+    /// What it may use, and who set that.
+    pub may_use: OwnQuota,
 }
 
 /// A tenant to be.
@@ -105,9 +114,17 @@ struct TenantQuery {
     /// Only those in this state.
     #[param(inline)]
     state: Option<TenantState>,
-    /// After this id.
+    /// After this id, in the order of ids.
     #[param(inline)]
     after: Option<TenantId>,
+    /// Whose id, address or name has this text; newest first. One or two characters are the beginning of an id.
+    q: Option<String>,
+    /// The order, where no text is searched for.
+    #[param(inline)]
+    #[serde(default)]
+    sort: Sort,
+    /// The `next_cursor` of the page before, with the same other parameters.
+    cursor: Option<String>,
     /// Users on the page.
     #[serde(default = "most", deserialize_with = "up_to::<1000, _>")]
     #[param(minimum = 1, maximum = 1000)]
@@ -130,13 +147,34 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(adopt))
 }
 
-/// Users' databases, in the order of ids.
+/// Users' databases: all in some order, or those that a search finds.
 #[utoipa::path(get, path = "/api/admin/tenants", tag = "operators", params(TenantQuery),
     responses((status = 200, description = "A page", body = Tenants)))]
 async fn index(State(app): State<App>, Query(query): Query<TenantQuery>) -> Result<Json<Tenants>> {
-    let TenantQuery { state, after, limit } = query;
-    let tenants = app.store().list(state, after, limit).await?;
-    Ok(Json(Tenants { tenants, counts: app.store().counts().await? }))
+    let listing = query.listing()?;
+    let looked = app.store().catalog().query(move |conn| Ok((search::page(conn, &listing)?, queries::counts(conn)?)));
+    let (found, counts) = looked.await?;
+    let next_cursor = found.next.map(|cursor| cursor.to_string());
+    Ok(Json(Tenants { tenants: found.rows, counts, next_cursor }))
+}
+
+impl TenantQuery {
+    fn listing(self) -> Result<Listing> {
+        let Self { state, after, q, sort, cursor, limit } = self;
+        let text = q.filter(|text| !text.trim().is_empty());
+        if text.as_ref().is_some_and(|text| text.chars().count() > search::LONGEST) {
+            return Err(Error::invalid("q", format!("a text of at most {} characters", search::LONGEST)));
+        }
+        let cursor = cursor.map(|cursor| cursor.parse::<Cursor>().map_err(|why| Error::malformed("cursor", why)));
+        let cursor = match (cursor.transpose()?, after) {
+            (None, Some(_)) if sort != Sort::Id || text.is_some() => {
+                return Err(Error::invalid("after", "an id is a place in the order of ids only; use cursor"));
+            }
+            (None, after) => after.as_ref().map(Cursor::after),
+            (cursor, _) => cursor,
+        };
+        Ok(Listing { text, state, sort, cursor, limit })
+    }
 }
 
 /// Creates a user's database.
@@ -175,7 +213,8 @@ async fn show(Call { app, id, .. }: Call) -> Result<Json<OneTenant>> {
     };
     let file_bytes = std::fs::metadata(&path).map(|found| found.len()).ok();
     let path = path.display().to_string();
-    Ok(Json(OneTenant { row, path, file_bytes, newest_schema: store.schema().version() }))
+    let may_use = OwnQuota::of(store, &row);
+    Ok(Json(OneTenant { row, path, file_bytes, newest_schema: store.schema().version(), may_use }))
 }
 
 /// Refuses a user's reads and writes.

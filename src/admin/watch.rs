@@ -39,6 +39,10 @@ pub async fn page(State(app): State<App>, headers: HeaderMap) -> Result<Response
         ("quarantined", counts.quarantined),
     ];
     metrics::tenants(states, app.store().open_count(), app.store().capacity());
+    let root = app.store().layout().root().to_owned();
+    if let Ok(Ok(disk)) = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&root)).await {
+        metrics::disk(disk.f_blocks.saturating_mul(disk.f_frsize), disk.f_bavail.saturating_mul(disk.f_frsize));
+    }
     if let Some(newest) = newest {
         metrics::delivery_age(app.clock().now() - newest);
     }

@@ -12,9 +12,10 @@ use super::shared::Shared;
 use crate::{
     catalog::{
         audit::Author,
-        queries::{audit, deliveries},
+        queries::{audit, deliveries, usage},
+        usage::KEPT_DAYS,
     },
-    clock::{Millis, millis},
+    clock::{Millis, day::Day, millis},
     reconcile::run::Options,
     telemetry::metrics,
 };
@@ -24,6 +25,9 @@ const SAVE_USES: Duration = Duration::from_secs(2);
 
 /// How often users, deliveries and audit rows beyond their retention are removed.
 const SWEEP: Duration = Duration::from_secs(60);
+
+/// How long usage is kept, as a retention that needs a steady clock.
+const USAGE_KEPT: Duration = Duration::from_secs(366 * 86_400);
 
 /// Deliveries or audit rows removed in one commit.
 const FORGET: u32 = 1000;
@@ -41,8 +45,8 @@ pub(super) async fn save_uses(app: Weak<Shared>) {
     }
 }
 
-/// Removes tenants and deliveries whose retention has ended, once the time of day is steady, and deliveries and
-/// audit rows beyond their limits.
+/// Removes tenants and deliveries whose retention has ended, once the time of day is steady, and deliveries,
+/// audit rows and usage beyond their limits.
 pub(super) async fn sweep(app: Weak<Shared>) {
     let mut ticks = tokio::time::interval(SWEEP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -55,6 +59,13 @@ pub(super) async fn sweep(app: Weak<Shared>) {
         {
             tracing::error!(error = %error, "users whose retention has ended could not be purged");
         }
+        if app.door.store.clock_is_steady(app.door.store.retention()) {
+            let store = app.door.store.clone();
+            let removed = tokio::task::spawn_blocking(move || store.remove_replaced()).await;
+            if let Ok(Err(error)) = removed {
+                tracing::error!(error = %error, "files that imports replaced could not be removed");
+            }
+        }
         let kept_for = app.door.config.sync.delivery_retention;
         let retention = match app.door.store.clock_is_steady(kept_for) {
             true => app.door.store.clock().now().saturating_sub(millis(kept_for)),
@@ -66,6 +77,10 @@ pub(super) async fn sweep(app: Weak<Shared>) {
         forget(&app, "old deliveries", move |tx| deliveries::delete_before(tx, before, FORGET)).await;
         let most = app.door.config.limits.audit_limit;
         forget(&app, "old lines of the audit trail", move |tx| audit::forget(tx, most, FORGET)).await;
+        if app.door.store.clock_is_steady(USAGE_KEPT) {
+            let first = Day::of(app.door.store.clock().now()).before(KEPT_DAYS);
+            forget(&app, "usage of more than a year ago", move |tx| usage::forget(tx, first, FORGET)).await;
+        }
     }
 }
 

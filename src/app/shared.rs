@@ -8,12 +8,14 @@ use crate::{
     catalog::queries::keys,
     http::door::Door,
     reconcile::{health::Health, run::Reconciler},
+    rollout::run::Rollouts,
 };
 
 /// The parts of an app.
 pub struct Shared {
     pub door: Door,
     pub reconciler: Arc<Reconciler>,
+    pub rollouts: Arc<Rollouts>,
     pub health: Health,
     /// Held by a background task while it works; the close waits for all.
     pub upkeep: Arc<RwLock<()>>,

@@ -7,6 +7,8 @@
 pub mod audit;
 pub mod model;
 pub mod queries;
+pub mod quota;
+pub mod usage;
 
 use std::{
     path::Path,
@@ -18,10 +20,11 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::{
     error::{Error, ErrorKind, Result},
+    log::{DatabaseLog, Log},
     sqlite::{
         combine::{Combiner, Limits},
         deadline::Deadline,
-        flush,
+        flush, header,
         migrate::{Schema, Step, user_version},
         named::NamedFiles,
         open::{self, Locking, Options},
@@ -34,8 +37,16 @@ mod embedded {
     refinery::embed_migrations!("migrations/catalog");
 }
 
-/// Marks a file as a Cubby catalog (`application_id`, <https://sqlite.org/fileformat2.html>): "CuBc".
-pub const APPLICATION_ID: i32 = 0x4375_4263;
+/// Marks a file as a Cubby catalog (`application_id`, <https://sqlite.org/fileformat2.html>): "CuBd". It was "CuBc"
+/// before commits were durable by the log of the data folder. A program of that time leaves the file and its
+/// write-ahead log as they are; by its version alone it would refuse the catalog too late, with a checkpoint as it
+/// closes it.
+const APPLICATION_ID: i32 = 0x4375_4264;
+
+const APPLICATION_ID_BEFORE_THE_LOG: i32 = 0x4375_4263;
+
+/// The marks of a catalog of this program or an older one.
+pub const APPLICATION_IDS: [i32; 2] = [APPLICATION_ID, APPLICATION_ID_BEFORE_THE_LOG];
 
 const READERS: u32 = 4;
 const WAIT: Duration = Duration::from_secs(5);
@@ -72,21 +83,26 @@ impl Files {
 }
 
 impl Catalog {
-    /// Opens the catalog at `path`, creating and migrating it as needed. May block.
-    pub fn open(path: &Path) -> Result<Self> {
+    /// Opens the catalog at `path`, creating and migrating it as needed. Its commits are durable by `log`; without one,
+    /// each flushes the WAL. May block.
+    pub fn open(path: &Path, log: Option<Log>) -> Result<Self> {
         match path.symlink_metadata() {
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(path)?,
             // A file that cannot be examined is not missing.
             Err(error) => return Err(Error::io(path.display(), error)),
         }
-        let options =
-            Options { locking: Locking::Shared, cache_kib: 8192, application_id: APPLICATION_ID, ..Options::default() };
+        let options = Options {
+            locking: Locking::Shared,
+            cache_kib: 8192,
+            application_ids: &APPLICATION_IDS,
+            ..Options::default()
+        };
         let schema = Schema::new(embedded::migrations::runner().get_migrations().clone())?;
         let deadline = Deadline::none();
         let mut conn = open::open(path, &options, &deadline).map_err(|e| {
             Error::config(format!(
-                "the catalog {} cannot be opened; point --data at another folder, restore it from a backup, or make it \
+                "the catalog {} cannot be opened; point --data at another folder, restore the whole folder from a backup, or make it \
                  anew from the users' files with `cubby doctor --rebuild-catalog`",
                 path.display()
             ))
@@ -94,6 +110,7 @@ impl Catalog {
         })?;
         let found = user_version(&conn).map_err(explain_damage)?;
         if found > schema.version() {
+            open::abandon(conn);
             return Err(Error::config(format!(
                 "the catalog {} is version {found}, made by a newer program than this one, which knows version {}: \
                  start the newer one, or restore a backup from before. Nothing was changed",
@@ -102,17 +119,25 @@ impl Catalog {
             )));
         }
         if found < schema.version() {
-            schema.apply(&mut conn, |_| Ok(())).map_err(explain_damage)?;
+            let mark = |tx: &Transaction| Ok(tx.pragma_update(None, "application_id", APPLICATION_ID)?);
+            schema.apply(&mut conn, mark).map_err(explain_damage)?;
             tracing::info!(from = found, to = schema.version(), "catalog migrated");
         }
         drop(conn);
+        // Closed, it is complete in its file, whose mark says that it has a log.
+        if found < schema.version() && is_before_the_log(path)? {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the catalog was migrated and could not be checkpointed; start again",
+            ));
+        }
 
         let (threads, runs) = std::sync::mpsc::channel::<Box<dyn FnOnce() + Send>>();
         std::thread::Builder::new()
             .name("catalog".into())
             .spawn(move || runs.into_iter().for_each(|run| run()))
             .map_err(|e| Error::io("starting the catalog's thread", e))?;
-        let (file, settings) = (path.to_owned(), options.clone());
+        let (file, settings) = (path.to_owned(), Options { logged: log.is_some(), ..options.clone() });
         let files = Files::default();
         let (opened, checked, read) = (files.clone(), files.clone(), files.clone());
         let writer = Combiner::new(
@@ -130,7 +155,11 @@ impl Catalog {
                 Ok(conn)
             }),
         );
-        let writer = writer.checked_by(Box::new(move || checked.check()));
+        let writer = writer.checked_by(Arc::new(move || checked.check()));
+        let writer = match log {
+            Some(log) => writer.logged_by(DatabaseLog::new(log, "")),
+            None => writer,
+        };
         writer.reopen_as(Locking::Shared);
         // The writer's connection has created all three.
         let named = writer.with(|_| NamedFiles::record(path))?;
@@ -146,7 +175,11 @@ impl Catalog {
     /// Runs a short query on this thread. May block: not for an async worker.
     pub fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         let conn = pool::take(&self.readers)?;
-        Ok(work(&conn)?)
+        let found = work(&conn)?;
+        // Others need it while this waits.
+        drop(conn);
+        self.writer.wait_for_read();
+        Ok(found)
     }
 
     /// Runs a query from async code, on a thread that may block.
@@ -225,7 +258,7 @@ impl Catalog {
 
     /// [`write_blocking`](Self::write_blocking) on a new thread, since it must not be called on an async worker. The
     /// combiner refuses the write if the file has lost its name.
-    fn write_at_start<T, F>(&self, work: F) -> Result<T>
+    pub fn write_at_start<T, F>(&self, work: F) -> Result<T>
     where
         F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
@@ -249,9 +282,7 @@ impl Catalog {
 
     /// Checkpoints and closes the writer. May block.
     pub fn close(&self) -> Result<()> {
-        let result = self.writer.with(wal::checkpoint);
-        self.writer.close()?;
-        result
+        self.writer.close()
     }
 }
 
@@ -260,12 +291,17 @@ pub fn explain_damage(error: Error) -> Error {
     if error.kind() != ErrorKind::Damaged {
         return error;
     }
-    let why = "the catalog is damaged; restore it from a backup, or make it anew with `cubby doctor --rebuild-catalog`";
+    let why = "the catalog is damaged; restore the whole folder from a backup, or make it anew with `cubby doctor --rebuild-catalog`";
     Error::new(ErrorKind::Damaged, why).with_source(error)
 }
 
 /// Creates an empty catalog, marked as ours, under another name and renames it: a crash leaves
 /// either no catalog or a whole one.
+/// Whether a file is a catalog of a program without a log. Not for one that is open: see [`header::read`].
+pub fn is_before_the_log(path: &Path) -> Result<bool> {
+    Ok(header::application_id(path)? == Some(APPLICATION_ID_BEFORE_THE_LOG))
+}
+
 fn create(path: &Path) -> Result<()> {
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".new");

@@ -6,8 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use crate::clock::Millis;
-use crate::clock::wire;
-use crate::tenants::id::TenantId;
+use crate::{catalog::quota::Quota, clock::wire, tenants::id::TenantId};
 
 /// Whether and how a tenant may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -171,6 +170,10 @@ pub struct Row {
     #[serde(with = "wire")]
     #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
     pub deletion_reported: Option<Millis>,
+    /// When SQL last changed the schema of its file, which its migrations do not know.
+    #[serde(default, with = "wire", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime, nullable = false))]
+    pub drifted: Option<Millis>,
     /// The schema of its file when it was last opened.
     pub schema_version: Option<i32>,
     /// The size of its file when it was last closed.
@@ -183,6 +186,10 @@ pub struct Row {
     #[serde(with = "wire")]
     #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
     pub last_backup: Option<Millis>,
+    /// What an operator has set for it, over the settings for all.
+    #[serde(default)]
+    #[cfg_attr(feature = "server", schema(inline))]
+    pub quota: Quota,
     /// The workspace's name.
     pub workspace: String,
     /// The profile.
@@ -340,6 +347,9 @@ pub struct KeyRow {
     pub tenant: Option<TenantId>,
     /// Whether it may not write.
     pub read_only: bool,
+    /// Whether it may send SQL.
+    #[serde(default)]
+    pub sql: bool,
     /// When it was created.
     #[serde(with = "wire")]
     #[cfg_attr(feature = "server", schema(value_type = String, format = DateTime))]

@@ -5,16 +5,23 @@ use rusqlite::{
     types::{FromSql, FromSqlError, FromSqlResult, ValueRef},
 };
 
-use super::model::{Counts, DeliveryOutcome, Millis, Profile, Row, State, UsageSample};
-use crate::tenants::id::TenantId;
+use super::{
+    model::{Counts, DeliveryOutcome, Millis, Profile, Row, State, UsageSample},
+    quota::Quota,
+};
+use crate::{rate::Rate, tenants::id::TenantId};
 
 pub mod audit;
 pub mod deliveries;
 pub mod keys;
 pub mod migrations;
+pub mod quota;
+pub mod rollouts;
 pub mod runs;
 pub mod salvage;
+pub mod search;
 pub mod tombstones;
+pub mod usage;
 
 type Sql<T> = rusqlite::Result<T>;
 
@@ -30,7 +37,7 @@ macro_rules! parsed_from_sql {
     )+};
 }
 
-parsed_from_sql!(State, DeliveryOutcome, TenantId);
+parsed_from_sql!(State, DeliveryOutcome, TenantId, Rate);
 
 /// Runs a write. Whether it changed a row.
 fn change(tx: &Transaction, sql: &str, values: impl Params) -> Sql<bool> {
@@ -52,10 +59,15 @@ fn first<T: FromSql>(row: &SqlRow) -> Sql<T> {
     row.get(0)
 }
 
+/// A number that is not negative; none where there is none.
+fn number(row: &SqlRow, column: usize) -> Sql<Option<u64>> {
+    Ok(row.get::<_, Option<i64>>(column)?.and_then(|n| u64::try_from(n).ok()))
+}
+
 const COLUMNS: &str = "id, state, reason, faults, retry_at, created, deleted, purge_after, purged, schema_version, \
                        bytes, last_seen, last_backup, workspace, email, first_name, last_name, username, image_url, \
                        role, provider_updated_at, provider_event_at, provider_metadata, restored, fault, fault_at, \
-                       state_before, reason_before, deletion_reported";
+                       state_before, reason_before, deletion_reported, drifted, quota_bytes, quota_rate";
 
 /// The row of one tenant.
 pub fn find(conn: &Connection, id: &TenantId) -> Sql<Option<Row>> {
@@ -81,12 +93,14 @@ pub struct AccessRow {
     pub healthy_at: Option<Millis>,
     /// The digest of the schema of the program that quarantined it.
     pub quarantine_digest: Option<i64>,
+    /// What an operator has set for it.
+    pub quota: Quota,
 }
 
 /// Reads an [`AccessRow`].
 pub fn access_row(conn: &Connection, id: &TenantId) -> Sql<Option<AccessRow>> {
-    let sql = "SELECT state, reason, faults, retry_at, last_seen, bytes, healthy_at, quarantine_digest FROM tenants \
-               WHERE id = ?1";
+    let sql = "SELECT state, reason, faults, retry_at, last_seen, bytes, healthy_at, quarantine_digest, \
+               quota_bytes, quota_rate FROM tenants WHERE id = ?1";
     one(conn, sql, [id.as_str()], |row| {
         Ok(AccessRow {
             state: row.get(0)?,
@@ -94,9 +108,10 @@ pub fn access_row(conn: &Connection, id: &TenantId) -> Sql<Option<AccessRow>> {
             consecutive_quarantines: row.get(2)?,
             retry_at: row.get(3)?,
             last_seen: row.get(4)?,
-            bytes: row.get::<_, Option<i64>>(5)?.and_then(|n| u64::try_from(n).ok()),
+            bytes: number(row, 5)?,
             healthy_at: row.get(6)?,
             quarantine_digest: row.get(7)?,
+            quota: Quota { bytes: number(row, 8)?, rate: row.get(9)? },
         })
     })
 }
@@ -112,6 +127,11 @@ pub fn list(conn: &Connection, state: Option<State>, after: Option<&str>, limit:
     };
     let sql = format!("SELECT {COLUMNS} FROM tenants WHERE {filter} id > ?1 ORDER BY id LIMIT ?2");
     all(conn, &sql, params![after.unwrap_or(""), limit], tenant)
+}
+
+/// Writes that SQL has changed the schema of a tenant's file.
+pub fn mark_drifted(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<bool> {
+    change(tx, "UPDATE tenants SET drifted = ?2 WHERE id = ?1", params![id.as_str(), now])
 }
 
 /// The tenants that an eager migration visits: those whose file is not known to have the schema's version, or has it
@@ -148,9 +168,18 @@ pub fn counts(conn: &Connection) -> Sql<Counts> {
 
 /// Adds an active tenant. `false` if its id is known already, in whatever state.
 pub fn insert(tx: &Transaction, id: &TenantId, now: Millis, schema_version: i32, profile: &Profile) -> Sql<bool> {
-    let sql = "INSERT INTO tenants (id, state, created, schema_version, schema_digest, last_seen) VALUES (?1, \
-               'active', ?2, ?3, (SELECT digest FROM current_schema), ?2) ON CONFLICT (id) DO NOTHING";
-    Ok(change(tx, sql, params![id.as_str(), now, schema_version])? && set_profile(tx, id, profile)?)
+    // With the profile in the same statement the index of the search is written once.
+    let sql = "INSERT INTO tenants (id, state, created, schema_version, schema_digest, last_seen, email, first_name, \
+               last_name, username, image_url, role, provider_updated_at, provider_event_at, provider_metadata) VALUES \
+               (:id, 'active', :now, :schema, (SELECT digest FROM current_schema), :now, :email, :first, :last, \
+               :username, :image, coalesce(:role, 'client'), :updated, :event, :metadata) ON CONFLICT (id) DO NOTHING";
+    let values = named_params! {
+        ":id": id.as_str(), ":now": now, ":schema": schema_version, ":email": profile.email,
+        ":first": profile.first_name, ":last": profile.last_name, ":username": profile.username,
+        ":image": profile.image_url, ":role": profile.role, ":updated": profile.provider_updated_at,
+        ":event": profile.provider_event_at, ":metadata": profile.provider_metadata,
+    };
+    change(tx, sql, values)
 }
 
 /// Writes the provider's view of a tenant.
@@ -167,7 +196,8 @@ pub fn set_profile(tx: &Transaction, id: &TenantId, profile: &Profile) -> Sql<bo
     change(tx, sql, values)
 }
 
-/// Makes a tenant active and clears its reason and its quarantines. `false` for a deleted one; see [`tombstones::restore`].
+/// Makes a tenant active and clears its reason and its quarantines. `false` for a deleted one; see
+/// [`tombstones::restore`].
 pub fn activate(tx: &Transaction, id: &TenantId) -> Sql<bool> {
     let sql = "UPDATE tenants SET state = 'active', reason = NULL, faults = 0, retry_at = NULL, healthy_at = NULL, \
                quarantine_digest = NULL WHERE id = ?1 AND state <> 'deleted'";
@@ -194,20 +224,29 @@ pub fn suspend(tx: &Transaction, id: &TenantId, reason: &str) -> Sql<bool> {
 pub struct Quarantine {
     /// Why.
     pub reason: String,
-    /// When its file is tried again.
-    pub retry_at: Millis,
+    /// When its file is tried again; none if only an operator may let it be used again.
+    pub retry_at: Option<Millis>,
     /// How often in a row the tenant was quarantined, with this one.
     pub consecutive: u32,
     /// The digest of the schema that the program had.
     pub digest: i64,
 }
 
-/// Quarantines a tenant.
+/// Quarantines a tenant, unless it is until an operator has looked.
 pub fn quarantine(tx: &Transaction, id: &TenantId, quarantine: &Quarantine) -> Sql<bool> {
     let Quarantine { reason, retry_at, consecutive, digest } = quarantine;
     let sql = "UPDATE tenants SET state = 'quarantined', reason = ?2, retry_at = ?3, faults = ?4, quarantine_digest = \
-               ?5, healthy_at = NULL WHERE id = ?1 AND state IN ('active', 'quarantined')";
+               ?5, healthy_at = NULL WHERE id = ?1 AND (state = 'active' OR (state = 'quarantined' AND retry_at IS NOT NULL))";
     change(tx, sql, params![id.as_str(), reason, retry_at, consecutive, digest])
+}
+
+/// Quarantines a tenant until an operator has looked, also a suspended one. It has no time of a retry and, also while
+/// it is deleted, the digest 0.
+pub fn quarantine_for_operator(tx: &Transaction, id: &TenantId, reason: &str) -> Sql<bool> {
+    let sql = "UPDATE tenants SET state = 'quarantined', reason = CASE state WHEN 'suspended' THEN ?2 || '. The user was \
+               suspended: ' || coalesce(reason, 'without a reason') ELSE ?2 END, retry_at = NULL, faults = 1, \
+               quarantine_digest = 0, healthy_at = NULL WHERE id = ?1 AND state <> 'deleted'";
+    change(tx, sql, params![id.as_str(), reason])
 }
 
 /// The newest time in the catalog. The system's clock may be behind it, before the machine has asked a time server.
@@ -282,7 +321,7 @@ fn tenant(row: &SqlRow) -> Sql<Row> {
         purge_after: row.get(7)?,
         purged: row.get(8)?,
         schema_version: row.get(9)?,
-        bytes: row.get::<_, Option<i64>>(10)?.and_then(|n| u64::try_from(n).ok()),
+        bytes: number(row, 10)?,
         last_seen: row.get(11)?,
         last_backup: row.get(12)?,
         restored: row.get(23)?,
@@ -303,5 +342,7 @@ fn tenant(row: &SqlRow) -> Sql<Row> {
         state_before: row.get(26)?,
         reason_before: row.get(27)?,
         deletion_reported: row.get(28)?,
+        drifted: row.get(29)?,
+        quota: Quota { bytes: number(row, 30)?, rate: row.get(31)? },
     })
 }

@@ -94,7 +94,7 @@ pub async fn run(data: &DataConfig, deliveries: Deliveries) -> Result<ExitCode> 
         }
         Ok(ExitCode::SUCCESS)
     };
-    with_target(data, &deliveries.remote, Folder::MustExist, None, done).await
+    with_target(data, &deliveries.remote, Folder::MustExist, |_| {}, done).await
 }
 
 fn path(id: &str) -> String {

@@ -83,7 +83,7 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
         if !command.provider {
             return Ok((findings, None));
         }
-        let target = Target::over(store, Some(&command.clerk))?;
+        let target = Target::over(store, |config| config.sync.provider = command.clerk.clone())?;
         Ok((findings, Some(sync::reconcile(&target, Options { dry_run: true, force: false }).await?)))
     })
     .await?;
@@ -129,7 +129,8 @@ fn print(found: &Findings, unfinished: usize, provider: Option<&Report>) {
     if found.older > 0 {
         println!("{} files have an older schema; `cubby migrate --all` brings them up to date now", found.older);
     }
-    problems(&found.catalog, "errors in the catalog", "restore it from a backup, or --rebuild-catalog");
+    problems(&found.catalog, "errors in the catalog", "restore the whole folder from a backup, or --rebuild-catalog");
+    problems(&found.logs, "damaged logs", "`cubby log show --folder` lists one; remove it when you have looked");
     problems(&found.orphans, "files of users who are not in the catalog", "--fix adds them");
     problems(&found.missing, "users without a file", "restore it from a backup, or `cubby tenants purge ID --yes`");
     problems(&found.interrupted, "moves that were interrupted", "--fix completes them");

@@ -22,6 +22,7 @@ pub const EXAMPLES: &str = "Examples:
   cubby keys create --name \"web backend\"
   cubby keys create --name reports --read-only --expires 90d
   cubby keys create --name import --tenant user_2abc
+  cubby keys create --name next-app --sql
   cubby keys list
   cubby keys revoke key_abcdefghijkl
 
@@ -50,6 +51,9 @@ enum Command {
         /// It may read and not write
         #[arg(long)]
         read_only: bool,
+        /// It may send SQL
+        #[arg(long)]
+        sql: bool,
         /// It expires after this time [default: never]
         #[arg(long, value_name = "TIME", value_parser = duration)]
         expires: Option<Duration>,
@@ -76,9 +80,10 @@ pub async fn run(data: &DataConfig, keys: Keys) -> Result<ExitCode> {
         _ => Folder::MustExist,
     };
     let done = async |target: &Target| match keys.command {
-        Command::Create { name, tenant, read_only, expires, json } => {
+        Command::Create { name, tenant, read_only, sql, expires, json } => {
             let expires = expires.map(|time| time.as_secs());
-            let draft = json!({"name": name, "user_id": tenant, "read_only": read_only, "expires_in": expires});
+            let draft =
+                json!({"name": name, "user_id": tenant, "read_only": read_only, "sql": sql, "expires_in": expires});
             let made: NewKey = target.post("/api/admin/keys", Some(draft)).await?;
             if json {
                 return print_json(&made);
@@ -100,7 +105,7 @@ pub async fn run(data: &DataConfig, keys: Keys) -> Result<ExitCode> {
             Ok(())
         }
     };
-    with_target(data, &keys.remote, folder, None, done).await?;
+    with_target(data, &keys.remote, folder, |_| {}, done).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -112,10 +117,15 @@ fn line(key: &KeyRow, now: i64) -> String {
     };
     let used = key.last_used.map_or("never".into(), |at| rfc3339(at).to_string());
     let reaches = key.tenant.as_ref().map_or("all", TenantId::as_str);
-    let may = if key.read_only { "read" } else { "write" };
+    let may = match (key.read_only, key.sql) {
+        (true, false) => "read",
+        (false, false) => "write",
+        (true, true) => "read, sql",
+        (false, true) => "write, sql",
+    };
     row(&key.id, &format!("…{}", key.hint), state, may, reaches, &used, &key.name)
 }
 
 fn row(id: &str, hint: &str, state: &str, may: &str, reaches: &str, used: &str, name: &str) -> String {
-    format!("{id:<16} {hint:<8} {state:<10} {may:<9} {reaches:<24} {used:<24} {name}")
+    format!("{id:<16} {hint:<8} {state:<10} {may:<10} {reaches:<24} {used:<24} {name}")
 }

@@ -75,8 +75,14 @@ fn announce(app: &App, data: &DataConfig, address: SocketAddr) {
     let config = app.config();
     let schema = match &data.migrations {
         None => "shipped".to_owned(),
-        Some(folder) if app.store().has_table(NOTES_TABLE) => folder.display().to_string(),
-        Some(folder) => format!("{} (no table {NOTES_TABLE}: the notes API is not mounted)", folder.display()),
+        Some(folder) if app.store().has_table(NOTES_TABLE) => {
+            format!("{}: {}", folder.display(), app.store().schema().form())
+        }
+        Some(folder) => format!(
+            "{}: {} (no table {NOTES_TABLE}: the notes API is not mounted)",
+            folder.display(),
+            app.store().schema().form()
+        ),
     };
     let provisioning = match config.provisioning {
         Provisioning::Open => "a first POST creates a user's database",

@@ -11,9 +11,10 @@ use serde::Deserialize;
 use super::{
     shared::{Folder, bar, print_entries, print_json},
     target::{Target, segment, with_target},
+    watch::{LOOK, is_absent},
 };
 use crate::{
-    config::{DataConfig, door::RemoteConfig, provider::ProviderConfig},
+    config::{DataConfig, ServeConfig, door::RemoteConfig, provider::ProviderConfig},
     error::{Error, ErrorKind, Result},
     reconcile::{
         report::{Entries, Phase, Report, RunOutcome},
@@ -58,7 +59,8 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
     let options = Options { dry_run: command.dry_run, force: command.force };
     let run = async |target: &Target| reconcile(target, options).await;
     // May be the first command on a folder: it can fill an empty catalog.
-    let report = with_target(data, &command.remote, Folder::MayBeNew, Some(&command.provider), run).await?;
+    let set = |config: &mut ServeConfig| config.sync.provider = command.provider.clone();
+    let report = with_target(data, &command.remote, Folder::MayBeNew, set, run).await?;
     match command.json {
         true => print_json(&report)?,
         false => print(&report),
@@ -71,12 +73,6 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
 struct Accepted {
     run: String,
 }
-
-/// The longest wait between two looks at a run.
-const LOOK: Duration = Duration::from_millis(500);
-
-/// How long a server that does not answer is asked again: the run goes on without being watched.
-const ABSENCE: Duration = Duration::from_secs(30);
 
 /// Starts a run and watches it until there is a report, with a progress bar on a terminal. A run may take
 /// longer than a request may.
@@ -104,7 +100,7 @@ pub async fn reconcile(target: &Target, Options { dry_run, force }: Options) -> 
                 bar.set_length(now.total.max(now.done));
                 bar.set_position(now.done);
             }
-            Err(error) if error.kind() == ErrorKind::Unavailable && answered.elapsed() < ABSENCE => {}
+            Err(error) if is_absent(&error, answered) => {}
             // A server that was restarted meanwhile does not know a dry run.
             Err(error) => return Err(error),
         }

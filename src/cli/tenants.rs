@@ -1,6 +1,8 @@
 //! `cubby tenants …`.
 
-use std::process::ExitCode;
+mod top;
+
+use std::{process::ExitCode, str::FromStr};
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -8,20 +10,29 @@ use serde_json::json;
 
 use super::{
     shared::{Folder, print_json, print_rows},
-    target::{Target, segment, with_target},
+    target::{Target, place, segment, with_target},
 };
 use crate::{
-    admin::tenants::{Created, OneTenant, Tenants as Listed},
-    catalog::model::{Row, State},
+    admin::{
+        quota::{OwnQuota, SetBy},
+        tenants::{Created, OneTenant, Tenants as Listed},
+    },
+    catalog::{
+        model::{Row, State},
+        queries::search::Sort,
+    },
     clock::rfc3339,
-    config::{DataConfig, door::RemoteConfig},
+    config::{DataConfig, Size, door::RemoteConfig},
     error::{Error, ErrorKind, Result},
+    rate::Rate,
     tenants::{disk::path::Layout, id::TenantId},
 };
 
 pub const EXAMPLES: &str = "Examples:
   cubby tenants list
   cubby tenants list --state quarantined --json
+  cubby tenants list --search ada@example.com
+  cubby tenants list --sort size --limit 20
   cubby tenants show user_2abc
   cubby tenants path user_2abc
   cubby tenants create user_2abc
@@ -29,6 +40,8 @@ pub const EXAMPLES: &str = "Examples:
   cubby tenants delete user_2abc && cubby tenants restore user_2abc
   cubby tenants purge user_2abc --yes
   cubby tenants adopt user_2new --from user_2old
+  cubby tenants quota user_2abc --bytes 5GiB --rate 200/s
+  cubby tenants quota user_2abc --bytes default
 
 While a server holds the data folder, these commands ask it, with ADMIN_API_KEY.";
 
@@ -43,13 +56,19 @@ pub struct Tenants {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List users' databases in the order of ids
+    /// List users' databases, or search for some
     List {
+        /// Whose id, address or name has this text; newest first
+        #[arg(long, value_name = "TEXT")]
+        search: Option<String>,
+        /// The order: id, created (newest first), seen (last used first), size (largest first)
+        #[arg(long, default_value = "id", value_name = "ORDER", conflicts_with = "search")]
+        sort: Sort,
         /// Only those in this state: active, suspended, deleted, quarantined
         #[arg(long)]
         state: Option<State>,
-        /// Start after this id
-        #[arg(long, value_name = "ID")]
+        /// Start after this id, in the order of ids
+        #[arg(long, value_name = "ID", conflicts_with = "search")]
         after: Option<TenantId>,
         /// At most so many [default: all]
         #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
@@ -93,6 +112,17 @@ enum Command {
     },
     /// Restore one of whom nothing is left, with an empty database
     Revive { id: TenantId },
+    /// Show what one may use, or set it over CUBBY_QUOTA and CUBBY_TENANT_RATE
+    Quota {
+        #[command(flatten)]
+        one: One,
+        /// The largest their database may grow, such as 5GiB; 0 for no bound; default to take back what was set
+        #[arg(long, value_name = "SIZE")]
+        bytes: Option<Setting<Size>>,
+        /// The requests they may make, such as 200/s or 200/s:800; off for no bound; default to take back what was set
+        #[arg(long, value_name = "RATE")]
+        rate: Option<Setting<Rate>>,
+    },
     /// Give a user who signed up again the data of their old, deleted id
     Adopt {
         /// The id they have now
@@ -104,6 +134,20 @@ enum Command {
         #[arg(long)]
         replace: bool,
     },
+    /// Show what a running server has open, those first that are used most or are largest
+    Top(top::Top),
+}
+
+/// A value, or none for `default`.
+#[derive(Debug, Clone, Copy)]
+struct Setting<T>(Option<T>);
+
+impl<T: FromStr> FromStr for Setting<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        if text == "default" { Ok(Self(None)) } else { text.parse().map(|value| Self(Some(value))) }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -131,7 +175,11 @@ pub async fn run(data: &DataConfig, tenants: Tenants) -> Result<ExitCode> {
         Command::Create { .. } => Folder::MayBeNew,
         _ => Folder::MustExist,
     };
-    with_target(data, &tenants.remote, folder, None, async |target| execute(target, tenants.command).await).await?;
+    if let Command::Top(top) = tenants.command {
+        top::run(place(data, &tenants.remote, folder)?, top).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    with_target(data, &tenants.remote, folder, |_| {}, async |target| execute(target, tenants.command).await).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -139,7 +187,15 @@ async fn execute(target: &Target, command: Command) -> Result<()> {
     let post = |verb, body| (Method::POST, verb, body);
     let text = |id| One { id, json: false };
     let (One { id, json }, (method, verb, body)) = match command {
-        Command::List { state, after, limit, json } => return list(target, state, after, limit, json).await,
+        Command::List { search, sort, state, after, limit, json } => {
+            let wanted = [
+                search.map(|text| format!("&q={}", segment(&text))),
+                state.map(|state| format!("&state={state}")),
+                after.map(|after| format!("&after={}", segment(after.as_str()))),
+            ];
+            let wanted: String = wanted.into_iter().flatten().collect();
+            return list(target, &format!("&sort={}{wanted}", sort.as_str()), limit, json).await;
+        }
         Command::Show(One { id, json }) => {
             let one: OneTenant = target.get(&path(&id)).await.map_err(|e| name(e, &id))?;
             if json {
@@ -148,7 +204,7 @@ async fn execute(target: &Target, command: Command) -> Result<()> {
             print(&one);
             return Ok(());
         }
-        Command::Path { .. } => return Ok(()),
+        Command::Path { .. } | Command::Top(_) => return Ok(()),
         Command::Create { one: One { id, json }, email } => {
             let draft = json!({"id": id, "email": email});
             let made: Created = target.post("/api/admin/tenants", Some(draft)).await?;
@@ -158,6 +214,7 @@ async fn execute(target: &Target, command: Command) -> Result<()> {
             println!("{id} {}", if made.created { "created" } else { "exists already" });
             return Ok(());
         }
+        Command::Quota { one, bytes, rate } => return quota(target, &one, bytes, rate).await,
         Command::Suspend { one, reason } => (one, post("/suspend", Some(json!({"reason": reason})))),
         Command::Resume(one) => (one, post("/resume", None)),
         Command::Delete(one) => (one, (Method::DELETE, "", None)),
@@ -177,6 +234,48 @@ async fn execute(target: &Target, command: Command) -> Result<()> {
     Ok(())
 }
 
+async fn quota(
+    target: &Target,
+    One { id, json }: &One,
+    bytes: Option<Setting<Size>>,
+    rate: Option<Setting<Rate>>,
+) -> Result<()> {
+    let mut draft = serde_json::Map::new();
+    if let Some(Setting(bytes)) = bytes {
+        draft.insert("bytes".into(), json!(bytes.map(|size| size.0)));
+    }
+    if let Some(Setting(rate)) = rate {
+        draft.insert("rate".into(), json!(rate));
+    }
+    let quota: OwnQuota = if draft.is_empty() {
+        target.get::<OneTenant>(&path(id)).await.map_err(|e| name(e, id))?.may_use
+    } else {
+        target.post(&(path(id) + "/quota"), Some(draft.into())).await.map_err(|e| name(e, id))?
+    };
+    if *json {
+        return print_json(&quota);
+    }
+    print_quota(&quota);
+    Ok(())
+}
+
+fn print_quota(OwnQuota { quota, bytes_by, rate_by }: &OwnQuota) {
+    let bytes = quota.bytes.filter(|bytes| *bytes > 0).map(|bytes| format!("{bytes} bytes"));
+    let rate = quota.rate.filter(|rate| *rate != Rate::Off);
+    println!("quota           {}", allowed(bytes, *bytes_by, "CUBBY_QUOTA"));
+    println!("rate            {}", allowed(rate, *rate_by, "CUBBY_TENANT_RATE"));
+}
+
+/// A bound, none for no bound, and who set it.
+fn allowed(bound: Option<impl ToString>, by: SetBy, setting: &str) -> String {
+    let by = match by {
+        SetBy::Operator => "an operator",
+        SetBy::Metadata => "the provider's metadata",
+        SetBy::Settings => return format!("as {setting} of the server says"),
+    };
+    format!("{}, set by {by}", bound.map_or_else(|| "no bound".to_owned(), |bound| bound.to_string()))
+}
+
 fn path(id: &TenantId) -> String {
     format!("/api/admin/tenants/{}", segment(id.as_str()))
 }
@@ -189,22 +288,16 @@ fn name(error: Error, id: &TenantId) -> Error {
     Error::new(ErrorKind::UnknownTenant, format!("{id} is unknown; `cubby tenants list` shows who is"))
 }
 
-async fn list(
-    target: &Target,
-    state: Option<State>,
-    mut after: Option<TenantId>,
-    limit: Option<u32>,
-    json: bool,
-) -> Result<()> {
-    let state = state.map_or(String::new(), |state| format!("&state={state}"));
+async fn list(target: &Target, wanted: &str, limit: Option<u32>, json: bool) -> Result<()> {
     let mut heading = Some(line("id", "state", "schema", "bytes", "last seen", "reason"));
     let mut left = limit.unwrap_or(u32::MAX);
+    let mut cursor: Option<String> = None;
     loop {
-        let start = after.map_or(String::new(), |after| format!("&after={}", segment(after.as_str())));
+        let start = cursor.map_or(String::new(), |cursor| format!("&cursor={}", segment(&cursor)));
         let most = left.min(1000);
-        let found: Listed = target.get(&format!("/api/admin/tenants?limit={most}{state}{start}")).await?;
-        left -= most;
-        let is_last = found.tenants.len() < most as usize || left == 0;
+        let found: Listed = target.get(&format!("/api/admin/tenants?limit={most}{wanted}{start}")).await?;
+        left -= u32::try_from(found.tenants.len()).unwrap_or(left).min(left);
+        let is_last = found.next_cursor.is_none() || left == 0;
         let counts = found.counts;
         let footer = format!(
             "\n{} active, {} suspended, {} deleted, {} quarantined",
@@ -218,7 +311,7 @@ async fn list(
         if !more? || is_last {
             return Ok(());
         }
-        after = found.tenants.last().map(|row: &Row| row.id.clone());
+        cursor = found.next_cursor;
     }
 }
 
@@ -249,8 +342,12 @@ fn print(one: &OneTenant) {
     }
     println!("last seen       {}", time(row.last_seen));
     println!("schema          {} (newest is {})", optional(row.schema_version), one.newest_schema);
+    if let Some(at) = row.drifted {
+        println!("drifted         {} SQL changed the schema, which the migrations do not know", rfc3339(at));
+    }
     println!("file            {}", one.path);
     println!("file size       {}", one.file_bytes.map_or("missing".into(), |n| format!("{n} bytes")));
+    print_quota(&one.may_use);
     println!("email           {}", text(&row.profile.email));
     println!("name            {} {}", text(&row.profile.first_name), text(&row.profile.last_name));
     println!("username        {}", text(&row.profile.username));

@@ -10,46 +10,10 @@ use clap::Args;
 use reqwest::Url;
 
 use super::values::{List, Size, duration};
-use crate::error::{Error, Result};
-
-/// A rate and its burst: `100/s`, `600/m`, `20/s:200`; or `off`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rate {
-    /// No bound.
-    Off,
-    /// `count` every `per`, and `burst` at once.
-    Of {
-        /// How many.
-        count: u32,
-        /// In what time.
-        per: Duration,
-        /// How many at once.
-        burst: u32,
-    },
-}
-
-impl FromStr for Rate {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "write it as 100/s, 600/m or 1000/h, with a burst as in 100/s:400; or off".to_owned();
-        if text == "off" {
-            return Ok(Self::Off);
-        }
-        let (rate, burst) = text.split_once(':').map_or((text, None), |(rate, burst)| (rate, Some(burst)));
-        let (count, per) = rate.split_once('/').ok_or_else(wrong)?;
-        let per = match per {
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            "h" => Duration::from_secs(3600),
-            _ => return Err(wrong()),
-        };
-        let number = |text: &str| text.parse().ok().filter(|n: &u32| (1..=1_000_000).contains(n)).ok_or_else(wrong);
-        let count = number(count)?;
-        let burst = burst.map_or(Ok(count.saturating_mul(2)), number)?;
-        Ok(Self::Of { count, per, burst })
-    }
-}
+use crate::{
+    error::{Error, Result},
+    rate::Rate,
+};
 
 /// A range of addresses: `10.0.0.0/8`, `192.168.1.7`, `fd00::/8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,11 +103,13 @@ pub struct LimitsConfig {
     #[arg(long, env = "CUBBY_TENANT_BYTES_IN_FLIGHT", default_value = "32MiB", value_name = "SIZE")]
     pub tenant_bytes_in_flight: Size,
 
-    /// Of these, those of one address; more are answered 429 [default: 64MiB; unbounded on loopback without a trusted proxy]
+    /// Of these, those of one address; more are answered 429 [default: 64MiB; unbounded on loopback without a trusted
+    /// proxy]
     #[arg(long, env = "CUBBY_ADDRESS_BYTES_IN_FLIGHT", value_name = "SIZE")]
     pub address_bytes_in_flight: Option<Size>,
 
-    /// Webhook deliveries being taken in at once; when one more comes, the one that has been arriving for longest is answered 503
+    /// Webhook deliveries being taken in at once; when one more comes, the one that has been arriving for longest is
+    /// answered 503
     #[arg(long, env = "CUBBY_DELIVERIES_IN_FLIGHT", default_value_t = 256, value_name = "COUNT",
         value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub deliveries_in_flight: u32,
@@ -174,11 +140,13 @@ pub struct LimitsConfig {
     #[arg(long, env = "CUBBY_CORS_ORIGINS", value_name = "ORIGINS", default_value = "", hide_default_value = true)]
     pub cors_origins: List,
 
-    /// Wrong operators' keys from one address; more are answered 429 [default: 30/m:30; off on loopback without a trusted proxy]
+    /// Wrong operators' keys from one address; more are answered 429 [default: 30/m:30; off on loopback without a
+    /// trusted proxy]
     #[arg(long, env = "CUBBY_KEY_FAILURES", value_name = "RATE")]
     pub key_failures: Option<Rate>,
 
-    /// Connections of operators at once, with --admin-listen; when one more comes, the oldest that has not shown the key is closed
+    /// Connections of operators at once, with --admin-listen; when one more comes, the oldest that has not shown the
+    /// key is closed
     #[arg(long, env = "CUBBY_ADMIN_CONNECTIONS", default_value_t = 256, value_name = "COUNT",
         value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub admin_connections: u32,
@@ -218,17 +186,6 @@ impl LimitsConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rates_are_read() {
-        let of = |count, secs, burst| Ok(Rate::Of { count, per: Duration::from_secs(secs), burst });
-        assert_eq!("100/s".parse(), of(100, 1, 200));
-        assert_eq!("600/m:5".parse(), of(600, 60, 5));
-        assert_eq!("off".parse(), Ok(Rate::Off));
-        for text in ["", "100", "0/s", "1/d", "1/s:0", "-1/s", "1/s:"] {
-            assert!(text.parse::<Rate>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn networks_hold_their_addresses_and_no_others() {

@@ -1,8 +1,9 @@
 //! Settings of the identity provider: its API, and the synchronization with it.
 
-use std::{str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
 
 use super::{
     endpoint::Endpoint,
@@ -93,16 +94,46 @@ impl SyncConfig {
 }
 
 /// A number, a percentage, or the larger of both: `25`, `10%`, `10%,10`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Part {
     percent: u64,
     number: u64,
 }
 
 impl Part {
+    /// The larger of a percentage and a number.
+    pub const fn of_either(percent: u64, number: u64) -> Self {
+        Self { percent, number }
+    }
+
     /// The number that this is of `whole`.
     pub fn of(self, whole: u64) -> u64 {
         self.number.max(whole.saturating_mul(self.percent) / 100)
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.percent, self.number) {
+            (0, number) => write!(f, "{number}"),
+            (percent, 0) => write!(f, "{percent}%"),
+            (percent, number) => write!(f, "{percent}%,{number}"),
+        }
+    }
+}
+
+impl From<Part> for String {
+    fn from(part: Part) -> Self {
+        part.to_string()
+    }
+}
+
+impl TryFrom<String> for Part {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }
 
@@ -131,6 +162,9 @@ mod tests {
         let of = |text: &str, whole| text.parse::<Part>().unwrap().of(whole);
         assert_eq!([of("10%,10", 0), of("10%,10", 99), of("10%,10", 100), of("10%,10", 1_000)], [10, 10, 10, 100]);
         assert_eq!([of("25", 1_000_000), of("50%", 3), of("0", 5)], [25, 1, 0]);
+        for text in ["25", "10%", "10%,10", "0"] {
+            assert_eq!(text.parse::<Part>().unwrap().to_string(), text);
+        }
         for text in ["", "x", "101%", "-1", "10 %x"] {
             assert!(text.parse::<Part>().is_err(), "{text}");
         }

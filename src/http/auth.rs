@@ -8,6 +8,7 @@ use reqwest::Url;
 use super::{door::Door, operator_key, peer::Peer, problem::Problem};
 use crate::{
     catalog::audit::Author,
+    clock::Millis,
     error::Result,
     identity::{
         claims::{Refusal, Session},
@@ -42,6 +43,23 @@ impl Caller {
     /// Whether a request of this caller proves that the tenant's user exists.
     pub fn proves_user(&self) -> bool {
         matches!(self, Self::User(_))
+    }
+
+    /// Whether what this caller showed still holds, for an answer that takes long.
+    pub fn is_valid(&self, door: &Door) -> bool {
+        let now = door.clock().now();
+        match self {
+            Self::User(session) => now < session.until,
+            Self::Program(key) => door.identity.keys().holds(key, now),
+        }
+    }
+
+    /// When it ends by itself.
+    pub fn expires(&self) -> Option<Millis> {
+        match self {
+            Self::User(session) => Some(session.until),
+            Self::Program(key) => key.row.expires,
+        }
     }
 
     /// Whether this caller may change anything.
@@ -108,7 +126,7 @@ fn cookie<'a>(parts: &'a Parts, door: &Door) -> Option<&'a str> {
 
 /// A browser sends the cookie with requests of any site's page, so a request whose `Origin` is neither this
 /// server's nor in the settings is not authenticated by it (cross-site request forgery).
-fn is_foreign_page(parts: &Parts, door: &Door) -> bool {
+pub fn is_foreign_page(parts: &Parts, door: &Door) -> bool {
     if !parts.headers.contains_key(header::ORIGIN) {
         return false;
     }

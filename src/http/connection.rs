@@ -26,7 +26,8 @@ use super::{limits::in_flight::InFlight, problem::Problem};
 const UNWRITTEN: u32 = 16;
 
 tokio::task_local! {
-    static CONNECTION: Arc<Connection>;
+    /// And which of its requests.
+    static CONNECTION: (Arc<Connection>, u64);
 }
 
 /// The requests in flight of one connection.
@@ -42,6 +43,8 @@ pub struct Connection {
 struct State {
     /// The request that is being answered: HTTP/1.1 answers one after the other.
     current: Option<InFlight>,
+    /// Its number.
+    number: u64,
     /// Those whose answers hyper has and the socket has not.
     unwritten: Vec<InFlight>,
     waiting: Option<Waker>,
@@ -50,7 +53,23 @@ struct State {
 
 /// Runs `look` on the request that this task is answering. None outside of a request.
 pub fn in_flight<T>(look: impl FnOnce(&mut InFlight) -> T) -> Option<T> {
-    CONNECTION.try_with(|connection| connection.state.lock().current.as_mut().map(look)).ok().flatten()
+    let look = |(connection, number): &(Arc<Connection>, u64)| {
+        let mut state = connection.state.lock();
+        // A task may go on after its request.
+        if state.number == *number { state.current.as_mut().map(look) } else { None }
+    };
+    CONNECTION.try_with(look).ok().flatten()
+}
+
+/// Wraps a future that runs as another task, so that what it takes is counted for this task's request.
+pub fn counted<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    let connection = CONNECTION.try_with(Clone::clone).ok();
+    async move {
+        match connection {
+            Some(connection) => CONNECTION.scope(connection, work).await,
+            None => work.await,
+        }
+    }
 }
 
 /// Counts an answer of so many bytes, if the limits allow it.
@@ -93,8 +112,12 @@ impl Connection {
         answer: impl Future<Output = Result<Response, E>>,
     ) -> Result<Response<Answer>, E> {
         self.under_way.fetch_add(1, Ordering::AcqRel);
-        self.state.lock().current = Some(in_flight);
-        let answered = CONNECTION.scope(self.clone(), answer).await;
+        let number = {
+            let mut state = self.state.lock();
+            (state.current, state.number) = (Some(in_flight), state.number + 1);
+            state.number
+        };
+        let answered = CONNECTION.scope((self.clone(), number), answer).await;
         let mut in_flight = self.state.lock().current.take();
         if let Some(in_flight) = &mut in_flight {
             in_flight.is_answered();

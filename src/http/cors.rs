@@ -24,7 +24,8 @@ impl Origins {
 }
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PATCH, DELETE");
-const HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-type, idempotency-key, x-request-id");
+const HEADERS: HeaderValue =
+    HeaderValue::from_static("authorization, content-type, idempotency-key, last-event-id, x-request-id");
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("location, x-request-id, retry-after, ratelimit, ratelimit-policy, idempotency-replayed");
 

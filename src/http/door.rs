@@ -52,6 +52,8 @@ pub struct Inner {
     pub on_demand: Option<Arc<OnDemand>>,
     /// Whether the server can do its work.
     pub readiness: Readiness,
+    /// Whether errors of a path are in the form of [`Problem::render_plain`](super::problem::Problem::render_plain).
+    pub plain_problems: fn(&str) -> bool,
     draining: AtomicBool,
 }
 
@@ -61,15 +63,15 @@ impl Door {
     /// # Errors
     /// If the settings of authentication cannot be used.
     pub fn new(store: Store, config: &ServeConfig) -> Result<Self> {
-        Self::with(store, config.clone(), Audience::of, None)
+        Self::with(store, config.clone(), (Audience::of, |_| false), None)
     }
 
-    /// The same for a server with paths that are not for users, and with the identity provider, which is
-    /// asked for unknown users where provisioning is on demand.
+    /// The same for a server with paths that are not for users or have errors in another form, and with the identity
+    /// provider, which is asked for unknown users where provisioning is on demand.
     pub fn with(
         store: Store,
         config: ServeConfig,
-        audience: fn(&str) -> Audience,
+        (audience, plain_problems): (fn(&str) -> Audience, fn(&str) -> bool),
         on_demand: Option<Arc<OnDemand>>,
     ) -> Result<Self> {
         let identity = Identity::new(&config.door, store.clock())?;
@@ -89,6 +91,7 @@ impl Door {
             config,
             identity,
             readiness: Readiness::default(),
+            plain_problems,
             draining: AtomicBool::new(false),
         };
         Ok(Self { inner: Arc::new(inner), body_limit: BODY_LIMIT })
@@ -106,9 +109,11 @@ impl Inner {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Turns `/readyz` red, so that a balancer sends no more requests.
+    /// Turns `/readyz` red, so that a balancer sends no more requests, and ends the answers that last as long as their
+    /// clients like.
     pub fn start_draining(&self) {
         self.draining.store(true, Ordering::Release);
+        self.store.end_changes();
     }
 }
 

@@ -8,7 +8,13 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{auth, body, door::Door, problem::Problem, segment::UserPath};
+use super::{
+    auth::{self, Caller},
+    body,
+    door::Door,
+    problem::Problem,
+    segment::UserPath,
+};
 use crate::{
     config::Provisioning,
     error::{Error, ErrorKind},
@@ -44,8 +50,8 @@ pub trait Payload<S: AsRef<Door>>: DeserializeOwned + Send {
 }
 
 /// A caller who may reach a tenant of this id, if there is one.
-struct Admitted {
-    id: TenantId,
+pub(super) struct Admitted {
+    pub id: TenantId,
     /// Whether a write creates the tenant if it never existed.
     write_creates: bool,
     /// Whether a read creates it too: the request itself proves that the user exists.
@@ -56,24 +62,30 @@ struct Admitted {
 /// proof a caller learns nothing about any id. An illegal id, one that is not the caller's and one that does
 /// not exist get the same answer: the first two are refused here, before any storage is touched.
 async fn admit(parts: &mut Parts, door: &Door) -> Result<Admitted, Problem> {
+    let (admitted, caller) = admit_any(parts, door).await?;
+    if !parts.method.is_safe() && caller.is_some_and(|caller| !caller.may_write()) {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "read_only", "this API key may read and not write"));
+    }
+    Ok(admitted)
+}
+
+/// The same for a route that judges by itself whether a request writes. The caller, where one must show who it is.
+pub(super) async fn admit_any(parts: &mut Parts, door: &Door) -> Result<(Admitted, Option<Caller>), Problem> {
     let provisioning = door.config.provisioning;
     let write_creates = provisioning == Provisioning::Open;
     if door.identity.is_open() {
         let id = tenant_id(parts).await?;
-        door.limits.of_tenant(&id)?;
-        return Ok(Admitted { id, write_creates, read_creates: false });
+        door.limits.of_tenant(&id, door.store.own_rate(&id))?;
+        return Ok((Admitted { id, write_creates, read_creates: false }, None));
     }
     let caller = auth::authenticate(door, parts).await?;
     let id = tenant_id(parts).await?;
     if !caller.reaches(&id) {
         return Err(Error::unknown_tenant().into());
     }
-    door.limits.of_tenant(&id)?;
-    if !caller.may_write() && !parts.method.is_safe() {
-        return Err(Problem::new(StatusCode::FORBIDDEN, "read_only", "this API key may read and not write"));
-    }
+    door.limits.of_tenant(&id, door.store.own_rate(&id))?;
     let proven = provisioning == Provisioning::OnProof && caller.proves_user();
-    Ok(Admitted { id, write_creates: write_creates || proven, read_creates: proven })
+    Ok((Admitted { id, write_creates: write_creates || proven, read_creates: proven }, Some(caller)))
 }
 
 async fn tenant_id(parts: &mut Parts) -> Result<TenantId, Error> {
@@ -95,12 +107,14 @@ impl Admitted {
         self.write_creates && !self.read_creates
     }
 
-    async fn read(&self, door: &Door) -> Result<tenant::Tenant, Error> {
-        if self.read_creates { self.create(door).await } else { self.lease(door).await }
+    pub async fn read(&self, door: &Door) -> Result<tenant::Tenant, Error> {
+        let tenant = if self.read_creates { self.create(door).await } else { self.lease(door).await };
+        tenant.inspect(tenant::Tenant::count_request)
     }
 
     async fn write(&self, door: &Door) -> Result<tenant::Tenant, Error> {
-        if self.write_creates { self.create(door).await } else { self.lease(door).await }
+        let tenant = if self.write_creates { self.create(door).await } else { self.lease(door).await };
+        tenant.inspect(tenant::Tenant::count_request)
     }
 
     /// A tenant that exists, or whose user the provider has when it may be asked.

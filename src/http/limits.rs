@@ -35,9 +35,10 @@ use super::{
     problem::Problem,
 };
 use crate::{
-    config::{Secret, ServeConfig, Size, limits::Rate},
+    config::{Secret, ServeConfig, Size},
     error::Result,
-    tenants::id::TenantId,
+    rate::Rate,
+    tenants::{id::TenantId, lifecycle::quota::OwnRate},
 };
 
 /// Requests of operators in flight.
@@ -54,7 +55,7 @@ const ADDRESS_BYTES: Size = Size(64 << 20);
 
 /// The limits of one server, and how much of them is used.
 pub struct Limits {
-    tenants: Option<Buckets<TenantId>>,
+    tenants: Buckets<TenantId>,
     addresses: Option<Buckets<u128>>,
     /// Counts the tenants that requests create.
     pub creations: Option<Arc<Creations>>,
@@ -127,7 +128,7 @@ impl Limits {
         let address_bytes = limits.address_bytes_in_flight.or(limited.then_some(ADDRESS_BYTES));
         let keys = Keys::default();
         Ok(Self {
-            tenants: Buckets::new("user", rate(limits.tenant_rate, limited, PER_TENANT)),
+            tenants: Buckets::with_own("user", rate(limits.tenant_rate, limited, PER_TENANT)),
             addresses: Buckets::new("address", rate(limits.address_rate, limited, PER_ADDRESS)),
             creations: Creations::new(rate(limits.creation_rate, limited, CREATIONS)).map(Arc::new),
             operators_addresses: Buckets::new("address", rate(limits.address_rate, operators_exposed, PER_ADDRESS)),
@@ -161,6 +162,11 @@ impl Limits {
             Listener::Public => self.addresses.as_ref(),
             Listener::Operators => self.operators_addresses.as_ref().or(self.addresses.as_ref()),
         }
+    }
+
+    /// The requests in flight that are not operators'.
+    pub fn in_flight(&self) -> u64 {
+        self.totals.requests.held()
     }
 
     /// Whom a path is for.
@@ -220,6 +226,14 @@ impl Limits {
         Ok(in_flight)
     }
 
+    /// Counts a wrong operator's key that did not come in a header; see [`enter`](Self::enter).
+    ///
+    /// # Errors
+    /// 429 `rate_limited`.
+    pub fn key_failed(&self, address: IpAddr) -> Result<(), Problem> {
+        self.key_failures.as_ref().map_or(Ok(()), |failures| failures.check(&block(address)))
+    }
+
     /// For a request that was refused.
     pub fn nothing(&self) -> InFlight {
         InFlight::nothing(&self.totals)
@@ -238,12 +252,12 @@ impl Limits {
         overloaded("more deliveries are coming in than this server may take")
     }
 
-    /// Counts a request of a user's.
+    /// Counts a request of a user's, who may have a rate of their own.
     ///
     /// # Errors
     /// 429 `rate_limited` or `too_much_at_once`.
-    pub fn of_tenant(&self, id: &TenantId) -> Result<(), Problem> {
-        self.tenants.as_ref().map_or(Ok(()), |tenants| tenants.check(id))?;
+    pub fn of_tenant(&self, id: &TenantId, own: OwnRate) -> Result<(), Problem> {
+        self.tenants.check_own(id, own)?;
         connection::in_flight(|in_flight| in_flight.of_user(self.keys.of(id))).unwrap_or(Ok(()))
     }
 }
@@ -269,7 +283,7 @@ mod tests {
             let limits = limits(flags);
             let elsewhere = "203.0.113.1".parse().unwrap();
             [
-                limits.tenants.is_some(),
+                limits.tenants.is_on(),
                 limits.addresses.is_some(),
                 limits.creations.is_some(),
                 limits.connections_of(elsewhere).is_some(),

@@ -12,7 +12,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -27,7 +27,7 @@ use super::{
     limits::{Refused, in_flight::SMALL},
     problem::Problem,
 };
-use crate::telemetry;
+use crate::telemetry::{self, routes};
 
 /// The header with the request's id, in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -62,7 +62,12 @@ pub async fn envelope(
     };
     // The body of a change, or what it removes, was within the limits, and the answer is about as long.
     let answers_change = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
+    // The pattern of a route, of which there are so many as routes; a path is the caller's.
+    let pattern = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let measured = routes::route(request.method().as_str(), pattern);
     let text: Arc<str> = id.to_str().unwrap_or("").into();
+    let plain = (door.plain_problems)(request.uri().path());
+    let render = |problem: &Problem| if plain { problem.render_plain() } else { problem.render(&text) };
     telemetry::in_request(text.clone(), async {
         let started = tokio::time::Instant::now();
         let handled = async {
@@ -91,7 +96,7 @@ pub async fn envelope(
         let overloaded = response.extensions().get::<Problem>().is_some_and(|problem| problem.code == "overloaded");
         let mut response = match response.extensions().get::<Problem>() {
             Some(problem) => {
-                let mut rendered = problem.render(&text);
+                let mut rendered = render(problem);
                 // axum put it into a 405.
                 rendered
                     .headers_mut()
@@ -102,12 +107,13 @@ pub async fn envelope(
                 None => response,
                 Some(length) => match connection::hold_answer(length, answers_change) {
                     Ok(()) => response,
-                    Err(problem) => problem.render(&text),
+                    Err(problem) => render(&problem),
                 },
             },
         };
         let took = started.elapsed();
         let status = response.status();
+        measured.record(status.as_u16(), took);
         if status.is_server_error() && !(overloaded && is_logged_this_second()) {
             tracing::warn!(status = status.as_u16(), took = ?took, "failed");
         } else if took > SLOW {

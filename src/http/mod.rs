@@ -1,11 +1,13 @@
 //! The HTTP toolkit: what every route shares. It knows no feature and no server's state: a state that has a
 //! [`door::Door`] can use it.
 
+pub mod admission;
 pub mod auth;
 pub mod body;
 pub mod connection;
 pub mod cors;
 pub mod door;
+pub mod download;
 pub mod extract;
 pub mod health;
 pub mod host;
@@ -18,3 +20,4 @@ pub mod problem;
 pub mod query;
 pub mod readiness;
 pub mod segment;
+pub mod text;

@@ -33,7 +33,12 @@ pub fn check(key: Option<&Secret>, headers: &HeaderMap) -> Result<(), Problem> {
 
 /// Whether a request's bearer token is the key; none if it has none, or if there is no key.
 pub fn matches(key: Option<&Secret>, headers: &HeaderMap) -> Option<bool> {
-    Some(equal(bearer(headers)?, key?.reveal().trim()))
+    is_key(key, bearer(headers)?)
+}
+
+/// Whether a text is the key; none if there is no key.
+pub fn is_key(key: Option<&Secret>, given: &str) -> Option<bool> {
+    Some(equal(given.trim(), key?.reveal().trim()))
 }
 
 /// The token of `Authorization: Bearer …`. The scheme's name has no case (RFC 9110, 11.1).

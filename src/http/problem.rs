@@ -63,6 +63,17 @@ impl Problem {
         self
     }
 
+    /// The response in a form that clients of a protocol of its own read, `{"message":…,"code":…,"error":…}`.
+    pub fn render_plain(&self) -> Response {
+        let detail = brief(&self.detail, DETAIL);
+        let wire = serde_json::json!({"message": detail, "code": self.code, "error": detail});
+        let mut response = (self.status, wire.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.extend(self.headers.iter().cloned());
+        response
+    }
+
     /// No route has this path.
     pub fn no_route() -> Self {
         Error::unknown_tenant().into()

@@ -60,6 +60,11 @@ pub fn parse<T: DeserializeOwned>(query: Option<&str>) -> Result<T> {
     })
 }
 
+/// Reads the body of a form, or the query that one makes: as a query, but a `+` is a space.
+pub fn parse_form<T: DeserializeOwned>(text: &str) -> Result<T> {
+    parse(Some(&text.replace('+', "%20")))
+}
+
 /// Reads a number from 1 to `MOST`: `#[serde(deserialize_with = "up_to::<500, _>")]`.
 pub fn up_to<'de, const MOST: u32, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let number = u32::deserialize(deserializer).ok().filter(|number| (1..=MOST).contains(number));

@@ -4,6 +4,7 @@ use axum::{
     extract::{FromRequestParts, Path},
     http::request::Parts,
 };
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, de::DeserializeOwned};
 use utoipa::IntoParams;
 
@@ -17,6 +18,23 @@ pub struct UserPath {
     /// The user.
     #[param(inline)]
     pub user_id: TenantId,
+}
+
+/// All but the unreserved characters (RFC 3986, 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Text as one segment of a path, or as a value in a query.
+pub fn encode(text: &str) -> String {
+    utf8_percent_encode(text, RESERVED).to_string()
+}
+
+/// The parameters that are not empty as a query, each behind an ampersand.
+pub fn parameters(pairs: &[(&str, &str)]) -> String {
+    let mut query = String::new();
+    for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
+        query.extend(["&", *name, "=", &encode(value)]);
+    }
+    query
 }
 
 /// The parameters of a route's path, decoded: one as it is, several by name as the fields of a struct. What is

@@ -140,6 +140,14 @@ impl KeyRing {
         Some(key)
     }
 
+    /// Whether a key that was found before is still valid at `now`.
+    pub fn holds(&self, key: &Key, now: Millis) -> bool {
+        let keys = self.keys.read();
+        let known =
+            keys.get(&bucket(&key.hash)).is_some_and(|keys| keys.iter().any(|known| known.row.id == key.row.id));
+        known && key.row.expires.is_none_or(|at| at > now)
+    }
+
     /// Keys whose last use is a minute newer than in the catalog, or newer at all with `all`, and when they were used.
     pub fn uses(&self, all: bool) -> Vec<(String, Millis)> {
         let behind = if all { 1 } else { SAVE_EVERY };

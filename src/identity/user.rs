@@ -7,8 +7,9 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    catalog::model::Profile,
+    catalog::{model::Profile, quota::Quota},
     clock::Millis,
+    config::Size,
     error::{Error, Result},
     tenants::id::TenantId,
 };
@@ -87,6 +88,19 @@ impl WireUser {
     }
 }
 
+/// What a user's public metadata say of their quota: `{"cubby": {"quota": "5GiB", "rate": "100/s"}}`, where `quota` may be a
+/// number of bytes, too. The provider lets only the app's own servers write them.
+pub fn quota(metadata: &str) -> Quota {
+    let metadata: Value = serde_json::from_str(metadata).unwrap_or_default();
+    let plan = &metadata["cubby"];
+    let bytes = match &plan["quota"] {
+        Value::Number(bytes) => bytes.as_u64(),
+        Value::String(text) => text.parse::<Size>().ok().map(|size| size.0),
+        _ => None,
+    };
+    Quota { bytes, rate: plan["rate"].as_str().and_then(|rate| rate.parse().ok()) }
+}
+
 /// Removes control characters, which a terminal that lists users would execute.
 fn clean(text: &str) -> Option<String> {
     let text: String = text.chars().filter(|c| !c.is_control()).collect();
@@ -121,6 +135,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_quota_in_public_metadata_is_read_and_what_is_not_one_counts_as_missing() {
+        let of = |bytes, rate: Option<&str>| Quota { bytes, rate: rate.map(|rate| rate.parse().unwrap()) };
+        for (metadata, expected) in [
+            (json!({"cubby": {"quota": "5GiB", "rate": "100/s:400"}}), of(Some(5 << 30), Some("100/s:400"))),
+            (json!({"cubby": {"quota": 1024}, "role": "admin"}), of(Some(1024), None)),
+            (json!({"cubby": {"quota": 0, "rate": "off"}}), of(Some(0), Some("off"))),
+            (json!({"cubby": {"quota": -1, "rate": "much"}}), of(None, None)),
+            (json!({"cubby": {"quota": 1.5, "rate": 7}}), of(None, None)),
+            (json!({"cubby": {"quota": {"bytes": 1}, "rate": "1/s"}}), of(None, Some("1/s"))),
+            (json!({"cubby": [1]}), of(None, None)),
+            (json!({"quota": 1}), of(None, None)),
+            (json!("x"), of(None, None)),
+        ] {
+            assert_eq!(quota(&metadata.to_string()), expected, "{metadata}");
+        }
+        assert_eq!(quota("{"), Quota::default());
+    }
 
     #[test]
     fn a_field_of_another_type_counts_as_missing() {

@@ -93,9 +93,9 @@ async fn create(
 ) -> Result<Response> {
     let clock = app.clock().clone();
     let made = tenant
-        .write(move |tx| {
+        .write_short(move |tx| {
             let now = clock.now();
-            let keyed = key.0.map(|key| (key, Sha256::digest(draft.text.as_bytes())));
+            let keyed = key.0.as_ref().map(|key| (key, Sha256::digest(draft.text.as_bytes())));
             if let Some((key, request)) = &keyed
                 && let Some(before) = queries::recall(tx, key, now)?
             {
@@ -145,7 +145,7 @@ async fn update(
 ) -> Result<Response> {
     let id = id_of(note)?;
     let clock = app.clock().clone();
-    let body = tenant.write(move |tx| Ok(queries::update(tx, &id, &draft.text, clock.now())?)).await?;
+    let body = tenant.write_short(move |tx| Ok(queries::update(tx, &id, &draft.text, clock.now())?)).await?;
     found(body)
 }
 
@@ -159,7 +159,7 @@ async fn remove(Tenant(tenant): Tenant, note: Named) -> Result<Response, Problem
     loop {
         let id = id.clone();
         // The answer is the note: a note whose answer the limits refuse must not be removed.
-        let removed = tenant.write(move |tx| {
+        let removed = tenant.write_short(move |tx| {
             let length = queries::find(tx, &id)?.map_or(0, |body| body.len() as u64);
             Ok(if length <= counted { Ok(queries::delete(tx, &id)?) } else { Err(length) })
         });

@@ -31,20 +31,20 @@ pub async fn create(store: &Store, user: User, since: Millis) -> Result<bool> {
 
 /// Updates older profiles in one commit; returns how many.
 pub async fn update(store: &Store, users: Vec<User>, since: Millis) -> Result<u64> {
-    store
-        .catalog()
-        .write(move |tx| {
-            let mut done = 0;
-            for user in &users {
-                let row = queries::find(tx, &user.id)?;
-                if let (Some(row), Some(Step::Update(user))) = (&row, plan::step(row.as_ref(), Some(user), since)) {
-                    set_profile(tx, row, user)?;
-                    done += 1;
-                }
+    let updated = store.catalog().write(move |tx| {
+        let mut done = Vec::new();
+        for user in &users {
+            let row = queries::find(tx, &user.id)?;
+            if let (Some(row), Some(Step::Update(user))) = (&row, plan::step(row.as_ref(), Some(user), since)) {
+                set_profile(tx, row, user)?;
+                done.push(row.id.clone());
             }
-            Ok(done)
-        })
-        .await
+        }
+        Ok(done)
+    });
+    let updated = updated.await?;
+    updated.iter().for_each(|id| store.apply_metadata_quota(id));
+    Ok(updated.len() as u64)
 }
 
 /// How far the provider's clock, which dates deletions, may be behind this server's, which dates the list, in

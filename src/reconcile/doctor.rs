@@ -19,6 +19,7 @@ use crate::{
     },
     clock::{Millis, millis},
     error::Result,
+    log,
     tenants::{
         disk::{
             files::{self, Location},
@@ -39,6 +40,8 @@ pub struct Findings {
     pub rows: u64,
     /// Errors of the catalog itself.
     pub catalog: Entries,
+    /// Damaged logs that were kept.
+    pub logs: Entries,
     /// Files of tenants that the catalog does not have.
     pub orphans: Entries,
     /// Tenants that are not deleted and have no file.
@@ -66,6 +69,7 @@ impl Findings {
     pub fn problems(&self) -> u64 {
         let all = [
             &self.catalog,
+            &self.logs,
             &self.orphans,
             &self.missing,
             &self.interrupted,
@@ -93,8 +97,12 @@ impl Findings {
 /// Blocks for long; calls `seen` for each file.
 pub fn examine(store: &Store, fix: Option<&Author>, mut seen: impl FnMut()) -> Result<Findings> {
     let mut found = Findings::default();
+    store.complete_closed();
     for complaint in store.catalog().check()? {
         found.catalog.add(&complaint);
+    }
+    for kept in log::damaged_logs(&store.layout().log())? {
+        found.logs.add(&kept.display().to_string());
     }
     let mut lone = lone_logs(store, fix, &mut found)?;
     for part in files_of(store.layout())? {

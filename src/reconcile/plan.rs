@@ -91,7 +91,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::catalog::model::Profile;
+    use crate::catalog::{model::Profile, quota::Quota};
 
     const SINCE: Millis = 1_000;
 
@@ -117,6 +117,8 @@ mod tests {
             state_before: None,
             reason_before: None,
             deletion_reported: None,
+            drifted: None,
+            quota: Quota::default(),
             schema_version: None,
             bytes: None,
             last_seen: None,

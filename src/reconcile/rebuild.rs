@@ -24,7 +24,7 @@ use self::old::{Old, remove};
 use super::{paged, report::Entries};
 use crate::{
     catalog::{
-        APPLICATION_ID, Catalog,
+        APPLICATION_IDS, Catalog,
         audit::Author,
         model::Millis,
         queries::{
@@ -34,6 +34,7 @@ use crate::{
     },
     clock::millis,
     error::{Error, ErrorKind, Result},
+    log::{self, Recovered},
     sqlite::{
         check,
         deadline::Deadline,
@@ -47,7 +48,9 @@ use crate::{
             lock::FolderLock,
             path::{Layout, shm_of, wal_of},
         },
+        lifecycle::quarantine::record_losses,
         options::StoreOptions,
+        startup::refuse_an_older_catalog,
     },
 };
 
@@ -82,7 +85,12 @@ pub fn rebuild(options: &StoreOptions, author: &Author, mut seen: impl FnMut(Pro
     let layout = Layout::prepare(&options.data)?;
     let _lock = FolderLock::take(&layout.lock())?;
     files::sweep_tmp(&layout)?;
-    let rebuilt = replace(options, author, &layout, &mut seen);
+    // Before anything is changed: the redo writes to the catalog's log.
+    Old::find(&layout)?;
+    refuse_an_older_catalog(&layout)?;
+    let recovered = log::recover(&layout.log(), layout.root(), |name| layout.logged(name))?;
+    let rebuilt = replace(options, author, &layout, &recovered, &mut seen);
+    let rebuilt = rebuilt.and_then(|rebuilt| log::losses_recorded(&layout.log()).map(|()| rebuilt));
     // It contains copies of users' data. The next start tries again.
     let _ = files::sweep_tmp(&layout);
     rebuilt
@@ -92,6 +100,7 @@ fn replace(
     options: &StoreOptions,
     author: &Author,
     layout: &Layout,
+    recovered: &Recovered,
     seen: &mut impl FnMut(Progress),
 ) -> Result<Rebuilt> {
     let old = Old::find(layout)?;
@@ -99,12 +108,15 @@ fn replace(
     let deadline = Deadline::none();
     let readable = if old.copy_to(&copy)? { opened(&copy, &deadline, layout)? } else { None };
 
-    let catalog = Catalog::open(&new)?;
+    let catalog = Catalog::open(&new, None)?;
     let now = options.clock.now();
     let until = now.saturating_add(millis(options.retention));
     let salvaged = match readable {
         Some(conn) => {
-            refuse_to_replace(&conn, &deadline, &catalog, layout)?;
+            // One of which acknowledged changes are missing is not in order.
+            if !recovered.damaged.iter().any(String::is_empty) {
+                refuse_to_replace(&conn, &deadline, &catalog, layout)?;
+            }
             let salvaged = catalog.write_on_this_thread(|tx| Ok(salvage::copy(&conn, tx, now, until)?));
             open::abandon(conn);
             salvaged?
@@ -115,7 +127,10 @@ fn replace(
         read_through(&copy).map_err(|error| stopped(&layout.catalog(), error))?;
     }
     let known = add_files(&catalog, layout, now, until, seen)?;
-    catalog.write_on_this_thread(|tx| Ok(author.record(tx, now, "doctor", None, "catalog rebuilt")?))?;
+    catalog.write_on_this_thread(|tx| {
+        record_losses(tx, recovered)?;
+        Ok(author.record(tx, now, "doctor", None, "catalog rebuilt")?)
+    })?;
     catalog.close()?;
     drop(catalog);
     for beside in [wal_of(&new), shm_of(&new), copy.clone(), wal_of(&copy)] {
@@ -130,7 +145,7 @@ fn replace(
 
 /// Opens the copy of the old catalog; none if nothing of it is readable.
 fn opened(copy: &Path, deadline: &Deadline, layout: &Layout) -> Result<Option<Connection>> {
-    let options = Options { locking: Locking::Exclusive, application_id: APPLICATION_ID, ..Options::default() };
+    let options = Options { locking: Locking::Exclusive, application_ids: &APPLICATION_IDS, ..Options::default() };
     match open::open(copy, &options, deadline) {
         Ok(conn) => Ok(Some(conn)),
         Err(error) if is_damage(&error) => {

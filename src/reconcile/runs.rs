@@ -40,6 +40,12 @@ pub enum RunStatus {
     Lost,
 }
 
+/// A name for a run.
+pub fn new_name() -> String {
+    let letters: Vec<char> = ('a'..='z').collect();
+    format!("run_{}", nanoid::nanoid!(16, &letters))
+}
+
 /// Reports kept in memory.
 const KEPT: usize = 16;
 
@@ -75,8 +81,7 @@ impl Runs {
                 format!("a reconcile is running already ({running}); wait until it is done"),
             ));
         }
-        let letters: Vec<char> = ('a'..='z').collect();
-        let run = format!("run_{}", nanoid::nanoid!(16, &letters));
+        let run = new_name();
         state.running = Some((run.clone(), Progress::default()));
         Ok(RunGuard { runs: self.clone(), run })
     }

@@ -1,89 +1,72 @@
 //! One connection for many callers: a queue and group commit (flat combining).
 //!
-//! A caller that finds the connection free reads on its own thread. Everything else is queued. The caller that
-//! finds no combiner running starts one on another thread: it takes a batch from the queue, runs the reads, then all
-//! the writes in **one** `BEGIN IMMEDIATE … COMMIT` with a savepoint each, then answers. So one fsync acknowledges a
-//! whole batch, a failing write is rolled back alone, and no database needs a thread of its own. The exception is
-//! SQLite's: a statement that is interrupted at its deadline, or finds no space, rolls back the whole
+//! A caller that finds the connection free makes a short read or write on its own thread. Everything else is queued.
+//! The caller that finds no combiner running starts one on another thread: it takes a batch from the queue, runs the
+//! reads, then all the writes in **one** `BEGIN IMMEDIATE … COMMIT` with a savepoint each, then answers. So one commit
+//! serves a whole batch, a failing write is rolled back alone, and no database needs a thread of its own. The exception
+//! is SQLite's: a statement that is interrupted at its deadline, or finds no space, rolls back the whole
 //! transaction. Writes that ran before it are then answered that nothing was written and that they may try again;
 //! those after it run in the next batch.
 //!
 //! # Invariants
-//! - **No answer before the commit.** A write is answered after `COMMIT` returned, and after
-//!   [`wal::confirm`] if the WAL grew by it. Otherwise a crash would lose acknowledged writes.
+//! - **No answer before the commit is durable.** A write is answered when the data folder's [log](crate::log) has what
+//!   the commit appended to the WAL, and a read when the log has every commit that the read may have seen. The next
+//!   batch runs meanwhile.
+//! - **No checkpoint of what is not in the log.** Otherwise a redo would put older pages over newer ones.
 //! - **One combiner.** Whether one is running changes under the queue's lock, together with
 //!   the look at the queue. Otherwise a job could be left in the queue with no combiner to run it.
 //! - **A failed commit breaks the connection.** The whole batch gets the storage's error, after which the
 //!   outcome is unknown, and the next job gets a fresh connection, which recovers from the file.
-//! - **After a fault the WAL is emptied before the next write.** A kernel that failed to
-//!   write pages back calls them clean afterwards, so a later flush does not bring them to the disk.
-//!   Frames behind such a hole would be acknowledged and lost: recovery stops at the hole.
+//! - **A lent connection is the only one that writes.** While a transaction has it ([`lend`]), queued writes wait, and
+//!   reads go on, on another connection.
+//! - **Who listens hears of every commit, after it is durable, in order.** A [feed](super::feed) is told by what answers
+//!   the writes; one whose outcome is unknown is told as such.
+//! - **After a fault the WAL is logged as a whole and emptied before the next write.** It may have commits that the log
+//!   does not have, and what was written to it may not be on the disk.
 
 mod batch;
+mod checkpoint;
+mod closing;
+mod commit;
 mod job;
+pub mod lend;
+mod limits;
 mod queue;
 mod wal_state;
+mod write;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
-use parking_lot::Mutex;
-use rusqlite::{Connection, Transaction};
+use parking_lot::{Mutex, MutexGuard};
+use rusqlite::Connection;
 
 use self::{
-    batch::{Batch, CommitOutcome, Writes},
     job::Job,
-    queue::Queue,
-    wal_state::{Checkpoint, WalState},
+    queue::{Queue, Ticket},
+    wal_state::WalState,
 };
+pub use self::{limits::Limits, wal_state::WalLeft};
 use super::{
-    deadline::{Cancel, Deadline},
+    deadline::{self, Cancel, Deadline},
     failure::{breaks_connection, outcome_unknown},
+    feed::{Feed, Slot},
     open::{self, Locking},
-    reading, wal,
+    reading,
+    wal::Logged,
 };
-use crate::error::{Error, ErrorKind, Result};
-
-/// Limits of one [`Combiner`].
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Jobs that may wait; one more is refused as [`ErrorKind::Busy`].
-    pub queue: usize,
-    /// Writes in one commit.
-    pub batch: usize,
-    /// How long the statements of one job may run.
-    pub statement: Duration,
-    /// How long those of a read may run on the calling thread, which serves others too.
-    pub inline: Duration,
-    /// WAL pages after which the combiner checkpoints, once it has answered.
-    pub checkpoint_pages: u32,
-    /// WAL pages after which pooled readers that keep the WAL from being emptied are cancelled.
-    pub wal_pages: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            queue: 1024,
-            batch: 128,
-            statement: Duration::from_secs(5),
-            inline: Duration::from_millis(2),
-            checkpoint_pages: 1000,
-            wal_pages: 16_384,
-        }
-    }
-}
+use crate::{
+    error::{Error, ErrorKind, Result},
+    log::{DatabaseLog, Seq},
+};
 
 /// Opens the connection: at first use, and again after a fault.
 pub type Opener = Box<dyn Fn(Locking, &Deadline) -> Result<Connection> + Send + Sync>;
 
 /// Checks that the open files are still the database's: before and after every commit.
-pub type Check = Box<dyn Fn() -> Result<()> + Send + Sync>;
+pub type Check = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
 /// Starts a combiner's run on a thread that may block.
 pub type Spawn = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
@@ -95,6 +78,16 @@ pub struct Combiner {
     writer: Mutex<Writer>,
     open: Opener,
     check: Option<Check>,
+    /// What makes commits durable; without it, they are when SQLite says so.
+    log: Option<DatabaseLog>,
+    /// The record of the last commit.
+    last: AtomicU64,
+    /// Locked while a commit is visible to other connections and `last` is not its record yet.
+    committing: Mutex<()>,
+    /// Who hears of commits.
+    feed: Slot,
+    /// A record of a commit could not be written.
+    log_failed: Arc<AtomicBool>,
     spawn: Spawn,
     limits: Limits,
     deadline: Deadline,
@@ -107,8 +100,15 @@ pub struct Combiner {
 
 struct Writer {
     conn: Option<Connection>,
+    /// Whether the connection was closed for good: what its file has is somebody else's.
+    closed: bool,
     locking: Locking,
     wal: WalState,
+    logged: Logged,
+    /// The record of the commit before the last.
+    previous: Seq,
+    /// The connection that writes is lent to a transaction; `conn` is one for reads meanwhile.
+    lent: bool,
 }
 
 impl Combiner {
@@ -122,15 +122,44 @@ impl Combiner {
         let wal = WalState::new(limits.checkpoint_pages, limits.wal_pages);
         Self {
             queue: Queue::new(limits.queue),
-            writer: Mutex::new(Writer { conn, locking: Locking::Exclusive, wal }),
+            writer: Mutex::new(Writer {
+                conn,
+                closed: false,
+                locking: Locking::Exclusive,
+                wal,
+                logged: Logged::default(),
+                previous: 0,
+                lent: false,
+            }),
             open,
             check: None,
+            log: None,
+            last: AtomicU64::new(0),
+            committing: Mutex::new(()),
+            feed: Slot::default(),
+            log_failed: Arc::default(),
             spawn,
             limits,
             deadline,
             faults: AtomicU32::new(0),
             cancel: Cancel::default(),
         }
+    }
+
+    /// The file was closed cleanly: its WAL is empty.
+    #[must_use]
+    pub fn after_clean_stop(mut self) -> Self {
+        self.writer.get_mut().wal.emptied();
+        self
+    }
+
+    /// The file was closed by [`close_unflushed`](Self::close_unflushed).
+    #[must_use]
+    pub fn after_unflushed_close(mut self, left: WalLeft) -> Self {
+        let writer = self.writer.get_mut();
+        writer.logged = left.logged;
+        writer.wal.committed(left.pages);
+        self
     }
 
     /// The file was not closed cleanly: its WAL is emptied before the first write.
@@ -145,6 +174,35 @@ impl Combiner {
     pub fn checked_by(mut self, check: Check) -> Self {
         self.check = Some(check);
         self
+    }
+
+    /// Makes commits durable by the data folder's log. The connections must be opened for that
+    /// ([`open::Options::logged`]).
+    #[must_use]
+    pub fn logged_by(mut self, log: DatabaseLog) -> Self {
+        self.log = Some(log);
+        self
+    }
+
+    /// From now on commits are told to this feed, as long as it lives.
+    pub fn attach(&self, feed: &Arc<Feed>) {
+        self.feed.attach(feed);
+    }
+
+    /// The record of the last commit that a read may have seen by now.
+    pub fn last(&self) -> Seq {
+        self.last.load(Ordering::Acquire)
+    }
+
+    /// Waits until every commit so far is durable. May block.
+    fn wait_for_log(&self) -> Result<()> {
+        self.log.as_ref().map_or(Ok(()), |log| log.log().wait_blocking(self.last()))
+    }
+
+    /// Waits until what a read on another connection has seen is durable, or its outcome unknown. May block.
+    pub fn wait_for_read(&self) {
+        drop(self.committing.lock());
+        let _ = self.wait_for_log();
     }
 
     fn check(&self) -> Result<()> {
@@ -176,21 +234,29 @@ impl Combiner {
     {
         match self.try_read(&work) {
             None => self.read_queued(keep, work).await,
-            Some(Err(error)) if error.kind() == ErrorKind::Timeout => self.read_queued(keep, work).await,
-            Some(result) => result,
+            Some((Err(error), _)) if error.kind() == ErrorKind::Timeout => self.read_queued(keep, work).await,
+            Some((result, last)) => {
+                if let Some(log) = self.log.as_ref().filter(|log| !log.log().is_durable(last)) {
+                    // A commit whose outcome is unknown may be read.
+                    let _ = log.log().wait(last).await;
+                }
+                result
+            }
         }
     }
 
-    /// Runs `work` on this thread; none if the connection is in use or not open.
-    fn try_read<T>(&self, work: impl Fn(&Connection) -> Result<T>) -> Option<Result<T>> {
+    /// Runs `work` on this thread; none if the connection is in use or not open. With the record of the last commit that
+    /// it may have seen.
+    fn try_read<T>(&self, work: impl Fn(&Connection) -> Result<T>) -> Option<(Result<T>, Seq)> {
         let mut writer = self.writer.try_lock()?;
         let conn = writer.conn.as_ref()?;
-        self.deadline.set(Some(self.limits.inline.min(self.limits.statement)));
-        let result = reading::read(conn, work);
+        let limit = self.limits.inline.min(self.limits.statement);
+        self.deadline.set(Some(limit));
+        let result = deadline::inline(limit, || reading::read(conn, work));
         if let Some(error) = result.as_ref().err().filter(|e| breaks_connection(e)) {
             self.break_connection(&mut writer, error);
         }
-        Some(result)
+        Some((result, self.last()))
     }
 
     /// Runs a read that may take long: never on the calling thread.
@@ -205,45 +271,39 @@ impl Combiner {
         reply.await.unwrap_or_else(|_| Err(outcome_unknown()))
     }
 
-    /// Runs a write and returns after its commit.
-    pub async fn write<T, F, K>(self: &Arc<Self>, keep: impl FnOnce() -> K, work: F) -> Result<T>
-    where
-        F: FnOnce(&Transaction) -> Result<T> + Send + 'static,
-        T: Send + 'static,
-        K: Send + 'static,
-    {
-        let (job, reply) = job::write(work);
-        self.submit(job, keep)?;
-        reply.await.unwrap_or_else(|_| Err(outcome_unknown()))
-    }
-
-    /// [`write`](Self::write) for a thread that may block. Must not be called on an async worker.
-    pub fn write_blocking<T, F>(self: &Arc<Self>, work: F) -> Result<T>
-    where
-        F: FnOnce(&Transaction) -> Result<T> + Send + 'static,
-        T: Send + 'static,
-    {
-        let (job, reply) = job::write(work);
-        self.submit(job, || ())?;
-        reply.blocking_recv().unwrap_or_else(|_| Err(outcome_unknown()))
-    }
-
-    fn submit<K: Send + 'static>(self: &Arc<Self>, job: Job, keep: impl FnOnce() -> K) -> Result<()> {
-        if !self.queue.push(job)? {
-            return Ok(());
+    fn submit<K: Send + 'static>(self: &Arc<Self>, job: Job, keep: impl FnOnce() -> K) -> Result<Option<Ticket>> {
+        let pushed = self.queue.push(job)?;
+        if pushed.start {
+            self.start(keep());
         }
-        let (run, keep) = (Run { combiner: self.clone(), done: false }, keep());
+        Ok(pushed.behind_session)
+    }
+
+    /// Starts a combiner, which holds `keep` until it is done.
+    fn start<K: Send + 'static>(self: &Arc<Self>, keep: K) {
+        let run = Run { combiner: self.clone(), done: false };
         (self.spawn)(Box::new(move || {
             run.finish();
             // Released last: while it is held, the database is not closed under the combiner.
             drop(keep);
         }));
-        Ok(())
     }
 
     fn combine(&self) {
         let mut writer = self.writer.lock();
-        while let Some(jobs) = self.queue.take(self.limits.batch) {
+        loop {
+            // One commit is flushed while the next is made; what comes meanwhile shares the one after it.
+            if let Some(log) = &self.log {
+                let _ = log.log().wait_blocking(writer.previous);
+            }
+            let Some(mut jobs) = self.queue.take(self.limits.batch) else { return };
+            if let Some(Job::Lend(lend)) = jobs.pop_if(|job| matches!(job, Job::Lend(_))) {
+                // It is alone.
+                let lent = self.lend(&mut writer);
+                // Whoever gets it may give it back at once, for which the writer is locked.
+                MutexGuard::unlocked(&mut writer, || lend(lent));
+                continue;
+            }
             self.run(&mut writer, jobs);
             self.checkpoint_if_due(&mut writer);
         }
@@ -254,11 +314,15 @@ impl Combiner {
         for job in jobs {
             match job {
                 Job::Write(write) => writes.push(write),
+                // Taken by `combine`.
+                Job::Lend(_) => {}
                 Job::Read(read) => match self.connection(writer) {
-                    Err(error) => drop(read(Err(error))),
+                    Err(error) => drop(read(Err(error)).map(|(answer, _)| answer(None))),
                     Ok(conn) => {
                         self.deadline.set(Some(self.limits.statement));
-                        if let Some(error) = read(Ok(conn)) {
+                        let Some((answer, broken)) = read(Ok(conn)) else { continue };
+                        self.when_durable(Box::new(move |_| answer(None)));
+                        if let Some(error) = broken {
                             self.break_connection(writer, &error);
                         }
                     }
@@ -266,70 +330,17 @@ impl Combiner {
             }
         }
         if !writes.is_empty() {
-            self.run_writes(writer, writes);
-        }
-    }
-
-    fn run_writes(&self, writer: &mut Writer, writes: Writes) {
-        // An open resets what is placed, so it comes first.
-        let ready = self.check().and_then(|()| self.empty_distrusted_wal(writer)).and_then(|()| self.open(writer));
-        let placed = writer.wal.placed();
-        let outcome = match ready.and_then(|()| self.connection(writer)) {
-            Ok(conn) => {
-                let (deadline, statement) = (&self.deadline, self.limits.statement);
-                let outcome = Batch { conn, deadline, statement, placed, check: &|| self.check() }.run(writes);
-                match outcome {
-                    // The rollback failed: no other transaction can begin.
-                    CommitOutcome::Nothing(rest) if !conn.is_autocommit() => {
-                        CommitOutcome::Broken(outcome_unknown(), rest)
-                    }
-                    outcome => outcome,
-                }
-            }
-            Err(error) => {
-                writes.into_iter().for_each(|write| write.fail(error.clone()));
-                return;
-            }
-        };
-        match outcome {
-            CommitOutcome::Committed(wal_pages) => writer.wal.committed(wal_pages),
-            CommitOutcome::Nothing(rest) => self.queue.put_back(rest),
-            CommitOutcome::Broken(error, rest) => {
-                self.queue.put_back(rest);
-                self.break_connection(writer, &error);
-            }
-        }
-    }
-
-    /// Empties the WAL if its content is in doubt. Reads need not wait for that: what they see was committed
-    /// before the fault, or never acknowledged.
-    fn empty_distrusted_wal(&self, writer: &mut Writer) -> Result<()> {
-        if !writer.wal.needs_checkpoint() {
-            return Ok(());
-        }
-        self.deadline.set(None);
-        match wal::checkpoint(self.connection(writer)?) {
-            Ok(()) => {
-                writer.wal.emptied();
-                Ok(())
-            }
-            Err(error) => {
-                if error.kind() == ErrorKind::Busy {
-                    self.cancel.trigger();
-                }
-                if breaks_connection(&error) {
-                    self.break_connection(writer, &error);
-                }
-                Err(error)
-            }
+            self.run_writes(writer, writes, self.limits.statement);
         }
     }
 
     fn open(&self, writer: &mut Writer) -> Result<()> {
         if writer.conn.is_none() {
             let conn = (self.open)(writer.locking, &self.deadline).inspect_err(|error| self.count_fault(error))?;
-            writer.conn = Some(conn);
-            writer.wal.opened();
+            if writer.lent {
+                open::only_reads(&conn, true)?;
+            }
+            (writer.conn, writer.closed) = (Some(conn), false);
         }
         Ok(())
     }
@@ -337,24 +348,6 @@ impl Combiner {
     fn connection<'w>(&self, writer: &'w mut Writer) -> Result<&'w Connection> {
         self.open(writer)?;
         writer.conn.as_ref().ok_or_else(outcome_unknown)
-    }
-
-    /// Runs after the batch is answered, so no caller waits for it.
-    fn checkpoint_if_due(&self, writer: &mut Writer) {
-        let Some(conn) = writer.conn.as_ref() else { return };
-        let Some(checkpoint) = writer.wal.due(writer.locking) else { return };
-        self.deadline.set(None);
-        let result = match checkpoint {
-            Checkpoint::Passive => wal::checkpoint_passive(conn),
-            Checkpoint::Truncate => {
-                self.cancel.trigger();
-                wal::checkpoint(conn)
-            }
-        };
-        match result {
-            Err(error) if breaks_connection(&error) => self.break_connection(writer, &error),
-            result => writer.wal.checkpointed(writer.locking, &result),
-        }
     }
 
     fn break_connection(&self, writer: &mut Writer, error: &Error) {
@@ -371,38 +364,12 @@ impl Combiner {
         }
     }
 
-    /// Closes the connection; its next use opens it in another locking mode. Waits for
-    /// the job that runs. May block.
-    pub fn reopen_as(&self, locking: Locking) {
-        let mut writer = self.writer.lock();
-        writer.conn = None;
-        writer.locking = locking;
-    }
-
     /// Runs `work` on the connection, on this thread, after the job that runs. May block.
     pub fn with<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let mut writer = self.writer.lock();
         self.deadline.set(None);
         let conn = self.connection(&mut writer)?;
         work(conn)
-    }
-
-    /// Closes the connection and leaves the file and its WAL as they are. The combiner may not be used
-    /// meanwhile or after. May block.
-    pub fn abandon(&self) {
-        if let Some(conn) = self.writer.lock().conn.take() {
-            open::abandon(conn);
-        }
-    }
-
-    /// Empties the WAL and closes the connection. The combiner may not be used meanwhile or after, which
-    /// the caller's lock on the tenant ensures. May block.
-    pub fn close(&self) -> Result<()> {
-        let mut writer = self.writer.lock();
-        let Some(conn) = writer.conn.take() else { return Ok(()) };
-        self.deadline.set(None);
-        // Closing checkpoints the WAL and truncates its file, which is kept.
-        conn.close().map_err(|(_, error)| error.into())
     }
 }
 

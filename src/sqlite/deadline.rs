@@ -1,6 +1,7 @@
 //! Time limits of statements, and cancelling readers before their limit.
 
 use std::{
+    cell::Cell,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use rusqlite::Connection;
+use tokio::sync::Notify;
 
 use crate::error::Result;
 
@@ -25,17 +27,89 @@ pub struct Deadline {
 
 /// Cancels all running reads of a database before their deadlines.
 #[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicU64>);
+pub struct Cancel(Arc<Cancelled>);
+
+#[derive(Debug, Default)]
+struct Cancelled {
+    times: AtomicU64,
+    again: Notify,
+}
 
 impl Cancel {
     /// Cancels the reads that have begun; later ones are not affected.
     pub fn trigger(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.times.fetch_add(1, Ordering::SeqCst);
+        self.0.again.notify_waiters();
+    }
+
+    fn times(&self) -> u64 {
+        self.0.times.load(Ordering::SeqCst)
+    }
+
+    /// Returns at the next [`trigger`](Self::trigger) after this call, not after the first poll.
+    pub fn next(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (cancel, before) = (self.clone(), self.times());
+        async move {
+            loop {
+                let again = cancel.0.again.notified();
+                tokio::pin!(again);
+                again.as_mut().enable();
+                if cancel.times() != before {
+                    return;
+                }
+                again.await;
+            }
+        }
     }
 }
 
-/// SQLite's virtual instructions between two checks of the clock: some 50 µs.
-const INSTRUCTIONS_BETWEEN_CHECKS: i32 = 4000;
+thread_local! {
+    /// The moment after which this thread's statements are interrupted, whatever the connection's deadline is.
+    static UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Runs `work`, in which this thread's statements are interrupted after `until`, too.
+pub(super) fn until<T>(until: Instant, work: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Instant>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            UNTIL.set(self.0);
+        }
+    }
+    let _restore = Restore(UNTIL.replace(Some(until)));
+    work()
+}
+
+/// Whether this thread's statements are out of time by [`until`]. For functions, which SQLite calls without a look at it.
+pub(super) fn is_over() -> bool {
+    UNTIL.get().is_some_and(|until| Instant::now() >= until)
+}
+
+thread_local! {
+    /// The moment up to which this thread, which serves others too, may run statements.
+    static INLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Runs `work`, which should take no longer than `limit`, on a thread that serves others too.
+pub(super) fn inline<T>(limit: Duration, work: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Instant>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            INLINE.set(self.0);
+        }
+    }
+    let _restore = Restore(INLINE.replace(Some(Instant::now() + limit)));
+    work()
+}
+
+/// Up to when this thread may work, if it serves others too.
+pub(super) fn inline_until() -> Option<Instant> {
+    INLINE.get()
+}
+
+/// SQLite's virtual instructions between two checks of the clock: some 5 µs. One may take milliseconds, if it calls a
+/// function on a large value.
+const INSTRUCTIONS_BETWEEN_CHECKS: i32 = 500;
 
 impl Deadline {
     /// No deadline yet.
@@ -45,12 +119,12 @@ impl Deadline {
 
     /// No deadline, until the next [`Cancel::trigger`].
     pub fn until(cancel: &Cancel) -> Self {
-        Self { cancel: Some((cancel.clone(), cancel.0.load(Ordering::Relaxed))), ..Self::none() }
+        Self { cancel: Some((cancel.clone(), cancel.times())), ..Self::none() }
     }
 
     /// Whether it was cancelled, as opposed to out of time.
     pub fn was_cancelled(&self) -> bool {
-        self.cancel.as_ref().is_some_and(|(cancel, before)| cancel.0.load(Ordering::Relaxed) != *before)
+        self.cancel.as_ref().is_some_and(|(cancel, before)| cancel.times() != *before)
     }
 
     /// All statements from now on may take this long together; none removes the limit.
@@ -68,7 +142,7 @@ impl Deadline {
         conn.progress_handler(
             INSTRUCTIONS_BETWEEN_CHECKS,
             Some(move || match deadline.at.load(Ordering::Relaxed) {
-                _ if deadline.was_cancelled() => true,
+                _ if deadline.was_cancelled() || is_over() => true,
                 0 => false,
                 at => deadline.epoch.elapsed().as_micros() > u128::from(at),
             }),

@@ -171,12 +171,17 @@ mod imp {
         use super::*;
         use crate::{
             error::ErrorKind,
-            sqlite::{flush, process::Globals},
+            sqlite::{
+                flush,
+                process::{self, Globals},
+            },
         };
 
         const WAIT: Duration = Duration::from_secs(5);
 
         fn database() -> (tempfile::TempDir, std::path::PathBuf) {
+            // As every other test: what is decided for the process comes first.
+            process::globals().unwrap();
             let folder = tempfile::TempDir::new().unwrap();
             let path = folder.path().canonicalize().unwrap().join("one.db");
             flush::write_new(&path, &[]).unwrap();

@@ -26,18 +26,24 @@ pub fn confirm(path: &Path) -> Result<()> {
 /// Creates a file readable by this user alone and makes its content durable. An older
 /// file of that name, left by a crash, is replaced.
 pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
+    create(path, content).and_then(|file| file.sync_all()).map_err(|e| Error::io(path.display(), e))
+}
+
+/// [`write_new`] without making it durable.
+pub fn write_unflushed(path: &Path, content: &[u8]) -> Result<()> {
+    create(path, content).map(drop).map_err(|e| Error::io(path.display(), e))
+}
+
+fn create(path: &Path, content: &[u8]) -> std::io::Result<std::fs::File> {
     use std::{io::Write, os::unix::fs::OpenOptionsExt};
-    let write = || {
-        // Removed first and never written through: it may be a link to another file.
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(content)?;
-        file.sync_all()
-    };
-    write().map_err(|e| Error::io(path.display(), e))
+    // Removed first and never written through: it may be a link to another file.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    Ok(file)
 }
 
 /// Renames a file without replacing another.
@@ -64,12 +70,57 @@ pub fn sync_folder(path: &Path) -> Result<()> {
     confirm(path)
 }
 
+/// Flushes a file, if there is one.
+pub fn if_there(path: &Path) -> Result<()> {
+    open_if_there(path)?.map_or(Ok(()), |file| opened(&file, path))
+}
+
+/// Opens a file for reading. A link is an error, and a named pipe is not waited for.
+pub(super) fn open_plainly(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    std::fs::OpenOptions::new().read(true).custom_flags(i32::try_from(flags.bits()).unwrap_or(0)).open(path)
+}
+
+/// Opens a plain file to flush it; none if there is none.
+pub fn open_if_there(path: &Path) -> Result<Option<std::fs::File>> {
+    let opened = open_plainly(path).and_then(|file| match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(std::io::Error::other("is no plain file")),
+    });
+    match opened {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(path.display(), error)),
+    }
+}
+
+/// Flushes an open file.
+pub fn opened(file: &std::fs::File, path: &Path) -> Result<()> {
+    file.sync_all().map_err(|e| Error::io(path.display(), e))?;
+    confirm(path)
+}
+
+/// Flushes everything that was written to the file system of `folder`, by a descriptor of it. Reports errors since Linux
+/// 5.8, those since the descriptor was opened.
+///
+/// # Errors
+/// Something was not written: it is unknown what, and a later call does not report it again.
+pub fn file_system_of(opened: &std::fs::File, folder: &Path) -> Result<()> {
+    imp::flush_file_system(opened).map_err(|e| Error::io(folder.display(), e))?;
+    confirm(folder)
+}
+
 #[cfg(target_os = "linux")]
 mod imp {
     use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, statfs, utimensat};
 
     /// `EXT4_SUPER_MAGIC`, which ext2 and ext3 have too (linux/magic.h).
     const EXT4: i64 = 0xEF53;
+
+    pub fn flush_file_system(file: &std::fs::File) -> std::io::Result<()> {
+        Ok(rustix::fs::syncfs(file)?)
+    }
 
     pub fn confirm(path: &std::path::Path) -> rustix::io::Result<()> {
         #[allow(
@@ -92,6 +143,11 @@ mod imp {
 
 #[cfg(not(target_os = "linux"))]
 mod imp {
+    pub fn flush_file_system(_: &std::fs::File) -> std::io::Result<()> {
+        rustix::fs::sync();
+        Ok(())
+    }
+
     pub fn confirm(_: &std::path::Path) -> rustix::io::Result<()> {
         Ok(())
     }

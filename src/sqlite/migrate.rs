@@ -8,12 +8,25 @@
 //! Limits for requests (the quota, the longest statement and value) are lifted during a migration:
 //! the operator wrote it, and a tenant whose migration fails is quarantined.
 
+//!
+//! Whatever [form](Form) migrations have, refinery gets them as `V<n>__<name>`, and its table is the history that
+//! decides. Where they are Drizzle's or Prisma's, what ran is written to the tool's own table as well.
+
 mod apply;
 mod authorize;
+mod drizzle;
+mod folder;
+mod form;
 mod history;
+mod ledger;
+mod order;
+mod plain;
+mod prisma;
 mod schema;
+mod text;
 
 pub use self::{
+    form::{Form, HISTORY_TABLES},
     history::{Mismatch, Step, history, user_version},
     schema::Schema,
 };

@@ -1,25 +1,38 @@
 //! SQLite as this project uses it: opening a file ([`open`]), its header ([`header`]), process-wide settings
 //! ([`process`]), the limits of a connection ([`limits`]), migrations ([`migrate`]), the write queue and group commit
 //! ([`combine`]), pools of readers ([`pool`]), reads that cannot write ([`reading`]), time limits of statements
-//! ([`deadline`]), the write-ahead log ([`wal`]), flushes ([`flush`]), files that were replaced while open
-//! ([`named`]), damage ([`check`]), and made-up rows to try a migration on ([`fill`]). Knows nothing of tenants,
+//! ([`deadline`]), the write-ahead log ([`wal`]), flushes ([`flush`]), files that were replaced while open ([`named`]),
+//! damage ([`check`]), a database as text (`export`, `rows`), rows of a file from
+//! elsewhere (`import`), made-up rows to try a migration on ([`fill`]), SQL that this program did not write ([`guest`])
+//! with its budget of memory ([`memory`]), and who hears of a database's commits ([`feed`]). Knows nothing of tenants,
 //! users or HTTP.
 
+mod authorizer;
 pub mod check;
 pub mod combine;
 pub mod deadline;
 mod exclusive;
+#[cfg(feature = "server")]
+pub mod export;
 mod failure;
+pub mod feed;
 pub mod fill;
 pub mod flush;
+pub mod guest;
 pub mod header;
+#[cfg(feature = "server")]
+pub mod import;
 pub mod limits;
+pub mod memory;
 pub mod migrate;
 pub mod named;
 pub mod open;
 pub mod pool;
 pub mod process;
 pub mod reading;
+#[cfg(feature = "server")]
+pub mod rows;
+mod touched;
 pub mod wal;
 
 /// SQLite's page size, in bytes: its default, and the unit of the template and of quotas.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -37,9 +38,11 @@ pub struct Options {
     pub cache_kib: u32,
     /// The `application_id` that marks the file as one of ours, checked before anything is
     /// written to it. 0 accepts any.
-    pub application_id: i32,
+    pub application_ids: &'static [i32],
     /// Whether [`header::read`] found the file to be ours and in WAL mode.
     pub known_header: bool,
+    /// Whether the data folder's log makes commits durable. Else each commit flushes the write-ahead log.
+    pub logged: bool,
 }
 
 impl Default for Options {
@@ -49,8 +52,9 @@ impl Default for Options {
             max_bytes: 0,
             max_value_bytes: 16 << 20,
             cache_kib: 2048,
-            application_id: 0,
+            application_ids: &[],
             known_header: false,
+            logged: false,
         }
     }
 }
@@ -89,9 +93,11 @@ pub(super) fn manager(
     let init = move |path: &Path, conn: &Connection| {
         header::refuse_links(path)?;
         prepare(conn, &options, &Deadline::none())?;
+        // What it would copy when it is the last to close may not be in the data folder's log.
+        skip_checkpoint_at_close(conn);
         check()?;
         // A reader opens the file for writing, since it writes to the shared memory.
-        Ok(conn.execute_batch("PRAGMA query_only=ON")?)
+        only_reads(conn, true)
     };
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     let manager = SqliteConnectionManager::file(&path);
@@ -109,6 +115,11 @@ fn flags() -> OpenFlags {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_EXRESCODE
         | OpenFlags::SQLITE_OPEN_NOFOLLOW
+}
+
+/// Whether a connection refuses writes from now on.
+pub(super) fn only_reads(conn: &Connection, on: bool) -> Result<()> {
+    Ok(conn.execute_batch(if on { "PRAGMA query_only=ON" } else { "PRAGMA query_only=OFF" })?)
 }
 
 /// Closes a connection without a checkpoint: the file and its WAL stay as they were found, for a file that is
@@ -148,6 +159,11 @@ pub fn compact(conn: &Connection) -> Result<()> {
     Ok(result?)
 }
 
+/// Reads a page, so that the transaction that is open sees what is there now.
+pub fn touch(conn: &Connection) -> Result<()> {
+    Ok(conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?)
+}
+
 /// A database in memory.
 pub fn in_memory() -> Result<Connection> {
     process::globals()?;
@@ -169,6 +185,46 @@ pub fn scratch(path: &Path, cache_kib: u32) -> Result<Connection> {
     Ok(conn)
 }
 
+/// Opens a file that somebody else made, to read it in a process of its own. Nobody writes to it, and nothing beside it is
+/// looked at.
+pub fn foreign(path: &Path, max_value_bytes: u64) -> Result<Connection> {
+    process::globals()?;
+    // Of the bytes that a URI may have as they are, these are enough.
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    let text = path.as_os_str().as_bytes().iter().fold(String::from("file:"), |mut text, byte| {
+        match is_plain(*byte) {
+            true => text.push(char::from(*byte)),
+            false => text.extend(["%", &hex::encode_upper([*byte])]),
+        }
+        text
+    });
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_EXRESCODE
+        | OpenFlags::SQLITE_OPEN_URI;
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    let conn = Connection::open_with_flags(format!("{text}?immutable=1"), flags)?;
+    limits::apply(&conn, 0, max_value_bytes)?;
+    only_reads(&conn, true)?;
+    Ok(conn)
+}
+
+/// Opens a file that was just made, to fill it. If that is not done to its end the file is of no use: it has no journal,
+/// no triggers run, and the tables of virtual tables can be written to.
+pub fn filling(path: &Path, max_bytes: u64, max_value_bytes: u64, cache_kib: u32) -> Result<Connection> {
+    process::globals()?;
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    let conn = Connection::open_with_flags(path, flags())?;
+    conn.execute_batch(&format!(
+        "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-{cache_kib}"
+    ))?;
+    limits::apply(&conn, max_bytes, max_value_bytes)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
+    Ok(conn)
+}
+
 /// Configures a fresh connection. If that fails, closing it leaves the file and its WAL as they were found.
 fn prepare(conn: &Connection, options: &Options, deadline: &Deadline) -> Result<()> {
     configure(conn, options, deadline).inspect_err(|_| skip_checkpoint_at_close(conn))
@@ -182,12 +238,13 @@ fn configure(conn: &Connection, options: &Options, deadline: &Deadline) -> Resul
         conn.execute_batch("PRAGMA locking_mode=EXCLUSIVE")?;
     }
     if !options.known_header {
-        check_header(conn, options.application_id)?;
+        check_header(conn, options.application_ids)?;
     }
     let defaults = DEFAULTS.get_or_try_init(probe_defaults)?;
     for (pragma, value) in [
-        ("synchronous", "2".to_owned()), // FULL
-        ("temp_store", "2".to_owned()),  // MEMORY
+        // NORMAL or FULL.
+        ("synchronous", if options.logged { "1" } else { "2" }.to_owned()),
+        ("temp_store", "2".to_owned()), // MEMORY
         ("mmap_size", "0".to_owned()),
         ("journal_size_limit", wal::JOURNAL_SIZE_LIMIT.to_string()),
         ("cache_size", format!("-{}", options.cache_kib)),
@@ -199,16 +256,20 @@ fn configure(conn: &Connection, options: &Options, deadline: &Deadline) -> Resul
     limits::apply(conn, options.max_bytes, options.max_value_bytes)?;
     conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     wal::configure(conn)?;
+    if options.logged {
+        // Else a connection that is dropped would copy what the data folder's log may not have. `close` checkpoints.
+        skip_checkpoint_at_close(conn);
+    }
     reading::install_commit_hook(conn)?;
     deadline.watch(conn)
 }
 
 /// Checks that the file is one of ours and in WAL mode, before anything is written to it.
-fn check_header(conn: &Connection, application_id: i32) -> Result<()> {
-    if application_id != 0 {
+fn check_header(conn: &Connection, application_ids: &[i32]) -> Result<()> {
+    if !application_ids.is_empty() {
         // Before `journal_mode`, which would write to a file that is not ours.
         let found = conn.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-        header::expect_application_id(found, application_id)?;
+        header::expect_application_id(found, application_ids)?;
     }
     let mode: String = conn.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
     match mode.as_str() {

@@ -67,7 +67,8 @@ impl r2d2::ManageConnection for Manager {
     }
 
     fn has_broken(&self, conn: &mut OpenConnection) -> bool {
-        self.manager.has_broken(&mut conn.conn)
+        // In a transaction, it would show the next one who takes it an old moment.
+        !conn.conn.is_autocommit() || self.manager.has_broken(&mut conn.conn)
     }
 }
 

@@ -60,6 +60,29 @@ pub fn read<T>(conn: &Connection, work: impl FnOnce(&Connection) -> Result<T>) -
     }
 }
 
+/// Begins a transaction whose reads all see what is committed now.
+pub fn begin_snapshot(conn: &Connection) -> Result<()> {
+    conn.execute_batch("BEGIN")?;
+    // A deferred transaction has its snapshot from its first read on.
+    let begun = conn.query_row("SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)", [], |_| Ok(()));
+    begun.or_else(|error| end_snapshot(conn).and(Err(error.into())))
+}
+
+/// Runs `work` in the transaction of [`begin_snapshot`], which goes on. A panic in it becomes its error.
+pub fn within_snapshot<T>(conn: &Connection, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    let before = READING.replace(Reading::Yes);
+    let result = catch_panic(|| work(conn));
+    match READING.replace(before) == Reading::Refused {
+        true => Err(result.err().map_or_else(refused, |error| refused().with_source(error))),
+        false => result,
+    }
+}
+
+/// Ends the transaction of [`begin_snapshot`].
+pub fn end_snapshot(conn: &Connection) -> Result<()> {
+    if conn.is_autocommit() { Ok(()) } else { Ok(conn.execute_batch("ROLLBACK")?) }
+}
+
 fn refused() -> Error {
     Error::internal("a read tried to write; nothing was written. Use Tenant::write for what changes the database")
 }

@@ -1,7 +1,8 @@
 //! Prometheus metrics, by the names in `docs/OPERATIONS.md`.
 //!
-//! No request of a tenant updates a metric: deliveries, on-demand creations and reconciles are counted, and gauges are
-//! set when `/metrics` is read.
+//! What a request updates is in `measures` and `routes`: atomics of fixed number. The recorder here is for what is rare,
+//! deliveries, on-demand creations and reconciles, since it keeps every sample of a histogram until it is asked; and for
+//! gauges, which are set when `/metrics` is read.
 
 #![expect(clippy::cast_precision_loss, reason = "a gauge is a float; a number of users is exact in one")]
 
@@ -10,6 +11,7 @@ use std::{sync::OnceLock, time::Duration};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use super::{measures, routes};
 use crate::error::{Error, Result};
 
 const DELIVERY_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -66,11 +68,16 @@ fn describe() {
     describe_gauge!("cubby_tenants", "Users' databases by state.");
     describe_gauge!("cubby_open_tenants", "Databases that are open.");
     describe_gauge!("cubby_open_tenants_limit", "Databases that may be open at once.");
+    describe_gauge!("cubby_disk_bytes", "The size of the data folder's file system.");
+    describe_gauge!("cubby_disk_free_bytes", "What of it is free for the server.");
 }
 
 /// The metrics in Prometheus' text format.
 pub fn render() -> String {
-    PAGE.get().map(PrometheusHandle::render).unwrap_or_default()
+    let mut page = PAGE.get().map(PrometheusHandle::render).unwrap_or_default();
+    // Text takes all that is written to it.
+    let _ = measures::write(&mut page).and_then(|()| routes::write(&mut page));
+    page
 }
 
 /// Drops old samples of histograms. Must be called periodically, or they grow without bound.
@@ -107,6 +114,12 @@ pub fn discrepancy(users: u64) {
 /// How long ago the newest delivery came.
 pub fn delivery_age(age_ms: i64) {
     gauge!("cubby_delivery_age_seconds").set(age_ms.max(0) as f64 / 1000.0);
+}
+
+/// The size of the data folder's file system, and what of it is free, in bytes.
+pub fn disk(size: u64, free: u64) {
+    gauge!("cubby_disk_bytes").set(size as f64);
+    gauge!("cubby_disk_free_bytes").set(free as f64);
 }
 
 /// How many tenants there are, by state, and how many of them are open.

@@ -2,10 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::open::descriptors::MAX_LONG_READS;
+use super::open::{descriptors::MAX_LONG_READS, feeds::FeedLimits};
 use crate::{
+    catalog::quota::ReadQuota,
     clock::Clock,
     error::Result,
+    log,
     sqlite::{combine::Limits, migrate::Schema, open::Options},
 };
 
@@ -39,7 +41,7 @@ use crate::{
 /// Either way a store
 /// - runs one task on the tokio runtime that it was opened in, which ends with it, and slow work on the
 ///   runtime's blocking threads;
-/// - starts up to `long_reads` threads, on Linux of niceness 10;
+/// - starts a thread for the catalog and two for the log, and up to `long_reads` threads, on Linux of niceness 10;
 /// - logs through [`tracing`] and counts through [`metrics`], and installs no receiver for either;
 /// - writes the program's name, and its first argument if that is a plain word, into `cubby.lock` of the data
 ///   folder, for the message to a second process.
@@ -78,6 +80,9 @@ pub struct StoreOptions {
     pub idle: Duration,
     /// The largest a tenant's file may grow, in bytes; 0 for no bound.
     pub quota: u64,
+    /// How a tenant's own quota is read from its provider's public metadata; none if it is not. What an operator has set
+    /// counts more.
+    pub metadata_quota: Option<ReadQuota>,
     /// The longest string, blob or row of a tenant, in bytes.
     pub max_value_bytes: u64,
     /// The page cache of one open tenant, in KiB.
@@ -90,6 +95,10 @@ pub struct StoreOptions {
     pub long_reads: usize,
     /// Bounds of one tenant's queue.
     pub limits: Limits,
+    /// Bounds of those who listen to [changes](crate::Tenant::changes).
+    pub feeds: FeedLimits,
+    /// The log of the data folder.
+    pub log: log::Options,
     /// The time of day.
     pub clock: Clock,
 }
@@ -104,12 +113,15 @@ impl StoreOptions {
             max_open: None,
             idle: Duration::from_secs(300),
             quota: 0,
+            metadata_quota: None,
             max_value_bytes: Options::default().max_value_bytes,
             cache_kib: 1024,
             wait: Duration::from_secs(5),
             retention: Duration::from_secs(30 * 86_400),
             long_reads: MAX_LONG_READS,
             limits: Limits::default(),
+            feeds: FeedLimits::default(),
+            log: log::Options::default(),
             clock: Clock::system(),
         }
     }

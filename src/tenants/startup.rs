@@ -1,4 +1,4 @@
-//! Opening a store: lock, catalog, and whether the schema fits the data folder.
+//! Opening a store: lock, redo of the log, catalog, and whether the schema fits the data folder.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
@@ -13,26 +13,31 @@ use super::{
         template::Template,
     },
     lifecycle::{applied, faults::Faults, rehearsal::rehearse, steady_clock::SteadyClock},
-    open::{descriptors, long_reads::LongReads, slots::Slots},
+    open::{descriptors, feeds::Feeds, long_reads::LongReads, slots::Slots, unflushed::Unflushed, uses::Waiting},
     options::{StoreOptions, shipped_schema},
     store::{Inner, Store},
 };
 use crate::{
     catalog::{self, Catalog},
+    clock::day::Day,
     error::{Error, Result},
-    sqlite::process::{self, Globals},
+    log::{self, Log, Recovered},
+    sqlite::{
+        migrate::Schema,
+        process::{self, Globals},
+    },
 };
 
 impl Store {
-    /// Opens a data folder: takes its lock, opens its catalog, and tries new migrations on copies of a few files.
+    /// Opens a data folder: takes its lock, redoes its log, opens its catalog, and tries new migrations on copies of a
+    /// few files.
     /// Must be called inside a tokio runtime. May block for some seconds.
     ///
     /// # Errors
     /// [`ErrorKind::FolderLocked`](crate::ErrorKind::FolderLocked) if another process has the folder;
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the folder, the catalog or the migrations cannot be used.
     pub fn open(options: StoreOptions) -> Result<Self> {
-        let runtime =
-            Handle::try_current().map_err(|_| Error::config("a store must be opened inside a tokio runtime"))?;
+        Handle::try_current().map_err(|_| Error::config("a store must be opened inside a tokio runtime"))?;
         process::init(if options.change_process { Globals::Adjust } else { Globals::Keep })?;
         let schema = match &options.schema {
             Some(schema) => schema.clone(),
@@ -43,7 +48,29 @@ impl Store {
         let lock = FolderLock::take(&layout.lock())?;
         files::sweep_tmp(&layout)?;
         refuse_a_lost_catalog(&layout)?;
-        let catalog = Catalog::open(&layout.catalog())?;
+        refuse_an_older_catalog(&layout)?;
+        let (log, recovered) = recover(&layout, &options.log)?;
+        // Kept until the log is closed.
+        let lock = Arc::new(lock);
+        let opened = Self::open_with(options, schema, template, layout, lock.clone(), log.clone(), recovered);
+        opened.inspect_err(|_| {
+            // Only the first error is reported.
+            let _ = log.close_complete();
+            drop(lock);
+        })
+    }
+
+    fn open_with(
+        options: StoreOptions,
+        schema: Schema,
+        template: Template,
+        layout: Layout,
+        lock: Arc<FolderLock>,
+        log: Log,
+        recovered: Recovered,
+    ) -> Result<Self> {
+        let runtime = Handle::current();
+        let catalog = Catalog::open(&layout.catalog(), Some(log.clone()))?;
         let applied =
             applied::check(&catalog, &layout, &schema, options.schema.is_none()).map_err(catalog::explain_damage)?;
         for failure in rehearse(&schema, &options.sqlite(), &applied)? {
@@ -59,6 +86,7 @@ impl Store {
             inner: Arc::new(Inner {
                 layout,
                 catalog,
+                log,
                 slots: Slots::new(),
                 schema,
                 template,
@@ -66,7 +94,12 @@ impl Store {
                 capacity,
                 free: Arc::new(Semaphore::new(capacity)),
                 long_reads: LongReads::new(options.long_reads)?,
+                feeds: Feeds::new(options.feeds),
+                unflushed: Unflushed::default(),
+                unclean: Mutex::default(),
                 usage_samples: Mutex::default(),
+                usage_days: Waiting::new(Day::of(options.clock.now())),
+                own_rates: AtomicBool::new(false),
                 faults: Faults::default(),
                 closing: AtomicBool::new(false),
                 epoch: Instant::now(),
@@ -77,9 +110,47 @@ impl Store {
                 _lock: lock,
             }),
         };
+        store.quarantine_for_losses(recovered)?;
         store.start_maintenance();
         Ok(store)
     }
+}
+
+/// Brings the databases to where the log says, and begins a new log.
+fn recover(layout: &Layout, options: &log::Options) -> Result<(Log, Recovered)> {
+    let recovered = log::recover(&layout.log(), layout.root(), |name| layout.logged(name))?;
+    if recovered.records > 0 {
+        let (databases, records) = (recovered.databases, recovered.records);
+        tracing::info!(databases, records, "redid the log after an unclean stop");
+    }
+    if recovered.damaged.iter().any(String::is_empty) {
+        return Err(Error::config(
+            "the log is damaged, and acknowledged changes of the catalog may be missing: restore the data folder from a \
+             backup, or rebuild the catalog from the users' files and what is left of it with `cubby doctor \
+             --rebuild-catalog`",
+        ));
+    }
+    let log = Log::start(&layout.log(), layout.root(), options.clone())?;
+    Ok((log, recovered))
+}
+
+/// Refuses a log with records beside a catalog of a program that had no log: that program has been started since, and its
+/// files are newer than these records.
+///
+/// # Errors
+/// [`ErrorKind::Config`](crate::ErrorKind::Config) then.
+pub fn refuse_an_older_catalog(layout: &Layout) -> Result<()> {
+    let catalog = layout.catalog();
+    if !catalog::is_before_the_log(&catalog)? || log::read(&layout.log())?.is_empty() {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "{} was made or used by a version without the log, which has written to the users' files since: what {} has is \
+         older. Restore the data folder from a backup of before; or move that folder away to go on with the files as they \
+         are, without what was acknowledged last before the older version was started",
+        catalog.display(),
+        layout.log().display()
+    )))
 }
 
 /// Refuses to create a catalog in a folder that has lost one: with an empty catalog, deleted and suspended users
@@ -89,14 +160,15 @@ fn refuse_a_lost_catalog(layout: &Layout) -> Result<()> {
     if catalog.exists() {
         return Ok(());
     }
-    // A catalog that was closed has an empty log.
-    let log = std::fs::symlink_metadata(wal_of(&catalog)).is_ok_and(|found| found.len() > 0);
+    // A catalog that was closed has an empty WAL, and the log nothing of it.
+    let log = std::fs::symlink_metadata(wal_of(&catalog)).is_ok_and(|found| found.len() > 0)
+        || !log::read(&layout.log())?.is_empty();
     if !log && !layout.has_files()? {
         return Ok(());
     }
     Err(Error::config(format!(
-        "{} is missing, and the folder has {}. Put it back, with its -wal, from where it was moved or from a backup; \
-         or rebuild it from the users' files with `cubby doctor --rebuild-catalog`",
+        "{} is missing, and the folder has {}. Put it back, with its -wal, from where it was moved; restore the \
+         whole folder from a backup; or rebuild it from the users' files with `cubby doctor --rebuild-catalog`",
         catalog.display(),
         if log { "its log" } else { "users' files" }
     )))

@@ -1,7 +1,7 @@
 //! What all users of one data folder share: its catalog, its open tenants, capacity, usage samples.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     sync::{Arc, atomic::AtomicBool, atomic::Ordering},
     time::Duration,
 };
@@ -19,8 +19,11 @@ use super::{
     lifecycle::{faults::Faults, steady_clock::SteadyClock},
     open::{
         database::Database,
+        feeds::Feeds,
         long_reads::LongReads,
-        slots::{CapacityWait, Slots, TenantLock, Tick},
+        slots::{CapacityWait, Slots, Tick},
+        unflushed::Unflushed,
+        uses::Waiting,
     },
     options::StoreOptions,
 };
@@ -32,7 +35,9 @@ use crate::{
     },
     clock::{Clock, Millis},
     error::Result,
+    log::Log,
     sqlite::{migrate::Schema, open::Options},
+    telemetry::measures,
 };
 
 /// A data folder with a SQLite database for each tenant. Cloning is cheap, and all clones share the open databases.
@@ -77,6 +82,7 @@ pub struct Store {
 pub(super) struct Inner {
     pub(super) layout: Layout,
     pub(super) catalog: Catalog,
+    pub(super) log: Log,
     pub(super) slots: Arc<Slots<Database>>,
     pub(super) schema: Schema,
     pub(super) options: StoreOptions,
@@ -87,7 +93,14 @@ pub(super) struct Inner {
     /// One permit for each tenant that may still be opened.
     pub(super) free: Arc<Semaphore>,
     pub(super) long_reads: LongReads,
+    pub(super) feeds: Arc<Feeds>,
+    pub(super) unflushed: Unflushed,
+    /// Databases whose close has failed: what their WALs have may not be on the disk.
+    pub(super) unclean: Mutex<HashSet<TenantId>>,
     pub(super) usage_samples: Mutex<VecDeque<UsageSample>>,
+    pub(super) usage_days: Waiting,
+    /// Whether some tenant was opened that has a rate of its own.
+    pub(super) own_rates: AtomicBool,
     pub(super) faults: Faults,
     pub(super) closing: AtomicBool,
     pub(super) epoch: Instant,
@@ -95,7 +108,14 @@ pub(super) struct Inner {
     pub(super) runtime: Handle,
     /// Locked while maintenance runs.
     pub(super) maintenance_stopped: Arc<tokio::sync::Mutex<bool>>,
-    pub(super) _lock: FolderLock,
+    pub(super) _lock: Arc<FolderLock>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Ends the log's thread, if the store was not closed.
+        let _ = self.log.close();
+    }
 }
 
 /// Usage samples kept until they are written; of more, the oldest are dropped.
@@ -167,34 +187,15 @@ impl Store {
                 return Ok(permit);
             }
             if let Some(eviction) = inner.slots.evict(self.tick(), Tick::MAX) {
-                self.close_evicted(&eviction);
+                tracing::debug!(tenant = %eviction.id(), "evicted");
+                measures::CLOSED_FOR_ROOM.increment();
+                self.close_and_sample(&eviction);
             } else if let Some(wait) = wait {
                 return Err(wait);
             } else {
                 // Registered before the last try, or a close in between would be missed.
                 wait = Some(inner.slots.wait_for_capacity());
             }
-        }
-    }
-
-    fn close_evicted(&self, eviction: &TenantLock<Database>) {
-        tracing::debug!(tenant = %eviction.id(), "evicted");
-        self.close_and_sample(eviction);
-    }
-
-    /// Closes a locked tenant's database, and takes a usage sample if its size has changed. May block.
-    fn close_and_sample(&self, lock: &TenantLock<Database>) {
-        Self::close_locked(lock);
-        if let Some((database, bytes)) = lock.open().and_then(|database| Some((database, database.new_size()?))) {
-            self.sample_usage(lock.id(), database, bytes);
-        }
-    }
-
-    /// Closes a locked tenant's database, if it is open. May block.
-    pub(super) fn close_locked(lock: &TenantLock<Database>) {
-        let Some(database) = lock.open() else { return };
-        if let Err(error) = database.close() {
-            tracing::error!(tenant = %lock.id(), error = %error, "closed without emptying its write-ahead log");
         }
     }
 
@@ -214,6 +215,7 @@ impl Store {
     /// Drops a tenant's usage samples and fault that are not in the catalog yet.
     pub(super) fn forget_samples(&self, id: &TenantId) {
         self.inner.usage_samples.lock().retain(|seen| seen.id != *id);
+        self.inner.usage_days.forget(id);
         self.inner.faults.forget(id);
     }
 
@@ -250,11 +252,16 @@ impl Store {
             while !self.inner.closing.load(Ordering::Acquire)
                 && let Some(eviction) = self.inner.slots.evict(now, until)
             {
-                self.close_evicted(&eviction);
+                tracing::debug!(tenant = %eviction.id(), "evicted");
+                measures::CLOSED_IDLE.increment();
+                self.close_and_sample(&eviction);
             }
         }
+        self.inner.feeds.expire();
+        self.complete_closed();
         let usage_samples: Vec<UsageSample> = self.inner.usage_samples.lock().drain(..).collect();
         let faults = self.inner.faults.take();
+        self.write_usage();
         if usage_samples.is_empty() && faults.is_empty() {
             return;
         }
@@ -267,6 +274,12 @@ impl Store {
         if let Err(error) = written {
             tracing::warn!(error = %error, "usage samples and faults could not be written to the catalog");
         }
+    }
+
+    /// Ends what listens to tenants' [changes](crate::Tenant::changes), and lets nobody listen any more: before the end
+    /// of a process that waits for them.
+    pub fn end_changes(&self) {
+        self.inner.feeds.close();
     }
 
     /// Up to `limit` tenants in the order of ids after `after`, of one state or of all.
@@ -286,10 +299,11 @@ impl Store {
     }
 
     /// Refuses new leases, waits until `until` for leases to be dropped, closes every database with an empty WAL,
-    /// and the catalog last. Returns how many were still leased and so not closed; their writes are safe in their
-    /// WALs.
+    /// the catalog, and the log last. Returns how many were still leased and so not closed; their writes are safe in
+    /// the log, which is then kept for the next start.
     pub async fn close(&self, until: Instant) -> usize {
         self.inner.closing.store(true, Ordering::Release);
+        self.end_changes();
         *self.inner.maintenance_stopped.lock().await = true;
         let mut closes = tokio::task::JoinSet::new();
         for id in self.inner.slots.ids() {
@@ -309,16 +323,22 @@ impl Store {
             left += result.unwrap_or(1);
         }
         let store = self.clone();
-        let catalog = self
+        let ended = self
             .inner
             .runtime
             .spawn_blocking(move || {
                 store.maintain();
-                store.inner.catalog.close()
+                let closed = store.inner.catalog.close();
+                let log = &store.inner.log;
+                let ended = if left == 0 && closed.is_ok() { log.close_complete() } else { log.close() };
+                if let Err(error) = closed {
+                    tracing::error!(error = %error, "the catalog was closed without emptying its write-ahead log");
+                }
+                ended
             })
             .await;
-        if let Ok(Err(error)) = catalog {
-            tracing::error!(error = %error, "the catalog was closed without emptying its write-ahead log");
+        if let Ok(Err(error)) = ended {
+            tracing::error!(error = %error, "the log is kept for the next start");
         }
         left
     }

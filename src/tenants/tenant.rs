@@ -11,6 +11,7 @@ use super::{
     store::Store,
 };
 use crate::{
+    catalog::queries,
     error::{Error, ErrorKind, Result},
     sqlite::PAGE_SIZE,
 };
@@ -66,7 +67,7 @@ impl Tenant {
         F: Fn(&Connection) -> Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        let result = self.lease.combiner().read(|| self.lease.clone(), work).await;
+        let result = self.lease.combiner().read(|| self.clone(), work).await;
         self.record_fault(result)
     }
 
@@ -111,20 +112,62 @@ impl Tenant {
         F: FnOnce(&Transaction) -> Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        let result = self.lease.combiner().write(|| self.lease.clone(), work).await;
+        let result = self.lease.combiner().write(|| self.clone(), work).await;
+        self.count_write(result)
+    }
+
+    /// Like [`write`](Self::write) for one that takes microseconds: on the calling thread if the database is free. It is
+    /// rolled back after two milliseconds and run again on another thread, so `work` may be called twice.
+    ///
+    /// # Errors
+    /// What `work` returned. Or the storage's: [`ErrorKind::Unavailable`] and [`ErrorKind::Damaged`], after which the
+    /// outcome is unknown, [`ErrorKind::DiskFull`] and [`ErrorKind::QuotaExceeded`], after which nothing was written.
+    pub async fn write_short<T, F>(&self, work: F) -> Result<T>
+    where
+        F: Fn(&Transaction) -> Result<T> + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let result = self.lease.combiner().write_short(|| self.clone(), work).await;
+        self.count_write(result)
+    }
+
+    /// Counts a request to this tenant, for its usage by day.
+    pub fn count_request(&self) {
+        self.lease.uses().request();
+    }
+
+    /// Counts a transaction over several calls that was committed.
+    pub(super) fn count_commit(&self) {
+        self.lease.uses().write();
+    }
+
+    fn count_write<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_ok() {
+            self.lease.uses().write();
+        }
         self.record_fault(result)
     }
 
+    /// Writes into the catalog that the schema of the database is no longer that of the migrations alone.
+    ///
+    /// # Errors
+    /// The catalog's.
+    pub async fn mark_drifted(&self) -> Result<()> {
+        let (id, now) = (self.id().clone(), self.store.now());
+        self.store.inner.catalog.write(move |tx| queries::mark_drifted(tx, &id, now)).await.map(drop)
+    }
+
     /// Records an error that is a fault of the file or the disk, which may quarantine the tenant.
-    fn record_fault<T>(&self, result: Result<T>) -> Result<T> {
+    pub(super) fn record_fault<T>(&self, result: Result<T>) -> Result<T> {
         let error = match result {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        if error.kind() == ErrorKind::DiskFull && self.over_quota() {
+        // Without SQLite's error it is the log that is full.
+        if error.kind() == ErrorKind::DiskFull && error.sqlite().is_some() && self.over_quota() {
             return Err(Error::new(
                 ErrorKind::QuotaExceeded,
-                format!("this user's database has reached its quota of {} bytes", self.store.inner.options.quota),
+                format!("this user's database has reached its quota of {} bytes", self.lease.max_bytes()),
             ));
         }
         self.store.inner.faults.record(self.id(), self.store.now(), &error);
@@ -135,7 +178,7 @@ impl Tenant {
     /// SQLite reports a full disk and a reached `max_page_count` with one code. With more free space on the disk
     /// than the whole quota, it is the quota; otherwise the file's size decides.
     fn over_quota(&self) -> bool {
-        let quota = self.store.inner.options.quota;
+        let quota = self.lease.max_bytes();
         if quota == 0 {
             return false;
         }

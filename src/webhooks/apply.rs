@@ -129,6 +129,7 @@ impl Job {
                 (Done::Changed, _) => {}
                 (Done::Answered(first), _) => return Ok(again(first)),
                 (Done::Applied(outcome, answer), rejected) => {
+                    self.event.subject().into_iter().for_each(|id| store.apply_metadata_quota(id));
                     metrics::delivery(&self.delivery.kind, outcome.as_str(), self.started.elapsed());
                     let Some(error) = rejected else { return Ok(Answer::Done(answer)) };
                     let svix_id = &self.delivery.svix_id;

@@ -308,6 +308,7 @@ async fn a_file_in_quarantine_is_deleted_and_restored_as_it_was_found() {
     // Pages that the log has are read from there, so the log goes, but for its header.
     let log = fs::read(wal_of(&places.live)).unwrap()[..32].to_vec();
     fs::write(wal_of(&places.live), &log).unwrap();
+    fs::remove_dir_all(layout(folder.path()).log()).unwrap();
     let server = Server::on(folder.path(), &[]).await;
     server.client.get(&format!("/{ADA}")).await.expect(503);
     server.stop().await;

@@ -260,7 +260,7 @@ fn no_tests(page: &str, text: impl Fn(&str) -> Option<String>) -> Vec<String> {
         let file = match modules {
             [subject] => text(&format!("tests/it/{subject}.rs")),
             [path @ .., "tests"] => text(&format!("src/{}.rs", path.join("/"))),
-            _ => None,
+            path => text(&format!("tests/it/{}.rs", path.join("/"))),
         };
         // The attributes above it say that it is one.
         let file = file.unwrap_or_default();

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{Process, Server, eventually, sender};
+use crate::harness::{Process, Server, eventually, sender, shell};
 
 #[tokio::test]
 async fn a_server_is_not_ready_when_its_catalog_cannot_be_written() {
@@ -35,12 +35,6 @@ async fn whoever_asks_whether_the_server_is_ready_does_not_have_it_write_each_ti
     let (written, took) = (pages() - before, started.elapsed());
     assert!(u128::from(written) <= took.as_millis() / 500 + 1, "{written} pages were written in {took:?}");
     server.stop().await;
-}
-
-/// A file as an operator opens it in the `sqlite3` shell.
-#[expect(clippy::disallowed_methods, reason = "an operator, who opens files in their own way")]
-fn shell(path: &std::path::Path) -> rusqlite::Connection {
-    rusqlite::Connection::open(path).unwrap()
 }
 
 #[tokio::test]

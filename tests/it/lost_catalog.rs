@@ -95,7 +95,10 @@ async fn a_replaced_catalog_is_not_mistaken_for_the_one_that_was_closed() {
 /// What a start must leave as it is.
 fn files(folder: &Path) -> Vec<(PathBuf, u64, u64)> {
     let mut files = harness::tree(folder);
-    files.retain(|(path, ..)| path.is_file() && !path.ends_with("cubby.lock"));
+    // The log is redone before anything else.
+    files.retain(|(path, ..)| {
+        path.is_file() && !path.ends_with("cubby.lock") && !path.to_string_lossy().contains("/log")
+    });
     files
 }
 
@@ -442,7 +445,7 @@ async fn what_a_start_notes_is_not_written_to_a_catalog_without_its_name() {
     let server = server().await;
     let (path, away) = (server.data().join("catalog.db"), server.data().join("away"));
     let catalog = server.app.store().catalog().clone();
-    let step = Step { version: 1000, name: "of_another_program".to_owned(), checksum: 1 };
+    let step = Step { version: 1000, name: "of_another_program".to_owned(), checksum: 1, file: None };
     fs::rename(&path, &away).unwrap();
     assert_eq!(catalog.note_applied(&[step]).unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(catalog.set_current_schema(1).unwrap_err().kind(), ErrorKind::Unavailable);

@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::harness::{PATIENCE, Process, Server, author, cubby, eventually, run, stdout};
+use crate::harness::{PATIENCE, Process, Server, author, cubby, eventually, run, shell, stdout};
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/tenant");
 
 /// A data folder with users whose files have a schema and a few notes.
-async fn folder_with(schema: Schema, users: &[(&str, &[&str])]) -> TempDir {
+pub async fn folder_with(schema: Schema, users: &[(&str, &[&str])]) -> TempDir {
     let folder = TempDir::new().unwrap();
     let mut options = StoreOptions::new(folder.path());
     options.schema = Some(schema);
@@ -36,12 +36,12 @@ async fn folder_with(schema: Schema, users: &[(&str, &[&str])]) -> TempDir {
     folder
 }
 
-fn v1() -> Schema {
+pub fn v1() -> Schema {
     shipped_schema().unwrap().up_to(1).unwrap()
 }
 
 /// The shipped migrations in a folder of one's own, with more or other files.
-fn migrations(changes: &[(&str, &str)]) -> TempDir {
+pub fn migrations(changes: &[(&str, &str)]) -> TempDir {
     let folder = TempDir::new().unwrap();
     for entry in fs::read_dir(SHIPPED).unwrap() {
         let entry = entry.unwrap();
@@ -54,13 +54,13 @@ fn migrations(changes: &[(&str, &str)]) -> TempDir {
 }
 
 /// Fails on a file in which two notes have one text, and on no other.
-const UNIQUE: (&str, &str) = ("V3__unique_texts.sql", "CREATE UNIQUE INDEX notes_by_text ON notes (text);");
+pub const UNIQUE: (&str, &str) = ("V3__unique_texts.sql", "CREATE UNIQUE INDEX notes_by_text ON notes (text);");
 
-fn file(data: &Path, user: &str) -> PathBuf {
+pub fn file(data: &Path, user: &str) -> PathBuf {
     cubby::tenants::disk::path::Layout::at(data.canonicalize().unwrap()).tenant(&user.parse::<TenantId>().unwrap())
 }
 
-fn shown(data: &Path, user: &str, flags: &[&str]) -> Value {
+pub fn shown(data: &Path, user: &str, flags: &[&str]) -> Value {
     let output = run(data, &[&["tenants", "show", user, "--json"], flags].concat());
     serde_json::from_str(&stdout(&output)).unwrap()
 }
@@ -149,12 +149,6 @@ async fn a_migration_that_fails_for_one_of_three_leaves_it_as_it_was_and_the_oth
     server.stop().await;
 }
 
-/// A file as an operator opens it in the `sqlite3` shell, with no server there.
-#[expect(clippy::disallowed_methods, reason = "an operator, who opens files in their own way")]
-fn shell(path: &Path) -> rusqlite::Connection {
-    rusqlite::Connection::open(path).unwrap()
-}
-
 /// Makes two notes of one text differ, in the file itself.
 fn mend(data: &Path, user: &str) {
     let conn = shell(&file(data, user));
@@ -190,7 +184,7 @@ async fn migrate_all_lists_what_failed_and_why_and_goes_on_with_the_others() {
 
 /// Every command that opens the folder refuses with exit code 2 and all of `parts`, and the files are as
 /// they were; `serve` among them.
-fn refused(data: &Path, users: &[&str], flags: &[&str], parts: &[&str]) {
+pub fn refused(data: &Path, users: &[&str], flags: &[&str], parts: &[&str]) {
     let before: Vec<_> = users.iter().map(|user| fs::read(file(data, user)).unwrap()).collect();
     let commands: [&[&str]; 6] = [
         &["serve", "--listen", "127.0.0.1:0"],

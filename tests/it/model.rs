@@ -128,6 +128,9 @@ pub mod primitives {
     }
 }
 
+#[path = "../../src/tenants/open/entry.rs"]
+#[allow(dead_code)]
+mod entry;
 #[path = "../../src/tenants/open/slots.rs"]
 #[allow(dead_code)]
 mod slots;

@@ -166,8 +166,12 @@ async fn whoever_is_known_in_whatever_state_uses_up_no_creation() {
     store.suspend(&id, "x", &author()).await.unwrap();
     store.resume(&id, &author()).await.unwrap();
     let digest = store.schema().digest();
-    let quarantine =
-        queries::Quarantine { reason: "x".to_owned(), retry_at: store.clock().now() + 60_000, consecutive: 1, digest };
+    let quarantine = queries::Quarantine {
+        reason: "x".to_owned(),
+        retry_at: Some(store.clock().now() + 60_000),
+        consecutive: 1,
+        digest,
+    };
     store.catalog().write(move |tx| queries::quarantine(tx, &id, &quarantine)).await.unwrap();
     let closed = "closed".parse().unwrap();
     for _ in 0..3 {

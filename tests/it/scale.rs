@@ -13,7 +13,9 @@ use cubby::{
         queries::{
             self,
             deliveries::{self, Filter},
-            runs, tombstones,
+            runs,
+            search::{self, Cursor, Listing, Sort},
+            tombstones,
         },
     },
 };
@@ -47,6 +49,14 @@ fn filter(outcome: Option<DeliveryOutcome>, tenant: Option<&str>) -> Filter {
     Filter { outcome, tenant: tenant.map(|id| id.parse().unwrap()) }
 }
 
+/// How many tenants are on a page.
+fn look(conn: &Connection, text: Option<&str>, sort: Sort, state: Option<State>) -> usize {
+    // In the middle of the many that have the same size.
+    let cursor = (text.is_none()).then(|| Cursor { key: i64::from(sort == Sort::Created), id: "user_00000800".into() });
+    let wanted = Listing { text: text.map(str::to_owned), state, sort, cursor, limit: 50 };
+    search::page(conn, &wanted).unwrap().rows.len()
+}
+
 /// What requests, the metrics page, the health page and the sweep ask.
 const QUESTIONS: &[Question] = &[
     ("counts", |conn| assert!(queries::counts(conn).unwrap().deleted > 0)),
@@ -65,6 +75,14 @@ const QUESTIONS: &[Question] = &[
     ("the quarantined, of whom there are none", |conn| {
         assert!(queries::list(conn, Some(State::Quarantined), None, 50).unwrap().is_empty())
     }),
+    ("a page of users, largest first", |conn| assert_eq!(look(conn, None, Sort::Size, None), 50)),
+    ("a page of users, last used first", |conn| assert_eq!(look(conn, None, Sort::Seen, Some(State::Active)), 50)),
+    ("a page of the deleted, newest first", |conn| {
+        assert_eq!(look(conn, None, Sort::Created, Some(State::Deleted)), 50)
+    }),
+    ("a search for what all have", |conn| assert_eq!(look(conn, Some("example.com"), Sort::Id, None), 50)),
+    ("a search for nobody", |conn| assert_eq!(look(conn, Some("zoe@example.com"), Sort::Id, None), 0)),
+    ("a search for the beginning of ids", |conn| assert_eq!(look(conn, Some("us"), Sort::Id, None), 50)),
     ("who is to be purged", |conn| assert_eq!(tombstones::due_for_purge(conn, 10, None, 100).unwrap().len(), 5)),
     ("the newest delivery", |conn| assert!(deliveries::newest(conn).unwrap().is_some())),
     ("failing deliveries", |conn| assert_eq!(deliveries::failing(conn, 0).unwrap(), 4)),

@@ -6,7 +6,7 @@ use std::{sync::Mutex, time::Duration};
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{Method, StatusCode},
+    http::{Method, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -16,17 +16,25 @@ use cubby::{
     app::App,
     config::{DataConfig, LogConfig, ServeConfig},
 };
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
     /// Answers 201 before the commit.
     EarlyAck,
-    /// Commits with `synchronous=NORMAL`.
-    Normal,
+    /// Answers a read before what it saw is durable.
+    EarlyRead,
     /// Answers 201 for writes that failed.
     Swallow,
     /// Keeps a descriptor and some memory of every request.
     Leak,
+    /// Runs each statement of SQL by itself, and not in its transaction.
+    NoTransactions,
+    /// Answers a COMMIT of SQL before it is done.
+    EarlyCommit,
+    /// Takes a baton that is none of its own for the beginning of a stream.
+    AnyBaton,
 }
 
 #[derive(Debug, Args)]
@@ -77,16 +85,10 @@ async fn sabotage(State((app, mode)): State<(App, Mode)>, request: Request, next
             });
             done()
         }
-        Mode::Normal => {
-            let id = request.uri().path().split('/').nth(1).unwrap_or("").parse::<TenantId>();
-            if let Ok(id) = id
-                && let Ok(tenant) = app.store().lease(&id).await
-            {
-                let set = tenant.read(|conn| Ok(conn.pragma_update(None, "synchronous", "NORMAL")?)).await;
-                set.unwrap();
-            }
-            next.run(request).await
-        }
+        Mode::EarlyRead => match read_early(&app, request.uri().clone()).await {
+            Some(response) => response,
+            None => next.run(request).await,
+        },
         Mode::Swallow if writes => {
             let response = next.run(request).await;
             if response.status().is_server_error() { done() } else { response }
@@ -96,6 +98,72 @@ async fn sabotage(State((app, mode)): State<(App, Mode)>, request: Request, next
             LEAKED.lock().unwrap().push((file, vec![1; 4096]));
             next.run(request).await
         }
-        Mode::EarlyAck | Mode::Swallow => next.run(request).await,
+        Mode::NoTransactions | Mode::EarlyCommit | Mode::AnyBaton if request.uri().path().contains("/sql/") => {
+            run_sql(mode, request, next).await
+        }
+        _ => next.run(request).await,
     }
+}
+
+/// A request of SQL, as the broken servers run it.
+async fn run_sql(mode: Mode, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    let (own, again) = (next.clone(), parts.clone());
+    let with = move |body: String| {
+        let mut parts = parts;
+        parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
+        next.run(Request::from_parts(parts, Body::from(body)))
+    };
+    match mode {
+        Mode::NoTransactions => {
+            let mut body = body;
+            for verb in ["BEGIN", "BEGIN IMMEDIATE", "BEGIN DEFERRED", "COMMIT", "ROLLBACK"] {
+                body = body.replace(&format!("\"{verb}\""), "\"SELECT 1\"");
+            }
+            with(body).await
+        }
+        Mode::EarlyCommit if body.contains("COMMIT") => {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                with(body).await
+            });
+            (StatusCode::OK, r#"{"baton":null,"base_url":null,"results":[]}"#).into_response()
+        }
+        Mode::AnyBaton => {
+            let response = with(body.clone()).await;
+            if response.status() != StatusCode::BAD_REQUEST {
+                return response;
+            }
+            let mut asked: Value = serde_json::from_str(&body).unwrap();
+            asked["baton"] = Value::Null;
+            let mut parts = again;
+            parts.headers.remove(header::CONTENT_LENGTH);
+            own.run(Request::from_parts(parts, Body::from(asked.to_string()))).await
+        }
+        _ => with(body).await,
+    }
+}
+
+/// The newest notes, as the connection has them now. None for all other requests.
+async fn read_early(app: &App, uri: Uri) -> Option<Response> {
+    let id = uri.path().strip_prefix('/')?.parse::<TenantId>().ok()?;
+    uri.query().filter(|query| query.contains("order=desc"))?;
+    let tenant = app.store().lease(&id).await.ok()?;
+    let (sender, seen) = oneshot::channel();
+    let sender = Mutex::new(Some(sender));
+    // What waits for the log is this task, and nobody waits for it.
+    tokio::spawn(async move {
+        let read = tenant.read(move |conn| {
+            let mut notes = conn.prepare("SELECT text FROM notes ORDER BY id DESC LIMIT 40")?;
+            let texts = notes.query_map([], |row| Ok(json!({ "text": row.get::<_, String>(0)? })))?;
+            let texts = texts.collect::<rusqlite::Result<Vec<_>>>()?;
+            let sender = sender.lock().unwrap().take();
+            Ok(sender.is_some_and(|sender| sender.send(texts).is_ok()))
+        });
+        read.await
+    });
+    let notes = seen.await.ok()?;
+    Some((StatusCode::OK, json!({ "notes": notes }).to_string()).into_response())
 }

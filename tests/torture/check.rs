@@ -62,8 +62,9 @@ pub fn files(data: &Path, leave: impl Fn(&str) -> bool) -> Vec<String> {
         }
     }
     for path in databases(&layout) {
-        // A creation that was interrupted before its row: whole, and adopted by the next one.
+        // A creation that was interrupted before its row: adopted by the next one if it is whole, else replaced.
         if !known.contains(&path)
+            && !is_unfinished(&path)
             && let Err(why) = whole(&path, "")
         {
             wrong.push(format!("ORPHAN: {}: {why}", path.display()));
@@ -72,14 +73,15 @@ pub fn files(data: &Path, leave: impl Fn(&str) -> bool) -> Vec<String> {
     wrong
 }
 
-/// Every write-ahead log is empty.
+/// Every write-ahead log is empty, and so is the log of all.
 pub fn checkpointed(data: &Path) -> Vec<String> {
     let layout = Layout::at(data.canonicalize().unwrap());
     let mut paths = databases(&layout);
     paths.push(layout.catalog());
     let length = |path: &Path| std::fs::metadata(wal_of(path)).map_or(0, |found| found.len());
     let full = paths.iter().filter(|path| length(path) > 0);
-    full.map(|path| format!("WAL: {} has {} bytes left", path.display(), length(path))).collect()
+    let left = full.map(|path| format!("WAL: {} has {} bytes left", path.display(), length(path)));
+    left.chain(entries(&layout.log()).iter().map(|path| format!("LOG: {} is left", path.display()))).collect()
 }
 
 fn catalog(path: &Path) -> cubby::Result<Vec<(String, String, bool)>> {
@@ -106,6 +108,17 @@ fn whole(path: &Path, id: &str) -> cubby::Result<()> {
         true => Ok(()),
         false => Err(cubby::Error::internal(format!("belongs to {owner}"))),
     }
+}
+
+/// Whether a file is shorter than it says: a power cut came before all of it was on the disk.
+fn is_unfinished(path: &Path) -> bool {
+    // The page size and the number of pages in the header (<https://sqlite.org/fileformat2.html>).
+    const PAGE_SIZE_AT: usize = 16;
+    const PAGES_AT: usize = 28;
+    let bytes = std::fs::read(path).unwrap();
+    let number =
+        |at: usize, length: usize| bytes[at..at + length].iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+    bytes.len() < PAGES_AT + 4 || bytes.len() < number(PAGE_SIZE_AT, 2) * number(PAGES_AT, 4)
 }
 
 fn databases(layout: &Layout) -> Vec<PathBuf> {

@@ -45,6 +45,16 @@ impl Answer {
     }
 }
 
+impl std::fmt::Display for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Answer(answer) => write!(f, "{} {}", answer.status, answer.text()),
+            Self::Cut => f.write_str("cut"),
+            Self::Refused => f.write_str("refused"),
+        }
+    }
+}
+
 impl Reply {
     pub fn status(&self) -> u16 {
         match self {

@@ -36,6 +36,15 @@ impl Entry {
     pub fn in_doubt(&mut self, state: State) {
         self.maybe.push(state);
     }
+
+    /// Reads gave these texts: what was read is as certain as what was acknowledged, whether its writer was answered or
+    /// not.
+    pub fn was_read(&mut self, texts: &HashSet<String>) {
+        let read = |state: &State| matches!(state, State::Text(text) if texts.contains(text));
+        if let Some(at) = self.maybe.iter().rposition(read) {
+            self.certain = self.maybe.drain(..=at).next_back().unwrap();
+        }
+    }
 }
 
 /// What a tenant's notes are: id and text.
@@ -90,7 +99,7 @@ pub fn compare<'e>(entries: impl Iterator<Item = &'e mut Entry>, stored: &HashMa
                 let what = if state == State::Absent { "LOST" } else { "WRONG" };
                 let maybe: Vec<String> = entry.maybe.iter().map(short).collect();
                 verdict.violations.push(format!(
-                    "{what}: {}/{}: acknowledged {}, in doubt {maybe:?}, stored {}",
+                    "{what}: {}/{}: acknowledged or read {}, in doubt {maybe:?}, stored {}",
                     entry.tenant,
                     entry.id.as_deref().unwrap_or("?"),
                     short(&entry.certain),
@@ -138,6 +147,24 @@ mod tests {
         assert!(violations(&mut same(), &[("a", "y")])[0].starts_with("WRONG"));
         assert!(violations(&mut same(), &[("a", "x"), ("b", "z")])[0].starts_with("EXTRA"));
         assert!(violations(&mut [entry(Some("a"), State::Absent, vec![])], &[("a", "x")])[0].starts_with("WRONG"));
+    }
+
+    #[test]
+    fn what_was_read_is_certain_and_what_came_before_it_is_over() {
+        let read = HashSet::from(["y".to_owned()]);
+        let patched = || {
+            let mut entry = entry(Some("a"), text("x"), vec![text("w"), text("y"), State::Absent]);
+            entry.was_read(&read);
+            [entry]
+        };
+        assert!(violations(&mut patched(), &[("a", "y")]).is_empty());
+        assert!(violations(&mut patched(), &[]).is_empty());
+        for older in ["x", "w"] {
+            assert!(violations(&mut patched(), &[("a", older)])[0].starts_with("WRONG"));
+        }
+        let mut unanswered = [entry(None, State::Absent, vec![text("y")])];
+        unanswered[0].was_read(&read);
+        assert!(violations(&mut unanswered, &[])[0].starts_with("LOST"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Workers that write, read and remember what they were told.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
@@ -111,6 +111,67 @@ fn run_counted<T>(address: SocketAddr, workers: &mut [Worker], stop: impl FnOnce
 /// The same for a time.
 pub fn run_for(address: SocketAddr, workers: &mut [Worker], time: Duration) {
     run(address, workers, || std::thread::sleep(time));
+}
+
+/// The same, while others read what the workers write. What they were answered before `stop` sets the flag that it is
+/// given must be there in the end, whether its writer was answered or not.
+pub fn run_watched<T>(
+    address: SocketAddr,
+    workers: &mut [Worker],
+    watchers: usize,
+    stop: impl FnOnce(&AtomicBool) -> T,
+) -> T {
+    let (tenants, seed) = workers.first().map_or((0, 0), |worker| (worker.plan.tenants, worker.plan.seed));
+    let over = AtomicBool::new(false);
+    let mut read = vec![HashMap::new(); watchers];
+    let result = std::thread::scope(|scope| {
+        for (number, read) in read.iter_mut().enumerate() {
+            let (over, rng) = (&over, Rng::new(seed, 1000 + number as u64));
+            scope.spawn(move || watch(address, tenants, rng, over, read));
+        }
+        run(address, workers, || {
+            let result = stop(&over);
+            over.store(true, Ordering::SeqCst);
+            result
+        })
+    });
+    for entry in workers.iter_mut().flat_map(|worker| &mut worker.entries) {
+        for read in &read {
+            if let Some(texts) = read.get(&entry.tenant) {
+                entry.was_read(texts);
+            }
+        }
+    }
+    result
+}
+
+/// Reads the newest notes of everybody, by tenant, until it is `over`.
+fn watch(
+    address: SocketAddr,
+    tenants: usize,
+    mut rng: Rng,
+    over: &AtomicBool,
+    read: &mut HashMap<String, HashSet<String>>,
+) {
+    let mut http = Http::new(address);
+    loop {
+        let tenant = tenant(rng.index(tenants));
+        let reply = http.get(&format!("/{tenant}?limit=40&order=desc"));
+        // After a power cut nobody is answered; what the server still says comes from its memory.
+        if over.load(Ordering::SeqCst) {
+            return;
+        }
+        match reply {
+            Reply::Answer(answer) if answer.status == 200 => {
+                let texts = read.entry(tenant).or_default();
+                for note in answer.json()["notes"].as_array().into_iter().flatten() {
+                    texts.extend(note["text"].as_str().map(str::to_owned));
+                }
+            }
+            Reply::Refused => std::thread::sleep(Duration::from_millis(2)),
+            _ => {}
+        }
+    }
 }
 
 /// All that was seen since the last call.

@@ -12,11 +12,14 @@ mod faults;
 mod http;
 mod ledger;
 mod load;
+mod logfile;
 mod mount;
+mod movers;
 mod people;
 mod rng;
 mod server;
 mod snapshot;
+mod sql;
 mod step;
 mod trace;
 
@@ -59,8 +62,22 @@ struct Common {
 enum Fault {
     /// SIGKILL at random moments under load
     Kill(Common),
+    /// SIGKILL in the midst of transactions of SQL over HTTP
+    Sql(Common),
+    /// Power cuts in the midst of the same (root)
+    SqlPower(Common),
     /// Power cuts under load: ext4 on a loop device, shut down without a flush (root)
     Power(Common),
+    /// Power cuts while flushes take long: what a read gave must stay (root)
+    Reads(Common),
+    /// Power cuts while the log's segments are used again all the time (root)
+    Recycle(Common),
+    /// Power cuts under load and while files are moved, then twice in a row during the redo of the log (root)
+    Redo(Common),
+    /// Power cuts under load, then a flipped bit in each kind of place of the log (root)
+    Bitflip(Common),
+    /// A log on a disk that is full, or fails (root)
+    LogDisk(Common),
     /// Power cuts at each step of creating, migrating, deleting and restoring, or at every COUNT-th (root)
     Steps(Common),
     /// fsync and write errors, and a full disk, by system call
@@ -108,7 +125,14 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Fault::Kill(common) => ("kill", common, faults::kill::run),
+        Fault::Sql(common) => ("sql", common, faults::sql::run),
+        Fault::SqlPower(common) => ("sql-power", common, faults::sql::run_power),
         Fault::Power(common) => ("power", common, faults::power::run),
+        Fault::Reads(common) => ("reads", common, faults::reads::run),
+        Fault::Recycle(common) => ("recycle", common, faults::recycle::run),
+        Fault::Redo(common) => ("redo", common, faults::redo::run),
+        Fault::Bitflip(common) => ("bitflip", common, faults::bitflip::run),
+        Fault::LogDisk(common) => ("log-disk", common, faults::log_disk::run),
         Fault::Steps(common) => ("steps", common, faults::steps::run),
         Fault::Syscalls(common) => ("syscalls", common, faults::syscalls::run),
         Fault::Full(common) => ("full", common, faults::full::run),

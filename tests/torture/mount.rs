@@ -8,6 +8,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::rng::Rng;
+
 /// A command's success, and what it said if it had none.
 pub fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
     let output =
@@ -84,6 +86,20 @@ impl Mounted {
     /// From this moment nothing reaches the disk: not what is dirty, not the journal.
     pub fn cut_power(&self) {
         shut_down(&self.path());
+    }
+}
+
+/// Flushes about half of the files in a folder, as the kernel may do at any time.
+pub fn write_back(folder: &Path, rng: &mut Rng) {
+    for path in std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            write_back(&path, rng);
+        } else if rng.range(0, 2) == 0
+            && let Ok(file) = File::open(&path)
+        {
+            // It may fail: files come and go.
+            let _ = file.sync_data();
+        }
     }
 }
 

@@ -62,6 +62,11 @@ impl World {
         Self { people, ..Self::default() }
     }
 
+    /// One whose notes have numbers after this: of several, no two may have the same.
+    pub fn after(number: u32) -> Self {
+        Self { next: number, ..Self::default() }
+    }
+
     pub fn ids(&self) -> Vec<String> {
         self.people.keys().cloned().collect()
     }

@@ -78,6 +78,17 @@ impl Launch {
         self
     }
 
+    /// Under strace, which changes what these calls do: `fsync,syncfs:retval=0`. The process is the server's all
+    /// the same.
+    pub fn tampered(self, with: &str) -> Self {
+        let (calls, _) = with.split_once(':').unwrap();
+        let (traced, injected) = (format!("trace={calls}"), format!("inject={with}"));
+        let quiet = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", &traced, "-e", &injected];
+        // With it only those calls take longer, and no signal can be sent.
+        let fast: &[&str] = if with.contains("signal=") { &[] } else { &["--seccomp-bpf"] };
+        self.under(&[&quiet[..], fast].concat())
+    }
+
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self

@@ -26,8 +26,8 @@ class Client:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.rest = b""
 
-    def request(self, method, path, body=b""):
-        head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\n{self.headers}"
+    def request(self, method, path, body=b"", host="localhost"):
+        head = f"{method} {path} HTTP/1.1\r\nhost: {host}\r\n{self.headers}"
         if body:
             head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
         self.socket.sendall(head.encode() + b"\r\n" + body)
@@ -57,15 +57,15 @@ class Client:
         self.socket.close()
 
 
-def seed(server, tenants, notes, connections=64, first=0):
-    """Creates `notes` notes for each tenant over HTTP; returns the path of every note."""
-    users = [f"user_{number:06}" for number in range(first, first + tenants)]
-    if not server.stores:
-        return [f"/{user}/note_abcdefghijklmnop" for user in users for _ in range(notes)]
-    left, paths, failures = iter(users), [], []
-    lock = threading.Lock()
+def names(tenants, first=0):
+    return [f"user_{number:06}" for number in range(first, first + tenants)]
 
-    def work():
+
+def for_each(server, users, work, connections=64):
+    """Calls `work(client, user)` for each, on as many connections at once."""
+    left, failures, lock = iter(users), [], threading.Lock()
+
+    def take():
         try:
             client = Client(server.port)
             while not failures:
@@ -73,15 +73,11 @@ def seed(server, tenants, notes, connections=64, first=0):
                     user = next(left, None)
                 if user is None:
                     return client.close()
-                for _ in range(notes):
-                    status, headers, body, _ = client.request("POST", f"/{user}", BODY)
-                    if status != 201:
-                        raise Problem(f"POST /{user} while seeding: status {status}, {body[:200]!r}")
-                    paths.append(headers["location"])
+                work(client, user)
         except Exception as failure:  # noqa: BLE001: shown by the main thread
             failures.append(failure)
 
-    workers = [threading.Thread(target=work, daemon=True) for _ in range(min(connections, tenants))]
+    workers = [threading.Thread(target=take, daemon=True) for _ in range(min(connections, len(users)))]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -89,6 +85,23 @@ def seed(server, tenants, notes, connections=64, first=0):
     server.check_alive()
     if failures:
         raise Problem(f"seeding {server.name}: {failures[0]}{tail(server.log)}")
+
+
+def seed(server, tenants, notes, connections=64, first=0):
+    """Creates `notes` notes for each tenant over HTTP; returns the path of every note."""
+    users = names(tenants, first)
+    if not server.stores:
+        return [f"/{user}/note_abcdefghijklmnop" for user in users for _ in range(notes)]
+    paths = []
+
+    def work(client, user):
+        for _ in range(notes):
+            status, headers, body, _ = client.request("POST", f"/{user}", BODY)
+            if status != 201:
+                raise Problem(f"POST /{user} while seeding: status {status}, {body[:200]!r}")
+            paths.append(headers["location"])
+
+    for_each(server, users, work, connections)
     # A location may be absolute or a path.
     return [path if path.startswith("/") else "/" + path.split("/", 3)[3] for path in paths]
 
@@ -121,7 +134,7 @@ class Wrk:
 
     running = set()
 
-    def __init__(self, server, options, seconds, reads=(), writes=(), share=None, fresh=None,
+    def __init__(self, server, options, seconds, reads=(), writes=(), posts=(), share=None, fresh=None,
                  connections=None, threads=None):
         connections = connections or options.connections
         environment = dict(os.environ)
@@ -131,6 +144,12 @@ class Wrk:
                 file = server.folder / name.lower()
                 file.write_text("\n".join(paths) + "\n")
                 environment[name] = str(file)
+        # Each with its host, path and body.
+        environment.pop("LOAD_POSTS", None)
+        if posts:
+            file = server.folder / "load_posts"
+            file.write_text("".join("\t".join(post) + "\n" for post in posts))
+            environment["LOAD_POSTS"] = str(file)
         environment.pop("LOAD_SHARE", None)
         environment.pop("LOAD_NEW", None)
         if share is not None:
@@ -177,9 +196,12 @@ def wrk(server, options, seconds, **load):
 def measure(server, options, **load):
     """The numbers of one row, from one run of wrk."""
     os.sync()
-    before = server.cpu()
+    before, flushes, began = server.cpu(), server.flushes(), time.monotonic()
     result = wrk(server, options, options.seconds, **load)
     used = server.cpu() - before
+    # By the time between both readings, in which wrk starts and ends too, so that it is not above the bound.
+    elapsed = time.monotonic() - began
+    bounded = {} if flushes is None else {"flush_rate": (server.flushes() - flushes) / elapsed}
     # An error is quick to make: only what succeeded counts as work done.
     good = result["requests"] - result["bad_status"]
     if not good:
@@ -192,6 +214,7 @@ def measure(server, options, **load):
         "cpu_us": used * 1e6 / good,
         "errors": result["bad_status"] + result["socket_errors"],
         "requests": result["requests"],
+        **bounded,
         **server.usage(),
     }
 

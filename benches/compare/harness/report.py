@@ -4,7 +4,7 @@ from statistics import median
 
 from .rows import ROWS
 
-PEERS = ("limit", "naive", "node", "workerd", "raw", "cubby-solo")
+PEERS = ("limit", "naive", "node", "workerd", "sqld", "raw", "cubby-solo")
 
 
 def medians(samples):
@@ -22,7 +22,10 @@ def value(results, row, server, name):
 
 
 def title(results, row):
-    return ROWS[row].title.replace("20,000", f"{results['options']['cold_tenants']:,}")
+    options = results["options"]
+    text = ROWS[row].title.replace("20,000", f"{options['cold_tenants']:,}")
+    # Results that were saved before there was such a row do not have the option.
+    return text.replace("3,000", f"{options.get('flushes', 3000):,}")
 
 
 def number(figure, digits=3):
@@ -34,8 +37,10 @@ def number(figure, digits=3):
     return f"{figure:.{digits - len(str(int(figure)))}f}"
 
 
-def milliseconds(microseconds):
-    return "–" if microseconds is None else f"{number(microseconds / 1000)} ms"
+def latency(microseconds):
+    if microseconds is None:
+        return "–"
+    return f"{number(microseconds)} µs" if microseconds < 1000 else f"{number(microseconds / 1000)} ms"
 
 
 def table(head, lines):
@@ -53,18 +58,21 @@ def figures(results):
             if entry["failures"]:
                 errors += f"; {len(entry['failures'])} failed"
             yield [
-                title(results, row), server, number(got.get("rate")), milliseconds(got.get("p50_us")),
-                milliseconds(got.get("p99_us")), number(got.get("cpu_us")), number(got.get("rss_mb")),
+                title(results, row), server, number(got.get("rate")), latency(got.get("p50_us")),
+                latency(got.get("p99_us")), number(got.get("cpu_us")), number(got.get("rss_mb")),
                 number(got.get("threads")), number(got.get("descriptors")), errors,
             ]
 
 
 def ratios(results):
-    """Cubby's figure by each peer's: rate (more is better), CPU and memory (less is better)."""
-    kinds = (("rate", "rate"), ("cpu_us", "CPU"), ("rss_mb", "memory"))
+    """Cubby's figure by each peer's: rate (more is better), CPU, p50 and memory (less is better)."""
+    kinds = (("rate", "rate"), ("cpu_us", "CPU"), ("p50_us", "p50"), ("rss_mb", "memory"))
     for row in results["rows"]:
         for name, label in kinds:
-            if name == "rss_mb" and not row.startswith("memory"):
+            if name == "rss_mb" and "memory" not in row:
+                continue
+            # With 64 connections at work, latency is the rate in other words.
+            if name == "p50_us" and row != "alone":
                 continue
             own = value(results, row, "cubby", name)
             cells = []
@@ -75,13 +83,21 @@ def ratios(results):
                 yield [title(results, row), label, *cells]
 
 
+def flushes(results):
+    for row, servers in results["rows"].items():
+        rates = {server: value(results, row, server, "flush_rate") for server in servers}
+        cells = ", ".join(f"{server} {number(rate)}" for server, rate in rates.items() if rate)
+        if cells:
+            yield f"\nFlushes a second, {title(results, row)}: {cells}."
+
+
 def fairness(results):
     for row, server, entry in ((row, *pair) for row in results["rows"] if row.startswith("fairness")
                                for pair in results["rows"][row].items()):
         got = entry.get("median")
         if got:
             yield [
-                title(results, row), server, milliseconds(got["p99_alone_us"]), milliseconds(got["p99_us"]),
+                title(results, row), server, latency(got["p99_alone_us"]), latency(got["p99_us"]),
                 f"{number(got['p99_ratio'])}×", number(got["flood_rate"]), number(got["flood_refused"]),
             ]
 
@@ -115,6 +131,7 @@ def markdown(results):
     yield from table(
         ("work", "server", "requests/s", "p50", "p99", "CPU µs/request", "RSS MB", "threads",
          "descriptors", "errors"), figures(results))
+    yield from flushes(results)
     lines = list(ratios(results))
     if lines:
         yield "\nCubby's figure divided by the other's:\n"

@@ -2,14 +2,18 @@
 
 import random
 
-from . import load
+from . import load, sql
 from .problem import Problem
 
 PACE = 400
 
+# Which servers are in rows of SQL over HTTP.
+SQL_SERVERS = ("cubby", "limit", "sqld")
+
 
 class Row:
-    def __init__(self, title, work, room=1000, raw=None, only=(), keeps_data=False, slow=False):
+    def __init__(self, title, work, room=1000, raw=None, only=(), keeps_data=False, slow=False,
+                 slow_disk=False):
         self.title = title
         self.work = work
         # How many tenants a server may have open.
@@ -22,11 +26,14 @@ class Row:
         self.keeps_data = keeps_data
         # Cubby is started with the routes of `slow/`.
         self.slow = slow
+        # The servers run on a disk of `--flushes` flushes a second, by way of `shim/`.
+        self.slow_disk = slow_disk
 
     def runs_on(self, name):
         if name == "raw":
             return self.raw is not None
-        return not self.only or name in self.only
+        # libSQL's server has no notes API, so it is in the rows that name it.
+        return name in self.only if self.only else name != "sqld"
 
 
 class Scale:
@@ -68,9 +75,21 @@ def create(server, options, scale, _):
     return warmed(server, options, writes=users(paths))
 
 
+def create_slow(server, options, scale, kept):
+    sample = create(server, options, scale, kept)
+    if not sample["flush_rate"]:
+        raise Problem(f"{server.name} flushes nothing by way of libc, so its flushes have no bound")
+    return sample
+
+
 def create_one(server, options, scale, _):
     paths = load.seed(server, 1, 1)
     return warmed(server, options, writes=users(paths))
+
+
+def alone(server, options, scale, _):
+    paths = load.seed(server, 1, 1)
+    return warmed(server, options, writes=users(paths), connections=1)
 
 
 def mix(server, options, scale, _):
@@ -115,6 +134,29 @@ def memory_open(server, options, scale, _):
         raise Problem(f"only {usage['descriptors']} descriptors for {scale.open} tenants: not all are open. "
                       f"Is the limit of descriptors at least {2 * scale.open + 1000}?")
     return {"errors": errors, "open": scale.open, **usage}
+
+
+def sql_select(server, options, scale, _):
+    notes = sql.seed(server, scale.hot, 20)
+    return warmed(server, options, posts=sql.selects(server, notes))
+
+
+def sql_creates(server, options, scale, _):
+    notes = sql.seed(server, scale.hot, 1)
+    sample = warmed(server, options, posts=sql.inserts(server, notes))
+    # SQL that fails is answered 200, too.
+    stored = sql.count(server, notes)
+    if stored < sample["requests"]:
+        raise Problem(f"{server.name}: {stored} rows are stored after {sample['requests']} inserts in the run alone")
+    return sample
+
+
+def sql_memory(server, options, scale, _):
+    notes = sql.seed(server, scale.many, 5)
+    for posts in (sql.selects(server, notes), sql.inserts(server, notes)):
+        load.wrk(server, options, options.seconds, posts=posts)
+    sql.touch(server, notes)
+    return {"errors": 0, "open": scale.many, **server.usage()}
 
 
 def two_tenants(server):
@@ -171,13 +213,19 @@ ROWS = {
     "read": Row("read one note, 100 hot tenants", read),
     "list": Row("list 20 notes, 100 hot tenants", list_twenty),
     "create": Row("durable create, 100 tenants", create),
+    "create-slow": Row("durable create, 100 tenants, disk of 3,000 flushes/s", create_slow, slow_disk=True,
+                       only=("cubby", "cubby-solo", "naive", "node", "workerd")),
     "create-one": Row("durable create, one tenant, 64 connections", create_one, raw=("insert",)),
+    "alone": Row("durable create, one writer alone", alone, raw=("insert",)),
     "mix": Row("90/10 read/create, 1,000 tenants", mix),
     "cold": Row("cold: 20,000 tenants, room for 500", cold, room=500, keeps_data=True,
                 raw=("open", "cold_tenants")),
     "new": Row("new tenant and first note", new, raw=("create", "connections", "room")),
     "memory": Row("memory, 1,000 open after hot work", memory),
     "memory-9000": Row("memory, 9,000 open, one read each", memory_open, room=9000, only=("cubby",)),
+    "sql-select": Row("SQL: select one row by key, 100 hot tenants", sql_select, only=SQL_SERVERS),
+    "sql-creates": Row("SQL: batch of one insert, 100 tenants", sql_creates, only=("cubby", "sqld")),
+    "sql-memory": Row("SQL: memory, 1,000 open after hot work", sql_memory, only=("cubby", "sqld")),
     "fairness": Row("a quiet tenant beside one flooded with writes", fairness),
     "fairness-slow": Row("a quiet tenant beside one flooded with slow reads", slow_reads("/slow"),
                          only=("cubby", "limit"), slow=True),

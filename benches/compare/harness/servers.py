@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -15,44 +16,55 @@ HERE = Path(__file__).resolve().parent.parent
 START_SECONDS = 30
 STOP_SECONDS = 20
 # What configures Cubby is not inherited: it is measured as it ships.
-SETTINGS = ("CUBBY_", "CLERK_", "ADMIN_API_KEY", "RUST_LOG")
+SETTINGS = ("CUBBY_", "CLERK_", "ADMIN_API_KEY", "RUST_LOG", "SQLD_", "LIBSQL_")
 TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Kind:
-    def __init__(self, about, command=None, stores=True):
+    def __init__(self, about, command=None, stores=True, notes=True, ready="/readyz"):
         self.about = about
         self.command = command
         # A server that stores nothing needs no seeding.
         self.stores = stores
+        # Whether it has the notes API; one without is in rows of SQL only.
+        self.notes = notes
+        # What answers 200 once it serves.
+        self.ready = ready
 
 
-def cubby(ready, port, folder, room, _):
-    return [ready.cubby, "serve", "--listen", f"127.0.0.1:{port}", "--data", folder, "--max-open", room]
+def cubby(server, folder):
+    return [server.ready.cubby, "serve", "--listen", f"127.0.0.1:{server.port}", "--data", folder,
+            "--max-open", server.room]
 
 
-def cubby_slow(ready, port, folder, room, _):
+def cubby_slow(server, folder):
     # Clients that gave up leave reads behind that would take minutes.
-    return [ready.slow, "--listen", f"127.0.0.1:{port}", "--data", folder, "--max-open", room,
+    return [server.ready.slow, "--listen", f"127.0.0.1:{server.port}", "--data", folder, "--max-open", server.room,
             "--drain-timeout", "1s"]
 
 
-def limit(ready, port, folder, room, replay):
-    return [ready.limit, f"127.0.0.1:{port}", *([replay] if replay else [])]
+def limit(server, _):
+    return [server.ready.limit, f"127.0.0.1:{server.port}", *([server.replay] if server.replay else [])]
 
 
-def naive(ready, port, folder, room, _):
-    return [ready.naive, f"127.0.0.1:{port}", folder, room]
+def naive(server, folder):
+    return [server.ready.naive, f"127.0.0.1:{server.port}", folder, server.room]
 
 
-def node(ready, port, folder, room, _):
-    return [ready.node, HERE / "node" / "server.js", "127.0.0.1", port, folder, room]
+def node(server, folder):
+    return [server.ready.node, HERE / "node" / "server.js", "127.0.0.1", server.port, folder, server.room]
 
 
-def workerd(ready, port, folder, room, _):
+def workerd(server, folder):
     # It has no bound on open objects: one leaves memory after ten idle seconds.
-    return [ready.workerd, "serve", HERE / "workerd" / "config.capnp", "--experimental",
-            f"--socket-addr=http=127.0.0.1:{port}", f"--directory-path=objects={folder}"]
+    return [server.ready.workerd, "serve", HERE / "workerd" / "config.capnp", "--experimental",
+            f"--socket-addr=http=127.0.0.1:{server.port}", f"--directory-path=objects={folder}"]
+
+
+def sqld(server, folder):
+    return [server.ready.sqld, "--db-path", folder, "--http-listen-addr", f"127.0.0.1:{server.port}",
+            "--admin-listen-addr", f"127.0.0.1:{server.admin_port}", "--enable-namespaces",
+            "--disable-default-namespace", "--max-active-namespaces", server.room, "--no-welcome"]
 
 
 KINDS = {
@@ -62,7 +74,8 @@ KINDS = {
     "naive": Kind("axum, spawn_blocking, an r2d2 pool a tenant in moka", naive),
     "node": Kind("Node, hono, better-sqlite3, lru-cache", node),
     "workerd": Kind("a plain Durable Objects worker on workerd", workerd),
-    "raw": Kind("SQLite alone, no server (rows create-one, cold, new)"),
+    "sqld": Kind("libSQL's server, a namespace a tenant (rows of SQL)", sqld, notes=False, ready="/health"),
+    "raw": Kind("SQLite alone, no server (rows create-one, alone, cold, new)"),
 }
 
 
@@ -78,23 +91,33 @@ class Server:
 
     running = set()
 
-    def __init__(self, name, ready, options, folder, room, replay=None, slow=False):
+    def __init__(self, name, ready, options, folder, room, replay=None, slow=False, slow_disk=False):
         self.name, self.ready, self.options = name, ready, options
         self.folder, self.room, self.replay = folder, room, replay
         self.stores = KINDS[name].stores
         self.command = cubby_slow if slow and name == "cubby" else KINDS[name].command
+        # Where the shim counts the flushes that it lets through.
+        self.slots = self.folder / "flushes" if slow_disk else None
         self.process = None
 
     def start(self):
         self.port = free_port()
+        # For those that make databases at an address apart.
+        self.admin_port = free_port()
         data = self.folder / "data"
         data.mkdir(parents=True, exist_ok=True)
         self.log = self.folder / f"{self.name}.log"
-        command = self.command(self.ready, self.port, data, self.room, self.replay)
+        command = self.command(self, data)
         environment = {k: v for k, v in os.environ.items() if not k.startswith(SETTINGS)}
         environment["NODE_ENV"] = "production"
+        if self.name == "sqld":
+            # By default it writes a line for each request.
+            environment["RUST_LOG"] = "error"
         if self.name == "cubby-solo":
             environment.update(setting.split("=", 1) for setting in self.options.solo_env)
+        if self.slots:
+            environment.update(LD_PRELOAD=str(self.ready.shim), FLUSHES_FILE=str(self.slots),
+                               FLUSHES_A_SECOND=str(self.options.flushes))
         with self.log.open("ab") as log:
             # The folder is the working directory too: no .env of the repository is read.
             self.process = subprocess.Popen(
@@ -114,7 +137,7 @@ class Server:
                 raise Problem(f"{self.name} ended with code {code} while starting{tail(self.log)}")
             try:
                 connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
-                connection.request("GET", "/readyz")
+                connection.request("GET", KINDS[self.name].ready)
                 status = connection.getresponse().status
                 connection.close()
                 if status == 200:
@@ -124,7 +147,7 @@ class Server:
             time.sleep(0.02)
         log = tail(self.log)
         self.stop()
-        raise Problem(f"{self.name} did not answer /readyz within {START_SECONDS} s{log}")
+        raise Problem(f"{self.name} did not answer {KINDS[self.name].ready} within {START_SECONDS} s{log}")
 
     def stop(self):
         if not self.process:
@@ -174,6 +197,12 @@ class Server:
             if fields:
                 ticks += sum(int(field) for field in fields[11:15])
         return ticks / TICK
+
+    def flushes(self):
+        """How many flushes the shim let through so far; None for a server without it."""
+        if not self.slots:
+            return None
+        return struct.unpack("=QQ", self.slots.read_bytes())[1] if self.slots.exists() else 0
 
     def usage(self):
         self.check_alive()

@@ -1,6 +1,6 @@
 //! SQL on the audit trail.
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Row as SqlRow, Transaction, params};
 
 use super::{Sql, all, change, first};
 use crate::catalog::{
@@ -41,15 +41,24 @@ pub fn exists(conn: &Connection, at: Millis, action: &str, target: &str, result:
 /// Up to `limit` lines before line `before`, newest first.
 pub fn page(conn: &Connection, before: i64, limit: u32) -> Sql<Vec<AuditRow>> {
     let sql = "SELECT id, at, actor, action, target, origin, result FROM audit WHERE id < ?1 ORDER BY id DESC LIMIT ?2";
-    all(conn, sql, params![before, limit], |row| {
-        Ok(AuditRow {
-            id: row.get(0)?,
-            at: row.get(1)?,
-            actor: row.get(2)?,
-            action: row.get(3)?,
-            target: row.get(4)?,
-            origin: row.get(5)?,
-            result: row.get(6)?,
-        })
+    all(conn, sql, params![before, limit], line)
+}
+
+/// The same of the lines about one target.
+pub fn page_of(conn: &Connection, target: &str, before: i64, limit: u32) -> Sql<Vec<AuditRow>> {
+    let sql = "SELECT id, at, actor, action, target, origin, result FROM audit WHERE target = ?1 AND id < ?2 ORDER BY \
+               id DESC LIMIT ?3";
+    all(conn, sql, params![target, before, limit], line)
+}
+
+fn line(row: &SqlRow) -> Sql<AuditRow> {
+    Ok(AuditRow {
+        id: row.get(0)?,
+        at: row.get(1)?,
+        actor: row.get(2)?,
+        action: row.get(3)?,
+        target: row.get(4)?,
+        origin: row.get(5)?,
+        result: row.get(6)?,
     })
 }

@@ -8,16 +8,16 @@ use crate::{
     tenants::id::TenantId,
 };
 
-const COLUMNS: &str = "id, name, hint, tenant, read_only, created, expires, revoked, last_used";
+const COLUMNS: &str = "id, name, hint, tenant, read_only, created, expires, revoked, last_used, sql";
 
 /// Adds a key. `false` if there are `most` valid ones already.
 pub fn insert(tx: &Transaction, key: &KeyRow, hash: &[u8; 32], most: u32) -> Sql<bool> {
-    let sql = "INSERT INTO api_keys (id, hash, name, hint, tenant, read_only, created, expires) SELECT :id, :hash, \
-               :name, :hint, :tenant, :read_only, :created, :expires WHERE (SELECT count(*) FROM api_keys WHERE \
+    let sql = "INSERT INTO api_keys (id, hash, name, hint, tenant, read_only, sql, created, expires) SELECT :id, :hash, \
+               :name, :hint, :tenant, :read_only, :sql, :created, :expires WHERE (SELECT count(*) FROM api_keys WHERE \
                revoked IS NULL AND (expires IS NULL OR expires > :created)) < :most";
     let values = named_params! {
         ":id": key.id, ":hash": hash, ":name": key.name, ":hint": key.hint,
-        ":tenant": key.tenant.as_ref().map(TenantId::as_str), ":read_only": key.read_only,
+        ":tenant": key.tenant.as_ref().map(TenantId::as_str), ":read_only": key.read_only, ":sql": key.sql,
         ":created": key.created, ":expires": key.expires, ":most": most,
     };
     change(tx, sql, values)
@@ -41,7 +41,7 @@ pub fn list(conn: &Connection) -> Sql<Vec<KeyRow>> {
 pub fn valid(conn: &Connection, now: Millis) -> Sql<Vec<(KeyRow, [u8; 32])>> {
     let sql =
         format!("SELECT {COLUMNS}, hash FROM api_keys WHERE revoked IS NULL AND (expires IS NULL OR expires > ?1)");
-    all(conn, &sql, [now], |row| Ok((key(row)?, row.get(9)?)))
+    all(conn, &sql, [now], |row| Ok((key(row)?, row.get(10)?)))
 }
 
 /// Revokes a key. Its row after that, or `None` if no key has this id.
@@ -67,5 +67,6 @@ fn key(row: &SqlRow) -> Sql<KeyRow> {
         expires: row.get(6)?,
         revoked: row.get(7)?,
         last_used: row.get(8)?,
+        sql: row.get(9)?,
     })
 }

@@ -22,26 +22,44 @@ struct Table {
     tenant: Option<&'static str>,
     /// What is lost if it cannot be read.
     loss: &'static str,
+    /// Whether older catalogs do not have it.
+    is_newer: bool,
 }
 
 /// The tables whose content is in the catalog only. The others are rebuilt from these and from the files.
-const TABLES: [Table; 5] = [
+const TABLES: [Table; 7] = [
     Table {
         name: "tenants",
         key: "id",
         tenant: Some("id"),
         loss: "why users were suspended, when they were deleted (their retention begins anew), and names and \
                   addresses (`cubby sync` brings them back)",
+        is_newer: false,
     },
-    Table { name: "api_keys", key: "id", tenant: Some("tenant"), loss: "API keys: `cubby keys create` makes new ones" },
+    Table {
+        name: "api_keys",
+        key: "id",
+        tenant: Some("tenant"),
+        loss: "API keys: `cubby keys create` makes new ones",
+        is_newer: false,
+    },
     Table {
         name: "deliveries",
         key: "svix_id",
         tenant: None,
         loss: "webhook deliveries: one that is sent again is applied again",
+        is_newer: false,
     },
-    Table { name: "audit", key: "id", tenant: None, loss: "the audit trail" },
-    Table { name: "sync_runs", key: "id", tenant: None, loss: "reports of reconciles" },
+    Table { name: "audit", key: "id", tenant: None, loss: "the audit trail", is_newer: false },
+    Table { name: "sync_runs", key: "id", tenant: None, loss: "reports of reconciles", is_newer: false },
+    Table {
+        name: "migration_runs",
+        key: "id",
+        tenant: None,
+        loss: "reports of migrations of all users",
+        is_newer: true,
+    },
+    Table { name: "usage_days", key: "day", tenant: Some("tenant"), loss: "what users used, by day", is_newer: true },
 ];
 
 /// What is lost if nothing of a catalog can be read.
@@ -118,6 +136,9 @@ pub fn copy(old: &Connection, tx: &Transaction, now: Millis, until: Millis) -> S
 /// Copies one table. `false` if not all of it could be read.
 fn copy_table(old: &Connection, tx: &Transaction, table: &Table, copied: &mut u64) -> Sql<bool> {
     let Some(there) = readable(columns(old, table.name))? else { return Ok(false) };
+    if there.is_empty() && table.is_newer {
+        return Ok(true);
+    }
     let here = columns(tx, table.name)?;
     let both: Vec<&str> = here.intersection(&there).map(String::as_str).collect();
     if !both.contains(&table.key) {

@@ -45,8 +45,10 @@ pub fn anonymize(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<()> {
                'quarantined'), schema_version = NULL, bytes = NULL, last_seen = NULL, last_backup = \
                NULL, email = NULL, first_name = NULL, last_name = NULL, username = NULL, image_url = NULL, role = \
                'client', workspace = 'My Workspace', provider_updated_at = NULL, provider_event_at = NULL, \
-               provider_metadata = NULL, fault = NULL, fault_at = NULL WHERE id = ?1";
+               provider_metadata = NULL, fault = NULL, fault_at = NULL, quota_bytes = NULL, quota_rate = NULL WHERE \
+               id = ?1";
     change(tx, sql, params![id.as_str(), now])?;
+    super::usage::erase(tx, id)?;
     change(tx, "UPDATE deliveries SET body = NULL, error = NULL WHERE tenant = ?1", [id.as_str()]).map(drop)
 }
 
@@ -57,13 +59,14 @@ pub fn record_reported_deletion(tx: &Transaction, id: &TenantId, now: Millis) ->
     change(tx, sql, params![id.as_str(), now]).map(drop)
 }
 
-/// Restores a deleted tenant, whose file is in its live place, to the state it was in: a suspended one is
-/// suspended for the same reason, and a quarantined one is tried again by its next request.
+/// Restores a deleted tenant, whose file is in its live place, to the state it was in: a suspended one is suspended for
+/// the same reason, and a quarantined one is tried again by its next request, unless an operator has to look first.
 /// Deletions that the provider reports from before `restored` are ignored from now on. `false` if it was not deleted.
 pub fn restore(tx: &Transaction, id: &TenantId, restored: Millis) -> Sql<bool> {
     let sql = "UPDATE tenants SET state = coalesce(state_before, 'active'), state_before = NULL, reason = \
-               reason_before, reason_before = NULL, faults = 0, healthy_at = NULL, quarantine_digest = NULL, retry_at \
-               = iif(state_before = 'quarantined', ?2, NULL), deleted = NULL, deletion_reported = NULL, purge_after = \
+               reason_before, reason_before = NULL, faults = 0, healthy_at = NULL, quarantine_digest = iif(state_before = \
+               'quarantined' AND quarantine_digest = 0, 0, NULL), retry_at = iif(state_before = 'quarantined' AND \
+               quarantine_digest IS NOT 0, ?2, NULL), deleted = NULL, deletion_reported = NULL, purge_after = \
                NULL, purged = NULL, restored = max(coalesce(restored, ?2), ?2) WHERE id = ?1 AND state = 'deleted'";
     change(tx, sql, params![id.as_str(), restored])
 }

@@ -198,7 +198,8 @@ impl InFlight {
         }
     }
 
-    fn leave(&mut self) {
+    /// Stops counting the request itself.
+    pub fn leave(&mut self) {
         match std::mem::replace(&mut self.class, Class::None) {
             Class::None => {}
             Class::Operator => self.totals.operators.give(1),

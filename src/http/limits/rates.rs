@@ -8,7 +8,7 @@ use std::{
     num::NonZeroU32,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -21,10 +21,10 @@ use governor::{
 use moka::sync::Cache;
 
 use crate::{
-    config::limits::Rate,
     error::{Error, ErrorKind, Result},
     http::problem::Problem,
-    tenants::open::opening::Counter,
+    rate::Rate,
+    tenants::{lifecycle::quota::OwnRate, open::opening::Counter},
 };
 
 /// Buckets kept of each kind: some 200 bytes each.
@@ -33,16 +33,37 @@ const BUCKETS: u64 = 50_000;
 /// The buckets of one kind of caller.
 pub struct Buckets<K> {
     name: &'static str,
-    quota: Quota,
-    kept: Cache<K, Arc<DefaultDirectRateLimiter>>,
+    /// Of callers without a rate of their own; none if that is off.
+    default: Option<Quota>,
+    kept: Cache<K, Arc<Bucket>>,
+    /// Whether a caller with a rate of its own was ever counted.
+    own: AtomicBool,
     clock: DefaultClock,
+}
+
+/// The bucket of one caller.
+struct Bucket {
+    /// The caller's own rate, if it has one.
+    own: Option<Rate>,
+    /// None if the rate is off.
+    limit: Option<(Quota, DefaultDirectRateLimiter)>,
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static> Buckets<K> {
     /// Of a rate; none where it is off. `name` is what one caller is called in errors.
     pub fn new(name: &'static str, rate: Rate) -> Option<Self> {
-        let quota = quota(rate)?;
-        Some(Self { name, quota, kept: Cache::new(BUCKETS), clock: DefaultClock::default() })
+        Some(Self::with_own(name, rate)).filter(Self::is_on)
+    }
+
+    /// Of a rate, for callers who may have one of their own.
+    pub fn with_own(name: &'static str, rate: Rate) -> Self {
+        let (kept, own) = (Cache::new(BUCKETS), AtomicBool::new(false));
+        Self { name, default: quota(rate), kept, own, clock: DefaultClock::default() }
+    }
+
+    /// Whether there is a rate for callers without one of their own.
+    pub fn is_on(&self) -> bool {
+        self.default.is_some()
     }
 
     /// Counts a request of this caller.
@@ -50,18 +71,46 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Buckets<K> {
     /// # Errors
     /// 429 `rate_limited`, with when to come again.
     pub fn check(&self, key: &K) -> Result<(), Problem> {
-        let bucket = match self.kept.get(key) {
-            Some(bucket) => bucket,
-            None => self.kept.get_with(key.clone(), || Arc::new(RateLimiter::direct(self.quota))),
+        self.check_own(key, OwnRate::Unknown)
+    }
+
+    /// The same for a caller who may have a rate of its own. While that is not known, the one that was known last counts,
+    /// and the one for all before.
+    ///
+    /// # Errors
+    /// 429 `rate_limited`, with when to come again.
+    pub fn check_own(&self, key: &K, own: OwnRate) -> Result<(), Problem> {
+        if let OwnRate::Is(Some(_)) = own {
+            self.own.store(true, Ordering::Relaxed);
+        } else if self.default.is_none() && !self.own.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let bucket = match (self.kept.get(key), own) {
+            (Some(bucket), OwnRate::Unknown) => bucket,
+            (Some(bucket), OwnRate::Is(own)) if bucket.own == own => bucket,
+            (Some(_), OwnRate::Is(own)) => {
+                // It was changed: a new bucket, full.
+                let bucket = self.bucket(own);
+                self.kept.insert(key.clone(), bucket.clone());
+                bucket
+            }
+            (None, OwnRate::Is(own)) => self.kept.get_with(key.clone(), || self.bucket(own)),
+            (None, OwnRate::Unknown) => self.kept.get_with(key.clone(), || self.bucket(None)),
         };
-        bucket.check().map_err(|until| self.refuse(until.wait_time_from(self.clock.now())))
+        let Some((quota, limiter)) = &bucket.limit else { return Ok(()) };
+        limiter.check().map_err(|until| self.refuse(*quota, until.wait_time_from(self.clock.now())))
+    }
+
+    fn bucket(&self, own: Option<Rate>) -> Arc<Bucket> {
+        let quota = own.map_or(self.default, quota);
+        Arc::new(Bucket { own, limit: quota.map(|quota| (quota, RateLimiter::direct(quota))) })
     }
 
     /// 429 with the fields of draft-ietf-httpapi-ratelimit-headers-10.
-    fn refuse(&self, wait: Duration) -> Problem {
+    fn refuse(&self, quota: Quota, wait: Duration) -> Problem {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        let burst = self.quota.burst_size().get();
-        let window = self.quota.burst_size_replenished_in().as_secs().max(1);
+        let burst = quota.burst_size().get();
+        let window = quota.burst_size_replenished_in().as_secs().max(1);
         let text = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("1"));
         Problem::new(
             StatusCode::TOO_MANY_REQUESTS,
@@ -129,6 +178,21 @@ mod tests {
         }
         buckets.kept.run_pending_tasks();
         assert!(buckets.kept.entry_count() <= BUCKETS);
+    }
+
+    #[test]
+    fn a_caller_has_its_own_rate_from_when_it_is_known_until_another_is() {
+        let rate = |burst| Rate::Of { count: 1, per: Duration::from_secs(3600), burst };
+        let allowed = |buckets: &Buckets<u128>, own| (0..10).take_while(|_| buckets.check_own(&1, own).is_ok()).count();
+        for (default, first) in [(rate(2), 2), (Rate::Off, 10)] {
+            let buckets = Buckets::<u128>::with_own("user", default);
+            assert_eq!(allowed(&buckets, OwnRate::Unknown), first);
+            assert_eq!(allowed(&buckets, OwnRate::Is(Some(rate(3)))), 3);
+            assert_eq!(allowed(&buckets, OwnRate::Unknown), 0, "it is closed, and its bucket stays");
+            assert_eq!(allowed(&buckets, OwnRate::Is(Some(rate(4)))), 4);
+            assert_eq!(allowed(&buckets, OwnRate::Is(Some(Rate::Off))), 10);
+            assert_eq!(allowed(&buckets, OwnRate::Is(None)), first);
+        }
     }
 
     #[test]

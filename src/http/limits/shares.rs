@@ -33,6 +33,11 @@ impl Total {
         fits
     }
 
+    /// How much is in flight now.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
     /// Gives back what was taken.
     pub fn give(&self, count: u64) {
         self.held.fetch_sub(count, Ordering::Relaxed);

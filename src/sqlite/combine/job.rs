@@ -15,11 +15,18 @@ use crate::{
 pub enum Job {
     Read(ReadJob),
     Write(Box<dyn WriteJob>),
+    Lend(LendJob),
 }
 
-/// A read and the channel for its answer: runs on a connection, or answers with why there is none. An error that breaks
-/// the connection is returned as well.
-pub type ReadJob = Box<dyn FnOnce(Result<&Connection>) -> Option<Error> + Send>;
+/// Takes the connection, in a transaction that may write, or why there is none.
+pub type LendJob = Box<dyn FnOnce(Result<Connection>) + Send>;
+
+/// A read and the channel for its answer: runs on a connection, or fails with why there is none. Returns what answers,
+/// and an error that breaks the connection; none if nobody waits for an answer any more.
+pub type ReadJob = Box<dyn FnOnce(Result<&Connection>) -> Option<(Answer, Option<Error>)> + Send>;
+
+/// Sends the answer of a read or a batch, or this error instead.
+pub type Answer = Box<dyn FnOnce(Option<Error>) + Send>;
 
 /// A read, and the receiver of its answer.
 pub fn read<F, T>(work: F) -> (Job, oneshot::Receiver<Result<T>>)
@@ -36,8 +43,8 @@ where
         let result = conn.and_then(|conn| reading::read(conn, work));
         let broken = result.as_ref().err().filter(|e| breaks_connection(e)).cloned();
         // The caller may have given up meanwhile.
-        let _ = reply.send(result);
-        broken
+        let answer: Answer = Box::new(move |error| drop(reply.send(error.map_or(result, Err))));
+        Some((answer, broken))
     };
     (Job::Read(Box::new(run)), receiver)
 }
@@ -59,6 +66,13 @@ where
 {
     let (reply, receiver) = oneshot::channel();
     (Job::Write(Box::new(Write { work: Some(work), result: None, reply })), receiver)
+}
+
+/// A write that was made already, and the receiver of its answer.
+pub fn made() -> (Box<dyn WriteJob>, oneshot::Receiver<Result<()>>) {
+    let (reply, receiver) = oneshot::channel();
+    let work: Option<fn(&Transaction) -> Result<()>> = None;
+    (Box::new(Write { work, result: Some(Ok(())), reply }), receiver)
 }
 
 struct Write<F, T> {
@@ -89,15 +103,23 @@ where
     }
 }
 
-/// Answers a batch: the `failed` with their own errors, the others with `broken` if the commit failed, else with
-/// their results.
-pub fn answer(writes: Vec<Box<dyn WriteJob>>, failed: Vec<(usize, Error)>, broken: Option<&Error>) {
-    let mut failed = failed.into_iter().peekable();
-    for (index, write) in writes.into_iter().enumerate() {
-        match (failed.next_if(|(at, _)| *at == index), broken) {
-            (Some((_, error)), _) => write.fail(error),
-            (None, Some(error)) => write.fail(error.clone()),
-            (None, None) => write.committed(),
+/// The writes of a batch that has ended, to be answered.
+pub struct Answers {
+    pub writes: Vec<Box<dyn WriteJob>>,
+    /// Those that failed by themselves, in order.
+    pub failed: Vec<(usize, Error)>,
+}
+
+impl Answers {
+    /// Answers the failed with their own errors, the others with `broken` if the commit failed, else with their results.
+    pub fn send(self, broken: Option<&Error>) {
+        let mut failed = self.failed.into_iter().peekable();
+        for (index, write) in self.writes.into_iter().enumerate() {
+            match (failed.next_if(|(at, _)| *at == index), broken) {
+                (Some((_, error)), _) => write.fail(error),
+                (None, Some(error)) => write.fail(error.clone()),
+                (None, None) => write.committed(),
+            }
         }
     }
 }

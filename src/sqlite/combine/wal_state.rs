@@ -2,8 +2,15 @@
 
 use crate::{
     error::Result,
-    sqlite::{open::Locking, wal},
+    sqlite::{open::Locking, wal::Logged},
 };
+
+/// What the WAL has of a database that was [closed without a flush](super::Combiner::close_unflushed).
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct WalLeft {
+    pub(super) logged: Logged,
+    pub(super) pages: u32,
+}
 
 /// Lengths are in pages.
 pub struct WalState {
@@ -12,30 +19,38 @@ pub struct WalState {
     /// The length at which readers are cancelled so that the WAL can be emptied.
     max_pages: u32,
     pages: u32,
-    /// The length up to which the WAL file is known to be allocated on the disk: overwriting these pages changes
-    /// only their content, so a commit within it needs no confirmation (decision 0008).
-    placed: u32,
     /// The length at which to checkpoint next; more than `checkpoint_every` after a checkpoint that was held up.
     checkpoint_at: u32,
-    /// The WAL's content may not be on the disk: it must be emptied before the next write.
+    /// Its file is empty.
+    empty: bool,
+    /// It must be emptied before the next write.
     needs_checkpoint: bool,
+    /// Its content may not be on the disk, nor in the data folder's log.
+    in_doubt: bool,
 }
 
 /// A checkpoint that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checkpoint {
-    /// Copies what no reader needs, and keeps the file's length: syncing an overwritten page takes half the time of
-    /// an appended one.
+    /// Copies what no reader needs, and keeps the file's length: a page that is overwritten needs no new block, and its
+    /// flush takes half the time of an appended one's.
     Passive,
     /// Empties the WAL, for which its readers are cancelled.
     Truncate,
 }
 
 impl WalState {
-    /// The state of an empty WAL.
+    /// The state of a WAL that restarts with the next commit.
     pub fn new(checkpoint_every: u32, max_pages: u32) -> Self {
-        let (pages, placed, checkpoint_at) = (0, 0, checkpoint_every);
-        Self { checkpoint_every, max_pages, pages, placed, checkpoint_at, needs_checkpoint: false }
+        Self {
+            checkpoint_every,
+            max_pages,
+            pages: 0,
+            checkpoint_at: checkpoint_every,
+            empty: false,
+            needs_checkpoint: false,
+            in_doubt: false,
+        }
     }
 
     /// Whether the WAL must be emptied before the next write.
@@ -43,19 +58,31 @@ impl WalState {
         self.needs_checkpoint
     }
 
+    /// Whether its content may not be on the disk, nor in the data folder's log.
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt
+    }
+
+    /// The length.
+    pub fn pages(&self) -> u32 {
+        self.pages
+    }
+
+    /// Whether the WAL's file is empty.
+    pub fn is_empty(&self) -> bool {
+        self.empty && !self.needs_checkpoint
+    }
+
+    /// Whether the next commit only appends: nothing has to be checkpointed, and the WAL does not restart, for which
+    /// SQLite flushes its header.
+    pub fn is_steady(&self) -> bool {
+        !self.needs_checkpoint && self.pages > 0 && self.pages < self.checkpoint_at
+    }
+
     /// The WAL's content is in doubt: after a fault or an unclean stop.
     pub fn distrust(&mut self) {
-        self.needs_checkpoint = true;
-    }
-
-    /// The length up to which a commit needs no confirmation.
-    pub fn placed(&self) -> u32 {
-        self.placed
-    }
-
-    /// A connection was opened.
-    pub fn opened(&mut self) {
-        self.placed = 0;
+        (self.needs_checkpoint, self.in_doubt) = (true, true);
+        self.empty = false;
     }
 
     /// A commit left the WAL at `pages`.
@@ -63,15 +90,14 @@ impl WalState {
         if pages < self.pages {
             // It restarted, and SQLite truncated the file.
             self.checkpoint_at = self.checkpoint_every;
-            self.placed = self.placed.min(wal::KEPT_PAGES);
         }
         self.pages = pages;
-        self.placed = self.placed.max(pages);
+        self.empty = false;
     }
 
     /// The WAL was emptied and truncated.
     pub fn emptied(&mut self) {
-        *self = Self::new(self.checkpoint_every, self.max_pages);
+        *self = Self { empty: true, ..Self::new(self.checkpoint_every, self.max_pages) };
     }
 
     /// The checkpoint that is due, if any.
@@ -79,10 +105,7 @@ impl WalState {
         if self.pages < self.checkpoint_at {
             return None;
         }
-        // SQLite truncates the file to this when the WAL restarts.
-        self.placed = self.placed.min(wal::KEPT_PAGES);
         if locking == Locking::Shared && self.too_long() {
-            self.placed = 0;
             return Some(Checkpoint::Truncate);
         }
         Some(Checkpoint::Passive)

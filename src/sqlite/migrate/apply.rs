@@ -1,6 +1,6 @@
 //! Running the migrations that a file lacks, in one transaction.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use parking_lot::Mutex;
 use refinery::{Migration, Runner};
@@ -8,16 +8,19 @@ use refinery_core::traits::sync::{Migrate, Query, Transaction};
 use rusqlite::{
     Connection, OptionalExtension, TransactionBehavior,
     hooks::{AuthContext, Authorization},
+    params,
 };
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     authorize::refusal,
     history::{unreadable, user_version},
+    ledger::Ledger,
     schema::{Schema, chain},
 };
 use crate::{
     error::{Error, ErrorKind, Result, classify},
-    sqlite::{limits, wal},
+    sqlite::{authorizer, limits, wal},
 };
 
 impl Schema {
@@ -59,13 +62,18 @@ impl Schema {
         finish: impl FnOnce(&rusqlite::Transaction) -> Result<()>,
     ) -> Result<()> {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut target = InTransaction { tx, failed: None, refused: Arc::default() };
+        let had = self.adopt(&tx)?;
+        let mut target = InTransaction { tx, history: self.form().table(), failed: None, refused: Arc::default() };
         let ran = Runner::new(&self.migrations).set_grouped(true).run(&mut target);
         if let Err(error) = ran {
             let refused = target.refused.lock().take();
-            return Err(failed(error, self.name_of(target.failed.as_deref()), refused));
+            let sql = target.failed.as_deref().unwrap_or_default();
+            return Err(failed(error, sql, self.name_of(sql), refused));
         }
         let tx = target.tx;
+        if let Some(mut ledger) = Ledger::of(self.form(), &tx)? {
+            ledger.add(self.records_after(had))?;
+        }
         let long = "SELECT name FROM sqlite_schema WHERE octet_length(sql) > ?1";
         if let Some(name) = tx.query_row(long, [sql_length], |row| row.get::<_, String>(0)).optional()? {
             // SQLite parses it at each open, with the limit in force.
@@ -90,8 +98,30 @@ impl Schema {
     }
 }
 
+impl Schema {
+    /// Takes over which of the next migrations the tool of their form has run on this file itself. Returns the version
+    /// that the file has then.
+    fn adopt(&self, tx: &rusqlite::Transaction) -> Result<i32> {
+        let version = user_version(tx)?;
+        let Some(ledger) = Ledger::of(self.form(), tx)? else { return Ok(version) };
+        let (steps, mut had) = (self.steps(), version);
+        for (step, record) in steps.iter().skip_while(|step| step.version <= version).zip(self.records_after(version)) {
+            if !ledger.has(record)? {
+                break;
+            }
+            let now = OffsetDateTime::now_utc().format(&Rfc3339).map_err(|e| Error::internal(e.to_string()))?;
+            tx.execute(
+                "INSERT INTO main.refinery_schema_history (version, name, applied_on, checksum) VALUES (?1, ?2, ?3, ?4)",
+                params![step.version, step.name, now, step.checksum.to_string()],
+            )?;
+            had = step.version;
+        }
+        Ok(had)
+    }
+}
+
 /// A failed migration quarantines the tenant; a failed disk does not.
-fn failed(error: refinery::Error, migration: Option<String>, refused: Option<String>) -> Error {
+fn failed(error: refinery::Error, sql: &str, migration: Option<String>, refused: Option<String>) -> Error {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(cause) = next {
         if let Some(sqlite) = cause.downcast_ref::<rusqlite::Error>() {
@@ -100,7 +130,7 @@ fn failed(error: refinery::Error, migration: Option<String>, refused: Option<Str
                 return Error::new(kind, message).with_source(error);
             }
             if let Some(migration) = migration {
-                let why = refused.unwrap_or_else(|| reason(sqlite));
+                let why = refused.unwrap_or_else(|| reason(sqlite, sql));
                 return Error::new(ErrorKind::Quarantined, format!("migration {migration} failed: {why}"));
             }
         }
@@ -110,8 +140,16 @@ fn failed(error: refinery::Error, migration: Option<String>, refused: Option<Str
 }
 
 /// SQLite's message, without the SQL of the migration.
-fn reason(error: &rusqlite::Error) -> String {
+fn reason(error: &rusqlite::Error, sql: &str) -> String {
     match error {
+        rusqlite::Error::SqlInputError { msg, .. }
+            if msg.contains("syntax error") && sql.to_ascii_uppercase().contains(" ALTER COLUMN ") =>
+        {
+            format!(
+                "{msg}: ALTER COLUMN is libSQL's, and SQLite lacks it; have the migration written for SQLite (with \
+                 Drizzle, dialect \"sqlite\" in drizzle.config.ts)"
+            )
+        }
         rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
         error => error.to_string(),
     }
@@ -121,6 +159,8 @@ fn reason(error: &rusqlite::Error) -> String {
 /// several times, and panics on a history table it cannot read, which here is an error of one tenant.
 struct InTransaction<'c> {
     tx: rusqlite::Transaction<'c>,
+    /// The tool's table of what has run, which migrations must not change.
+    history: Option<&'static str>,
     /// The SQL that failed: refinery's error does not say which migration it was.
     failed: Option<String>,
     /// Why, if [`refusal`] refused it.
@@ -132,24 +172,22 @@ impl Transaction for InTransaction<'_> {
 
     fn execute<'a, T: Iterator<Item = &'a str>>(&mut self, queries: T) -> Result<usize, Self::Error> {
         let mut count = 0;
-        let refused = self.refused.clone();
-        self.tx.authorizer(Some(move |context: AuthContext<'_>| match refusal(context.action) {
+        let (refused, history) = (self.refused.clone(), self.history);
+        authorizer::install(&self.tx)?;
+        let judge = move |context: &AuthContext<'_>| match refusal(context.action, history) {
             Some(reason) => {
                 *refused.lock() = Some(reason);
                 Authorization::Deny
             }
             None => Authorization::Allow,
-        }))?;
-        let mut ran = Ok(());
-        for query in queries {
-            ran = self.tx.execute_batch(query).inspect_err(|_| self.failed = Some(query.to_owned()));
-            if ran.is_err() {
-                break;
+        };
+        authorizer::judged_by(&self.tx, Rc::new(judge), || {
+            for query in queries {
+                self.tx.execute_batch(query).inspect_err(|_| self.failed = Some(query.to_owned()))?;
+                count += 1;
             }
-            count += 1;
-        }
-        self.tx.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)?;
-        ran.map(|()| count)
+            Ok(count)
+        })
     }
 }
 
@@ -158,8 +196,7 @@ impl Query<Vec<Migration>> for InTransaction<'_> {
         let mut statement = self.tx.prepare(query)?;
         let rows = statement.query_map([], |row| {
             let applied_on: String = row.get(2)?;
-            let applied_on = time::OffsetDateTime::parse(&applied_on, &time::format_description::well_known::Rfc3339)
-                .map_err(|e| unreadable(2, e.into()))?;
+            let applied_on = OffsetDateTime::parse(&applied_on, &Rfc3339).map_err(|e| unreadable(2, e.into()))?;
             let checksum: String = row.get(3)?;
             let checksum = checksum.parse().map_err(|e: std::num::ParseIntError| unreadable(3, e.into()))?;
             Ok(Migration::applied(row.get(0)?, row.get(1)?, applied_on, checksum))

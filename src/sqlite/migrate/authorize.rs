@@ -3,8 +3,10 @@
 
 use rusqlite::hooks::{AuthAction, TransactionOperation};
 
-/// Why an action is refused; none for one that is allowed.
-pub(super) fn refusal(action: AuthAction) -> Option<String> {
+/// Why an action is refused; none for one that is allowed. `history` is the table in which the migrations' tool looks
+/// for what has run.
+pub(super) fn refusal(action: AuthAction, history: Option<&str>) -> Option<String> {
+    let is_history = |table: &str| history.is_some_and(|history| history.eq_ignore_ascii_case(table));
     match action {
         AuthAction::Transaction { operation } => {
             let word = match operation {
@@ -33,6 +35,19 @@ pub(super) fn refusal(action: AuthAction) -> Option<String> {
             if table_name.starts_with("cubby_") =>
         {
             Some(format!("it changes the table {table_name}, which is the server's; remove that"))
+        }
+        AuthAction::CreateTable { table_name }
+        | AuthAction::CreateView { view_name: table_name }
+        | AuthAction::CreateTempTable { table_name }
+        | AuthAction::CreateTempView { view_name: table_name }
+        | AuthAction::Insert { table_name }
+        | AuthAction::Update { table_name, .. }
+        | AuthAction::Delete { table_name }
+        | AuthAction::DropTable { table_name }
+        | AuthAction::AlterTable { table_name, .. }
+            if is_history(table_name) =>
+        {
+            Some(format!("it changes the table {table_name}, where the server writes what has run; remove that"))
         }
         // The server's bookkeeping would be written to it, and be lost with the connection.
         AuthAction::CreateTempTable { table_name: name } | AuthAction::CreateTempView { view_name: name }

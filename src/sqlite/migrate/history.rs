@@ -4,17 +4,26 @@ use std::fmt;
 
 use rusqlite::Connection;
 
+use super::form::Form;
 use crate::error::Result;
 
 /// One migration, as a file's history and the catalog record it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Eq)]
 pub struct Step {
     /// Its version.
     pub version: i32,
-    /// Its name, without the version.
+    /// Its name, without the version; with a mark for its form, if it is not [`Form::Numbered`].
     pub name: String,
     /// refinery's checksum of version, name and SQL.
     pub checksum: u64,
+    /// What its folder calls it, if that is another name. Not compared.
+    pub file: Option<String>,
+}
+
+impl PartialEq for Step {
+    fn eq(&self, other: &Self) -> bool {
+        (self.version, &self.name, self.checksum) == (other.version, &other.name, other.checksum)
+    }
 }
 
 impl Step {
@@ -22,13 +31,17 @@ impl Step {
     pub fn from_row(row: &rusqlite::Row) -> rusqlite::Result<Self> {
         let checksum: String = row.get(2)?;
         let checksum = checksum.parse().map_err(|e: std::num::ParseIntError| unreadable(2, e.into()))?;
-        Ok(Self { version: row.get(0)?, name: row.get(1)?, checksum })
+        Ok(Self { version: row.get(0)?, name: row.get(1)?, checksum, file: None })
     }
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "V{}__{}", self.version, self.name)
+        match (&self.file, Form::of(&self.name)) {
+            (Some(file), _) => f.write_str(file),
+            (None, (Form::Numbered, name)) => write!(f, "V{}__{name}", self.version),
+            (None, (_, name)) => f.write_str(name),
+        }
     }
 }
 
@@ -50,6 +63,8 @@ pub enum Mismatch {
         /// The newest that has.
         newest: Step,
     },
+    /// All that ran are there, and this one at another place in their order.
+    Moved(Step),
 }
 
 /// The schema version in a file's header.

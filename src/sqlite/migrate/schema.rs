@@ -5,7 +5,12 @@ use std::path::{Path, PathBuf};
 use refinery::Migration;
 use sha2::{Digest, Sha256};
 
-use super::history::{Mismatch, Step};
+use super::{
+    folder,
+    form::{File, Form, Record},
+    history::{Mismatch, Step},
+    order,
+};
 use crate::error::{Error, Result};
 
 /// An ordered set of migrations: what a file's schema should be.
@@ -15,6 +20,9 @@ pub struct Schema {
     version: i32,
     digest: i64,
     folder: Option<PathBuf>,
+    form: Form,
+    /// How the tool writes each migration down, in the order of the versions; none for [`Form::Numbered`].
+    records: Vec<Record>,
 }
 
 impl Schema {
@@ -38,7 +46,7 @@ impl Schema {
         }
         let digest = hash.finalize();
         let digest = i64::from_be_bytes(std::array::from_fn(|i| digest[i]));
-        Ok(Self { migrations, version, digest, folder: None })
+        Ok(Self { migrations, version, digest, folder: None, form: Form::Numbered, records: Vec::new() })
     }
 
     /// A schema from migrations in the program: pairs of a name, `V<version>__<name>`, and SQL, in any order.
@@ -68,22 +76,69 @@ impl Schema {
         Self::new(migrations.iter().map(parse).collect::<Result<_>>()?)
     }
 
-    /// A schema from a folder of `V<version>__<name>.sql` files.
+    /// A schema from a folder of migrations in one of the [forms](Form), which is told by what is in it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a folder without migrations, with those of two forms, or in
+    /// which a file is not as it must be.
     pub fn from_folder(folder: &Path) -> Result<Self> {
-        let explain = |e: refinery::Error| {
-            Error::config(format!("migrations in {}: {}", folder.display(), chain(&e))).with_source(e)
-        };
         if !folder.is_dir() {
             return Err(Error::config(format!("migrations: {} is not a folder", folder.display())));
         }
-        let schema = Self::new(refinery::load_sql_migrations(folder).map_err(explain)?)
-            .map_err(|e| Error::config(format!("migrations in {}: {}", folder.display(), e.message())))?;
+        let read = folder::form(folder).and_then(|form| match form {
+            Form::Numbered => {
+                let found = refinery::load_sql_migrations(folder);
+                let migrations = found.map_err(|e| Error::config(chain(&e)).with_source(e))?;
+                match migrations.is_empty() {
+                    true => Err(Error::config(
+                        "there is no migration in a form that is known: V1__name.sql, 001_name.sql, or a folder as Drizzle \
+                         or Prisma writes it",
+                    )),
+                    false => Self::new(migrations),
+                }
+            }
+            _ => Self::ordered(form, folder::read(folder, form)?),
+        });
+        let schema = read.map_err(|e| {
+            Error::config(format!("migrations in {}: {}", folder.display(), e.message())).with_source(e)
+        })?;
         Ok(Self { folder: Some(folder.to_owned()), ..schema })
+    }
+
+    /// A schema from the files of a form whose versions are the places in the order.
+    fn ordered(form: Form, files: Vec<File>) -> Result<Self> {
+        let (mut migrations, mut records): (Vec<Migration>, Vec<Record>) = (Vec::new(), Vec::new());
+        for (File { name, record, sql }, version) in files.into_iter().zip(1..) {
+            let migration = order::migration(version, &form.written(&name), &sql)?;
+            if let Some(at) = migrations.iter().position(|other| other.name() == migration.name()) {
+                let (one, other) = (&records[at].name, &record.name);
+                return Err(Error::config(format!(
+                    "two migrations have one name: {one} and {other}; rename the newer"
+                )));
+            }
+            migrations.push(migration);
+            records.push(record);
+        }
+        if migrations.is_empty() {
+            return Err(Error::config(format!("there is no migration in a folder that is {form}")));
+        }
+        Ok(Self { form, records, ..Self::new(migrations)? })
     }
 
     /// The folder it was read from, if it was.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
+    }
+
+    /// The form of its migrations.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// How the tool writes the migrations behind `version` down.
+    pub(super) fn records_after(&self, version: i32) -> &[Record] {
+        let after = usize::try_from(version).unwrap_or(0);
+        self.records.get(after..).unwrap_or_default()
     }
 
     /// The newest version, which is also the `user_version` of a migrated file.
@@ -99,19 +154,24 @@ impl Schema {
 
     /// The migrations up to `version`: an older schema.
     pub fn up_to(&self, version: i32) -> Result<Self> {
-        Self::new(self.migrations.iter().filter(|m| m.version() <= version).cloned().collect())
+        let older = Self::new(self.migrations.iter().filter(|m| m.version() <= version).cloned().collect())?;
+        let records = self.records.iter().take(older.migrations.len()).cloned().collect();
+        Ok(Self { form: self.form, records, ..older })
     }
 
     /// Its migrations, in the order of their versions.
     pub fn steps(&self) -> Vec<Step> {
-        let step = |m: &Migration| Step { version: m.version(), name: m.name().to_owned(), checksum: m.checksum() };
-        self.migrations.iter().map(step).collect()
+        let files = self.records.iter().map(|record| Some(record.name.clone())).chain(std::iter::repeat(None));
+        self.migrations.iter().zip(files).map(|(migration, file)| order::step(migration, file)).collect()
     }
 
     /// Whether every file that had some of `applied` can be migrated to this schema.
     pub fn continues(&self, applied: &[Step]) -> Result<(), Mismatch> {
         let (Some(first), Some(newest)) = (applied.first(), applied.last()) else { return Ok(()) };
         let steps = self.steps();
+        if self.form != Form::Numbered {
+            return order::continues(&self.migrations, &steps, applied);
+        }
         let now = |ran: &Step| steps.iter().find(|step| step.version == ran.version);
         let renamed = |ran: &Step| now(ran).is_none_or(|step| step.name != ran.name);
         if applied.iter().all(|ran| now(ran) != Some(ran)) && renamed(first) {
@@ -130,8 +190,9 @@ impl Schema {
     }
 
     /// The migration with this SQL, for a message.
-    pub(super) fn name_of(&self, sql: Option<&str>) -> Option<String> {
-        self.migrations.iter().find(|migration| migration.sql() == sql).map(ToString::to_string)
+    pub(super) fn name_of(&self, sql: &str) -> Option<String> {
+        let at = self.migrations.iter().position(|migration| migration.sql() == Some(sql))?;
+        self.steps().get(at).map(ToString::to_string)
     }
 }
 

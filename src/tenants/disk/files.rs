@@ -15,7 +15,10 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use super::path::{Layout, TenantPaths, detached_wal_of, shm_of, wal_of};
 use crate::{
     error::{Error, ErrorKind, Result},
-    sqlite::flush::{already_exists, rename_new, sync_folder, write_new},
+    sqlite::{
+        flush::{already_exists, if_there, rename_new, sync_folder, write_unflushed},
+        header,
+    },
 };
 
 /// What [`create`] found.
@@ -103,24 +106,24 @@ pub fn set_detached_wal_aside(paths: &TenantPaths) -> Result<()> {
     sync_folder(log.parent().unwrap_or(&log))
 }
 
-/// Creates a file in the live path, atomically and durably: it is written and flushed in `tmp/`, renamed without
-/// replacing anything, and the folder is flushed.
+/// Creates a file in the live path, atomically: it is written in `tmp/` and renamed without replacing anything. It is not
+/// flushed: the caller records the creation in the log.
 pub fn create(layout: &Layout, paths: &TenantPaths, content: &[u8]) -> Result<FileCreation> {
     let path = &paths.live;
-    let folder = path.parent().unwrap_or(path);
     let found = || {
-        // Its creation may have been interrupted before this flush.
-        sync_folder(folder)?;
+        // Its creation may have been interrupted before a flush.
+        flush(path)?;
         Ok(FileCreation::Found)
     };
     match undo_interrupted_move(paths)? {
+        Location::Live if is_unfinished(path, content.len())? => drop(remove(path)?),
         Location::Live | Location::Both => return found(),
         // An interrupted purge left a log, which SQLite would replay into the new file.
-        Location::Nowhere if any_exist(paths)? => erase(paths)?,
+        Location::Nowhere if any_moved(paths)? => erase_moved(paths)?,
         Location::Nowhere | Location::Trash => {}
     }
     let tmp = layout.temporary();
-    if let Err(error) = write_new(&tmp, content) {
+    if let Err(error) = write_unflushed(&tmp, content) {
         // On a full disk this frees the space again.
         let _ = remove(&tmp);
         return Err(error);
@@ -130,8 +133,24 @@ pub fn create(layout: &Layout, paths: &TenantPaths, content: &[u8]) -> Result<Fi
         let removed = remove(&tmp);
         return if error.kind() == ErrorKind::Conflict { removed.and_then(|_| found()) } else { Err(error) };
     }
-    sync_folder(folder)?;
     Ok(FileCreation::New)
+}
+
+/// Flushes a file that nobody has open, and its name.
+pub(in crate::tenants) fn flush(path: &Path) -> Result<()> {
+    if_there(path)?;
+    sync_folder(path.parent().unwrap_or(path))
+}
+
+/// Whether a file of a tenant without a row is what a power cut left of a creation that nobody was told of: no longer
+/// than a new file, unfinished, with no write-ahead log.
+fn is_unfinished(path: &Path, new: usize) -> Result<bool> {
+    let bytes = length(path)?.unwrap_or_default();
+    if bytes > new as u64 || is_filled(&wal_of(path))? || !header::is_unfinished(path, bytes)? {
+        return Ok(false);
+    }
+    tracing::warn!(file = %path.display(), "an unfinished file of an interrupted creation is replaced");
+    Ok(true)
 }
 
 /// Moves a database and its write-ahead log. A crash between the two renames is undone by
@@ -163,10 +182,19 @@ pub fn swap_in(tmp: &Path, path: &Path) -> Result<bool> {
     Ok(there)
 }
 
-/// Removes a tenant's files from both paths. A database is removed before its log: a crash in between leaves a log
+/// Removes a tenant's files from all paths. A database is removed before its log: a crash in between leaves a log
 /// that nothing replays, and not a database without its newest commits. With two databases, the one in the trash is
 /// removed first and its log before it, or [`undo_interrupted_move`] would take that log for the live one's.
 pub fn erase(paths: &TenantPaths) -> Result<()> {
+    // Nothing is restored from it, so it goes first.
+    if remove(&paths.replaced)? | remove(&wal_of(&paths.replaced))? | remove(&shm_of(&paths.replaced))? {
+        sync_folder(paths.replaced.parent().unwrap_or(&paths.replaced))?;
+    }
+    erase_moved(paths)
+}
+
+/// The same for the two paths between which a tenant's database moves.
+fn erase_moved(paths: &TenantPaths) -> Result<()> {
     if locate(paths)? == Location::Both {
         remove(&wal_of(&paths.trashed))?;
         sync_folder(paths.trashed.parent().unwrap_or(&paths.trashed))?;
@@ -187,8 +215,12 @@ pub(in crate::tenants) fn discard(path: &Path) -> Result<()> {
     [path.to_owned(), wal_of(path), shm_of(path)].iter().try_for_each(|file| remove(file).map(drop))
 }
 
-/// Whether a tenant has a database or a write-ahead log that is not empty, in either path.
+/// Whether a tenant has a database or a write-ahead log that is not empty, in any path.
 pub fn any_exist(paths: &TenantPaths) -> Result<bool> {
+    Ok(length(&paths.replaced)?.is_some() || any_moved(paths)?)
+}
+
+fn any_moved(paths: &TenantPaths) -> Result<bool> {
     for path in [&paths.live, &paths.trashed] {
         if length(path)?.is_some() || is_filled(&wal_of(path))? || is_filled(&detached_wal_of(path))? {
             return Ok(true);
@@ -234,6 +266,20 @@ pub(in crate::tenants) fn remove_unless_filled(path: &Path) -> Result<()> {
 pub(in crate::tenants) fn length(path: &Path) -> Result<Option<u64>> {
     match std::fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found.len())),
+        Err(e) if e.kind() == Io::NotFound => Ok(None),
+        Err(e) => Err(Error::io(path.display(), e)),
+    }
+}
+
+/// When a file was last moved or written to; none if there is none.
+#[cfg(feature = "server")]
+pub(in crate::tenants) fn changed(path: &Path) -> Result<Option<std::time::SystemTime>> {
+    use std::os::unix::fs::MetadataExt;
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => {
+            let since = std::time::Duration::from_secs(u64::try_from(found.ctime()).unwrap_or(0));
+            Ok(Some(std::time::SystemTime::UNIX_EPOCH + since))
+        }
         Err(e) if e.kind() == Io::NotFound => Ok(None),
         Err(e) => Err(Error::io(path.display(), e)),
     }

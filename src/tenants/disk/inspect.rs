@@ -66,7 +66,12 @@ pub(in crate::tenants) fn check(path: &Path, limit: Duration) -> Result<bool> {
     read_within(path, &deadline, |conn| check::quick_check(conn, &deadline, limit))
 }
 
-fn read_within<T>(path: &Path, deadline: &Deadline, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+/// The same within a time.
+pub(in crate::tenants) fn read_within<T>(
+    path: &Path,
+    deadline: &Deadline,
+    work: impl FnOnce(&Connection) -> Result<T>,
+) -> Result<T> {
     let conn = match open::open(path, &options(), deadline) {
         Ok(conn) => conn,
         Err(error) => {
@@ -99,5 +104,5 @@ fn remove_empty_log(path: &Path) -> Result<()> {
 
 /// The options for a file that nobody else has open.
 pub(in crate::tenants) fn options() -> Options {
-    Options { locking: Locking::Exclusive, application_id: APPLICATION_ID, ..Options::default() }
+    Options { locking: Locking::Exclusive, application_ids: &[APPLICATION_ID], ..Options::default() }
 }

@@ -33,7 +33,7 @@ impl Layout {
     /// Makes all folders, with all 256 shards, so that creating a tenant has one folder to flush and not two.
     pub fn prepare(root: &Path) -> Result<Self> {
         let layout = Self::existing_or_new(root)?;
-        for folder in [layout.tenants(), layout.trash(), layout.tmp()] {
+        for folder in [layout.tenants(), layout.trash(), layout.tmp(), layout.log()] {
             make_folder(&folder)?;
         }
         layout.shards().try_for_each(|shard| make_folder(&shard))?;
@@ -73,6 +73,11 @@ impl Layout {
         self.root.join("cubby.lock")
     }
 
+    /// The folder of the log.
+    pub fn log(&self) -> PathBuf {
+        self.root.join("log")
+    }
+
     /// Where files are written before they are renamed.
     pub fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
@@ -81,6 +86,18 @@ impl Layout {
     /// Where the files of deleted tenants are until their retention ends.
     pub fn trash(&self) -> PathBuf {
         self.root.join("trash")
+    }
+
+    /// Where files are that an import replaced.
+    pub fn replaced(&self) -> PathBuf {
+        self.trash().join("replaced")
+    }
+
+    /// The same, made if it is not there.
+    #[cfg(feature = "server")]
+    pub(in crate::tenants) fn make_replaced(&self) -> Result<()> {
+        make_folder(&self.replaced())?;
+        sync_folder(&self.trash())
     }
 
     /// The folder over all shards.
@@ -104,6 +121,15 @@ impl Layout {
         Ok(false)
     }
 
+    /// The path of a database by its name in the log: a tenant's id, or empty for the catalog. None for a name that is
+    /// neither.
+    pub fn logged(&self, name: &str) -> Option<PathBuf> {
+        match name {
+            "" => Some(self.catalog()),
+            id => id.parse().ok().map(|id| self.tenant(&id)),
+        }
+    }
+
     /// A live tenant's file.
     pub fn tenant(&self, id: &TenantId) -> PathBuf {
         let name = file_name(id);
@@ -120,7 +146,7 @@ impl Layout {
 
     /// Both paths of a tenant's file.
     pub fn paths(&self, id: &TenantId) -> TenantPaths {
-        TenantPaths { live: self.tenant(id), trashed: self.trashed(id) }
+        TenantPaths { live: self.tenant(id), trashed: self.trashed(id), replaced: self.replaced().join(file_name(id)) }
     }
 
     /// Both paths of a file that [`databases`] or [`detached_wals`] found. `None` if its name is not that of a
@@ -129,7 +155,11 @@ impl Layout {
         let name = file.file_name()?.to_str()?;
         let name = name.strip_suffix(DETACHED_SUFFIX).or(name.strip_suffix(WAL_SUFFIX)).unwrap_or(name);
         let shard = name.get(..2).filter(|_| name.len() == FILE_NAME)?;
-        Some(TenantPaths { live: self.tenants().join(shard).join(name), trashed: self.trash().join(name) })
+        Some(TenantPaths {
+            live: self.tenants().join(shard).join(name),
+            trashed: self.trash().join(name),
+            replaced: self.replaced().join(name),
+        })
     }
 
     /// A new name in `tmp/`. The next start removes files that are left there.
@@ -139,13 +169,15 @@ impl Layout {
     }
 }
 
-/// The two paths where a tenant's database file can be.
+/// The paths where a tenant's database file can be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantPaths {
     /// Of a tenant that is not deleted.
     pub live: PathBuf,
     /// Of a deleted one, until its retention ends.
     pub trashed: PathBuf,
+    /// Of the file that an import replaced, until the retention ends.
+    pub replaced: PathBuf,
 }
 
 /// The tenants' databases in a folder, in no order.

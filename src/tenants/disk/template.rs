@@ -7,7 +7,7 @@ use crate::{
     clock::Millis,
     error::{Error, ErrorKind, Result},
     sqlite::{
-        migrate::Schema,
+        migrate::{HISTORY_TABLES, Schema},
         open::{self, Options},
     },
     tenants::id::TenantId,
@@ -95,8 +95,11 @@ pub(in crate::tenants) fn upgrade_with(
     })
 }
 
-/// Tables that every file has, whatever its schema.
-pub(in crate::tenants) const BOOKKEEPING: [&str; 2] = ["cubby_meta", "refinery_schema_history"];
+/// Tables that files have beside those of their schema.
+pub const BOOKKEEPING: [&str; 4] = {
+    let [history, drizzle, prisma] = HISTORY_TABLES;
+    ["cubby_meta", history, drizzle, prisma]
+};
 
 /// The row in each file that says whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,13 +131,10 @@ pub fn rename(conn: &Connection, id: &TenantId) -> Result<()> {
 /// migrations insert rows.
 pub fn is_untouched(conn: &Connection) -> Result<bool> {
     let tables: Vec<String> = conn
-        .prepare(
-            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT IN ('cubby_meta', \
-             'refinery_schema_history') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
-        )?
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")?
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    for table in tables {
+    for table in tables.iter().filter(|table| !BOOKKEEPING.contains(&table.as_str())) {
         let quoted = table.replace('"', "\"\"");
         if conn.query_row(&format!("SELECT EXISTS (SELECT 1 FROM \"{quoted}\")"), [], |row| row.get(0))? {
             return Ok(false);

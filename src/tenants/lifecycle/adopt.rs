@@ -9,6 +9,7 @@ use crate::{
         queries::{self, audit, tombstones},
     },
     error::{Error, ErrorKind, Result},
+    log,
     sqlite::{deadline::Deadline, open},
     telemetry::with_request_id_async,
     tenants::{
@@ -46,8 +47,8 @@ impl Store {
             let locks = [store.inner.slots.lock(first).await, store.inner.slots.lock(second).await];
             store
                 .blocking(move |store| {
-                    locks.iter().for_each(Self::close_locked);
-                    let row = store.exchange(&new, &from, replace, &author);
+                    let taken = locks.iter().try_for_each(|lock| store.take_files(lock));
+                    let row = taken.and_then(|()| store.exchange(&new, &from, replace, &author));
                     drop(locks);
                     row
                 })
@@ -113,6 +114,7 @@ impl Store {
         swapped.map_err(|unfinished| unfinished.error)?;
         discarded?;
         files::erase(&source)?;
+        log::erase_kept(&self.layout().log(), from.as_str())?;
         let (gone, now) = (from.clone(), self.now());
         self.forget_samples(from);
         self.catalog().write_blocking(move |tx| tombstones::anonymize(tx, &gone, now))?;

@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Result},
     sqlite::{
         header,
-        migrate::{self, Mismatch, Schema, Step},
+        migrate::{self, Form, Mismatch, Schema, Step},
     },
     tenants::{
         disk::{
@@ -121,7 +121,8 @@ fn refusal(mismatch: Mismatch, schema: &Schema, is_shipped: bool) -> Error {
         (false, Some(folder)) => format!("the migrations in {}", folder.display()),
         (false, None) => "the migrations given".to_owned(),
     };
-    let next = schema.version() + 1;
+    let (form, version) = (schema.form(), schema.version());
+    let next = form.next(version);
     let shipped_first = |step: &Step| shipped_schema().is_ok_and(|shipped| shipped.steps().contains(step));
     Error::config(match mismatch {
         Mismatch::Other(first) if !is_shipped && shipped_first(&first) => format!(
@@ -129,16 +130,21 @@ fn refusal(mismatch: Mismatch, schema: &Schema, is_shipped: bool) -> Error {
              {these}: start without --migrations (CUBBY_MIGRATIONS), or give --data (CUBBY_DATA) another data folder. \
              Nothing was changed"
         ),
+        Mismatch::Other(first) if !form.is_like(Form::of(&first.name).0) => format!(
+            "this data folder was made with migrations in another form, {} (the first is {first}), than {these}, {form}: \
+             give --migrations (CUBBY_MIGRATIONS) the folder of migrations that it was made with, or --data (CUBBY_DATA) \
+             another data folder. Nothing was changed",
+            Form::of(&first.name).0
+        ),
         Mismatch::Other(first) => format!(
             "this data folder has another schema (its first migration is {first}) than {these}: give --migrations \
              (CUBBY_MIGRATIONS) the folder of migrations that it was made with, or --data (CUBBY_DATA) another data \
              folder. Nothing was changed"
         ),
         Mismatch::Older(newest) => format!(
-            "this data folder was used with migrations up to {newest}, and {these} end at version {}: start the \
+            "this data folder was used with migrations up to {newest}, and {these} end at version {version}: start the \
              program that has {newest}, or a newer one, or give --migrations (CUBBY_MIGRATIONS) the folder that has \
-             it. The only way back is a backup from before. Nothing was changed",
-            schema.version()
+             it. The only way back is a backup from before. Nothing was changed"
         ),
         Mismatch::Missing(step) => format!(
             "migration {step} has run on users' files of this data folder, and is missing from {these}: put it back. \
@@ -146,12 +152,16 @@ fn refusal(mismatch: Mismatch, schema: &Schema, is_shipped: bool) -> Error {
         ),
         Mismatch::Edited(step) => format!(
             "migration {step} of {these} was edited after it had run on users' files: put it back as it was, and \
-             write the change as V{next}__….sql. Nothing was changed"
+             write the change as {next}. Nothing was changed"
         ),
         Mismatch::Late { late, newest } => format!(
-            "migration {late} of {these} has not run on this data folder, and {newest} has, which comes after it: \
-             give it a number that none has had, such as V{next}__{}. Nothing was changed",
-            late.name
+            "migration {late} of {these} has not run on this data folder, and {newest} has, which comes after it: {}. \
+             Nothing was changed",
+            form.put_last(Form::of(&late.name).1, version)
+        ),
+        Mismatch::Moved(step) => format!(
+            "migration {step} of {these} is at another place in their order than when it ran on users' files: put it \
+             back there. Nothing was changed"
         ),
     })
 }

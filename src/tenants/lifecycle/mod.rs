@@ -6,7 +6,10 @@
 //! | `transition` | one change of a tenant's row and files together |
 //! | `purge` | removing a deleted tenant for good; reviving one that was purged |
 //! | `adopt` | putting an old tenant's data under a new id |
+//! | `export` | a copy of a tenant's database, whatever its state |
+//! | `import` | giving a tenant the rows of a file that somebody else made |
 //! | `quarantine` | the quarantine backoff: which file is not served, and when it is tried again |
+//! | [`quota`] | what one tenant may use |
 //! | `faults` | faults of files, reported to operators |
 //! | `applied` | which migrations have run on this data folder |
 //! | `rehearsal` | trying migrations on copies and on generated rows |
@@ -14,9 +17,13 @@
 
 mod adopt;
 pub(super) mod applied;
+mod export;
 pub(crate) mod faults;
+#[cfg(feature = "server")]
+pub mod import;
 mod purge;
-mod quarantine;
+pub(crate) mod quarantine;
+pub mod quota;
 pub(super) mod rehearsal;
 mod states;
 pub(super) mod steady_clock;

@@ -12,6 +12,7 @@ use crate::{
         queries::{self, tombstones},
     },
     error::{Error, ErrorKind, Result},
+    log,
     tenants::{
         disk::files::{self, Location},
         id::TenantId,
@@ -62,9 +63,10 @@ impl Store {
             tombstones::schedule_purge(tx, &due, now)?;
             by.record(tx, now, PURGE, due.as_str(), "started")
         })?;
-        Self::close_locked(lock);
+        self.take_files(lock)?;
         self.forget_samples(&id);
         erase(&self.layout().paths(&id))?;
+        log::erase_kept(&self.layout().log(), id.as_str())?;
         // Last: a row that says purged has no file left.
         let (forgotten, actor) = (id.clone(), author.actor.clone());
         self.catalog().write_blocking(move |tx| {

@@ -3,11 +3,14 @@
 
 use std::time::Duration;
 
+use rusqlite::Transaction;
+
 use crate::{
     catalog::queries::{self, AccessRow, Quarantine},
     clock::millis,
     error::{Error, ErrorKind, Result},
-    telemetry::with_request_id_async,
+    log::{self, Recovered},
+    telemetry::{measures, with_request_id_async},
     tenants::{
         id::TenantId,
         open::{
@@ -44,22 +47,26 @@ impl Store {
             }
         })?;
         if let Some(version) = opened.migrated_from {
+            measures::MIGRATED.increment();
             tracing::info!(tenant = %id, from = version, to = params.schema.version(), "migrated");
         }
-        if params.quarantined {
-            self.release(id)?;
+        if params.quarantined
+            && let Err(error) = self.release(id)
+        {
+            opened.abandon();
+            return Err(error);
         }
         Ok(opened)
     }
 
     /// Whether a quarantined tenant's file is tried again: the backoff is over, or the migrations are not those that
-    /// it failed with.
+    /// it failed with. Not after damage of the log: then an operator decides.
     pub(in crate::tenants) fn may_retry(&self, row: &AccessRow) -> bool {
         let now = self.now();
         let latest = now.saturating_add(millis(MAX_RETRY));
+        let other_schema = row.quarantine_digest != Some(self.inner.schema.digest());
         // A later time was written by a clock that was ahead.
-        row.retry_at.is_some_and(|at| at <= now || at > latest)
-            || row.quarantine_digest != Some(self.inner.schema.digest())
+        row.retry_at.is_some_and(|at| at <= now || at > latest || other_schema)
     }
 
     /// What a request is told that comes before that.
@@ -75,6 +82,10 @@ impl Store {
         let (healed, now) = (id.clone(), self.now());
         self.inner.catalog.write_blocking(move |tx| {
             let row = queries::access_row(tx, &healed)?;
+            if row.as_ref().is_some_and(|row| row.retry_at.is_none()) {
+                // The log was damaged: only an operator ends this one.
+                return Ok(false);
+            }
             let last = backoff(row.map_or(0, |row| row.consecutive_quarantines.saturating_sub(1)));
             queries::end_quarantine(tx, &healed, now.saturating_add(millis(last)))
         })?;
@@ -85,6 +96,10 @@ impl Store {
     fn quarantine(&self, id: &TenantId, error: &Error) {
         let (target, reason, digest, now) = (id.clone(), error.detail(), self.inner.schema.digest(), self.now());
         let file = self.inner.layout.tenant(id);
+        // Somebody may replace the file: what the log has of this one is not redone onto another.
+        if let Err(error) = self.settle(id) {
+            tracing::warn!(tenant = %id, error = %error, "quarantined while the log still has records of its file");
+        }
         let why = reason.clone();
         let written = self.inner.catalog.write_blocking(move |tx| {
             // The backoff starts anew after as long a time in service as the last quarantine lasted. A time later
@@ -94,12 +109,13 @@ impl Store {
                 .filter(|row| row.healthy_at.is_none_or(|at| at > now && at <= latest))
                 .map_or(0, |row| row.consecutive_quarantines);
             let (wait, consecutive) = (backoff(before), before.saturating_add(1));
-            let retry_at = now.saturating_add(millis(wait));
+            let retry_at = Some(now.saturating_add(millis(wait)));
             queries::quarantine(tx, &target, &Quarantine { reason, retry_at, consecutive, digest })?;
             Ok(wait)
         });
         match written {
             Ok(wait) => {
+                measures::QUARANTINED.increment();
                 tracing::error!(tenant = %id, file = %file.display(), reason = why, retry_in = ?wait, "quarantined");
             }
             Err(error) => tracing::error!(
@@ -107,6 +123,16 @@ impl Store {
                 "the quarantine could not be written to the catalog"
             ),
         }
+    }
+
+    /// Quarantines the tenants whose acknowledged commits the redo could not bring back, until an operator resumes
+    /// them. At start, before anybody is served.
+    pub(in crate::tenants) fn quarantine_for_losses(&self, recovered: Recovered) -> Result<()> {
+        if recovered.damaged.is_empty() && recovered.missing.is_empty() {
+            return Ok(());
+        }
+        self.inner.catalog.write_at_start(move |tx| record_losses(tx, &recovered))?;
+        log::losses_recorded(&self.inner.layout.log())
     }
 
     /// Quarantines a tenant in the background, if its open file was found damaged too often.
@@ -121,11 +147,13 @@ impl Store {
                 match lock.open().filter(|database| database.combiner().faults() >= MAX_DAMAGE) {
                     Some(database) => {
                         // Closed first and without a checkpoint: a damaged file is kept as found.
+                        store.take_uses(lock.id(), database);
                         database.abandon();
+                        store.inner.feeds.end(lock.id());
                         store.quarantine(lock.id(), &cause);
                     }
                     // Another request has quarantined it already.
-                    None => Self::close_locked(&lock),
+                    None => store.close_locked(&lock),
                 }
                 Ok(())
             });
@@ -134,4 +162,19 @@ impl Store {
             }
         }));
     }
+}
+
+/// Quarantines the databases whose acknowledged commits a redo of the log could not bring back.
+pub fn record_losses(tx: &Transaction, recovered: &Recovered) -> rusqlite::Result<()> {
+    let damaged = "the log was damaged, and acknowledged writes of this user may be missing: restore the file from a \
+                   backup, or `cubby tenants resume` the user to go on with what is there";
+    let missing = "the file was missing at a start, and the log that was kept then has acknowledged writes of it: put \
+                   the file back or restore it from a backup, then `cubby tenants resume` the user";
+    for (names, reason) in [(&recovered.damaged, damaged), (&recovered.missing, missing)] {
+        for id in names.iter().filter_map(|name| name.parse().ok()) {
+            tracing::error!(tenant = %id, reason, "quarantined");
+            queries::quarantine_for_operator(tx, &id, reason)?;
+        }
+    }
+    Ok(())
 }

@@ -190,7 +190,7 @@ fn try_one(
     }
     copy_of(&path, copy)?;
     let deadline = Deadline::none();
-    let options = Options { locking: Locking::Exclusive, application_id: APPLICATION_ID, ..options.clone() };
+    let options = Options { locking: Locking::Exclusive, application_ids: &[APPLICATION_ID], ..options.clone() };
     let mut conn = open::open(copy, &options, &deadline)?;
     deadline.set(Some(limit));
     let tried = version_to_migrate(&conn, schema, id).and_then(|version| {
@@ -235,7 +235,7 @@ impl Store {
     pub async fn try_migration(&self, id: &TenantId) -> Result<Option<i32>> {
         let lock = self.inner.slots.lock(id).await;
         self.blocking(move |store| {
-            Self::close_locked(&lock);
+            store.take_files(&lock)?;
             let id = lock.id();
             store.undeleted_row(id)?;
             let (path, copy) = (store.layout().tenant(id), store.layout().temporary());

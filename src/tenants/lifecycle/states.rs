@@ -25,7 +25,7 @@ use crate::{
         id::TenantId,
         open::{
             database::{Database, OpenParams},
-            slots::{Acquired, TenantLock},
+            slots::{Acquired, Peeked, TenantLock},
         },
         store::Store,
     },
@@ -45,7 +45,7 @@ impl Store {
     }
 
     /// Changes the row of a tenant that is not deleted.
-    async fn change<F>(
+    pub(super) async fn change<F>(
         &self,
         id: &TenantId,
         author: &Author,
@@ -210,17 +210,39 @@ impl Store {
     /// before, or none if it was the newest already.
     pub async fn migrate(&self, id: &TenantId, author: &Author) -> Result<Option<i32>> {
         let (lock, author) = (self.inner.slots.lock(id).await, author.clone());
-        self.blocking(move |store| store.migrate_locked(&lock, &author)).await
+        self.blocking(move |store| store.migrate_locked(&lock, Some(&author))).await
     }
 
-    fn migrate_locked(&self, lock: &TenantLock<Database>, author: &Author) -> Result<Option<i32>> {
+    /// The same as one of many, which are in the audit trail as a whole. A tenant that is open has the newest schema, and
+    /// is left alone.
+    pub async fn migrate_one_of_many(&self, id: &TenantId) -> Result<Option<i32>> {
+        if let Peeked::Open(open) = self.inner.slots.peek(id) {
+            let (version, id) = (open.look().0.schema_version(), id.clone());
+            self.catalog().write(move |tx| queries::set_schema(tx, &id, version)).await?;
+            return Ok(None);
+        }
+        let lock = self.inner.slots.lock(id).await;
+        self.blocking(move |store| store.migrate_locked(&lock, None)).await
+    }
+
+    fn migrate_locked(&self, lock: &TenantLock<Database>, author: Option<&Author>) -> Result<Option<i32>> {
         let id = lock.id().clone();
-        Self::close_locked(lock);
+        let row = self.undeleted_row(&id)?;
+        if row.state == State::Quarantined && row.retry_at.is_none() {
+            let why = format!(
+                "{}; only `cubby tenants resume {id}` ends that",
+                row.reason.as_deref().unwrap_or("quarantined until an operator has looked")
+            );
+            return Err(Error::new(ErrorKind::Quarantined, why));
+        }
+        self.take_files(lock)?;
         let options = self.sqlite_options();
         let path = self.layout().tenant(&id);
-        let row = self.undeleted_row(&id)?;
         // Before the file commits.
-        let record = || self.record_applied().and_then(|()| self.record_start(author, "tenants migrate", id.as_str()));
+        let record = || {
+            self.record_applied()?;
+            author.map_or(Ok(()), |author| self.record_start(author, "tenants migrate", id.as_str()))
+        };
         let params = OpenParams {
             before_commit: &record,
             ..self.open_params(&id, &path, &options, row.state == State::Quarantined)
@@ -253,13 +275,15 @@ impl Store {
         F: FnOnce(&Store, &TenantLock<Database>, &Row) -> Result<()> + Send + 'static,
     {
         let lock = self.inner.slots.lock(id).await;
+        // Who listens must ask again whether they may.
+        self.inner.feeds.end(id);
         self.blocking(move |store| {
             let row = |lock: &TenantLock<Database>| {
                 store.catalog().read(|conn| queries::find(conn, lock.id()))?.ok_or_else(Error::unknown_tenant)
             };
             let result = row(&lock).and_then(|before| work(store, &lock, &before));
             // The slot is absent after the lock, so nothing may stay open.
-            Self::close_locked(&lock);
+            store.close_locked(&lock);
             result.and_then(|()| row(&lock))
         })
         .await

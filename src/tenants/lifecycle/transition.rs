@@ -65,7 +65,7 @@ impl Store {
         F: FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        Self::close_locked(lock);
+        self.take_files(lock)?;
         let id = lock.id();
         let row = self.catalog().read(|conn| queries::find(conn, id))?;
         let paths = self.layout().paths(id);
@@ -94,9 +94,11 @@ impl Store {
         let (done, state) = self.commit_row(id, commit);
         match state {
             Ok(None | Some(State::Deleted)) if placed == FileCreation::New => {
+                self.settle(id)?;
                 files::discard(&self.layout().tenant(id))?;
             }
             Ok(Some(State::Active)) if placed == FileCreation::New => {
+                self.log_of(id).confirm_creation(&self.layout().tenant(id))?;
                 tracing::info!(tenant = %id, schema = self.schema().version(), "created");
             }
             _ => {}

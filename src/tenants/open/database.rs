@@ -16,10 +16,12 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
+    catalog::quota::Quota,
     error::{Error, ErrorKind, Result},
+    log::DatabaseLog,
     sqlite::{
         check,
-        combine::{Combiner, Limits, Spawn},
+        combine::{Combiner, Limits, Spawn, WalLeft},
         deadline::Deadline,
         header,
         migrate::Schema,
@@ -30,6 +32,7 @@ use crate::{
     tenants::{
         disk::template::{self, APPLICATION_ID},
         id::TenantId,
+        open::{activity::Activity, slots::Lease, uses::Uses},
     },
 };
 
@@ -47,11 +50,18 @@ pub struct Database {
     shared: Mutex<Shared>,
     /// One for each pooled reader.
     read_permits: Arc<Semaphore>,
+    /// Of whoever may hold a transaction open that reads: not all readers, so that some are left for short use.
+    snapshot_permits: Arc<Semaphore>,
+    /// Of whoever may hold a transaction open that writes.
+    session_turn: Arc<Semaphore>,
     /// Its part of the capacity.
     permit: Mutex<Option<OwnedSemaphorePermit>>,
     schema_version: i32,
+    activity: Activity,
     /// The size of the file in the catalog when it was opened, if the catalog had one.
     known_bytes: Option<u64>,
+    quota: Quota,
+    uses: Uses,
 }
 
 #[derive(Default)]
@@ -72,8 +82,14 @@ pub struct OpenParams<'a> {
     pub options: &'a Options,
     /// Bounds of the tenant's queue.
     pub limits: &'a Limits,
+    /// The tenant's part of the log.
+    pub log: DatabaseLog,
+    /// What is left in its WAL, if it was closed without a flush.
+    pub left: Option<WalLeft>,
     /// Whether the tenant is quarantined: its file is checked for damage although it was closed cleanly.
     pub quarantined: bool,
+    /// What the tenant may use, where that is not as the settings say. Its bytes are in `options`, too.
+    pub quota: Quota,
     /// Called when migrations have run, before their commit.
     pub before_commit: &'a dyn Fn() -> Result<()>,
 }
@@ -87,7 +103,7 @@ pub struct Opened {
     /// The connection, in exclusive mode.
     conn: Connection,
     deadline: Deadline,
-    /// It was not closed: kill -9, a power cut, or a fault.
+    /// It was not closed, or its close was not completed: kill -9, a power cut, or a fault.
     unclean_shutdown: bool,
     /// The version that it was migrated from; none if it had the newest.
     pub migrated_from: Option<i32>,
@@ -103,13 +119,14 @@ pub fn open_file(params: &OpenParams) -> Result<Opened> {
     let header = header::read(params.path, APPLICATION_ID)?;
     let options = Options {
         locking: Locking::Exclusive,
-        application_id: APPLICATION_ID,
+        application_ids: &[APPLICATION_ID],
         known_header: header.is_wal,
+        logged: true,
         ..params.options.clone()
     };
     let deadline = Deadline::none();
-    // A close empties the log.
-    let unclean_shutdown = header.wal_bytes > 0;
+    // A close empties the WAL, or leaves in it what `left` says.
+    let unclean_shutdown = header.wal_bytes > 0 && params.left.is_none();
     let mut conn = open::open(params.path, &options, &deadline)?;
     let checked = match unclean_shutdown || params.quarantined {
         true => check::quick_check(&conn, &deadline, CHECK),
@@ -157,8 +174,13 @@ fn migrate(params: &OpenParams, conn: &mut Connection) -> Result<Option<i32>> {
 impl Opened {
     /// Closes it and empties its WAL: for eager migration. Returns the version that it was migrated from.
     pub fn close(self) -> Result<Option<i32>> {
-        self.conn.close().map_err(|(_, error)| error)?;
+        open::close(self.conn)?;
         Ok(self.migrated_from)
+    }
+
+    /// Closes it and leaves the file and its WAL as they are.
+    pub fn abandon(self) {
+        open::abandon(self.conn);
     }
 
     /// Makes it an open tenant. `known_bytes` is its size in the catalog.
@@ -169,7 +191,7 @@ impl Opened {
         permit: OwnedSemaphorePermit,
         known_bytes: Option<u64>,
     ) -> Database {
-        let options = Options { application_id: APPLICATION_ID, ..params.options.clone() };
+        let options = Options { application_ids: &[APPLICATION_ID], logged: true, ..params.options.clone() };
         let (path, settings) = (params.path.to_owned(), options.clone());
         let combiner = Combiner::over(
             Some(self.conn),
@@ -178,17 +200,44 @@ impl Opened {
             spawn,
             Box::new(move |locking, deadline| open::open(&path, &Options { locking, ..settings.clone() }, deadline)),
         );
-        let combiner = if self.unclean_shutdown { combiner.after_unclean_stop() } else { combiner };
+        let combiner = combiner.logged_by(params.log.clone());
+        let combiner = match params.left.filter(|_| self.migrated_from.is_none()) {
+            Some(left) => combiner.after_unflushed_close(left),
+            None if self.unclean_shutdown => combiner.after_unclean_stop(),
+            None => combiner.after_clean_stop(),
+        };
         Database {
             path: params.path.to_owned(),
             options: Options { locking: Locking::Shared, ..options },
             combiner: Arc::new(combiner),
             shared: Mutex::default(),
             read_permits: Arc::new(Semaphore::new(READERS as usize)),
+            snapshot_permits: Arc::new(Semaphore::new(READERS as usize / 2)),
+            session_turn: Arc::new(Semaphore::new(1)),
             permit: Mutex::new(Some(permit)),
             schema_version: params.schema.version(),
+            activity: Activity::default(),
             known_bytes,
+            quota: params.quota,
+            uses: Uses::default(),
         }
+    }
+}
+
+/// Keeps a database in shared mode. Dropping it may block.
+pub struct SharedUse(Lease<Database>);
+
+impl SharedUse {
+    /// May block.
+    pub fn new(lease: Lease<Database>) -> Self {
+        lease.share();
+        Self(lease)
+    }
+}
+
+impl Drop for SharedUse {
+    fn drop(&mut self) {
+        self.0.reader_dropped();
     }
 }
 
@@ -201,6 +250,26 @@ impl Database {
     /// The version of its schema.
     pub fn schema_version(&self) -> i32 {
         self.schema_version
+    }
+
+    /// How often it is leased.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    /// What the tenant may use, where that is not as the settings say.
+    pub fn quota(&self) -> Quota {
+        self.quota
+    }
+
+    /// The largest the file may grow, in bytes; 0 for no bound.
+    pub fn max_bytes(&self) -> u64 {
+        self.options.max_bytes
+    }
+
+    /// How often it is used.
+    pub fn uses(&self) -> &Uses {
+        &self.uses
     }
 
     /// The file's size, if the catalog had another one when it was opened.
@@ -222,6 +291,14 @@ impl Database {
         result
     }
 
+    /// Like [`close`](Self::close), but without a flush if that is safe: then with what is left in the WAL.
+    pub fn close_unflushed(&self) -> Result<Option<WalLeft>> {
+        self.close_readers();
+        let result = self.combiner.close_unflushed();
+        drop(self.permit.lock().take());
+        result
+    }
+
     /// Like [`close`](Self::close), but leaves the file and its WAL as they are: for a damaged one.
     pub fn abandon(&self) {
         self.close_readers();
@@ -232,6 +309,11 @@ impl Database {
     /// A pooled reader is taken only with one of these permits.
     pub(in crate::tenants) fn read_permits(&self) -> Arc<Semaphore> {
         self.read_permits.clone()
+    }
+
+    /// A transaction that reads is held open with one of these permits, too.
+    pub(in crate::tenants) fn snapshot_permits(&self) -> Arc<Semaphore> {
+        self.snapshot_permits.clone()
     }
 
     /// Runs a read of up to `limit` on a connection from the reader pool, for which the database is reopened in shared
@@ -254,6 +336,7 @@ impl Database {
         let cancelled = deadline.was_cancelled();
         drop(conn);
         drop(counted);
+        self.combiner.wait_for_read();
         match result {
             Err(error) if cancelled && error.kind() == ErrorKind::Timeout => Err(Error::new(
                 ErrorKind::Timeout,
@@ -264,18 +347,29 @@ impl Database {
     }
 
     fn reader(&self) -> Result<pool::Pooled> {
-        let readers = {
-            let mut shared = self.shared.lock();
-            if shared.readers.is_none() {
-                self.combiner.reopen_as(Locking::Shared);
-                let readers = pool::readers(self.path.clone(), self.options.clone(), READERS, READER_WAIT, || Ok(()));
-                shared.readers = Some(readers);
-            }
-            shared.users += 1;
-            shared.readers.clone()
-        };
-        let taken = readers.ok_or_else(|| Error::internal("no readers")).and_then(|readers| pool::take(&readers));
-        taken.inspect_err(|_| self.reader_dropped())
+        self.share();
+        self.take_reader().inspect_err(|_| self.reader_dropped())
+    }
+
+    /// Brings the database into shared mode and counts one more who needs it so. May block.
+    fn share(&self) {
+        let mut shared = self.shared.lock();
+        if shared.readers.is_none() {
+            self.combiner.reopen_as(Locking::Shared);
+            let readers = pool::readers(self.path.clone(), self.options.clone(), READERS, READER_WAIT, || Ok(()));
+            shared.readers = Some(readers);
+        }
+        shared.users += 1;
+    }
+
+    fn take_reader(&self) -> Result<pool::Pooled> {
+        let readers = self.shared.lock().readers.clone();
+        readers.ok_or_else(|| Error::internal("no readers")).and_then(|readers| pool::take(&readers))
+    }
+
+    /// A transaction that writes is held open with this permit only.
+    pub(in crate::tenants) fn session_turn(&self) -> Arc<Semaphore> {
+        self.session_turn.clone()
     }
 
     fn reader_dropped(&self) {
@@ -287,6 +381,16 @@ impl Database {
             pool::close(readers);
             self.combiner.reopen_as(Locking::Exclusive);
         }
+    }
+
+    /// Begins a transaction that only reads, on a reader of its own; with a permit of
+    /// [`read_permits`](Self::read_permits). May block.
+    pub(in crate::tenants) fn begin_snapshot(&self, deadline: &Deadline) -> Result<pool::Pooled> {
+        let conn = self.take_reader()?;
+        deadline.watch(&conn)?;
+        reading::begin_snapshot(&conn)?;
+        self.combiner.wait_for_read();
+        Ok(conn)
     }
 
     fn close_readers(&self) {

@@ -13,16 +13,18 @@ use crate::{
         audit::Author,
         model::{Profile, State},
         queries,
+        quota::Quota,
     },
     clock::{Millis, millis},
     error::{Error, ErrorKind, Result},
     sqlite::open::Options,
+    telemetry::measures,
     tenants::{
         disk::files,
         id::TenantId,
         open::{
             database::{Database, OpenParams},
-            slots::{Acquired, CapacityWait, Lease, Opening},
+            slots::{Acquired, CapacityWait, Lease, Opening, Tick},
         },
         store::Store,
         tenant::Tenant,
@@ -66,9 +68,10 @@ impl Store {
     /// [`ErrorKind::Quarantined`]; [`ErrorKind::Busy`] if there was no capacity for
     /// [`StoreOptions::wait`](crate::StoreOptions::wait).
     pub async fn lease(&self, id: &TenantId) -> Result<Tenant> {
+        let now = self.tick();
         // The hot path: no allocation, no await.
-        match self.inner.slots.acquire(id, self.tick()) {
-            Acquired::Leased(lease) => Ok(Tenant { lease, store: self.clone() }),
+        match self.inner.slots.acquire(id, now) {
+            Acquired::Leased(lease) => Ok(self.leased(lease, now)),
             other => Ok(self.wait_or_open(id, other, None).await?.0),
         }
     }
@@ -100,30 +103,48 @@ impl Store {
     }
 
     async fn lease_or_make(&self, id: &TenantId, new: impl FnOnce() -> New) -> Result<(Tenant, bool)> {
-        match self.inner.slots.acquire(id, self.tick()) {
-            Acquired::Leased(lease) => Ok((Tenant { lease, store: self.clone() }, false)),
+        let now = self.tick();
+        match self.inner.slots.acquire(id, now) {
+            Acquired::Leased(lease) => Ok((self.leased(lease, now), false)),
             other => self.wait_or_open(id, other, Some(new())).await,
         }
+    }
+
+    fn leased(&self, lease: Lease<Database>, now: Tick) -> Tenant {
+        lease.activity().count(now);
+        Tenant { lease, store: self.clone() }
     }
 
     async fn wait_or_open(
         &self,
         id: &TenantId,
-        mut acquired: Acquired<Database>,
+        acquired: Acquired<Database>,
         create: Option<New>,
     ) -> Result<(Tenant, bool)> {
-        let until = Instant::now() + self.inner.options.wait;
+        let started = Instant::now();
+        let leased = self.wait_or_open_until(id, acquired, create, started + self.inner.options.wait).await;
+        measures::LEASE_WAIT.record_time(started.elapsed());
+        leased
+    }
+
+    async fn wait_or_open_until(
+        &self,
+        id: &TenantId,
+        mut acquired: Acquired<Database>,
+        create: Option<New>,
+        until: Instant,
+    ) -> Result<(Tenant, bool)> {
         let busy = |()| Error::new(ErrorKind::Busy, "all databases that may be open are in use; try again in a moment");
         loop {
             match acquired {
-                Acquired::Leased(lease) => return Ok((Tenant { lease, store: self.clone() }, false)),
+                Acquired::Leased(lease) => return Ok((self.leased(lease, self.tick()), false)),
                 Acquired::Wait(changed) => tokio::time::timeout_at(until, changed).await.map_err(|_| busy(()))?,
                 Acquired::Absent(ticket) => {
                     let create = create.clone();
                     // Not cancelled with this future: others may wait for the same tenant.
                     let tried = self.blocking(move |store| store.open_absent(ticket, create)).await?;
                     match tried {
-                        Tried::Open(lease, created) => return Ok((Tenant { lease, store: self.clone() }, created)),
+                        Tried::Open(lease, created) => return Ok((self.leased(lease, self.tick()), created)),
                         // Checked here too, or a caller that is woken again and again would wait for ever.
                         Tried::AtCapacity(_) if Instant::now() >= until => return Err(busy(())),
                         Tried::AtCapacity(wait) => {
@@ -142,7 +163,12 @@ impl Store {
             return Err(Error::new(ErrorKind::Busy, "the server is shutting down"));
         }
         let id = ticket.id().clone();
-        let row = inner.catalog.read(|conn| queries::access_row(conn, &id))?;
+        let reads_metadata = inner.options.metadata_quota.is_some();
+        let (row, metadata) = inner.catalog.read(|conn| {
+            let row = queries::access_row(conn, &id)?;
+            let metadata = if reads_metadata { queries::quota::metadata(conn, &id)? } else { None };
+            Ok((row, metadata))
+        })?;
         match (&row, &create) {
             (None, None) => return Err(Error::unknown_tenant()),
             (None, Some(_)) => {}
@@ -161,15 +187,24 @@ impl Store {
                 return Ok(Tried::AtCapacity(wait));
             }
         };
-        let path = inner.layout.tenant(&id);
+        let (path, started) = (inner.layout.tenant(&id), Instant::now());
         let created = match (row.is_none(), create) {
             (true, Some(new)) => self.provision_counted(&id, new)?,
             _ => false,
         };
-        let options = self.sqlite_options();
-        let record = || self.record_applied();
+        // An earlier creation may have been cut short by the log.
+        self.log_of(&id).confirm_creation(&path)?;
+        let quota = self.quota_of(row.as_ref().map_or_else(Quota::default, |row| row.quota), metadata.as_deref());
+        let mut options = self.sqlite_options();
+        options.max_bytes = quota.bytes.unwrap_or(options.max_bytes);
+        if quota.rate.is_some() {
+            inner.own_rates.store(true, Ordering::Relaxed);
+        }
+        // A migration is not in the log.
+        let record = || self.record_applied().and_then(|()| self.settle(&id));
         let was_quarantined = row.as_ref().is_some_and(|row| row.state == State::Quarantined);
-        let params = OpenParams { before_commit: &record, ..self.open_params(&id, &path, &options, was_quarantined) };
+        let params =
+            OpenParams { before_commit: &record, quota, ..self.open_params(&id, &path, &options, was_quarantined) };
         let opened = self.open_or_quarantine(&params).map_err(|error| match error.kind() {
             ErrorKind::Quarantined | ErrorKind::Damaged => Self::quarantined(),
             _ => error,
@@ -178,7 +213,12 @@ impl Store {
         let known_bytes = row.as_ref().and_then(|row| row.bytes);
         let runtime = inner.runtime.clone();
         let spawn = Box::new(move |run: Box<dyn FnOnce() + Send>| drop(runtime.spawn_blocking(run)));
-        let lease = ticket.complete(opened.into_database(&params, spawn, permit, known_bytes), self.tick());
+        let database = opened.into_database(&params, spawn, permit, known_bytes);
+        if let Some(feed) = inner.feeds.find(&id) {
+            database.combiner().attach(&feed);
+        }
+        let lease = ticket.complete(database, self.tick());
+        measures::OPEN_TIME.record_time(started.elapsed());
         let stale = |at: Option<Millis>| at.is_none_or(|at| self.now() - at > millis(SAMPLE_EVERY));
         if row.is_some_and(|row| migrated || stale(row.last_seen)) {
             self.sample_usage(&id, &lease, lease.bytes());
@@ -222,6 +262,11 @@ impl Store {
         let placed = files::create(&self.inner.layout, &self.inner.layout.paths(id), &image)?;
         if placed == files::FileCreation::Found {
             tracing::warn!(tenant = %id, "a file was there already, left by an interrupted creation: adopted");
+        } else {
+            // Before the catalog's row, which is durable after it.
+            if !self.log_of(id).create(&image) {
+                files::flush(&self.inner.layout.tenant(id))?;
+            }
         }
         Ok(placed)
     }
@@ -236,7 +281,18 @@ impl Store {
     ) -> OpenParams<'a> {
         let inner = &*self.inner;
         let limits = &inner.options.limits;
-        OpenParams { id, path, schema: &inner.schema, options, limits, quarantined, before_commit: &|| Ok(()) }
+        OpenParams {
+            id,
+            log: self.log_of(id),
+            left: inner.unflushed.take(id),
+            path,
+            schema: &inner.schema,
+            options,
+            limits,
+            quarantined,
+            quota: Quota::default(),
+            before_commit: &|| Ok(()),
+        }
     }
 
     /// Records in the catalog that the schema's migrations have run on files of this folder, so that a program

@@ -23,10 +23,11 @@ use std::{
     sync::{Arc, Weak, atomic::Ordering},
 };
 
-use super::primitives::{AtomicU64, AtomicUsize, Mutex, Notify, OwnedNotified, TenantId};
-
-/// A time on the caller's monotonic clock. Only its order matters here.
-pub type Tick = u64;
+pub use super::entry::{LeaseWatch, Tick};
+use super::{
+    entry::Entry,
+    primitives::{AtomicU64, AtomicUsize, Mutex, Notify, OwnedNotified, TenantId},
+};
 
 const SHARDS: usize = 64;
 
@@ -47,16 +48,6 @@ enum Slot<T> {
     Draining(Arc<Notify>),
     /// Locked for an operation on its files, or being closed.
     Locked(Arc<Notify>),
-}
-
-/// Something open, and how many use it.
-struct Entry<T> {
-    id: TenantId,
-    value: T,
-    leases: AtomicUsize,
-    last_used: AtomicU64,
-    /// Woken when the last lease goes.
-    idle: Notify,
 }
 
 /// The answer to [`Slots::acquire`].
@@ -136,6 +127,8 @@ impl<T> Slots<T> {
                 Slot::Open(entry) => {
                     let entry = entry.clone();
                     occupied.insert(Slot::Draining(changed.clone()));
+                    entry.wanted.store(1, Ordering::SeqCst);
+                    entry.becomes_wanted.notify_waiters();
                     TryLock::Draining(Draining { slots: self.clone(), entry, changed, done: false })
                 }
             },
@@ -192,6 +185,26 @@ impl<T> Slots<T> {
         self.shards.iter().flat_map(|shard| shard.lock().keys().cloned().collect::<Vec<_>>()).collect()
     }
 
+    /// What a tenant has open, without a lease: to look is no use of it.
+    pub fn peek(&self, id: &TenantId) -> Peeked<T> {
+        match self.shard(id).lock().get(id) {
+            None => Peeked::Absent,
+            Some(Slot::Open(entry)) => Peeked::Open(LeaseWatch(entry.clone())),
+            Some(Slot::Opening(_) | Slot::Draining(_) | Slot::Locked(_)) => Peeked::Between,
+        }
+    }
+
+    /// Shows all that is open, without leases. Something may be closed while it is looked at.
+    pub fn visit(&self, mut look: impl FnMut(LeaseWatch<T>)) {
+        for shard in &self.shards {
+            let open =
+                |slot: &Slot<T>| if let Slot::Open(entry) = slot { Some(LeaseWatch(entry.clone())) } else { None };
+            // Looked at outside of the mutex, for which requests wait.
+            let open: Vec<LeaseWatch<T>> = shard.lock().values().filter_map(open).collect();
+            open.into_iter().for_each(&mut look);
+        }
+    }
+
     fn wake_capacity_waiters(&self) {
         if self.capacity_waiters.load(Ordering::SeqCst) > 0 {
             self.capacity.notify_waiters();
@@ -207,6 +220,16 @@ impl<T> Slots<T> {
         self.shard(id).lock().remove(id);
         changed.notify_waiters();
     }
+}
+
+/// The answer to [`Slots::peek`].
+pub enum Peeked<T> {
+    /// It is not open.
+    Absent,
+    /// It is being opened, closed or moved.
+    Between,
+    /// It is open.
+    Open(LeaseWatch<T>),
 }
 
 /// A wait for capacity; see [`Slots::wait_for_capacity`].
@@ -238,6 +261,11 @@ impl<T> Lease<T> {
     /// Whose it is.
     pub fn id(&self) -> &TenantId {
         &self.entry.id
+    }
+
+    /// Tells when somebody wants to lock it, without keeping it open.
+    pub fn watch(&self) -> LeaseWatch<T> {
+        LeaseWatch(self.entry.clone())
     }
 }
 
@@ -292,6 +320,8 @@ impl<T> Opening<T> {
             leases: AtomicUsize::new(1),
             last_used: AtomicU64::new(now),
             idle: Notify::new(),
+            wanted: AtomicU64::new(0),
+            becomes_wanted: Notify::new(),
         });
         let lease = Lease { entry: entry.clone(), slots: self.slots.clone() };
         self.slots.set_open(entry.clone(), &self.changed);
@@ -353,6 +383,7 @@ impl<T> Draining<T> {
 impl<T> Drop for Draining<T> {
     fn drop(&mut self) {
         if !self.done {
+            self.entry.wanted.store(0, Ordering::SeqCst);
             self.slots.set_open(self.entry.clone(), &self.changed);
             // It may be evicted again.
             self.slots.wake_capacity_waiters();

@@ -6,6 +6,7 @@
 pub mod blocked;
 pub mod clerk;
 pub mod sender;
+pub mod terminal;
 pub mod tokens;
 pub mod trap;
 pub mod wire;
@@ -46,6 +47,17 @@ struct Settings {
     serve: ServeConfig,
 }
 
+/// The server's settings by flags as on the command line.
+pub fn serve_config(flags: &[&str]) -> ServeConfig {
+    let settings = Settings::try_parse_from(["cubby"].iter().chain(flags)).expect("flags of a test are legal");
+    with_program(settings.serve)
+}
+
+/// The program under test reads files to be imported, and not that of the tests.
+fn with_program(serve: ServeConfig) -> ServeConfig {
+    ServeConfig { program: Some(env!("CARGO_BIN_EXE_cubby").into()), ..serve }
+}
+
 /// A server in this process, on a port of its own and a fresh folder.
 pub struct Server {
     pub app: App,
@@ -81,13 +93,12 @@ impl Server {
         let data = folder.to_str().unwrap();
         let settings =
             Settings::try_parse_from(["cubby", "--data", data].iter().chain(flags)).expect("flags of a test are legal");
-        Self::of(App::start(&settings.data, settings.serve).expect("the server starts")).await
+        Self::of(App::start(&settings.data, with_program(settings.serve)).expect("the server starts")).await
     }
 
     /// Over a store that the test opened, with a clock of its own perhaps.
     pub async fn over(store: Store, flags: &[&str]) -> Self {
-        let settings = Settings::try_parse_from(["cubby"].iter().chain(flags)).expect("flags of a test are legal");
-        Self::of(App::over(store, settings.serve).expect("the server starts")).await
+        Self::of(App::over(store, serve_config(flags)).expect("the server starts")).await
     }
 
     /// In a fresh folder, with a time of day of the test's own.
@@ -401,4 +412,12 @@ pub fn tree(root: &Path) -> Vec<(PathBuf, u64, u64)> {
     }
     found.sort();
     found
+}
+
+/// A file as an operator opens it in the `sqlite3` shell, with no server there.
+#[expect(clippy::disallowed_methods, reason = "an operator, who opens files in their own way")]
+pub fn shell(path: &std::path::Path) -> rusqlite::Connection {
+    // As every store does: whoever is first decides for the process.
+    cubby::sqlite::process::init(cubby::sqlite::process::Globals::Adjust).unwrap();
+    rusqlite::Connection::open(path).unwrap()
 }

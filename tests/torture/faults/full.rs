@@ -106,7 +106,7 @@ fn while_full(node: &Node, round: u32, ballast: &Path, report: &mut Report) {
 }
 
 /// Takes all the space there is.
-fn fill(ballast: &Path) {
+pub fn fill(ballast: &Path) {
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(ballast).unwrap();
     let mut size = 1 << 20;
     while size > 0 {

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{Report, Setup, file_of, folder, lacks};
+use super::{Report, Setup, file_of, folder, lacks, migrations};
 use crate::{check, server, server::Launch};
 
 const USERS: usize = 5;
@@ -23,23 +23,8 @@ INSERT INTO tags SELECT 'last';";
 pub fn run(setup: &Setup) -> Report {
     let mut report = Report::default();
     let (folder, data) = folder();
-    let migrations = |name: &str, third: Option<&str>| {
-        let target = folder.path().join(name);
-        std::fs::create_dir(&target).unwrap();
-        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/tenant");
-        let mut newest = 0;
-        for entry in std::fs::read_dir(shipped).unwrap().map(|entry| entry.unwrap()) {
-            let file = entry.file_name().into_string().unwrap();
-            newest = newest.max(file[1..].split("__").next().unwrap().parse::<u32>().unwrap());
-            std::fs::copy(entry.path(), target.join(file)).unwrap();
-        }
-        if let Some(sql) = third {
-            std::fs::write(target.join(format!("V{}__tags.sql", newest + 1)), sql).unwrap();
-        }
-        (target, newest as i32)
-    };
-    let (_, old) = migrations("old", None);
-    let failing = migrations("failing", Some(FAILING)).0;
+    let (_, old) = migrations(folder.path(), "old", None);
+    let failing = migrations(folder.path(), "failing", Some(("tags", FAILING))).0;
     let new = old + 1;
 
     let node = Launch::real(&setup.program, &data, &[]).start();

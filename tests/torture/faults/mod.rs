@@ -7,20 +7,26 @@ use tempfile::TempDir;
 use crate::load::Seen;
 
 pub mod at_once;
+pub mod bitflip;
 pub mod clock;
 pub mod corrupt;
 pub mod descriptors;
 pub mod full;
 pub mod kill;
 pub mod lifecycle;
+pub mod log_disk;
 pub mod memory;
 pub mod migration;
 pub mod pairs;
 pub mod power;
 pub mod reader;
 pub mod readonly;
+pub mod reads;
+pub mod recycle;
+pub mod redo;
 pub mod sigterm;
 pub mod soak;
+pub mod sql;
 pub mod steps;
 pub mod syscalls;
 pub mod twins;
@@ -78,6 +84,23 @@ pub fn folder() -> (TempDir, PathBuf) {
     let folder = TempDir::new().unwrap();
     let data = folder.path().join("data");
     (folder, data)
+}
+
+/// A folder with the schema that the server ships, and one migration more; the version before that one.
+pub fn migrations(folder: &Path, name: &str, more: Option<(&str, &str)>) -> (PathBuf, i32) {
+    let target = folder.join(name);
+    std::fs::create_dir(&target).unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/tenant");
+    let mut newest = 0;
+    for entry in std::fs::read_dir(shipped).unwrap().map(|entry| entry.unwrap()) {
+        let file = entry.file_name().into_string().unwrap();
+        newest = newest.max(file[1..].split("__").next().unwrap().parse::<i32>().unwrap());
+        std::fs::copy(entry.path(), target.join(file)).unwrap();
+    }
+    if let Some((name, sql)) = more {
+        std::fs::write(target.join(format!("V{}__{name}.sql", newest + 1)), sql).unwrap();
+    }
+    (target, newest)
 }
 
 /// A file's path in a data folder.

@@ -1,19 +1,36 @@
 //! Power cuts under load: the file system is shut down without a flush, at full speed and paced.
 
-use std::time::Duration;
+use std::{path::Path, sync::atomic::Ordering, time::Duration};
 
 use super::{Report, Setup, lacks};
 use crate::{
     check,
     load::{self, Plan},
-    mount::Mounted,
+    mount::{self, Mounted},
     rng::Rng,
     server::Launch,
 };
 
+/// Few may be open, so that opening and closing is under way too.
+pub const FLAGS: [&str; 4] = ["--max-open", "30", "--idle", "300ms"];
+
+/// For the control: flushes do nothing, and say that they did.
+pub const WITHOUT_FLUSHES: &str = "fsync,fdatasync,syncfs:retval=0";
+
+/// Who read what the workers write.
+const WATCHERS: usize = 2;
+
 pub fn run(setup: &Setup) -> Report {
+    cuts(setup, &Plan::new(setup.seed, 40), |data| {
+        let server = Launch::real(&setup.program, data, &FLAGS);
+        if setup.control { server.tampered(WITHOUT_FLUSHES) } else { server }
+    })
+}
+
+/// Cuts the power under load, again and again, of the server that `launch` gives for a data folder.
+pub fn cuts(setup: &Setup, plan: &Plan, launch: impl FnOnce(&Path) -> Launch) -> Report {
     let mut report = Report::default();
-    if let Some(why) = lacks(&["mkfs.ext4", "losetup"], true) {
+    if let Some(why) = lacks(&["mkfs.ext4", "losetup", "strace"], true) {
         return Report::skipped(why);
     }
     let disk = match Mounted::ext4(512, "errors=remount-ro") {
@@ -21,14 +38,9 @@ pub fn run(setup: &Setup) -> Report {
         Err(why) => return Report::skipped(why),
     };
     let data = disk.path().join("data");
-    let flags = ["--max-open", "30", "--idle", "300ms"];
-    let launch = match setup.control {
-        true => Launch::broken("normal", &data, &flags),
-        false => Launch::real(&setup.program, &data, &flags),
-    };
+    let launch = launch(&data);
     let mut rng = Rng::new(setup.seed, 0);
-    let plan = Plan::new(setup.seed, 40);
-    let mut workers = load::workers(&plan);
+    let mut workers = load::workers(plan);
     let mut in_flight = 0;
     let count = setup.count.unwrap_or(if setup.control { 4 } else { 10 });
     for round in 0..count {
@@ -37,8 +49,12 @@ pub fn run(setup: &Setup) -> Report {
         for worker in &mut workers {
             worker.pace(if round % 2 == 1 { Duration::from_millis(5) } else { Duration::ZERO });
         }
-        load::run(node.address, &mut workers, || {
+        load::run_watched(node.address, &mut workers, WATCHERS, |over| {
             std::thread::sleep(life);
+            if round % 3 == 2 {
+                mount::write_back(&data, &mut rng);
+            }
+            over.store(true, Ordering::SeqCst);
             disk.cut_power();
             node.kill();
         });

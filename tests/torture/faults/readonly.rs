@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{Report, Setup, file_of, lacks};
+use super::{Report, Setup, file_of, lacks, power};
 use crate::{
     check,
     load::{self, Plan},
@@ -15,11 +15,6 @@ use crate::{
 
 /// Enough that at any moment some flush of a log that grows is under way: what the error strikes.
 const WORKERS: usize = 32;
-
-/// For the control: no time of a file can be set, and nobody is told. So the server cannot find out that the
-/// kernel gave its file system up, and believes what flushes return.
-const CREDULOUS: [&str; 9] =
-    ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-e", "inject=utimensat:retval=0", "-o", "/dev/null"];
 
 pub fn run(setup: &Setup) -> Report {
     if let Some(why) = lacks(&["mkfs.ext4", "losetup", "chattr", "strace"], true) {
@@ -34,7 +29,7 @@ pub fn run(setup: &Setup) -> Report {
     let flags = ["--max-open", "12", "--idle", "2s"];
     let mut launch = Launch::real(&setup.program, &data, &flags);
     if setup.control {
-        launch = launch.under(&CREDULOUS);
+        launch = launch.tampered(power::WITHOUT_FLUSHES);
     }
     let plan = Plan { workers: WORKERS, ..Plan::new(setup.seed, 20) };
     let mut workers = load::workers(&plan);

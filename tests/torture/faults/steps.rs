@@ -7,7 +7,8 @@ use super::{Report, Setup, file_of, lacks};
 use crate::{check, mount::Mounted, server};
 
 /// What changes the disk.
-const CALLS: &str = "fsync,fdatasync,pwrite64,write,rename,renameat,renameat2,unlink,unlinkat,ftruncate,mkdir,openat";
+const CALLS: &str =
+    "fsync,fdatasync,syncfs,pwrite64,write,rename,renameat,renameat2,unlink,unlinkat,ftruncate,mkdir,openat";
 
 const TENANT: &str = "user_1";
 
@@ -127,6 +128,10 @@ fn paths(data: &Path) -> Vec<String> {
     }
     paths.push(live.parent().unwrap().display().to_string());
     paths.push(layout.trash().display().to_string());
+    let log = layout.log();
+    for path in [&log, &log.with_extension("discarded")] {
+        paths.push(path.display().to_string());
+    }
     paths
 }
 

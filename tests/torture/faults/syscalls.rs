@@ -2,7 +2,7 @@
 //! sweep over which call of a thread fails.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -49,7 +49,8 @@ pub fn run(setup: &Setup) -> Report {
         report.saw(load::take_seen(&mut workers));
         let address = node.address;
         load::run(address, &mut workers, || {
-            let mut strace = attach(node.id(), calls, error, &when, alone.then_some(&file));
+            let of_one = ["", "-wal"].map(|ending| PathBuf::from(format!("{}{ending}", file.display())));
+            let mut strace = attach(node.id(), Threads::All, calls, error, &when, if alone { &of_one } else { &[] });
             std::thread::sleep(Duration::from_millis(800));
             server::signal(strace.id(), "INT");
             strace.wait().unwrap();
@@ -105,29 +106,35 @@ pub fn run(setup: &Setup) -> Report {
     report
 }
 
-/// Attaches, and returns once the calls fail.
-fn attach(process: u32, calls: &str, error: &str, when: &str, file: Option<&std::path::PathBuf>) -> Child {
+/// Whose calls fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    All,
+    One,
+}
+
+/// Attaches to a process or a thread, and returns once the calls fail: those on these files, or on all if there are
+/// none.
+pub fn attach(id: u32, threads: Threads, calls: &str, error: &str, when: &str, files: &[PathBuf]) -> Child {
     let mut command = Command::new("strace");
-    command.args(["-f", "-q", "-o", "/dev/null", "-p", &process.to_string()]);
+    command.args(["-qq", "-o", "/dev/null", "-p", &id.to_string()]);
+    if threads == Threads::All {
+        command.arg("-f");
+    }
     command.args(["-e", &format!("trace={calls}")]);
     command.args(["-e", &format!("inject={calls}:error={error}:when={when}")]);
-    match file {
-        Some(file) => {
-            for ending in ["", "-wal"] {
-                command.arg("-P").arg(format!("{}{ending}", file.display()));
-            }
-        }
-        None => drop(command.arg("-q")),
+    for file in files {
+        command.arg("-P").arg(file);
     }
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let until = Instant::now() + Duration::from_secs(5);
-    while !is_traced(process) && Instant::now() < until {
+    while !is_traced(id) && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(5));
     }
     child
 }
 
-fn is_traced(process: u32) -> bool {
-    let status = std::fs::read_to_string(Path::new("/proc").join(process.to_string()).join("status"));
+fn is_traced(id: u32) -> bool {
+    let status = std::fs::read_to_string(Path::new("/proc").join(id.to_string()).join("status"));
     status.is_ok_and(|text| text.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0")))
 }

@@ -4,8 +4,10 @@
 //! Two routes more stand for Cubby's slow reads (`../slow`): they take two seconds of a core on a thread
 //! of their own, as many at once as Cubby lets one tenant have, which is four, and one.
 //!
+//! A third answers every SQL over HTTP with the same row.
+//!
 //! With a second argument the responses are the ones captured from a running Cubby (`create.http`,
-//! `list.http`, `read.http` in that folder), so a header added there is paid for here too.
+//! `list.http`, `read.http`, `select.http` in that folder), so a header added there is paid for here too.
 
 use axum::{
     Router,
@@ -13,7 +15,7 @@ use axum::{
     extract::{Path, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
     serve::ListenerExt,
 };
 use std::{
@@ -24,6 +26,8 @@ use std::{
 use tokio::sync::Semaphore;
 
 const NOTE: &str = r#"{"id":"note_abcdefghijklmnop","text":"Bring the blue notebook and two pens to the meeting on Thursday.","created":"2026-01-01T00:00:00.000Z","updated":"2026-01-01T00:00:00.000Z"}"#;
+
+const ROW: &str = r#"{"baton":null,"base_url":null,"results":[{"type":"ok","response":{"type":"execute","result":{"cols":[{"name":"id","decltype":"TEXT"},{"name":"text","decltype":"TEXT"},{"name":"created","decltype":"INTEGER"},{"name":"updated","decltype":"INTEGER"}],"rows":[[{"type":"text","value":"note_abcdefghijklmnop"},{"type":"text","value":"Bring the blue notebook and two pens to the meeting on Thursday."},{"type":"integer","value":"1767225600000"},{"type":"integer","value":"1767225600000"}]],"affected_row_count":0,"last_insert_rowid":"0","replication_index":null,"rows_read":1,"rows_written":0,"query_duration_ms":0.020}}},{"type":"ok","response":{"type":"close"}}]}"#;
 
 #[derive(Clone)]
 struct Canned {
@@ -79,6 +83,7 @@ struct Answers {
     create: Canned,
     list: Canned,
     read: Canned,
+    select: Canned,
 }
 
 async fn create(State(answers): State<Arc<Answers>>, Path(_): Path<String>, _: Bytes) -> Response {
@@ -91,6 +96,10 @@ async fn list(State(answers): State<Arc<Answers>>, Path(_): Path<String>) -> Res
 
 async fn read(State(answers): State<Arc<Answers>>, Path(_): Path<(String, String)>) -> Response {
     answers.read.into_response()
+}
+
+async fn select(State(answers): State<Arc<Answers>>, Path(_): Path<String>, _: Bytes) -> Response {
+    answers.select.into_response()
 }
 
 /// Two seconds of computing. Who gave up before their turn costs nothing.
@@ -123,11 +132,13 @@ async fn main() {
         create: Canned::load(folder, "create.http", StatusCode::CREATED, one.clone()),
         list: Canned::load(folder, "list.http", StatusCode::OK, twenty),
         read: Canned::load(folder, "read.http", StatusCode::OK, one),
+        select: Canned::load(folder, "select.http", StatusCode::OK, ROW.to_owned()),
     };
     let app = Router::new()
         .route("/readyz", get(async || StatusCode::OK))
         .route("/{user}", get(list).post(create))
         .route("/{user}/{note}", get(read))
+        .route("/{user}/sql/v2/pipeline", post(select))
         .route("/{user}/slow", get(slow).with_state(Arc::new(Semaphore::new(4))))
         .route("/{user}/slow-inline", get(slow).with_state(Arc::new(Semaphore::new(1))))
         .with_state(Arc::new(answers));

@@ -1,0 +1,5 @@
+CREATE TABLE todos (
+    id INTEGER PRIMARY KEY,
+    what TEXT NOT NULL CHECK (what <> ''),
+    done INTEGER NOT NULL DEFAULT 0
+) STRICT;

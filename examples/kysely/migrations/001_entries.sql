@@ -1,0 +1,10 @@
+CREATE TABLE days (
+    day TEXT PRIMARY KEY CHECK (day LIKE '____-__-__')
+) STRICT;
+
+CREATE TABLE entries (
+    id INTEGER PRIMARY KEY,
+    day TEXT NOT NULL REFERENCES days ON DELETE CASCADE,
+    text TEXT NOT NULL,
+    mood REAL
+) STRICT;

@@ -1,0 +1,169 @@
+//! Signed-in operators: sessions in memory, so that a restart ends them all.
+//!
+//! A cookie has a random token, of which only the SHA-256 is kept here.
+
+use std::{collections::HashMap, time::Duration};
+
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::clock::{Millis, millis};
+
+/// How long a session lasts at most, and how long without a request.
+pub(super) const LONGEST: Duration = Duration::from_secs(12 * 60 * 60);
+const UNUSED: Duration = Duration::from_secs(60 * 60);
+
+/// Sessions at once. Whoever has the key may open any number: the one that ends first gives way.
+const MOST: usize = 200;
+
+type Hash = [u8; 32];
+
+/// What the next page tells: once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Notice {
+    /// `done` or `failed`.
+    pub(super) kind: &'static str,
+    pub(super) text: String,
+    /// A new key, which is shown this once.
+    pub(super) secret: Option<String>,
+}
+
+impl Notice {
+    pub(super) fn done(text: impl Into<String>) -> Self {
+        Self { kind: "done", text: text.into(), secret: None }
+    }
+
+    pub(super) fn failed(text: impl Into<String>) -> Self {
+        Self { kind: "failed", text: text.into(), secret: None }
+    }
+}
+
+/// A session that holds now.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    hash: Hash,
+    /// What each of its forms has to send back.
+    pub(super) csrf: String,
+}
+
+struct Kept {
+    csrf: String,
+    ends: Millis,
+    unused_ends: Millis,
+    notice: Option<Notice>,
+}
+
+impl Kept {
+    fn holds(&self, now: Millis) -> bool {
+        now < self.ends && now < self.unused_ends
+    }
+}
+
+/// All sessions.
+#[derive(Default)]
+pub(super) struct Sessions(Mutex<HashMap<Hash, Kept>>);
+
+impl Sessions {
+    /// Opens a session; the token goes into a cookie.
+    pub(super) fn open(&self, now: Millis) -> String {
+        let token = random();
+        let kept = Kept {
+            csrf: random(),
+            ends: now.saturating_add(millis(LONGEST)),
+            unused_ends: now.saturating_add(millis(UNUSED)),
+            notice: None,
+        };
+        let mut all = self.0.lock();
+        all.retain(|_, kept| kept.holds(now));
+        if all.len() >= MOST
+            && let Some(first) = all.iter().min_by_key(|(_, kept)| kept.unused_ends).map(|(hash, _)| *hash)
+        {
+            all.remove(&first);
+        }
+        all.insert(hash(&token), kept);
+        token
+    }
+
+    /// The session of a token, which was used now.
+    pub(super) fn find(&self, token: &str, now: Millis) -> Option<Session> {
+        let hash = hash(token);
+        let mut all = self.0.lock();
+        let kept = all.get_mut(&hash).filter(|kept| kept.holds(now))?;
+        kept.unused_ends = now.saturating_add(millis(UNUSED));
+        Some(Session { hash, csrf: kept.csrf.clone() })
+    }
+
+    /// Ends a session.
+    pub(super) fn end(&self, session: &Session) {
+        self.0.lock().remove(&session.hash);
+    }
+
+    /// Keeps what the session's next page tells.
+    pub(super) fn tell(&self, session: &Session, notice: Notice) {
+        if let Some(kept) = self.0.lock().get_mut(&session.hash) {
+            kept.notice = Some(notice);
+        }
+    }
+
+    /// Takes what the session's next page tells.
+    pub(super) fn told(&self, session: &Session) -> Option<Notice> {
+        self.0.lock().get_mut(&session.hash)?.notice.take()
+    }
+}
+
+/// 32 of 64 characters: 192 bits.
+pub(super) fn random() -> String {
+    nanoid::nanoid!(32)
+}
+
+/// Compares secrets in a time that does not depend on them.
+pub(super) fn same(one: &str, other: &str) -> bool {
+    hash(one).as_slice().ct_eq(hash(other).as_slice()).into()
+}
+
+fn hash(text: &str) -> Hash {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Millis = 60 * 60 * 1000;
+
+    #[test]
+    fn a_session_ends_when_it_is_not_used_and_at_last_in_any_case() {
+        let sessions = Sessions::default();
+        let (unused, used) = (sessions.open(0), sessions.open(0));
+        for hour in 0..24 {
+            let now = hour * HOUR / 2;
+            assert_eq!(sessions.find(&used, now).is_some(), hour < 24, "{hour}");
+        }
+        assert!(sessions.find(&unused, HOUR).is_none());
+        assert!(sessions.find(&used, 12 * HOUR).is_none());
+    }
+
+    #[test]
+    fn a_session_that_was_ended_is_unknown_and_others_stay() {
+        let sessions = Sessions::default();
+        let (one, other) = (sessions.open(0), sessions.open(0));
+        sessions.end(&sessions.find(&one, 1).unwrap());
+        assert!(sessions.find(&one, 1).is_none());
+        let other = sessions.find(&other, 1).unwrap();
+        sessions.tell(&other, Notice::done("x"));
+        assert_eq!(sessions.told(&other), Some(Notice::done("x")));
+        assert_eq!(sessions.told(&other), None, "told once");
+    }
+
+    #[test]
+    fn there_are_never_more_than_the_most() {
+        let sessions = Sessions::default();
+        let first = sessions.open(0);
+        for at in 1..=MOST {
+            sessions.open(Millis::try_from(at).unwrap());
+        }
+        assert_eq!(sessions.0.lock().len(), MOST);
+        assert!(sessions.find(&first, 1).is_none());
+    }
+}

@@ -1,0 +1,100 @@
+//! Migrations of all tenants by a running server, and the queries they need.
+
+use rusqlite::{Connection, Row as SqlRow, Transaction, params};
+
+use super::{Sql, all, change, one};
+use crate::{
+    catalog::model::{Millis, State},
+    tenants::id::TenantId,
+};
+
+/// Runs that are kept.
+const KEPT: i64 = 1000;
+
+/// A run as it was last recorded.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// Its row.
+    pub id: i64,
+    /// The digest of the schema that it migrates to.
+    pub digest: i64,
+    /// Its report, JSON.
+    pub report: String,
+}
+
+const COLUMNS: &str = "id, digest, report";
+
+fn recorded(row: &SqlRow) -> Sql<Recorded> {
+    Ok(Recorded { id: row.get(0)?, digest: row.get(1)?, report: row.get(2)? })
+}
+
+/// Records that a run began, and deletes the oldest runs.
+pub fn begin(tx: &Transaction, name: &str, digest: i64, started: Millis, report: &str) -> Sql<i64> {
+    let sql = "INSERT INTO migration_runs (name, digest, started, report) VALUES (?1, ?2, ?3, ?4)";
+    change(tx, sql, params![name, digest, started, report])?;
+    let id = tx.last_insert_rowid();
+    change(tx, "DELETE FROM migration_runs WHERE id <= ?1", [id - KEPT])?;
+    Ok(id)
+}
+
+/// Records how far a run is, and when it ended.
+pub fn save(tx: &Transaction, id: i64, ended: Option<Millis>, report: &str) -> Sql<()> {
+    change(tx, "UPDATE migration_runs SET ended = ?2, report = ?3 WHERE id = ?1", params![id, ended, report]).map(drop)
+}
+
+/// One run by its name.
+pub fn find(conn: &Connection, name: &str) -> Sql<Option<Recorded>> {
+    one(conn, &format!("SELECT {COLUMNS} FROM migration_runs WHERE name = ?1"), [name], recorded)
+}
+
+/// The newest run.
+pub fn newest(conn: &Connection) -> Sql<Option<Recorded>> {
+    one(conn, &format!("SELECT {COLUMNS} FROM migration_runs ORDER BY id DESC LIMIT 1"), [], recorded)
+}
+
+/// Up to `limit` tenants after `after` in the order of ids that are [`behind`](super::behind) `version`, with their states.
+pub fn next(conn: &Connection, version: i32, after: &str, limit: u32) -> Sql<Vec<(TenantId, State)>> {
+    let behind = super::BEHIND;
+    let sql = format!("SELECT id, state FROM tenants WHERE id > ?2 AND {behind} ORDER BY id LIMIT ?3");
+    all(conn, &sql, params![version, after, limit], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// How many tenants after `after` are behind `version`. Scans those.
+pub fn count_after(conn: &Connection, version: i32, after: &str) -> Sql<u64> {
+    let behind = super::BEHIND;
+    let sql = format!("SELECT count(*) FROM tenants WHERE id > ?2 AND {behind}");
+    conn.query_row(&sql, params![version, after], |row| row.get(0).map(i64::unsigned_abs))
+}
+
+/// Every `step`th tenant that is behind `version` and not quarantined, up to `limit`: some of all ages, since the provider's
+/// ids are in the order of time. Scans all tenants.
+pub fn spread(conn: &Connection, version: i32, step: u64, limit: u32) -> Sql<Vec<(TenantId, State)>> {
+    let behind = super::BEHIND;
+    let sql = format!(
+        "SELECT id, state FROM (SELECT id, state, row_number() OVER (ORDER BY id) AS place FROM tenants WHERE {behind} \
+         AND state <> 'quarantined') WHERE place % ?2 = 0 LIMIT ?3"
+    );
+    let step = i64::try_from(step.max(1)).unwrap_or(i64::MAX);
+    all(conn, &sql, params![version, step, limit], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// How many tenants have a schema.
+#[derive(Debug, Clone, Copy)]
+pub struct Share {
+    /// Its version; none where it is not known.
+    pub schema: Option<i32>,
+    /// The tenants that are not deleted and have it.
+    pub tenants: u64,
+    /// Those of them that are quarantined.
+    pub quarantined: u64,
+}
+
+/// How many tenants have each version of the schema, oldest first. Scans all tenants.
+pub fn shares(conn: &Connection) -> Sql<Vec<Share>> {
+    let sql = "SELECT schema_version, count(*), sum(state = 'quarantined') FROM tenants WHERE state <> 'deleted' GROUP BY \
+               schema_version ORDER BY schema_version";
+    all(conn, sql, [], |row| {
+        let count = |at| row.get(at).map(i64::unsigned_abs);
+        Ok(Share { schema: row.get(0)?, tenants: count(1)?, quarantined: count(2)? })
+    })
+}

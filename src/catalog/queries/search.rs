@@ -1,0 +1,268 @@
+//! Lists of tenants in any order, and a search by id, address and name. A page costs the same however many tenants there
+//! are.
+
+use std::{fmt, str::FromStr};
+
+use rusqlite::{Connection, params};
+use serde::{Deserialize, Serialize};
+
+use super::{COLUMNS, Sql, all, find, tenant};
+use crate::{
+    catalog::model::{Row, State},
+    tenants::id::TenantId,
+};
+
+/// The order of a list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Sort {
+    /// By id.
+    #[default]
+    Id,
+    /// Newest first.
+    Created,
+    /// Last used first.
+    Seen,
+    /// Largest first.
+    Size,
+}
+
+impl Sort {
+    /// Every order.
+    pub const ALL: [Self; 4] = [Self::Id, Self::Created, Self::Seen, Self::Size];
+
+    /// The order in queries and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Id => "id",
+            Self::Created => "created",
+            Self::Seen => "seen",
+            Self::Size => "size",
+        }
+    }
+
+    /// What the rows are ordered by, as the indexes have it.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Id => "id",
+            Self::Created => "created",
+            Self::Seen => "coalesce(last_seen, 0)",
+            Self::Size => "coalesce(bytes, 0)",
+        }
+    }
+}
+
+impl FromStr for Sort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|sort| sort.as_str() == text);
+        found.ok_or_else(|| format!("{text:?} is not an order; use id, created, seen or size"))
+    }
+}
+
+/// Which tenants to list.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    /// Whose id, address or name has this text; their order is that of creation then, newest first.
+    pub text: Option<String>,
+    /// In this state.
+    pub state: Option<State>,
+    /// In this order.
+    pub sort: Sort,
+    /// Behind this place.
+    pub cursor: Option<Cursor>,
+    /// How many.
+    pub limit: u32,
+}
+
+/// Where a page ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// What the last row was ordered by.
+    pub key: i64,
+    /// Its id.
+    pub id: String,
+}
+
+impl Cursor {
+    /// Behind an id, in the order of ids.
+    pub fn after(id: &TenantId) -> Self {
+        Self { key: 0, id: id.as_str().to_owned() }
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}~{}", self.key, self.id)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('~').and_then(|(key, id)| Some((key.parse().ok()?, id.to_owned())));
+        let (key, id) = parts.ok_or("not a next_cursor of an earlier page")?;
+        Ok(Self { key, id })
+    }
+}
+
+/// A page of tenants.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// The tenants.
+    pub rows: Vec<Row>,
+    /// Where the next page begins; none if this is the last one. A page of a search may have few rows and a next one.
+    pub next: Option<Cursor>,
+}
+
+/// How many characters a text must have to be found inside of others.
+pub const SHORTEST: usize = 3;
+
+/// The longest text that is searched for, in characters.
+pub const LONGEST: usize = 200;
+
+/// Texts that one page of a search compares: a state that few have must not make it read all that match.
+const COMPARED: u32 = 2000;
+
+/// A page of tenants.
+pub fn page(conn: &Connection, wanted: &Listing) -> Sql<Found> {
+    match wanted.text.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
+        None if wanted.sort == Sort::Id => beginning_with(conn, wanted, ""),
+        None => sorted(conn, wanted),
+        Some(text) if text.chars().count() < SHORTEST => beginning_with(conn, wanted, text),
+        Some(text) => having(conn, wanted, text),
+    }
+}
+
+/// The condition of a state as the partial indexes have it, which SQLite uses only if it is repeated.
+fn of_state(state: Option<State>) -> String {
+    match state {
+        None => String::new(),
+        Some(State::Active) => "state = 'active' AND ".to_owned(),
+        Some(state) => format!("state <> 'active' AND state = '{state}' AND "),
+    }
+}
+
+/// Whose id begins with a text, in the order of ids.
+fn beginning_with(conn: &Connection, wanted: &Listing, start: &str) -> Sql<Found> {
+    let filter = of_state(wanted.state);
+    let after = wanted.cursor.as_ref().map_or("", |cursor| cursor.id.as_str());
+    let sql =
+        format!("SELECT {COLUMNS} FROM tenants WHERE {filter}id >= ?1 AND id < ?2 AND id > ?3 ORDER BY id LIMIT ?4");
+    // No character is larger.
+    let end = format!("{start}\u{10ffff}");
+    let mut rows = all(conn, &sql, params![start, end, after, wanted.limit + 1], tenant)?;
+    let more = cut(&mut rows, wanted.limit);
+    let next = rows.last().filter(|_| more).map(|row| Cursor::after(&row.id));
+    Ok(Found { rows, next })
+}
+
+/// All, by one of the keys.
+fn sorted(conn: &Connection, wanted: &Listing) -> Sql<Found> {
+    let (filter, key, order) = (of_state(wanted.state), wanted.sort.key(), wanted.sort.as_str());
+    let index = match wanted.state {
+        None | Some(State::Active) => format!("tenants_by_{order}"),
+        Some(_) => format!("inactive_by_{order}"),
+    };
+    let select = format!("SELECT {COLUMNS} FROM tenants INDEXED BY {index} WHERE {filter}");
+    let mut rows = Vec::new();
+    let most = wanted.limit + 1;
+    let before = match &wanted.cursor {
+        None => i64::MAX,
+        Some(cursor) => {
+            // Many have the same size: those behind the cursor are a range of the index by themselves.
+            let sql = format!("{select}{key} = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3");
+            rows = all(conn, &sql, params![cursor.key, cursor.id, most], tenant)?;
+            cursor.key
+        }
+    };
+    let left = most - u32::try_from(rows.len()).unwrap_or(most);
+    if left > 0 {
+        let sql = format!("{select}{key} < ?1 ORDER BY {key} DESC, id DESC LIMIT ?2");
+        rows.extend(all(conn, &sql, params![before, left], tenant)?);
+    }
+    let more = cut(&mut rows, wanted.limit);
+    let key = |row: &Row| match wanted.sort {
+        Sort::Created => row.created,
+        Sort::Seen => row.last_seen.unwrap_or(0),
+        Sort::Size => row.bytes.map_or(0, u64::cast_signed),
+        Sort::Id => 0,
+    };
+    let next = rows.last().filter(|_| more).map(|row| Cursor { key: key(row), id: row.id.as_str().to_owned() });
+    Ok(Found { rows, next })
+}
+
+/// Whose id, address or name has a text somewhere, newest first; before all others whose id it is.
+fn having(conn: &Connection, wanted: &Listing, text: &str) -> Sql<Found> {
+    let is_wanted = |row: &Row| wanted.state.is_none_or(|state| row.state == state);
+    let exact = TenantId::parse(text.as_bytes()).ok();
+    let mut rows = Vec::new();
+    if let (Some(id), None) = (&exact, &wanted.cursor) {
+        rows.extend(find(conn, id)?.filter(is_wanted));
+    }
+    let trigrams = trigrams(text);
+    if trigrams.is_empty() {
+        return Ok(Found { rows, next: None });
+    }
+    let text = text.to_lowercase();
+    let before = wanted.cursor.as_ref().map_or(i64::MAX, |cursor| cursor.key);
+    let mut select = conn.prepare_cached(
+        "SELECT tenant_texts.n, tenant_texts.id, tenant_texts.text FROM tenant_search CROSS JOIN tenant_texts ON \
+         tenant_texts.n = tenant_search.rowid WHERE tenant_search MATCH ?1 AND tenant_search.rowid < ?2 ORDER BY \
+         tenant_search.rowid DESC LIMIT ?3",
+    )?;
+    let mut candidates = select.query(params![trigrams, before, COMPARED])?;
+    let mut compared = 0;
+    while let Some(candidate) = candidates.next()? {
+        compared += 1;
+        let (n, id): (i64, TenantId) = (candidate.get(0)?, candidate.get(1)?);
+        let found: String = candidate.get(2)?;
+        if exact.as_ref() != Some(&id) && found.to_lowercase().contains(&text) {
+            rows.extend(find(conn, &id)?.filter(is_wanted));
+        }
+        if rows.len() >= wanted.limit as usize || compared == COMPARED {
+            return Ok(Found { rows, next: Some(Cursor { key: n, id: String::new() }) });
+        }
+    }
+    Ok(Found { rows, next: None })
+}
+
+/// The trigrams of a text as FTS5 reads them: all must be there.
+fn trigrams(text: &str) -> String {
+    // SQLite's strings end at a NUL.
+    let chars: Vec<char> = text.chars().filter(|c| *c != '\0').take(LONGEST).collect();
+    let quoted = |three: &[char]| format!("\"{}\"", three.iter().collect::<String>().replace('"', "\"\""));
+    chars.windows(SHORTEST).map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+/// Removes what is more than a page; says whether there was any.
+fn cut(rows: &mut Vec<Row>, limit: u32) -> bool {
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    more
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written() {
+        for cursor in [Cursor { key: -7, id: "a~b".into() }, Cursor { key: i64::MAX, id: String::new() }] {
+            assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+        for wrong in ["", "7", "x~ada", "~"] {
+            wrong.parse::<Cursor>().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn trigrams_are_words_to_fts5_whatever_is_in_them() {
+        assert_eq!(trigrams("abcd"), r#""abc" "bcd""#);
+        assert_eq!(trigrams(r#"a"*c"#), r#""a""*" """*c""#);
+        assert_eq!((trigrams("ab"), trigrams("a\0b")), (String::new(), String::new()));
+    }
+}

@@ -1,0 +1,125 @@
+//! `cubby usage`.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{ErrorKind as Io, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, ValueEnum};
+
+use super::{
+    shared::Folder,
+    target::{Answer, Target, segment, with_target},
+};
+use crate::{
+    clock::day::Day,
+    config::{DataConfig, door::RemoteConfig},
+    error::{Error, Result},
+    sqlite::flush,
+    tenants::id::TenantId,
+};
+
+pub const EXAMPLES: &str = "Examples:
+  cubby usage                                             this month, so far
+  cubby usage --from 2026-10-01 --to 2026-10-31           days in UTC, the last one too
+  cubby usage --from 2026-10-01 --to 2026-10-31 --out october.csv
+  cubby usage --user user_2abc --format json
+
+A row is one user on one day: the size of their database, the requests that reached it, and the
+writes. A user who was not used on a day has no row of it. Rows are kept for a year, and what was
+counted in the last minute may not be among them yet.
+
+While a server holds the data folder, this command asks it, with ADMIN_API_KEY.";
+
+#[derive(Debug, Args)]
+pub struct Command {
+    #[command(flatten)]
+    remote: RemoteConfig,
+
+    /// The first day, such as 2026-11-01 [default: the first of the last day's month]
+    #[arg(long, value_name = "DAY")]
+    from: Option<Day>,
+
+    /// The last day, which is shown, too [default: today]
+    #[arg(long, value_name = "DAY")]
+    to: Option<Day>,
+
+    /// Only this user's
+    #[arg(long, value_name = "ID")]
+    user: Option<TenantId>,
+
+    /// The form
+    #[arg(long, default_value = "csv", value_name = "FORMAT")]
+    format: Format,
+
+    /// Write to this file, which is there when all of it is
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Csv,
+    Json,
+}
+
+pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
+    let remote = command.remote.clone();
+    with_target(data, &remote, Folder::MustExist, |_| {}, async |target| execute(target, &command).await).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn execute(target: &Target, command: &Command) -> Result<()> {
+    let format = match command.format {
+        Format::Csv => "csv",
+        Format::Json => "json",
+    };
+    let day = |name: &str, day: Option<Day>| day.map_or(String::new(), |day| format!("&{name}={day}"));
+    let user = command.user.as_ref().map_or(String::new(), |id| format!("&user={}", segment(id.as_str())));
+    let path = format!("/api/admin/usage?format={format}{}{}{user}", day("from", command.from), day("to", command.to));
+    let answer = target.download(&path).await?;
+    match &command.out {
+        Some(out) => to_file(answer, out).await,
+        None => to_standard_output(answer).await,
+    }
+}
+
+async fn to_standard_output(mut answer: Answer) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    while let Some(piece) = answer.piece().await? {
+        match out.write_all(&piece).and_then(|()| out.flush()) {
+            // `| head`.
+            Err(error) if error.kind() == Io::BrokenPipe => return Ok(()),
+            written => written.map_err(|e| Error::io("standard output", e))?,
+        }
+    }
+    Ok(())
+}
+
+/// Writes to another name beside the file's, which it gets when it is whole and on the disk. One that was there is
+/// replaced then.
+async fn to_file(answer: Answer, out: &Path) -> Result<()> {
+    let mut partial = out.as_os_str().to_owned();
+    partial.push(format!(".{}.partial", std::process::id()));
+    let partial = PathBuf::from(partial);
+    let written = write(answer, &partial).await;
+    let placed = written.and_then(|()| std::fs::rename(&partial, out).map_err(|e| Error::io(out.display(), e)));
+    if placed.is_err() {
+        // The first error is the one to tell of.
+        let _ = std::fs::remove_file(&partial);
+        return placed;
+    }
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    flush::sync_folder(folder.unwrap_or(Path::new(".")))
+}
+
+async fn write(mut answer: Answer, path: &Path) -> Result<()> {
+    let failed = |e| Error::io(path.display(), e);
+    let mut file: File = OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(failed)?;
+    while let Some(piece) = answer.piece().await? {
+        file.write_all(&piece).map_err(failed)?;
+    }
+    file.sync_all().map_err(failed)
+}

@@ -1,0 +1,73 @@
+//! The log as one database sees it: its creation, its commits, and when its file is on the disk.
+
+use std::{path::Path, sync::Arc};
+
+use super::{
+    handle::Log,
+    record::{Change, MAX_PAYLOAD, Record},
+    state::{Done, Seq},
+};
+use crate::error::{Error, Result};
+
+/// The log, as the databases of one name write to it.
+#[derive(Clone)]
+pub struct DatabaseLog {
+    log: Log,
+    name: Arc<str>,
+}
+
+impl DatabaseLog {
+    /// The log for the database `name`: a tenant's id, or empty for the catalog.
+    pub fn new(log: Log, name: &str) -> Self {
+        Self { log, name: name.into() }
+    }
+
+    /// The log itself.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Adds the creation of the database with this content, whose file is written and need not be flushed. `false` if
+    /// it is too long for a record, and nothing was added.
+    pub fn create(&self, image: &[u8]) -> bool {
+        if image.len() > MAX_PAYLOAD {
+            return false;
+        }
+        let seq = self.append(Change::Create(image.into()), 0, None);
+        self.log.shared().created.lock().insert(self.name.clone(), seq);
+        true
+    }
+
+    /// Whether the database was created a short while ago, and its write-ahead log never emptied.
+    pub fn is_new(&self) -> bool {
+        self.log.shared().created.lock().contains_key(&self.name)
+    }
+
+    /// Waits until the creation of the database is durable, and adds it once more if it could not be written. To be
+    /// called before its file is first opened. May block.
+    ///
+    /// # Errors
+    /// It could not be written again.
+    pub fn confirm_creation(&self, file: &Path) -> Result<()> {
+        let created = self.log.shared().created.lock().get(&self.name).copied();
+        if created.is_none_or(|seq| self.log.wait_blocking(seq).is_ok()) {
+            return Ok(());
+        }
+        let image = std::fs::read(file).map_err(|e| Error::io(file.display(), e))?;
+        self.create(&image);
+        let created = self.log.shared().created.lock().get(&self.name).copied();
+        created.map_or(Ok(()), |seq| self.log.wait_blocking(seq))
+    }
+
+    /// Brings the file of a database that was created a short while ago to the disk, so that a redo does not create it
+    /// again. To be called before its write-ahead log restarts, or anybody but SQLite changes the file. May block.
+    pub fn place(&self) -> Result<()> {
+        let was_created = self.log.shared().created.lock().contains_key(&self.name);
+        if was_created { self.log.flush_databases().map(drop) } else { Ok(()) }
+    }
+
+    /// Adds a change of the database; see [`Log::append`].
+    pub fn append(&self, change: Change<'_>, continues: Seq, done: Option<Done>) -> Seq {
+        self.log.append(&self.name, &Record { name: (&*self.name).into(), change }, continues, done)
+    }
+}

@@ -1,0 +1,308 @@
+//! Starts, pauses and resumes runs, one at a time.
+
+use std::{
+    future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream};
+use rusqlite::Transaction;
+
+use super::{
+    report::{Options, Outcome, Phase, Report, Status},
+    under_way::{End, Guard, UnderWay},
+};
+use crate::{
+    catalog::{
+        audit::Author,
+        model::State,
+        queries::rollouts::{self, Recorded, Share},
+    },
+    clock::rfc3339,
+    error::{Error, ErrorKind, Result},
+    reconcile::runs::new_name,
+    tenants::{id::TenantId, store::Store},
+};
+
+/// Migrates all tenants of a store, in runs.
+pub struct Rollouts {
+    store: Store,
+    /// Whether callers' requests are in flight.
+    is_busy: Box<dyn Fn() -> bool + Send + Sync>,
+    under_way: Arc<UnderWay>,
+}
+
+/// The actions of runs in the audit trail.
+const ACTION: &str = "migrate";
+const PAUSE: &str = "migrate pause";
+const RESUME: &str = "migrate resume";
+
+/// Tenants listed together.
+const PAGE: u32 = 500;
+
+/// How often the progress is recorded.
+const RECORD: Duration = Duration::from_secs(1);
+
+/// While callers' requests are in flight, a migration is followed by a rest of so many times its own length, within bounds.
+const REST: u32 = 3;
+const SHORTEST_REST: Duration = Duration::from_millis(1);
+const LONGEST_REST: Duration = Duration::from_secs(2);
+
+/// How long a pause waits for the tenants that are being migrated.
+const PAUSE_WAIT: Duration = Duration::from_secs(5);
+
+impl Rollouts {
+    /// Migrates the tenants of `store`; `is_busy` says whether callers' requests are in flight.
+    pub fn new(store: Store, is_busy: impl Fn() -> bool + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { store, is_busy: Box::new(is_busy), under_way: Arc::default() })
+    }
+
+    /// How many tenants have each version of the schema. Scans all tenants.
+    pub async fn shares(&self) -> Result<Vec<Share>> {
+        self.store.catalog().query(rollouts::shares).await
+    }
+
+    /// The newest run.
+    pub async fn newest(&self) -> Result<Option<Report>> {
+        match self.under_way.report() {
+            Some(report) => Ok(Some(report)),
+            None => self.store.catalog().query(rollouts::newest).await?.as_ref().map(as_recorded).transpose(),
+        }
+    }
+
+    /// One run.
+    pub async fn find(&self, run: &str) -> Result<Option<Report>> {
+        if let Some(report) = self.under_way.report().filter(|report| report.run == run) {
+            return Ok(Some(report));
+        }
+        let name = run.to_owned();
+        let recorded = self.store.catalog().query(move |conn| rollouts::find(conn, &name)).await?;
+        recorded.as_ref().map(as_recorded).transpose()
+    }
+
+    /// Starts a run.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] while another one is under way.
+    pub async fn start(self: &Arc<Self>, options: Options, author: Author) -> Result<Report> {
+        let (now, schema) = (self.store.clock().now(), self.store.schema());
+        let report = Report::new(new_name(), schema.version(), options, rfc3339(now).to_string());
+        let guard = self.under_way.begin(report.clone())?;
+        let report = self.counted(&guard, report).await?;
+        let (text, digest) = (as_text(&report)?, schema.digest());
+        let (name, by) = (report.run.clone(), author.clone());
+        let begin = move |tx: &Transaction| {
+            by.record(tx, now, ACTION, name.as_str(), "started")?;
+            rollouts::begin(tx, &name, digest, now, &text)
+        };
+        let id = self.store.catalog().write(begin).await?;
+        self.clone().go_on(guard, id, author);
+        Ok(report)
+    }
+
+    /// Resumes the newest run, if it was paused, stopped or interrupted. Its failures so far are forgiven.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for an unknown run, [`ErrorKind::Conflict`] for one that cannot be resumed.
+    pub async fn resume(self: &Arc<Self>, run: &str, author: Author) -> Result<Report> {
+        let conflict = |why: String| Error::new(ErrorKind::Conflict, why);
+        // Before the look at the catalog, which has an older report of it.
+        if let Some(running) = self.under_way.report() {
+            return Err(conflict(format!("a migration is running already ({})", running.run)));
+        }
+        let name = run.to_owned();
+        let looked =
+            self.store.catalog().query(move |conn| Ok((rollouts::find(conn, &name)?, rollouts::newest(conn)?)));
+        let (found, newest) = looked.await?;
+        let found = found.ok_or_else(unknown)?;
+        let mut report = as_recorded(&found)?;
+        if newest.is_some_and(|newest| newest.id != found.id) {
+            return Err(conflict(format!("{run} is not the newest run; resume that one, or start a new one")));
+        }
+        if report.status == Status::Done {
+            return Err(conflict(format!("{run} is done; start a new one")));
+        }
+        if found.digest != self.store.schema().digest() {
+            let why = format!("{run} was for another schema than this server's; start a new one");
+            return Err(conflict(why));
+        }
+        (report.status, report.ended, report.reason) = (Status::Running, None, None);
+        let guard = self.under_way.begin(report.clone())?;
+        let report = self.counted(&guard, report).await?;
+        let (now, text, by) = (self.store.clock().now(), as_text(&report)?, author.clone());
+        let name = report.run.clone();
+        let begin = move |tx: &Transaction| {
+            by.record(tx, now, RESUME, name.as_str(), "started")?;
+            rollouts::save(tx, found.id, None, &text)
+        };
+        self.store.catalog().write(begin).await?;
+        self.clone().go_on(guard, found.id, author);
+        Ok(report)
+    }
+
+    /// Pauses a run: it begins no further tenant, and its report is recorded when those that it has begun are finished. Waits
+    /// for that a little.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for an unknown run, [`ErrorKind::Conflict`] for one that is not under way.
+    pub async fn pause(&self, run: &str, author: Author) -> Result<Report> {
+        match self.under_way.ask(Some(run), End::Paused(author)) {
+            Some(mut over) => {
+                // Closed at the end: nothing is ever sent.
+                let _ = tokio::time::timeout(PAUSE_WAIT, over.changed()).await;
+                self.find(run).await?.ok_or_else(unknown)
+            }
+            None => {
+                let report = self.find(run).await?.ok_or_else(unknown)?;
+                Err(Error::new(ErrorKind::Conflict, format!("{run} is not running: it is {}", report.status.as_str())))
+            }
+        }
+    }
+
+    /// Ends the run that is under way, before the store is closed. Returns when it has finished what it had begun.
+    pub async fn end(&self) {
+        if let Some(mut over) = self.under_way.ask(None, End::Interrupted) {
+            let _ = over.changed().await;
+        }
+    }
+
+    /// Counts who is left.
+    async fn counted(&self, guard: &Guard, mut report: Report) -> Result<Report> {
+        let (version, after) = (report.schema, report.after.clone().unwrap_or_default());
+        let left = self.store.catalog().query(move |conn| rollouts::count_after(conn, version, &after)).await?;
+        report.total = report.handled + left;
+        guard.with(|under_way| under_way.total = report.total);
+        Ok(report)
+    }
+
+    fn go_on(self: Arc<Self>, guard: Guard, id: i64, author: Author) {
+        tokio::spawn(async move {
+            if let Err(error) = self.handle_all(&guard, id).await {
+                guard.stop(error.detail());
+            }
+            self.conclude(&guard, id, author).await;
+            // Whoever waits for the end of the run may open the store anew.
+            drop(self);
+            drop(guard);
+        });
+    }
+
+    /// Says in the report how the run ended, and records it.
+    async fn conclude(&self, guard: &Guard, id: i64, author: Author) {
+        let (status, action, by, reason) = match guard.end() {
+            None => (Status::Done, ACTION, author, None),
+            Some(End::Paused(by)) => (Status::Paused, PAUSE, by, None),
+            Some(End::Stopped(why)) => (Status::Stopped, ACTION, author, Some(why)),
+            Some(End::Interrupted) => (Status::Interrupted, ACTION, author, None),
+        };
+        let now = self.store.clock().now();
+        // It is under way until this is in the catalog: only then may it be resumed.
+        let Some(mut report) = guard.with(|report| report.clone()) else { return };
+        (report.status, report.reason, report.ended) = (status, reason, Some(rfc3339(now).to_string()));
+        tracing::info!(
+            run = report.run,
+            status = status.as_str(),
+            schema = report.schema,
+            migrated = report.migrated,
+            failed = report.failed,
+            handled = report.handled,
+            total = report.total,
+            reason = report.reason,
+            "a run of migrations is over"
+        );
+        let recorded = async {
+            let (text, name) = (as_text(&report)?, report.run.clone());
+            let save = move |tx: &Transaction| {
+                by.record(tx, now, action, name.as_str(), status.as_str())?;
+                rollouts::save(tx, id, Some(now), &text)
+            };
+            self.store.catalog().write(save).await
+        };
+        if let Err(error) = recorded.await {
+            tracing::error!(error = %error, "the report of a migration could not be recorded");
+        }
+    }
+
+    async fn handle_all(&self, guard: &Guard, id: i64) -> Result<()> {
+        let Some(report) = guard.with(|report| report.clone()) else { return Ok(()) };
+        let (version, catalog) = (report.schema, self.store.catalog());
+        if report.phase == Phase::Canary {
+            let canary = u64::from(report.options.canary);
+            let left = u32::try_from(canary.saturating_sub(report.canaries)).unwrap_or(0);
+            let step = report.total / canary.max(1);
+            let first = catalog.query(move |conn| rollouts::spread(conn, version, step, left)).await?;
+            self.handle(guard, id, first).await?;
+            if guard.end().is_some() {
+                return Ok(());
+            }
+            guard.with(|report| report.phase = Phase::All);
+        }
+        loop {
+            let after = guard.with(|report| report.after.clone()).flatten().unwrap_or_default();
+            let page = catalog.query(move |conn| rollouts::next(conn, version, &after, PAGE)).await?;
+            if page.is_empty() || guard.end().is_some() {
+                return Ok(());
+            }
+            self.handle(guard, id, page).await?;
+        }
+    }
+
+    /// Migrates some, in their order as far as the report goes: all before the last one in it are handled.
+    async fn handle(&self, guard: &Guard, id: i64, some: Vec<(TenantId, State)>) -> Result<()> {
+        let jobs = guard.with(|report| report.options.jobs).unwrap_or(1).max(1);
+        let begun = stream::iter(some).take_while(|_| future::ready(guard.end().is_none()));
+        let mut handled = begun.map(|(id, state)| self.migrate(guard, id, state)).buffered(jobs as usize);
+        let mut recorded = Instant::now();
+        while let Some((tenant, outcome)) = handled.next().await {
+            guard.add(tenant.as_str(), outcome);
+            if recorded.elapsed() >= RECORD {
+                let text = guard.with(|report| as_text(report)).transpose()?.unwrap_or_default();
+                self.store.catalog().write(move |tx| rollouts::save(tx, id, None, &text)).await?;
+                recorded = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    async fn migrate(&self, guard: &Guard, id: TenantId, state: State) -> (TenantId, Outcome) {
+        let began = Instant::now();
+        let outcome = match self.store.migrate_one_of_many(&id).await {
+            Ok(Some(_)) => Outcome::Migrated,
+            Ok(None) => Outcome::Current,
+            Err(error) => match error.kind() {
+                ErrorKind::UnknownTenant | ErrorKind::Conflict => Outcome::Gone,
+                ErrorKind::Quarantined | ErrorKind::Damaged if state == State::Quarantined => Outcome::StillQuarantined,
+                kind => {
+                    // Each further one would fail, too.
+                    if kind == ErrorKind::DiskFull {
+                        guard.stop(error.detail());
+                    }
+                    Outcome::Failed(error.detail())
+                }
+            },
+        };
+        if (self.is_busy)() {
+            tokio::time::sleep((began.elapsed() * REST).clamp(SHORTEST_REST, LONGEST_REST)).await;
+        }
+        (id, outcome)
+    }
+}
+
+fn unknown() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such run, or it is not remembered any more")
+}
+
+fn as_text(report: &Report) -> Result<String> {
+    serde_json::to_string(report).map_err(|e| Error::internal("a report").with_source(e))
+}
+
+/// A report from the catalog. A run that is not under way in this process, and has no end, ended with its server.
+fn as_recorded(recorded: &Recorded) -> Result<Report> {
+    let report = serde_json::from_str(&recorded.report);
+    let mut report: Report = report.map_err(|e| Error::internal("a recorded report").with_source(e))?;
+    if report.status.is_under_way() {
+        report.status = Status::Interrupted;
+    }
+    Ok(report)
+}

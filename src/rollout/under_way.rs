@@ -1,0 +1,203 @@
+//! The run that is under way: its report, and what it is asked to do. Without I/O.
+
+use std::{sync::Arc, time::Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::report::{Outcome, Phase, Report, Status};
+use crate::{
+    catalog::audit::Author,
+    error::{Error, ErrorKind, Result},
+};
+
+/// Why a run ends before everybody is handled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Somebody pauses it.
+    Paused(Author),
+    /// It stops, for this reason.
+    Stopped(String),
+    /// The server ends.
+    Interrupted,
+}
+
+/// The one run that may be under way.
+#[derive(Default)]
+pub struct UnderWay(Mutex<Option<State>>);
+
+struct State {
+    report: Report,
+    end: Option<End>,
+    /// Closed when the run is over.
+    over: watch::Receiver<()>,
+    /// When it was started or resumed, and what it had handled then.
+    since: Instant,
+    handled_before: u64,
+    failed_before: u64,
+}
+
+impl UnderWay {
+    /// The report of the run as it is now.
+    pub fn report(&self) -> Option<Report> {
+        self.0.lock().as_ref().map(State::view)
+    }
+
+    /// Begins a run.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] while there is another one.
+    pub fn begin(self: &Arc<Self>, report: Report) -> Result<Guard> {
+        let mut state = self.0.lock();
+        if let Some(running) = &*state {
+            let why =
+                format!("a migration is running already ({}); pause it, or wait until it is done", running.report.run);
+            return Err(Error::new(ErrorKind::Conflict, why));
+        }
+        let (ends, over) = watch::channel(());
+        *state = Some(State {
+            handled_before: report.handled,
+            failed_before: report.failed,
+            report,
+            end: None,
+            over,
+            since: Instant::now(),
+        });
+        Ok(Guard { under_way: self.clone(), _ends: ends })
+    }
+
+    /// Asks a run, or whichever there is, to end; what it has begun it finishes. Gives what is closed when it is over.
+    pub fn ask(&self, run: Option<&str>, end: End) -> Option<watch::Receiver<()>> {
+        let mut state = self.0.lock();
+        let state = state.as_mut().filter(|state| run.is_none_or(|run| state.report.run == run))?;
+        // The first reason counts, but for the end of the server.
+        if state.end.is_none() || end == End::Interrupted {
+            state.end = Some(end);
+        }
+        Some(state.over.clone())
+    }
+}
+
+impl State {
+    fn view(&self) -> Report {
+        let mut report = self.report.clone();
+        if report.status == Status::Running && self.end.is_some() {
+            report.status = Status::Pausing;
+        }
+        report.total = report.total.max(report.handled);
+        report.seconds_left = self.seconds_left();
+        report
+    }
+
+    fn seconds_left(&self) -> Option<u64> {
+        let report = &self.report;
+        let handled = report.handled.checked_sub(self.handled_before).filter(|handled| *handled > 0)?;
+        let left = u128::from(report.total.saturating_sub(report.handled));
+        u64::try_from(self.since.elapsed().as_millis() * left / u128::from(handled) / 1000).ok()
+    }
+}
+
+/// The run that is under way. Dropping it ends the run.
+pub struct Guard {
+    under_way: Arc<UnderWay>,
+    _ends: watch::Sender<()>,
+}
+
+impl Guard {
+    /// Looks at the report, or changes it.
+    pub fn with<R>(&self, work: impl FnOnce(&mut Report) -> R) -> Option<R> {
+        self.under_way.0.lock().as_mut().map(|state| work(&mut state.report))
+    }
+
+    /// Counts a tenant. Too many failures end the run.
+    pub fn add(&self, id: &str, outcome: Outcome) {
+        let mut state = self.under_way.0.lock();
+        let Some(state) = state.as_mut() else { return };
+        let report = &mut state.report;
+        report.add(id, outcome);
+        let failed = report.failed - state.failed_before;
+        let handled = report.handled - state.handled_before;
+        let why = match report.phase {
+            Phase::Canary if failed > 0 => Some(format!("{failed} of the first {handled} failed")),
+            Phase::All if failed > report.options.max_failures.of(handled) => {
+                let allowed = report.options.max_failures;
+                Some(format!("{failed} of {handled} failed, more than max_failures ({allowed}) allows"))
+            }
+            _ => None,
+        };
+        if let Some(why) = why.filter(|_| state.end.is_none()) {
+            state.end = Some(End::Stopped(why));
+        }
+    }
+
+    /// Ends the run for a reason that is nobody's tenant.
+    pub fn stop(&self, why: String) {
+        self.under_way.ask(None, End::Stopped(why));
+    }
+
+    /// What the run is asked to do.
+    pub fn end(&self) -> Option<End> {
+        self.under_way.0.lock().as_ref().and_then(|state| state.end.clone())
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        *self.under_way.0.lock() = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::report::Options;
+
+    fn begun(canary: u32, max_failures: &str) -> (Arc<UnderWay>, Guard) {
+        let under_way = Arc::<UnderWay>::default();
+        let options = Options { canary, jobs: 1, max_failures: max_failures.parse().unwrap() };
+        let guard = under_way.begin(Report::new("run_a".into(), 2, options, String::new())).unwrap();
+        (under_way, guard)
+    }
+
+    fn failed() -> Outcome {
+        Outcome::Failed("why".into())
+    }
+
+    #[test]
+    fn the_failures_that_are_allowed_grow_with_those_handled_and_start_anew_with_a_resumption() {
+        let (under_way, guard) = begun(0, "10%,2");
+        for n in 0..2 {
+            guard.add(&format!("bad_{n}"), failed());
+        }
+        (0..28).for_each(|n| guard.add(&format!("good_{n}"), Outcome::Migrated));
+        assert_eq!(guard.end(), None);
+        guard.add("bad_2", failed());
+        assert_eq!(guard.end(), None, "three of 31 are a tenth");
+        guard.add("bad_3", failed());
+        assert_eq!(guard.end(), Some(End::Stopped("4 of 32 failed, more than max_failures (10%,2) allows".into())));
+        let report = under_way.report().unwrap();
+        drop(guard);
+        let guard = under_way.begin(report).unwrap();
+        guard.add("bad_4", failed());
+        guard.add("still", Outcome::StillQuarantined);
+        assert_eq!(guard.end(), None);
+    }
+
+    #[test]
+    fn one_run_at_a_time_and_the_first_reason_to_end_it_counts() {
+        let (under_way, guard) = begun(5, "100%");
+        assert!(
+            under_way.begin(Report::new("run_b".into(), 2, guard.with(|r| r.options).unwrap(), String::new())).is_err()
+        );
+        assert!(under_way.ask(Some("run_b"), End::Interrupted).is_none());
+        let over = under_way.ask(Some("run_a"), End::Paused(Author::program("test"))).unwrap();
+        guard.add("bad", failed());
+        assert_eq!(guard.end(), Some(End::Paused(Author::program("test"))));
+        assert_eq!(under_way.report().unwrap().status, Status::Pausing);
+        assert!(under_way.ask(None, End::Interrupted).is_some());
+        assert_eq!(guard.end(), Some(End::Interrupted), "but a server that ends waits for nobody");
+        assert!(over.has_changed().is_ok());
+        drop(guard);
+        assert!(over.has_changed().is_err() && under_way.report().is_none());
+    }
+}

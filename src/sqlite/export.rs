@@ -1,0 +1,323 @@
+//! What is in a database, written out as text. Statements of their own transaction see one moment; the caller begins it.
+
+use std::io::{BufWriter, Write};
+
+use rusqlite::{Connection, types::ValueRef};
+use serde::{Deserialize, Serialize};
+
+use super::rows::{csv_field, quoted, write_csv, write_json, write_literal};
+use crate::error::{Error, Result};
+
+/// A form of text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// One JSON object a row and line, of one table.
+    Ndjson,
+    /// RFC 4180 with the names in the first line, of one table.
+    Csv,
+    /// Statements that make the database, or one table of it, anew.
+    Sql,
+}
+
+/// Names in an error; of more, the first.
+const NAMED: usize = 20;
+
+/// Bytes that are written at once.
+const BUFFER: usize = 64 << 10;
+
+/// Writes a table, or in [`Form::Sql`] without one the whole database. Tables of which `is_hidden` holds are none that
+/// is chosen for its being the only one.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) with the tables that there are, if `table` is none of them, or must
+/// be said.
+pub fn write(
+    conn: &Connection,
+    form: Form,
+    table: Option<&str>,
+    is_hidden: impl Fn(&str) -> bool,
+    out: impl Write,
+) -> Result<()> {
+    let mut out = BufWriter::with_capacity(BUFFER, out);
+    let tables = tables(conn)?;
+    let written = match (form, table) {
+        (Form::Sql, None) => write_database(conn, &mut out),
+        (form, table) => {
+            let names: Vec<&str> = tables.iter().map(|name| &**name).filter(|name| !is_hidden(name)).collect();
+            let table = match table {
+                Some(table) => tables.iter().map(|name| &**name).find(|name| *name == table),
+                None => Some(names.as_slice()).filter(|names| names.len() == 1).map(|names| names[0]),
+            };
+            let table = table.ok_or_else(|| {
+                let more = if names.len() > NAMED { ", …" } else { "" };
+                let there = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+                Error::invalid("table", format!("say which table; there are: {there}{more}"))
+            })?;
+            match form {
+                Form::Sql => write_table(conn, table, &mut out),
+                Form::Ndjson => {
+                    let names = columns(conn, table, false)?;
+                    each_row(conn, table, &names, |values| Ok(write_json(&mut out, &names, values.iter().copied())?))
+                }
+                Form::Csv => {
+                    let names = columns(conn, table, false)?;
+                    let head: Vec<_> = names.iter().map(|name| csv_field(ValueRef::Text(name.as_bytes()))).collect();
+                    write_csv(&mut out, &head).map_err(Failure::from)?;
+                    each_row(conn, table, &names, |values| {
+                        let fields: Vec<_> = values.iter().map(|value| csv_field(*value)).collect();
+                        Ok(write_csv(&mut out, &fields)?)
+                    })
+                }
+            }
+        }
+    };
+    written.and_then(|()| Ok(out.flush()?)).map_err(Failure::into_error)
+}
+
+/// What ends the writing.
+enum Failure {
+    Read(Error),
+    Write(std::io::Error),
+}
+
+impl Failure {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Read(error) => error,
+            Self::Write(error) => Error::io("an export", error),
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        failure.into_error()
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Write(error)
+    }
+}
+
+type Written = std::result::Result<(), Failure>;
+
+/// The tables with rows of their own, in the order of their names: neither SQLite's nor those in which a virtual table
+/// keeps its content.
+fn tables(conn: &Connection) -> Result<Vec<String>> {
+    let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'virtual') \
+               AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name";
+    let names = conn.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    Ok(names)
+}
+
+/// A table's columns; with `stored`, without those that are computed from others.
+pub fn columns(conn: &Connection, table: &str, stored: bool) -> Result<Vec<String>> {
+    // 1 is a hidden column of a virtual table, 2 and 3 are computed ones.
+    let sql = "SELECT name FROM pragma_table_xinfo(?1) WHERE hidden = 0 OR (hidden IN (2, 3) AND NOT ?2) ORDER BY cid";
+    let names = conn.prepare(sql)?.query_map((table, stored), |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    Ok(names)
+}
+
+fn each_row(
+    conn: &Connection,
+    table: &str,
+    columns: &[String],
+    mut write: impl FnMut(&[ValueRef<'_>]) -> Written,
+) -> Written {
+    let names = columns.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+    let mut statement = conn.prepare(&format!("SELECT {names} FROM {}", quoted(table)))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let values = (0..columns.len()).map(|n| row.get_ref(n)).collect::<rusqlite::Result<Vec<_>>>()?;
+        write(&values)?;
+    }
+    Ok(())
+}
+
+/// A row of the schema.
+struct Object {
+    kind: String,
+    name: String,
+    table: String,
+    sql: String,
+}
+
+fn objects(conn: &Connection) -> Result<Vec<Object>> {
+    let sql = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid";
+    let read =
+        |row: &rusqlite::Row| Ok(Object { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? });
+    let objects = conn.prepare(sql)?.query_map([], read)?.collect::<rusqlite::Result<_>>()?;
+    Ok(objects)
+}
+
+/// SQLite's own tables: made with those that need them, or by `ANALYZE`.
+fn is_sqlites(name: &str) -> bool {
+    name.starts_with("sqlite_")
+}
+
+/// Writes a table, its rows, indexes and triggers. Without the last line it is not whole, and what is loaded of it is
+/// rolled back.
+fn write_table(conn: &Connection, table: &str, out: &mut impl Write) -> Written {
+    writeln!(out, "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;")?;
+    let objects: Vec<Object> = objects(conn)?.into_iter().filter(|object| object.table == table).collect();
+    for object in objects.iter().filter(|object| object.kind == "table") {
+        writeln!(out, "{};", object.sql)?;
+    }
+    write_rows(conn, table, out)?;
+    for object in objects.iter().filter(|object| object.kind != "table") {
+        writeln!(out, "{};", object.sql)?;
+    }
+    Ok(writeln!(out, "COMMIT;")?)
+}
+
+/// Writes everything in the way of the `sqlite3` shell's `.dump`: a virtual table by its row of the schema, since what is
+/// in it comes with the tables in which it keeps that.
+fn write_database(conn: &Connection, out: &mut impl Write) -> Written {
+    let mark = |name: &str| conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0));
+    writeln!(out, "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;")?;
+    writeln!(out, "PRAGMA application_id={};", mark("application_id")?)?;
+    writeln!(out, "PRAGMA user_version={};", mark("user_version")?)?;
+    let objects = objects(conn)?;
+    let is_virtual = |object: &Object| {
+        let begin = object.sql.get(.."CREATE VIRTUAL".len()).unwrap_or_default();
+        begin.eq_ignore_ascii_case("CREATE VIRTUAL")
+    };
+    let mut changes_schema = false;
+    for object in objects.iter().filter(|object| object.kind == "table") {
+        match object.name.as_str() {
+            "sqlite_sequence" => {
+                // It is there with the first table that counts.
+                writeln!(out, "DELETE FROM sqlite_sequence;")?;
+                write_rows(conn, &object.name, out)?;
+            }
+            name if is_sqlites(name) => {}
+            name if is_virtual(object) => {
+                if !std::mem::replace(&mut changes_schema, true) {
+                    writeln!(out, "PRAGMA writable_schema=ON;")?;
+                }
+                write!(out, "INSERT INTO sqlite_schema(type,name,tbl_name,rootpage,sql) VALUES('table',")?;
+                for text in [name, name] {
+                    write_literal(out, ValueRef::Text(text.as_bytes()))?;
+                    out.write_all(b",")?;
+                }
+                out.write_all(b"0,")?;
+                write_literal(out, ValueRef::Text(object.sql.as_bytes()))?;
+                writeln!(out, ");")?;
+            }
+            name => {
+                writeln!(out, "{};", object.sql)?;
+                write_rows(conn, name, out)?;
+            }
+        }
+    }
+    for object in objects.iter().filter(|object| object.kind != "table") {
+        writeln!(out, "{};", object.sql)?;
+    }
+    if changes_schema {
+        // Which also has whoever loads it see the virtual tables.
+        writeln!(out, "PRAGMA writable_schema=RESET;")?;
+    }
+    Ok(writeln!(out, "COMMIT;")?)
+}
+
+fn write_rows(conn: &Connection, table: &str, out: &mut impl Write) -> Written {
+    let names = columns(conn, table, true)?;
+    let list = names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(",");
+    let insert = format!("INSERT INTO {}({list}) VALUES(", quoted(table));
+    each_row(conn, table, &names, |values| {
+        out.write_all(insert.as_bytes())?;
+        for (n, value) in values.iter().enumerate() {
+            if n > 0 {
+                out.write_all(b",")?;
+            }
+            write_literal(out, *value)?;
+        }
+        Ok(out.write_all(b");\n")?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ErrorKind, sqlite::open};
+
+    const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY AUTOINCREMENT, text, twice AS (text || text));
+        CREATE TABLE \"odd \"\"name\" (\"a \"\"column\" BLOB);
+        CREATE VIRTUAL TABLE words USING fts5(text, content='notes', content_rowid='id');
+        CREATE INDEX by_text ON notes (text);
+        CREATE TRIGGER added AFTER INSERT ON notes BEGIN INSERT INTO words(rowid, text) VALUES (new.id, new.text); END;
+        CREATE VIEW texts AS SELECT text FROM notes;
+        INSERT INTO notes (text) VALUES ('it''s'), (NULL), ('third');
+        DELETE FROM notes WHERE id = 3;
+        INSERT INTO \"odd \"\"name\" VALUES (X'00ff'), (CAST(X'ff' AS TEXT)), (9e999), ('');
+        PRAGMA user_version=7";
+
+    fn database() -> Connection {
+        let conn = open::in_memory().unwrap();
+        conn.execute_batch(SCHEMA).unwrap();
+        conn
+    }
+
+    fn text(conn: &Connection, form: Form, table: Option<&str>) -> Result<String> {
+        let mut out = Vec::new();
+        write(conn, form, table, |name| name.starts_with("words"), &mut out)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn what_was_dumped_is_made_anew_with_everything() {
+        let conn = database();
+        let dump = text(&conn, Form::Sql, None).unwrap();
+        let copy = open::in_memory().unwrap();
+        copy.execute_batch(&dump).unwrap();
+        assert_eq!(text(&copy, Form::Sql, None).unwrap(), dump);
+        let found: i64 =
+            copy.query_row("SELECT rowid FROM words WHERE words MATCH 'it'", [], |row| row.get(0)).unwrap();
+        assert_eq!(found, 1);
+        copy.execute_batch("INSERT INTO notes (text) VALUES ('new')").unwrap();
+        let next: i64 = copy.query_row("SELECT max(id) FROM notes", [], |row| row.get(0)).unwrap();
+        assert_eq!(next, 4, "a number that was used is not used again");
+    }
+
+    #[test]
+    fn a_table_is_rows_of_its_own() {
+        let conn = database();
+        let json = text(&conn, Form::Ndjson, Some("notes")).unwrap();
+        assert_eq!(
+            json,
+            "{\"id\":1,\"text\":\"it's\",\"twice\":\"it'sit's\"}\n{\"id\":2,\"text\":null,\"twice\":null}\n"
+        );
+        let csv = text(&conn, Form::Csv, Some("odd \"name")).unwrap();
+        assert_eq!(csv, "\"a \"\"column\"\r\nAP8=\r\n\u{fffd}\r\ninf\r\n\"\"\r\n");
+        let sql = text(&conn, Form::Sql, Some("notes")).unwrap();
+        assert!(sql.contains("INSERT INTO \"notes\"(\"id\",\"text\") VALUES(1,'it''s');"), "{sql}");
+        assert!(sql.contains("CREATE INDEX by_text") && !sql.contains("CREATE VIEW"), "{sql}");
+    }
+
+    #[test]
+    fn a_table_that_is_not_said_or_not_there_is_an_error_that_names_all() {
+        let conn = database();
+        for table in [None, Some("other"), Some("sqlite_schema")] {
+            let error = text(&conn, Form::Csv, table).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert_eq!(error.message(), "say which table; there are: notes, odd \"name");
+        }
+        conn.execute_batch("DROP TABLE \"odd \"\"name\"").unwrap();
+        assert!(text(&conn, Form::Csv, None).unwrap().starts_with("id,text,twice\r\n"));
+    }
+}

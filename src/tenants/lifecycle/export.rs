@@ -1,0 +1,80 @@
+//! A tenant's database as a file for an operator, whatever its state.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    catalog::model::{Row, State},
+    error::{Error, ErrorKind, Result},
+    sqlite::deadline::Deadline,
+    tenants::{
+        copy::{self, Copy, Form},
+        disk::{files, inspect},
+        id::TenantId,
+        store::Store,
+    },
+};
+
+impl Store {
+    /// A copy of a tenant's database as it is at one moment, made within `limit`. An active tenant is served meanwhile.
+    /// One that is suspended or deleted stays so; what is left of it is copied where it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTenant`] if there is none; [`ErrorKind::Conflict`] if it is quarantined or nothing is left of
+    /// it; as [`Tenant::copy`](crate::Tenant::copy).
+    pub async fn export(&self, id: &TenantId, form: Form, limit: Duration) -> Result<Copy> {
+        let row = self.find(id).await?.ok_or_else(Error::unknown_tenant)?;
+        match row.state {
+            State::Active => self.lease(id).await?.copy(form, limit).await,
+            State::Quarantined => Err(quarantined(id)),
+            State::Suspended | State::Deleted => self.export_closed(id, form, limit).await,
+        }
+    }
+
+    async fn export_closed(&self, id: &TenantId, form: Form, limit: Duration) -> Result<Copy> {
+        let (made, copied) = tokio::sync::oneshot::channel();
+        // Nobody is served from it, so it may be locked for as long as that takes.
+        self.with_lock(id, move |store, lock, row| {
+            store.take_files(lock)?;
+            let path = store.file_of(lock.id(), row)?;
+            let deadline = Deadline::none();
+            deadline.set(Some(limit));
+            let copy = inspect::read_within(&path, &deadline, |conn| {
+                copy::make(conn, form, &store.layout().temporary(), Instant::now() + limit)
+            })?;
+            // Whoever asked may be gone.
+            let _ = made.send(copy);
+            Ok(())
+        })
+        .await?;
+        copied.await.map_err(|e| Error::internal("an export did not finish").with_source(e))
+    }
+
+    /// Where the whole database of a locked tenant is, whose files are complete.
+    fn file_of(&self, id: &TenantId, row: &Row) -> Result<std::path::PathBuf> {
+        let gone = || Error::new(ErrorKind::Conflict, format!("nothing is left of the data of {id}"));
+        let paths = self.layout().paths(id);
+        if row.state == State::Quarantined || row.state_before == Some(State::Quarantined) {
+            return Err(quarantined(id));
+        }
+        if row.purged.is_some() {
+            return Err(gone());
+        }
+        let location = match row.state {
+            State::Deleted => files::undo_interrupted_move(&paths)?,
+            _ => files::locate(&paths)?,
+        };
+        match location {
+            files::Location::Live | files::Location::Both => Ok(paths.live),
+            files::Location::Trash => Ok(paths.trashed),
+            files::Location::Nowhere => Err(gone()),
+        }
+    }
+}
+
+fn quarantined(id: &TenantId) -> Error {
+    let why = format!(
+        "{id} is quarantined, and their file is kept as it was found: copy the one that `cubby tenants path {id}` names, \
+         with its -wal, or mend what `cubby tenants show {id}` says"
+    );
+    Error::new(ErrorKind::Conflict, why)
+}

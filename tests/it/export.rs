@@ -1,0 +1,208 @@
+//! Users' databases as files, by the route and the command.
+
+use std::{path::Path, process::Output};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use crate::harness::{
+    Process, Server, cubby, run, shell, stdout,
+    tokens::{SigningKey, flags},
+};
+
+const ADMIN: &str = "an operator's key of some length";
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The notes in a file.
+fn notes(file: &Path) -> Vec<String> {
+    let conn = shell(file);
+    let whole: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(whole, "ok");
+    let mut notes = conn.prepare("SELECT text FROM notes ORDER BY text").unwrap();
+    notes.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+/// What an operator's command does, through a server.
+fn ask(data: &Path, server: &Process, arguments: &[&str]) -> Output {
+    let mut command = cubby();
+    command.args(arguments).arg("--data").arg(data).env("ADMIN_API_KEY", ADMIN);
+    command.env("CUBBY_URL", format!("http://{}", server.address)).output().unwrap()
+}
+
+#[tokio::test]
+async fn an_export_has_its_digest_and_is_the_database_at_one_moment() {
+    let server = Server::with(&["--admin-api-key", ADMIN]).await;
+    let operator = server.client.bearing(ADMIN);
+    for n in 0..300 {
+        server.client.note("ada", &format!("{n:03} {}", "long ".repeat(200))).await;
+    }
+    let reply = operator.get("/api/admin/tenants/ada/export").await.expect(200);
+    assert_eq!(reply.header("content-type"), "application/vnd.sqlite3");
+    assert_eq!(reply.header("content-disposition"), "attachment; filename=\"ada.db\"");
+    assert_eq!(reply.header("content-length"), reply.body.len().to_string());
+    let digest = format!("sha-256=:{}:", BASE64_STANDARD.encode(Sha256::digest(&reply.body)));
+    assert_eq!(reply.header("repr-digest"), digest);
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("ada.db");
+    std::fs::write(&file, &reply.body).unwrap();
+    assert_eq!(notes(&file).len(), 300);
+    assert_eq!(std::fs::read_dir(server.app.store().layout().tmp()).unwrap().count(), 0, "no copy is left");
+    let trail = operator.get("/api/admin/audit").await.expect(200).json();
+    let line = &trail["audit"][0];
+    assert_eq!((&line["action"], &line["target"]), (&json!("tenants export"), &json!("ada")));
+    assert_eq!(line["result"], "let out as db");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn text_is_of_one_table_or_the_whole_database() {
+    let server = Server::with(&["--admin-api-key", ADMIN]).await;
+    let operator = server.client.bearing(ADMIN);
+    server.client.note("ada", "one, \"two\"").await;
+    let get = async |query: &str| operator.get(&format!("/api/admin/tenants/ada/export{query}")).await;
+    let lines = get("?format=ndjson&table=notes").await.expect(200);
+    assert_eq!(lines.header("content-type"), "application/x-ndjson");
+    let row: Value = serde_json::from_slice(&lines.body).unwrap();
+    assert_eq!(row["text"], "one, \"two\"");
+    let csv = String::from_utf8(get("?format=csv&table=notes").await.expect(200).body).unwrap();
+    assert!(csv.starts_with("id,text,") && csv.contains(",\"one, \"\"two\"\"\","), "{csv}");
+    let sql = get("?format=sql").await.expect(200).body;
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("new.db");
+    shell(&file).execute_batch(&String::from_utf8(sql).unwrap()).unwrap();
+    assert_eq!(notes(&file), ["one, \"two\""]);
+    for query in ["?format=csv&table=other", "?format=sqlite&table=notes", "?table=notes", "?form=csv"] {
+        assert_eq!(get(query).await.expect(422).code(), "invalid_field", "{query}");
+    }
+    assert_eq!(get("?format=xml").await.expect(400).code(), "malformed_request");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_suspended_or_deleted_can_be_exported_and_stays_so() {
+    let server = Server::with(&["--admin-api-key", ADMIN]).await;
+    let operator = server.client.bearing(ADMIN);
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("ada.db");
+    server.client.note("ada", "kept").await;
+    let states = [("POST", "/suspend", "suspended"), ("DELETE", "", "deleted")];
+    for (method, path, state) in states {
+        let request = operator.request(method, &format!("/api/admin/tenants/ada{path}"));
+        operator.send(request.json(&json!({"reason": "x"}))).await.expect(200);
+        let reply = operator.get("/api/admin/tenants/ada/export").await.expect(200);
+        std::fs::write(&file, &reply.body).unwrap();
+        assert_eq!(notes(&file), ["kept"], "{state}");
+        assert_eq!(operator.get("/api/admin/tenants/ada").await.expect(200).json()["state"], state);
+    }
+    operator.post("/api/admin/tenants/ada/purge", json!({"yes": true})).await.expect(200);
+    assert_eq!(operator.get("/api/admin/tenants/ada/export").await.expect(409).code(), "conflict");
+    assert_eq!(operator.get("/api/admin/tenants/nobody/export").await.expect(404).code(), "unknown_user");
+    assert_eq!(operator.get("/api/admin/tenants/a%2Fb/export").await.expect(404).code(), "unknown_user");
+    server.client.get("/api/admin/tenants/ada/export").await.expect(401);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_writes_a_file_with_a_server_and_without() {
+    let folder = TempDir::new().unwrap();
+    let (data, to) = (folder.path().join("data"), folder.path().join("ada.db"));
+    let server = Process::start(&data, &["--admin-api-key", ADMIN]);
+    server.client.note("ada", "x").await;
+    let path = to.to_str().unwrap();
+    let told = stdout(&ask(&data, &server, &["export", "ada", "--to", path]));
+    assert!(told.contains("SHA-256"), "{told}");
+    assert_eq!(notes(&to), ["x"]);
+    let refused = ask(&data, &server, &["export", "ada", "--to", path]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("--replace"), "{}", stderr(&refused));
+    server.client.note("ada", "y").await;
+    stdout(&ask(&data, &server, &["export", "ada", "--to", path, "--replace"]));
+    assert_eq!(notes(&to), ["x", "y"]);
+    server.kill();
+
+    std::fs::remove_file(&to).unwrap();
+    let told: Value = serde_json::from_str(&stdout(&run(&data, &["export", "ada", "--to", path, "--json"]))).unwrap();
+    let bytes = std::fs::read(&to).unwrap();
+    assert_eq!((&told["bytes"], &told["sha256"]), (&json!(bytes.len()), &json!(hex::encode(Sha256::digest(&bytes)))));
+    let nobody = run(&data, &["export", "nobody", "--to", folder.path().join("nobody.db").to_str().unwrap()]);
+    assert!(stderr(&nobody).contains("nobody is unknown"), "{}", stderr(&nobody));
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "nothing half-written is left: {left:?}");
+}
+
+#[test]
+fn an_export_of_all_goes_on_where_it_stopped() {
+    let folder = TempDir::new().unwrap();
+    let (data, to) = (folder.path().join("data"), folder.path().join("all"));
+    for id in ["ada", "ben", "eve"] {
+        stdout(&run(&data, &["tenants", "create", id]));
+    }
+    stdout(&run(&data, &["tenants", "suspend", "eve", "--reason", "x"]));
+    let all = || run(&data, &["export", "--all", "--to", to.to_str().unwrap(), "--json"]);
+    let told = |output: &Output| -> Value { serde_json::from_str(&stdout(output)).unwrap() };
+    let first = told(&all());
+    assert_eq!((&first["exported"], &first["already_there"], &first["failed"]), (&json!(3), &json!(0), &json!(0)));
+    let list = std::fs::read_to_string(to.join("cubby-export.ndjson")).unwrap();
+    for line in list.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let bytes = std::fs::read(to.join(line["file"].as_str().unwrap())).unwrap();
+        assert_eq!(line["sha256"], hex::encode(Sha256::digest(&bytes)));
+        assert_eq!(line["bytes"], bytes.len());
+    }
+    // Killed: one file lost, one not in the list, the list's last line cut short, and half of a file.
+    let lines: Vec<&str> = list.lines().collect();
+    std::fs::write(to.join("cubby-export.ndjson"), format!("{}\n{}\n{}", lines[0], lines[1], &lines[2][..9])).unwrap();
+    let lost: Value = serde_json::from_str(lines[0]).unwrap();
+    std::fs::remove_file(to.join(lost["file"].as_str().unwrap())).unwrap();
+    std::fs::write(to.join("ben.db.1.part"), "half").unwrap();
+    let second = told(&all());
+    assert_eq!((&second["exported"], &second["already_there"]), (&json!(2), &json!(1)));
+    let files: std::collections::BTreeSet<String> =
+        std::fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(files.into_iter().collect::<Vec<_>>(), ["ada.db", "ben.db", "cubby-export.ndjson", "eve.db"]);
+    assert_eq!(told(&all())["already_there"], 3);
+
+    let other = folder.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("ada.db"), "somebody's").unwrap();
+    let refused = run(&data, &["export", "--all", "--to", other.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(std::fs::read_to_string(other.join("ada.db")).unwrap(), "somebody's");
+}
+
+#[tokio::test]
+async fn users_export_their_own_database_where_that_is_on_and_not_too_often() {
+    let key = SigningKey::new("a");
+    let mut all = flags(&key);
+    all[1] = "jwt+keys".to_owned();
+    all.extend(["--admin-api-key", ADMIN].map(str::to_owned));
+    let server = Server::with_flags(&all).await;
+    let ada = server.client.bearing(key.token("ada"));
+    ada.note("ada", "x").await;
+    assert_eq!(ada.get("/ada/export").await.expect(404).code(), "export_off");
+    server.stop().await;
+
+    all.extend(["--user-export", "2/h:2"].map(str::to_owned));
+    let server = Server::with_flags(&all).await;
+    let ada = server.client.bearing(key.token("ada"));
+    ada.note("ada", "x").await;
+    server.client.bearing(key.token("eve")).note("eve", "y").await;
+    let made = server.client.bearing(ADMIN).post("/api/admin/keys", json!({"name": "app"})).await.expect(201).json();
+    let program = server.client.bearing(made["secret"].as_str().unwrap());
+    assert_eq!(program.get("/ada/export").await.expect(403).code(), "export_not_allowed");
+    assert_eq!(ada.get("/eve/export").await.expect(404).code(), "unknown_user");
+    server.client.get("/ada/export").await.expect(401);
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("ada.db");
+    for _ in 0..2 {
+        std::fs::write(&file, ada.get("/ada/export").await.expect(200).body).unwrap();
+        assert_eq!(notes(&file), ["x"]);
+    }
+    assert_eq!(ada.get("/ada/export").await.expect(429).code(), "rate_limited");
+    server.stop().await;
+}
