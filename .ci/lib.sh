@@ -5,6 +5,9 @@ passed=()
 failed=()
 others=()
 started=$SECONDS
+# The output of each step, for the summary.
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
 # Ctrl-C does not reach what runs in the background.
 trap 'trap - INT TERM; kill 0' INT
 
@@ -16,7 +19,7 @@ step() {
         return
     fi
     printf '\n==> %s: %s\n' "$name" "$*"
-    if "$@" </dev/null; then
+    if "$@" </dev/null 2>&1 | tee "$logs/$name"; then
         passed+=("$name")
         printf '==> %s: ok, %d s\n' "$name" $((SECONDS - began))
     else
@@ -34,6 +37,7 @@ beside() {
     output=$(mktemp)
     printf '\n==> %s: started beside what follows\n' "$name"
     (
+        trap - EXIT
         passed=()
         step "$@"
         ((${#passed[@]}))
@@ -62,6 +66,11 @@ finish() {
     printf '\n==> total %d s\n' $((SECONDS - started))
     printf '==> passed: %s\n' "${passed[*]:-none}"
     if ((${#failed[@]})); then
+        # The reasons again, at the end, where whoever has only the end of the output finds them.
+        for name in "${failed[@]}"; do
+            printf '\n==> the last lines of %s:\n' "$name"
+            tail -n 20 "$logs/$name" 2>/dev/null
+        done
         printf '==> FAILED: %s\n' "${failed[*]}"
         exit 1
     fi
