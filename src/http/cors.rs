@@ -29,8 +29,17 @@ const HEADERS: HeaderValue =
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("location, x-request-id, retry-after, ratelimit, ratelimit-policy, idempotency-replayed");
 
-/// Answers preflights and marks the answers that an allowed origin's page may read.
+/// Whether a path is one of the dashboard's pages.
+pub fn is_dashboard(path: &str) -> bool {
+    path.strip_prefix("/admin").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Answers preflights and marks the answers that an allowed origin's page may read. The dashboard is left out: its
+/// session is a cookie, which a browser sends for pages of other origins of the same site too.
 pub async fn cors(State(origins): State<Origins>, request: Request, next: Next) -> Response {
+    if is_dashboard(request.uri().path()) {
+        return next.run(request).await;
+    }
     let origin = request.headers().get(header::ORIGIN).filter(|origin| origins.0.contains(origin)).cloned();
     let preflight =
         request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);

@@ -17,7 +17,7 @@ pub mod shares;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -65,6 +65,8 @@ pub struct Limits {
     /// Whether one address may have only a share of the connections to the operators' listener.
     shares_operators: bool,
     operators_key: Option<Secret>,
+    /// Whether a request has the session of an operator who signed in with the key.
+    sessions: OnceLock<IsSignedIn>,
     keys: Keys,
     totals: Arc<Totals>,
     /// Whether requests or bytes in flight are counted by address.
@@ -75,6 +77,9 @@ pub struct Limits {
     pub proxies: Proxies,
     audience: fn(&str) -> Audience,
 }
+
+/// Whether the headers of a request prove a session of an operator.
+pub type IsSignedIn = Box<dyn Fn(&HeaderMap) -> bool + Send + Sync>;
 
 /// Which listener a request came in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +143,7 @@ impl Limits {
             ),
             shares_operators: limits.address_connections.is_some() || exposed || operators_exposed,
             operators_key: config.admin_api_key.clone(),
+            sessions: OnceLock::new(),
             totals: Arc::new(Totals {
                 requests: Total::of(limits.max_in_flight.into()),
                 operators: Total::of(OPERATORS),
@@ -155,6 +161,11 @@ impl Limits {
             proxies,
             audience,
         })
+    }
+
+    /// Lets requests with a session of an operator in as those with the key. Called once, before the first request.
+    pub fn let_in_sessions(&self, is_signed_in: IsSignedIn) {
+        let _ = self.sessions.set(is_signed_in);
     }
 
     fn addresses(&self, listener: Listener) -> Option<&Buckets<u128>> {
@@ -184,8 +195,8 @@ impl Limits {
         self.shares_operators && !self.proxies.contains(address)
     }
 
-    /// Lets a request in, if the limits allow it. Requests with the operator's key have a limit of their own:
-    /// other callers' requests keep no operator out.
+    /// Lets a request in, if the limits allow it. Requests with the operator's key, or a session of the dashboard, have a
+    /// limit of their own: other callers' requests keep no operator out.
     ///
     /// # Errors
     /// 503 `overloaded`, 429 `rate_limited` or `too_much_at_once`.
@@ -203,6 +214,10 @@ impl Limits {
         }
         let address = || block(self.proxies.nearest(headers, peer));
         if listener == Listener::Operators || audience == Audience::Operators {
+            if self.sessions.get().is_some_and(|is_signed_in| is_signed_in(headers)) {
+                in_flight.enter_as_operator()?;
+                return Ok(in_flight);
+            }
             match operator_key::matches(self.operators_key.as_ref(), headers) {
                 Some(true) => {
                     in_flight.enter_as_operator()?;

@@ -122,8 +122,7 @@ async fn a_key_is_shown_once_works_and_is_revoked() {
     let (server, browser) = seat().await;
     let page = browser.get("/admin/keys").await.expect(200);
     let fields = [("name", "a job"), ("user_id", "ada"), ("read_only", "true"), ("days", "7")];
-    browser.submit(&page, "/admin/keys/make", &fields).await.expect(303);
-    let page = browser.get("/admin/keys").await.expect(200);
+    let page = browser.submit(&page, "/admin/keys/make", &fields).await.expect(201);
     let secret = page.text.split("<code id=\"secret\">").nth(1).expect("the key").split('<').next().unwrap().to_owned();
     assert!(secret.starts_with("cubby_live_"), "{secret}");
     let again = browser.get("/admin/keys").await.expect(200);

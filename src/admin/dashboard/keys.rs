@@ -41,10 +41,14 @@ struct Page {
 
 /// `GET /admin/keys`.
 pub(super) async fn page(operator: Operator) -> Result<Response, Problem> {
+    Ok(html(StatusCode::OK, &list(&operator).await?))
+}
+
+async fn list(operator: &Operator) -> Result<Page, Problem> {
     let found: Keys = operator.get("/api/admin/keys").await?;
     let now = operator.seat.app.clock().now();
     let lines = found.keys.iter().rev().map(|key| line(key, now)).collect();
-    Ok(html(StatusCode::OK, &Page { frame: operator.frame("Keys", "/admin/keys"), lines }))
+    Ok(Page { frame: operator.frame("Keys", "/admin/keys"), lines })
 }
 
 fn line(key: &KeyRow, now: Millis) -> Line {
@@ -83,7 +87,7 @@ pub(super) struct Draft {
     days: String,
 }
 
-/// `POST /admin/keys/make`. The key is on the next page that is shown, and on no other.
+/// `POST /admin/keys/make`. The key is in the answer and on no other page, so that no page of another tab shows it.
 pub(super) async fn make(Change { operator, form }: Change<Draft>) -> Response {
     let days = match form.days.trim() {
         "" => None,
@@ -100,13 +104,20 @@ pub(super) async fn make(Change { operator, form }: Change<Draft>) -> Response {
         sql: form.sql,
         expires_in: days,
     };
-    let notice = match operator.call::<NewKey>(Method::POST, "/api/admin/keys", Some(serde_json::json!(draft))).await {
-        Ok(made) => {
-            Notice { secret: Some(made.secret), ..Notice::done("This is the key. Copy it now: it is not shown again.") }
+    let made = match operator.call::<NewKey>(Method::POST, "/api/admin/keys", Some(serde_json::json!(draft))).await {
+        Ok(made) => made,
+        Err(problem) => {
+            let notice = Notice::failed(format!("No key was made: {}", view::long(&problem.detail)));
+            return operator.then("/admin/keys", notice);
         }
-        Err(problem) => Notice::failed(format!("No key was made: {}", view::long(&problem.detail))),
     };
-    operator.then("/admin/keys", notice)
+    let notice = Notice::done("This is the key. Copy it now: it is not shown again.");
+    // The key exists and cannot be shown later, so it is shown whether the list of keys can be or not.
+    let mut page = list(&operator)
+        .await
+        .unwrap_or_else(|_| Page { frame: operator.frame("Keys", "/admin/keys"), lines: Vec::new() });
+    page.frame.notice = Some(Notice { secret: Some(made.secret), ..notice });
+    html(StatusCode::CREATED, &page)
 }
 
 /// Which key.

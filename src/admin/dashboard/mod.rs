@@ -28,7 +28,7 @@ mod view;
 
 use axum::{
     Router,
-    middleware::map_response,
+    middleware::{from_fn, map_response},
     routing::{any, get, post},
 };
 
@@ -36,6 +36,9 @@ use crate::app::App;
 
 /// The pages. `operators` are the operators' routes for requests in this process.
 pub fn routes(app: &App, operators: Router) -> Router<App> {
+    let seat = seat::Seat::new(app.clone(), operators);
+    let known = seat.clone();
+    app.door().limits.let_in_sessions(Box::new(move |headers| known.is_signed_in(headers)));
     Router::new()
         .route("/admin", get(overview::page))
         .route("/admin/sign-in", get(sign_in::page).post(sign_in::enter))
@@ -54,6 +57,7 @@ pub fn routes(app: &App, operators: Router) -> Router<App> {
         .route("/admin/about", get(server::about))
         .route("/admin/assets/{name}", get(assets::asset))
         .route("/admin/{*rest}", any(sign_in::missing))
+        .layer(from_fn(operator::own_pages_only))
         .layer(map_response(page::errors))
-        .with_state(seat::Seat::new(app.clone(), operators))
+        .with_state(seat)
 }

@@ -5,7 +5,8 @@
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts, Request},
-    http::{Method, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
+    middleware::Next,
     response::{IntoResponse, Response},
 };
 use http_body_util::BodyExt as _;
@@ -131,6 +132,28 @@ pub(super) fn forged() -> Problem {
         "forged_form",
         "nothing was changed: the form is not of this session. Go back, load the page again and send it from there",
     )
+}
+
+/// Refuses what a page of another origin asks for, also one of the same site, whose requests have the session's cookie. A
+/// link from there may be followed. Browsers since 2023 say where a request comes from
+/// (<https://www.w3.org/TR/fetch-metadata/>); in older ones the token of each form protects.
+pub(super) async fn own_pages_only(request: Request, next: Next) -> Response {
+    if !is_foreign(request.method(), request.headers()) {
+        return next.run(request).await;
+    }
+    let problem = Problem::new(
+        StatusCode::FORBIDDEN,
+        "foreign_origin",
+        "a page of another origin may not use the dashboard: open it at its own address",
+    );
+    problem.into_response()
+}
+
+fn is_foreign(method: &Method, headers: &HeaderMap) -> bool {
+    let said = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    let is_own = matches!(said("sec-fetch-site"), None | Some(b"same-origin" | b"none"));
+    let follows_link = method == Method::GET && said("sec-fetch-mode") == Some(b"navigate");
+    !is_own && !follows_link
 }
 
 /// Reads a form.

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, request::Parts},
 };
 
-use super::sessions::Sessions;
+use super::{cookies, sessions::Sessions};
 use crate::{app::App, http::peer::Peer};
 
 /// The state of the pages. Cloning shares it.
@@ -25,6 +25,12 @@ pub(super) struct Shared {
 impl Seat {
     pub(super) fn new(app: App, operators: Router) -> Self {
         Self(Arc::new(Shared { app, operators, sessions: Sessions::default() }))
+    }
+
+    /// Whether a request has the cookie of a session.
+    pub(super) fn is_signed_in(&self, headers: &HeaderMap) -> bool {
+        let token = cookies::get(headers, cookies::SESSION);
+        token.is_some_and(|token| self.sessions.has(token, self.app.clock().now()))
     }
 
     /// The address that a request comes from.

@@ -94,6 +94,11 @@ impl Sessions {
         Some(Session { hash, csrf: kept.csrf.clone() })
     }
 
+    /// Whether a token is of a session. Does not count as its use.
+    pub(super) fn has(&self, token: &str, now: Millis) -> bool {
+        self.0.lock().get(&hash(token)).is_some_and(|kept| kept.holds(now))
+    }
+
     /// Ends a session.
     pub(super) fn end(&self, session: &Session) {
         self.0.lock().remove(&session.hash);

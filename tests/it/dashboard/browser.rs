@@ -60,7 +60,13 @@ impl Browser {
     }
 
     pub async fn get(&self, path: &str) -> Page {
-        self.send(self.http.get(format!("{}{path}", self.base))).await
+        self.get_with(path, &[]).await
+    }
+
+    /// With headers that a browser adds.
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Page {
+        let request = self.http.get(format!("{}{path}", self.base));
+        self.send(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
     }
 
     /// Sends a form that is on a page.
@@ -71,10 +77,16 @@ impl Browser {
 
     /// Sends a form as another site may.
     pub async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Page {
+        self.post_with(path, fields, &[]).await
+    }
+
+    /// The same with headers that a browser adds.
+    pub async fn post_with(&self, path: &str, fields: &[(&str, &str)], headers: &[(&str, &str)]) -> Page {
         let encode = |text: &str| cubby::http::segment::encode(text).replace("%20", "+");
         let pairs = fields.iter().map(|(name, value)| format!("{name}={}", encode(value)));
         let request = self.http.post(format!("{}{path}", self.base));
         let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         self.send(request.body(pairs.collect::<Vec<_>>().join("&"))).await
     }
 

@@ -86,3 +86,31 @@ async fn hostile_names_are_text_on_every_page() {
     assert!(shown.contains("abc\\u{202e}txt.exe"), "{shown}");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn pages_of_other_origins_neither_read_nor_use_the_dashboard() {
+    let server = Server::with(&[FLAGS, &["--cors-origins", "https://app.example"]].concat()).await;
+    let browser = Browser::signed_in(server.address).await;
+    let page = browser.get("/admin/keys").await.expect(200);
+    let form = [("csrf", page.csrf()), ("name", "x")];
+    for site in ["same-site", "cross-site"] {
+        let headers = [("sec-fetch-site", site), ("sec-fetch-mode", "cors"), ("origin", "https://app.example")];
+        let read = browser.get_with("/admin/keys", &headers).await.expect(403);
+        assert!(read.text.contains("foreign_origin"), "{}", read.text);
+        for header in ["access-control-allow-origin", "access-control-allow-credentials"] {
+            assert_eq!(read.header(header), "", "{header}");
+        }
+        browser.post_with("/admin/keys/make", &form, &headers).await.expect(403);
+        let link = [("sec-fetch-site", site), ("sec-fetch-mode", "navigate")];
+        browser.get_with("/admin/keys", &link).await.expect(200);
+        browser.post_with("/admin/keys/make", &form, &link).await.expect(403);
+    }
+    let own = [("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "cors"), ("origin", "https://app.example")];
+    let read = browser.get_with("/admin/keys", &own).await.expect(200);
+    assert_eq!(read.header("access-control-allow-origin"), "");
+    assert!(read.text.contains("There are no keys"), "{}", read.text);
+    // The operators' routes take the key, which no browser sends by itself.
+    let routes = browser.get_with("/api/admin/keys", &own).await.expect(401);
+    assert_eq!(routes.header("access-control-allow-origin"), "https://app.example");
+    server.stop().await;
+}

@@ -145,3 +145,18 @@ async fn without_an_operators_key_nobody_signs_in() {
     assert!(page.text.contains("ADMIN_API_KEY") && !page.text.contains("<form"), "{}", page.text);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_signed_in_operator_is_not_counted_with_other_callers() {
+    let server = Server::with(&[FLAGS, &["--address-rate", "1/h:4"]].concat()).await;
+    let browser = Browser::signed_in(server.address).await;
+    for _ in 0..3 {
+        server.client.get("/ada").await;
+    }
+    assert_eq!(server.client.get("/ada").await.status, 429);
+    for _ in 0..5 {
+        browser.get("/admin/about").await.expect(200);
+    }
+    Browser::new(server.address).get("/admin/about").await.expect(429);
+    server.stop().await;
+}
