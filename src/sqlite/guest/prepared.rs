@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
-use rusqlite::{CachedStatement, Connection, Statement as Compiled, ffi};
+use rusqlite::{CachedStatement, Connection, Statement as Compiled, StatementStatus, ffi};
 
 use super::model::{Column, Statement, ValueRef};
 use crate::sqlite::memory;
@@ -35,6 +35,19 @@ impl DerefMut for Held<'_> {
         match self {
             Self::Once(statement) => statement,
             Self::Kept(statement) => statement,
+        }
+    }
+}
+
+impl Held<'_> {
+    /// Ends its use. A statement that is kept may have been prepared anew when it ran, because the schema had changed, and
+    /// take more memory than it did.
+    pub(super) fn finish(self) {
+        if let Self::Kept(statement) = self
+            && statement.reset_status(StatementStatus::RePrepare) > 0
+            && i64::from(statement.get_status(StatementStatus::MemUsed)) > LARGEST_KEPT
+        {
+            statement.discard();
         }
     }
 }
@@ -210,6 +223,19 @@ mod tests {
         assert_eq!(run(&conn, &rules, all).unwrap().0.0.len(), 4);
         conn.execute_batch("DROP TABLE notes").unwrap();
         assert!(run(&conn, &rules, all).unwrap_err().message.contains("no such table"));
+    }
+
+    #[test]
+    fn a_statement_that_has_grown_since_it_was_kept_is_kept_no_longer() {
+        let (conn, rules) = (database(), Rules::default());
+        conn.execute_batch("CREATE VIEW all_notes AS SELECT id FROM notes").unwrap();
+        let read = "SELECT * FROM all_notes";
+        run(&conn, &rules, read).unwrap();
+        assert!(is_kept(&conn, read, "writes"));
+        let many = vec!["id"; 300].join(",");
+        conn.execute_batch(&format!("DROP VIEW all_notes; CREATE VIEW all_notes AS SELECT {many} FROM notes")).unwrap();
+        run(&conn, &rules, read).unwrap();
+        assert!(!is_kept(&conn, read, "writes"));
     }
 
     #[test]

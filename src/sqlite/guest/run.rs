@@ -105,17 +105,31 @@ impl Guest<'_> {
         statement: &Statement<'_>,
         sink: &mut dyn Sink,
     ) -> Result<Done, SqlError> {
+        let writes = prepared.writes();
+        let Some(mut prepared) = prepared.0 else {
+            return Ok(Done { last_insert_rowid: self.conn.last_insert_rowid(), ..Done::default() });
+        };
+        let result = self.step(&mut prepared, writes, statement, sink);
+        prepared.finish();
+        result
+    }
+
+    fn step(
+        &self,
+        prepared: &mut Held<'_>,
+        writes: bool,
+        statement: &Statement<'_>,
+        sink: &mut dyn Sink,
+    ) -> Result<Done, SqlError> {
         let begun = Instant::now();
         let (was_autocommit, total) = (self.conn.is_autocommit(), self.conn.total_changes());
         let failed = |error| self.failed(error, was_autocommit);
-        let mut done = Done { last_insert_rowid: self.conn.last_insert_rowid(), ..Done::default() };
-        let writes = prepared.writes();
-        let Some(mut prepared) = prepared.0 else { return Ok(done) };
+        let mut done = Done::default();
         if writes {
             refuse_write(self.rules).map_err(|refusal| SqlError::new(refusal.code, refusal.message))?;
         }
         let most = usize::try_from(self.rules.arguments).unwrap_or(0);
-        bind(&mut prepared, statement, most, || self.in_time()).map_err(failed)?;
+        bind(prepared, statement, most, || self.in_time()).map_err(failed)?;
         // One that was kept has counted before.
         prepared.reset_status(StatementStatus::FullscanStep);
         let mut rows = prepared.raw_query();
@@ -141,7 +155,7 @@ impl Guest<'_> {
         }
         drop(rows);
         if !told {
-            sink.columns(&columns(&prepared))?;
+            sink.columns(&columns(prepared))?;
         }
         done.rows_read += u64::try_from(prepared.get_status(StatementStatus::FullscanStep)).unwrap_or(0);
         done.rows_written = self.conn.total_changes() - total;
