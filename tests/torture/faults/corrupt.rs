@@ -1,6 +1,10 @@
 //! A file that is not what was written: the user alone is refused, and the file kept as found.
 
-use std::{os::unix::fs::FileExt, path::Path, time::Duration};
+use std::{
+    os::unix::fs::FileExt,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use super::{Report, Setup, file_of, folder};
 use crate::{
@@ -12,6 +16,7 @@ use crate::{
 
 const KINDS: [&str; 8] =
     ["page", "page, closed well", "truncation", "garbage", "zero bytes", "another's", "newer", "missing"];
+const TENANTS: usize = 5;
 const VICTIM: usize = 2;
 const PAGE: u64 = 4096;
 
@@ -22,9 +27,17 @@ pub fn run(setup: &Setup) -> Report {
         let kind = KINDS[round as usize % KINDS.len()];
         let (_folder, data) = folder();
         let launch = Launch::real(&setup.program, &data, &[]);
-        let mut workers = load::workers(&Plan { workers: 4, ..Plan::new(rng.next(), 5) });
+        let mut workers = load::workers(&Plan { workers: 4, ..Plan::new(rng.next(), TENANTS) });
         let mut node = launch.start();
-        load::run_for(node.address, &mut workers, Duration::from_millis(600));
+        load::run(node.address, &mut workers, || {
+            std::thread::sleep(Duration::from_millis(600));
+            // On a slow disk it takes longer until everybody has a file.
+            let until = Instant::now() + Duration::from_secs(60);
+            while (0..TENANTS).any(|number| !file_of(&data, &load::tenant(number)).exists()) {
+                assert!(Instant::now() < until, "not everybody has a file");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
         if kind == "page" {
             node.kill();
         } else if let Err(why) = node.stop() {
