@@ -17,13 +17,14 @@ use std::{
 
 use cubby::{
     Result, Store, StoreOptions, Tenant, TenantId,
-    clock::rfc3339,
+    clock::{day::Day, rfc3339},
     notes::{
         model::{Note, NoteId, Page},
         queries,
     },
     sqlite::{
         combine::{Limits, Spawn},
+        deadline::Deadline,
         open::Options,
     },
     tenants::{
@@ -174,8 +175,8 @@ mod lease {
 /// A tenant that is not open.
 mod cold {
     use super::{
-        Arc, Bencher, Cell, House, Limits, NoteId, OpenParams, Options, Result, Semaphore, Spawn, at_once, database,
-        queries, shipped_schema,
+        Arc, Bencher, Cell, Day, Deadline, House, Limits, NOW, NoteId, OpenParams, Options, Result, Semaphore, Spawn,
+        at_once, database, queries, shipped_schema,
     };
 
     fn note(house: &House) -> NoteId {
@@ -226,6 +227,9 @@ mod cold {
             left: None,
             limits: &limits,
             quarantined: false,
+            as_is: false,
+            deadline: Deadline::none(),
+            today: Day::of(NOW),
             before_commit: &|| Ok(()),
         };
         bencher.bench_local(|| {

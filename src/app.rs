@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use self::shared::Shared;
 use crate::{
+    bulk::run::Bulks,
     catalog::quota::ReadQuota,
     clock::Clock,
     config::{DataConfig, ServeConfig, sql::SqlMode},
@@ -19,7 +20,7 @@ use crate::{
     reconcile::{health::Health, on_demand::OnDemand, run::Reconciler},
     rollout::run::Rollouts,
     sqlite::{PAGE_SIZE, combine, memory, migrate::Schema},
-    telemetry::metrics,
+    telemetry::{metrics, recent::Recent},
     tenants::{open::feeds::FeedLimits, options::StoreOptions, store::Store},
 };
 
@@ -41,6 +42,7 @@ impl App {
         let app = Self::new(store, config)?;
         tokio::spawn(background::save_uses(Arc::downgrade(&app.inner)));
         tokio::spawn(background::sweep(Arc::downgrade(&app.inner)));
+        tokio::spawn(background::sample(Arc::downgrade(&app.inner)));
         if let Some(every) = app.config().sync.sync_every {
             tokio::spawn(background::reconcile(Arc::downgrade(&app.inner), every));
         }
@@ -63,13 +65,25 @@ impl App {
         let sync = &config.sync;
         let reconciler = Reconciler::new(store.clone(), provider.clone(), sync.provider.sync_max_delete);
         let on_demand = OnDemand::new(store.clone(), provider.clone(), sync.on_demand_limit);
-        let expects = config.clerk_webhook_secret.is_some();
+        let expects = config.webhooks.clerk_webhook_secret.is_some();
         let health = Health::new(store.clone(), provider, sync.sync_warn, sync.sync_silence, expects);
-        let door = Door::with(store, config, (audience, has_plain_problems), Some(on_demand))?;
+        let door = Door::with(store, config, (audience, has_plain_problems, is_transfer), Some(on_demand))?;
         metrics::install()?;
         let callers = door.clone();
         let rollouts = Rollouts::new(door.store.clone(), move || callers.limits.in_flight() > 0);
-        Ok(Self { inner: Arc::new(Shared { door, reconciler, rollouts, health, upkeep: Arc::default() }) })
+        let callers = door.clone();
+        let bulks = Bulks::new(door.store.clone(), move || callers.limits.in_flight() > 0);
+        Ok(Self {
+            inner: Arc::new(Shared {
+                door,
+                reconciler,
+                rollouts,
+                bulks,
+                health,
+                recent: Recent::default(),
+                upkeep: Arc::default(),
+            }),
+        })
     }
 
     /// The tenants.
@@ -114,9 +128,27 @@ impl App {
         &self.inner.rollouts
     }
 
+    /// Changes many tenants.
+    pub fn bulks(&self) -> &Arc<Bulks> {
+        &self.inner.bulks
+    }
+
     /// Whether catalog and provider agree.
     pub fn health(&self) -> &Health {
         &self.inner.health
+    }
+
+    /// The metrics of the last hour.
+    pub fn recent(&self) -> &Recent {
+        &self.inner.recent
+    }
+
+    /// Takes a sample of the metrics now, besides those that are taken in the background.
+    pub async fn sample(&self) {
+        let inner = self.inner.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || inner.sample()).await {
+            tracing::error!(error = %error, "a sample of the metrics was not taken");
+        }
     }
 
     /// Closes all tenants and the catalog, in the reverse order of opening.
@@ -124,6 +156,9 @@ impl App {
         self.inner.door.start_draining();
         if tokio::time::timeout_at(until, self.inner.rollouts.end()).await.is_err() {
             tracing::warn!("a user's migration did not end in time");
+        }
+        if tokio::time::timeout_at(until, self.inner.bulks.end()).await.is_err() {
+            tracing::warn!("a change of many users did not end in time");
         }
         // A background task that still runs would keep the data folder, and its lock.
         if tokio::time::timeout_at(until, self.inner.upkeep.write()).await.is_err() {
@@ -153,6 +188,14 @@ fn audience(path: &str) -> Audience {
         }
         _ => Audience::of(path),
     }
+}
+
+/// Whether a route, by its pattern, sends or takes a whole database.
+fn is_transfer(pattern: &str) -> bool {
+    matches!(
+        pattern,
+        "/api/admin/tenants/{user_id}/export" | "/api/admin/tenants/{user_id}/import" | "/{user_id}/export"
+    )
 }
 
 /// Whether clients of SQL over HTTP ask for a path: they read errors in a form of their own.

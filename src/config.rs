@@ -7,6 +7,7 @@ use clap::{Args, Command, FromArgMatches, ValueEnum, builder::Resettable};
 
 use crate::error::{Error, Result};
 
+pub mod browse;
 pub mod changes;
 pub mod console;
 pub mod door;
@@ -19,6 +20,7 @@ pub mod provider;
 pub mod sql;
 pub mod told;
 pub mod values;
+pub mod webhooks;
 
 pub use self::values::{Secret, Size, duration};
 
@@ -161,13 +163,9 @@ pub struct ServeConfig {
         value_parser = clap::value_parser!(u32).range(4..=4096))]
     pub blocking_threads: u32,
 
-    /// Secrets that Clerk's webhooks are signed with (whsec_…), separated by spaces
-    #[arg(long, env = "CLERK_WEBHOOK_SECRET", value_name = "SECRETS", hide_env_values = true)]
-    pub clerk_webhook_secret: Option<Secret>,
-
-    /// Hookdeck's signing secrets, separated by spaces; set, deliveries must come through Hookdeck
-    #[arg(long, env = "HOOKDECK_SIGNING_SECRET", value_name = "SECRETS", hide_env_values = true)]
-    pub hookdeck_signing_secret: Option<Secret>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would replace the heading in --help")]
+    pub webhooks: webhooks::WebhookConfig,
 
     /// The operator's key for /api/admin; without it the admin API is off
     #[arg(long, env = "ADMIN_API_KEY", value_name = "KEY", hide_env_values = true)]
@@ -204,6 +202,11 @@ pub struct ServeConfig {
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment would replace the heading in --help")]
     pub export: export::ExportConfig,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would replace the heading in --help")]
+    pub browse: browse::BrowseConfig,
+
     /// What is set and from where, for operators to read; empty if no command line was read.
     #[arg(skip)]
     pub told: Vec<told::Setting>,
@@ -259,7 +262,7 @@ impl ServeConfig {
                 "--provisioning on-proof: the proof is a session token, so it needs CUBBY_AUTH=jwt or jwt+keys",
             ));
         }
-        if self.provisioning == Provisioning::Webhook && self.clerk_webhook_secret.is_none() {
+        if self.provisioning == Provisioning::Webhook && self.webhooks.clerk_webhook_secret.is_none() {
             tracing::warn!(
                 "provisioning is by webhook, but CLERK_WEBHOOK_SECRET is not set: only `cubby tenants create` can \
                  create users' databases"
@@ -271,7 +274,7 @@ impl ServeConfig {
                  `openssl rand -hex 32`"
             )));
         }
-        if self.hookdeck_signing_secret.is_some() && self.clerk_webhook_secret.is_none() {
+        if self.webhooks.hookdeck_signing_secret.is_some() && self.webhooks.clerk_webhook_secret.is_none() {
             return Err(Error::config(
                 "HOOKDECK_SIGNING_SECRET is set, but CLERK_WEBHOOK_SECRET is not: Hookdeck forwards Clerk's own \
                  signature, and both are verified",

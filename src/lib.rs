@@ -45,6 +45,8 @@
 pub mod admin;
 #[cfg(feature = "server")]
 pub mod app;
+#[cfg(feature = "server")]
+pub mod bulk;
 pub mod catalog;
 #[cfg(feature = "server")]
 pub mod changes;

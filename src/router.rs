@@ -43,7 +43,7 @@ pub fn router(app: &App) -> Result<Router> {
     }
     let routes = finish(app, routes.merge(sql::routes::routes(app).into()), app.config().listen);
     // Outside of the envelope, so that a page may read errors too.
-    Ok(match Origins::new(&app.config().limits.cors_origins.0) {
+    Ok(match Origins::new(&app.config().limits.cors_origins.0, admin::dashboard::is_page) {
         Some(origins) => {
             routes.layer(middleware::from_fn_with_state(origins, cors)).layer(middleware::from_fn(preflight))
         }
@@ -69,6 +69,7 @@ fn operators_only(app: &App) -> OpenApiRouter<App> {
         .routes(routes!(admin::watch::page))
         .merge(admin::routes(app))
         .merge(admin::guard::protect(app, webhooks::routes::log::routes()))
+        .merge(admin::guard::protect(app, webhooks::routes::test_delivery::routes()))
         .merge(admin::guard::protect(app, sql::routes::operators(app).into()))
 }
 
@@ -85,7 +86,7 @@ fn finish(app: &App, routes: OpenApiRouter<App>, listen: SocketAddr) -> Router {
 }
 
 /// What the document says of each group of routes.
-fn groups(app: &App) -> [Group; 8] {
+fn groups(app: &App) -> [Group; 9] {
     let operators = Group {
         tag: "operators",
         prefix: "/api/admin/",
@@ -96,6 +97,11 @@ fn groups(app: &App) -> [Group; 8] {
     let exports = Group {
         prefix: "/api/admin/tenants/{user_id}/export",
         problems: &[400, 401, 404, 409, 422, 429, 500, 503, 507],
+        ..operators
+    };
+    let browse = Group {
+        prefix: "/api/admin/tenants/{user_id}/browse",
+        problems: &[400, 401, 403, 404, 409, 413, 422, 429, 500, 503],
         ..operators
     };
     let watch = Group { prefix: "", scheme: operators.scheme.filter(|_| !app.is_watched_openly()), ..operators };
@@ -118,5 +124,5 @@ fn groups(app: &App) -> [Group; 8] {
     };
     let ready =
         Group { tag: "health", prefix: "/readyz", scheme: None, problems: &[500, 503], problems_of_changes: &[] };
-    [exports, operators, watch, notes, changes, own, webhooks, ready]
+    [exports, browse, operators, watch, notes, changes, own, webhooks, ready]
 }

@@ -56,6 +56,11 @@ pub async fn serve(
 ) -> Result<()> {
     let routes = router::router(&app)?;
     let operators = operators.map(|listener| (listener, router::operators(&app)));
+    let shutdown = async {
+        shutdown.await;
+        // Not after the drain: it would go on migrating until then.
+        app.rollouts().interrupt();
+    };
     let until = serve_routes(app.door(), (listener, routes), operators, shutdown).await;
     let left = app.close(until.max(Instant::now() + CHECKPOINTS)).await;
     tracing::info!(left_open = left, "closed");

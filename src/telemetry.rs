@@ -5,10 +5,14 @@
 //! written: an eighth of the time to read a note.
 
 #[cfg(feature = "server")]
+pub mod disk;
+#[cfg(feature = "server")]
 pub mod log;
 pub mod measures;
 #[cfg(feature = "server")]
 pub mod metrics;
+#[cfg(feature = "server")]
+pub mod recent;
 #[cfg(feature = "server")]
 pub mod routes;
 

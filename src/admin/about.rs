@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{app::App, error::Result};
+use crate::{app::App, error::Result, telemetry::disk};
 
 /// The program, its process and its disk.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -55,7 +55,7 @@ async fn about(State(app): State<App>) -> Result<Json<About>> {
 fn look(app: &App) -> About {
     let store = app.store();
     let root = store.layout().root();
-    let disk = rustix::fs::statvfs(root).ok();
+    let disk = disk::space(root);
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     About {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -67,8 +67,8 @@ fn look(app: &App) -> About {
         descriptors: std::fs::read_dir("/proc/self/fd").ok().map(|all| count(all.count())),
         descriptors_limit: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
         memory: resident(Path::new("/proc/self/status")),
-        disk: disk.as_ref().map(|disk| disk.f_blocks.saturating_mul(disk.f_frsize)),
-        disk_free: disk.as_ref().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+        disk: disk.map(|disk| disk.size),
+        disk_free: disk.map(|disk| disk.free),
     }
 }
 

@@ -34,5 +34,10 @@ const MAX_BODY: usize = 64 << 10;
 
 /// Reads an operator's JSON.
 pub(super) async fn read<T: DeserializeOwned>(app: &App, body: Body) -> Result<T, Problem> {
-    Ok(body::parse(&body::read(body, MAX_BODY, app.config().limits.body_timeout).await?)?)
+    read_up_to(app, body, MAX_BODY).await
+}
+
+/// The same of up to `most` bytes.
+pub(super) async fn read_up_to<T: DeserializeOwned>(app: &App, body: Body, most: usize) -> Result<T, Problem> {
+    Ok(body::parse(&body::read(body, most, app.config().limits.body_timeout).await?)?)
 }

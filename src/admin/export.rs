@@ -95,6 +95,6 @@ async fn send(
             export::write(conn, form, table.as_deref(), |name| BOOKKEEPING.contains(&name), out)
         })),
     };
-    let copy = app.store().export(&id, form, app.config().request_timeout).await?;
+    let copy = app.store().export(&id, form, app.config().export.transfer_timeout).await?;
     Ok(download::answer(copy, place, kind, &name))
 }

@@ -112,8 +112,16 @@ fn action(method: &Method, path: &str) -> Option<String> {
     if noun == "sync-users" {
         return Some("sync".to_owned());
     }
+    if noun == "bulk" {
+        return Some(if verb == "delete" { "bulk stop" } else { "bulk" }.to_owned());
+    }
     if noun == "migrations" {
         return Some(words.next().map_or("migrate".to_owned(), |verb| format!("migrate {verb}")));
+    }
+    match noun {
+        "test-deliveries" => return Some("deliveries test".to_owned()),
+        "sample-tenants" => return Some("tenants sample".to_owned()),
+        _ => {}
     }
     Some(format!("{noun} {}", words.next().unwrap_or(verb)))
 }
@@ -132,6 +140,10 @@ mod tests {
             (Method::POST, "/api/admin/sync-users", Some("sync")),
             (Method::POST, "/api/admin/migrations", Some("migrate")),
             (Method::POST, "/api/admin/migrations/{run}/pause", Some("migrate pause")),
+            (Method::POST, "/api/admin/test-deliveries", Some("deliveries test")),
+            (Method::POST, "/api/admin/sample-tenants", Some("tenants sample")),
+            (Method::POST, "/api/admin/bulk", Some("bulk")),
+            (Method::DELETE, "/api/admin/bulk", Some("bulk stop")),
             (Method::GET, "/api/admin/tenants", None),
         ] {
             assert_eq!(action(&method, path).as_deref(), name, "{method} {path}");

@@ -14,10 +14,14 @@ use axum::{
 use futures_util::StreamExt;
 use hyper::body::Body as _;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use self::process::Processes;
 use super::call::Call;
 use crate::{
     app::App,
@@ -25,7 +29,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     http::{problem::Problem, query::Query, segment::UserPath},
     sqlite::import::Order,
-    tenants::lifecycle::import::{Import, Imported, Worker},
+    tenants::lifecycle::import::{Import, Imported, Worker, too_late},
 };
 
 pub mod process;
@@ -74,24 +78,30 @@ async fn take(
     Extension(turns): Extension<Arc<Semaphore>>,
     request: Request,
 ) -> Result<Json<ImportReport>, Problem> {
-    let store = app.store();
-    store.find(&id).await?.ok_or_else(Error::unknown_tenant)?;
-    let _turn = turns.try_acquire().map_err(|_| {
+    let (store, until) = (app.store(), Instant::now() + app.config().export.transfer_timeout);
+    let row = store.find(&id).await?.ok_or_else(Error::unknown_tenant)?;
+    let turn = turns.try_acquire_owned().map_err(|_| {
         Error::new(ErrorKind::Busy, format!("{AT_ONCE} imports are under way; try again when one is done"))
     })?;
-    let allow = query.allow.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned);
+    let allow = query.allow.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    // Removed with this request, however it ends.
     let file = store.import_file();
-    let import = Import { file: file.clone(), replace: query.replace, allow: allow.collect() };
     // The largest that may become of it, and as much for what is free in it.
-    let limit = app.config().quota.0.saturating_mul(2);
-    if let Err(error) = receive(request.into_body(), &file, if limit == 0 { u64::MAX } else { limit }).await {
-        // The next start removes it otherwise.
-        let _ = std::fs::remove_file(&file);
+    let limit = store.max_bytes_of(&row).saturating_mul(2);
+    let received = receive(request.into_body(), file.path(), if limit == 0 { u64::MAX } else { limit });
+    if let Err(error) = timeout_at(until, received).await.unwrap_or_else(|_| Err(too_late())) {
         // The rest of the body is not a request.
         return Err(Problem::from(error).with_header(header::CONNECTION, HeaderValue::from_static("close")));
     }
     let program = program(&app)?;
-    let worker: Worker = Arc::new(move |order: &Order| process::carry_out(&program, order));
+    // Ended with this request.
+    let (_processes, carrier) = Processes::new();
+    let worker: Worker = Arc::new(move |order: &Order| {
+        // The next one may begin when no process of this one runs.
+        let _turn = &turn;
+        carrier.carry_out(&program, order)
+    });
+    let import = Import { file, replace: query.replace, allow, until };
     let Imported { row, rows, made, replaced } = store.import(&id, import, &author, worker).await?;
     let replaced = replaced.map(|path| path.display().to_string());
     Ok(Json(ImportReport { tenant: row, rows, made, replaced }))

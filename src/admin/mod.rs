@@ -1,20 +1,24 @@
 //! What an operator does, over HTTP or from the command line.
 //!
-//! [`guard`] checks the operator's key and records attempts that are refused; [`tenants`], [`quota`],
-//! `export`, [`import`], [`keys`], [`sync`], [`migrations`], [`top`], [`usage`], [`audit`],
-//! [`about`] and [`settings`] are the routes; [`dashboard`] is the pages over them.
+//! [`guard`] checks the operator's key and records attempts that are refused; [`tenants`], [`quota`], [`browse`],
+//! `export`, [`import`], [`bulk`], [`keys`], [`sync`], [`migrations`], [`top`], [`usage`], [`audit`],
+//! [`first_run`], `recent`, [`about`] and [`settings`] are the routes; [`dashboard`] is the pages over them.
 
 pub mod about;
 pub mod audit;
+pub mod browse;
+pub mod bulk;
 mod call;
 pub mod dashboard;
 mod export;
+pub mod first_run;
 pub mod guard;
 pub mod import;
 pub(crate) mod in_process;
 pub mod keys;
 pub mod migrations;
 pub mod quota;
+mod recent;
 pub mod settings;
 pub mod sync;
 pub mod tenants;
@@ -31,6 +35,7 @@ pub fn routes(app: &App) -> OpenApiRouter<App> {
     let routes = OpenApiRouter::new()
         .merge(tenants::routes())
         .merge(quota::routes())
+        .merge(browse::routes())
         .merge(export::routes())
         .merge(import::routes())
         .merge(keys::routes())
@@ -38,7 +43,10 @@ pub fn routes(app: &App) -> OpenApiRouter<App> {
         .merge(usage::routes())
         .merge(sync::routes())
         .merge(migrations::routes())
+        .merge(bulk::routes())
         .merge(top::routes())
+        .merge(first_run::routes())
+        .merge(recent::routes())
         .merge(about::routes())
         .merge(settings::routes());
     guard::protect(app, routes)

@@ -1,5 +1,7 @@
 //! Users' databases, as an operator sees and changes them.
 
+use std::path::PathBuf;
+
 use axum::{
     Extension, Json,
     body::Body,
@@ -32,7 +34,8 @@ use crate::{
         query::{Query, up_to},
         segment::UserPath,
     },
-    tenants::id::TenantId,
+    sqlite::{migrate::Step, wal::wal_of},
+    tenants::{disk::path::TenantPaths, id::TenantId, store::Store},
 };
 
 /// A page of tenants.
@@ -60,6 +63,32 @@ pub struct OneTenant {
     pub newest_schema: i32,
     /// What it may use, and who set that.
     pub may_use: OwnQuota,
+    /// The files that it has, with write-ahead logs, what is in the trash, and what an import replaced.
+    #[serde(default)]
+    pub files: Vec<TenantFile>,
+    /// The migrations of the schema, oldest first.
+    #[serde(default)]
+    pub migrations: Vec<TenantMigration>,
+}
+
+/// A file of a tenant.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct TenantFile {
+    /// Where it is.
+    pub path: String,
+    /// How large it is.
+    pub bytes: u64,
+}
+
+/// A migration of the tenants' schema.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct TenantMigration {
+    /// Its version.
+    pub version: i32,
+    /// Its name.
+    pub name: String,
+    /// Whether the tenant's file has it, as far as is known since it was last opened.
+    pub ran: bool,
 }
 
 /// A tenant to be.
@@ -188,15 +217,27 @@ async fn make(
     let TenantDraft { id, email } = read(&app, body).await.map_err(IntoResponse::into_response)?;
     let failed = |error: Error| (Extension(Target(id.clone())), error).into_response();
     let parsed = TenantId::parse(id.as_bytes()).map_err(|e| failed(Error::invalid("id", e.to_string())))?;
-    match app.store().create(&parsed, Profile { email, ..Profile::default() }, &author).await {
-        Ok((_, true)) => Ok((StatusCode::CREATED, Json(Created { id: parsed, created: true }))),
-        Ok((_, false)) => Ok((StatusCode::OK, Json(Created { id: parsed, created: false }))),
+    create(&app, &parsed, Profile { email, ..Profile::default() }, &author).await.map_err(failed)
+}
+
+/// Creates a tenant, if it is not there.
+pub(super) async fn create(
+    app: &App,
+    id: &TenantId,
+    profile: Profile,
+    author: &Author,
+) -> Result<(StatusCode, Json<Created>)> {
+    match app.store().create(id, profile, author).await {
+        Ok((_, created)) => {
+            let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+            Ok((status, Json(Created { id: id.clone(), created })))
+        }
         // To an operator a deleted tenant is no secret.
         Err(error) if error.kind() == ErrorKind::UnknownTenant => {
             let why = format!("{id} is deleted; `cubby tenants restore {id}` brings it back");
-            Err(failed(Error::new(ErrorKind::Conflict, why)))
+            Err(Error::new(ErrorKind::Conflict, why))
         }
-        Err(error) => Err(failed(error)),
+        Err(error) => Err(error),
     }
 }
 
@@ -214,7 +255,29 @@ async fn show(Call { app, id, .. }: Call) -> Result<Json<OneTenant>> {
     let file_bytes = std::fs::metadata(&path).map(|found| found.len()).ok();
     let path = path.display().to_string();
     let may_use = OwnQuota::of(store, &row);
-    Ok(Json(OneTenant { row, path, file_bytes, newest_schema: store.schema().version(), may_use }))
+    let (files, migrations) = (files(store, &id), migrations(store, &row));
+    let newest_schema = store.schema().version();
+    Ok(Json(OneTenant { row, path, file_bytes, newest_schema, may_use, files, migrations }))
+}
+
+fn files(store: &Store, id: &TenantId) -> Vec<TenantFile> {
+    let TenantPaths { live, trashed, replaced } = store.layout().paths(id);
+    let all = [live, trashed, replaced].into_iter().flat_map(|path| [path.clone(), wal_of(&path)]);
+    let there = |path: PathBuf| {
+        let bytes = std::fs::symlink_metadata(&path).ok()?.len();
+        Some(TenantFile { path: path.display().to_string(), bytes })
+    };
+    all.filter_map(there).collect()
+}
+
+fn migrations(store: &Store, row: &Row) -> Vec<TenantMigration> {
+    let known = row.schema_version.filter(|_| row.purged.is_none());
+    let migration = |step: Step| TenantMigration {
+        version: step.version,
+        name: step.to_string(),
+        ran: known.is_some_and(|version| step.version <= version),
+    };
+    store.schema().steps().into_iter().map(migration).collect()
 }
 
 /// Refuses a user's reads and writes.

@@ -14,7 +14,7 @@ use crate::{
     catalog::queries::{self, deliveries},
     http::{operator_key, problem::Problem},
     reconcile::{health::Seen, run::live},
-    telemetry::metrics,
+    telemetry::{disk, metrics},
 };
 
 fn admit(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
@@ -40,8 +40,8 @@ pub async fn page(State(app): State<App>, headers: HeaderMap) -> Result<Response
     ];
     metrics::tenants(states, app.store().open_count(), app.store().capacity());
     let root = app.store().layout().root().to_owned();
-    if let Ok(Ok(disk)) = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&root)).await {
-        metrics::disk(disk.f_blocks.saturating_mul(disk.f_frsize), disk.f_bavail.saturating_mul(disk.f_frsize));
+    if let Ok(Some(disk)) = tokio::task::spawn_blocking(move || disk::space(&root)).await {
+        metrics::disk(disk.size, disk.free);
     }
     if let Some(newest) = newest {
         metrics::delivery_age(app.clock().now() - newest);

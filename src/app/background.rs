@@ -17,7 +17,7 @@ use crate::{
     },
     clock::{Millis, day::Day, millis},
     reconcile::run::Options,
-    telemetry::metrics,
+    telemetry::{metrics, recent},
 };
 
 /// How often the last uses of API keys are recorded.
@@ -41,6 +41,19 @@ pub(super) async fn save_uses(app: Weak<Shared>) {
         let Some((_pass, app)) = Shared::pass(&app).await else { return };
         if let Err(error) = tokio::task::spawn_blocking(move || app.save_uses(false)).await {
             tracing::error!(error = %error, "recording the last uses of API keys did not finish");
+        }
+    }
+}
+
+/// Takes the samples of the last hour.
+pub(super) async fn sample(app: Weak<Shared>) {
+    let mut ticks = tokio::time::interval(recent::EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some((_pass, app)) = Shared::pass(&app).await else { return };
+        if let Err(error) = tokio::task::spawn_blocking(move || app.sample()).await {
+            tracing::error!(error = %error, "a sample of the metrics was not taken");
         }
     }
 }

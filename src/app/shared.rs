@@ -5,10 +5,15 @@ use std::sync::{Arc, Weak};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use crate::{
-    catalog::queries::keys,
+    bulk::run::Bulks,
+    catalog::queries::{self, keys},
     http::door::Door,
     reconcile::{health::Health, run::Reconciler},
     rollout::run::Rollouts,
+    telemetry::{
+        disk,
+        recent::{Reading, Recent},
+    },
 };
 
 /// The parts of an app.
@@ -16,7 +21,9 @@ pub struct Shared {
     pub door: Door,
     pub reconciler: Arc<Reconciler>,
     pub rollouts: Arc<Rollouts>,
+    pub bulks: Arc<Bulks>,
     pub health: Health,
+    pub recent: Recent,
     /// Held by a background task while it works; the close waits for all.
     pub upkeep: Arc<RwLock<()>>,
 }
@@ -32,6 +39,18 @@ impl Shared {
         let pass = upkeep.read_owned().await;
         let app = app.upgrade().filter(|app| !app.door.is_draining())?;
         Some((pass, app))
+    }
+
+    /// Takes a sample of the metrics. May block.
+    pub fn sample(&self) {
+        let store = &self.door.store;
+        let counts = store.catalog().read(queries::counts);
+        self.recent.add(Reading {
+            at: self.door.clock().now(),
+            open: u64::try_from(store.open_count()).unwrap_or(u64::MAX),
+            users: counts.ok().map(|counts| counts.active + counts.suspended + counts.deleted + counts.quarantined),
+            disk: disk::space(store.layout().root()),
+        });
     }
 
     /// Records when API keys were last used.

@@ -12,6 +12,7 @@ use super::{
 use crate::{rate::Rate, tenants::id::TenantId};
 
 pub mod audit;
+pub mod bulk;
 pub mod deliveries;
 pub mod keys;
 pub mod migrations;

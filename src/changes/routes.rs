@@ -1,22 +1,25 @@
-//! The change feed over HTTP: server-sent events (the HTML standard, 9.2).
+//! The change feed over HTTP: server-sent events.
 
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
 use axum::{
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
-    response::{
-        IntoResponse, Response,
-        sse::{Event, Sse},
-    },
+    http::{HeaderMap, HeaderName, StatusCode},
+    response::{Response, sse::Event},
 };
-use futures_util::{Stream, stream};
 use serde_json::json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::App,
-    http::{admission::Admission, auth::Caller, connection, door::Door, problem::Problem, segment::UserPath},
+    http::{
+        admission::Admission,
+        auth::Caller,
+        door::Door,
+        events::{self, Next},
+        problem::Problem,
+        segment::UserPath,
+    },
     tenants::changes::{Change, Changes, End, Why},
 };
 
@@ -27,9 +30,6 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// After which event a client goes on that was cut off.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-
-/// How long a browser waits before it listens again.
-const RETRY: Duration = Duration::from_secs(1);
 
 #[utoipa::path(
     get, path = "/{user_id}/changes", tag = "changes",
@@ -51,22 +51,12 @@ async fn listen(State(app): State<App>, admission: Admission, headers: HeaderMap
     let changes = tenant.changes(after.filter(|id| !id.is_empty()))?;
     // The database may be closed while somebody listens.
     drop(tenant);
-    // It lasts as long as the client likes; listeners have bounds of their own.
-    connection::in_flight(super::super::http::limits::in_flight::InFlight::leave);
-    let feed = Feed {
+    Ok(events::answer(Feed {
         door: app.door().clone(),
         caller: admission.caller,
         heartbeat: app.config().changes.changes_heartbeat,
         changes,
-        begun: false,
-        ended: false,
-    };
-    let mut response = Sse::new(feed.events()).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // nginx would keep the events until it has a buffer full.
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    Ok(response)
+    }))
 }
 
 /// What one client hears.
@@ -76,32 +66,16 @@ struct Feed {
     caller: Option<Caller>,
     changes: Changes,
     heartbeat: Duration,
-    begun: bool,
-    ended: bool,
 }
 
-impl Feed {
-    fn events(self) -> impl Stream<Item = Result<Event, Infallible>> + Send {
-        stream::unfold(self, |mut feed| async move {
-            let event = feed.next().await?;
-            Some((Ok(event), feed))
-        })
-    }
-
-    async fn next(&mut self) -> Option<Event> {
-        if self.ended {
-            return None;
-        }
-        if !std::mem::replace(&mut self.begun, true) {
-            // Sent at once, so that the client, and a proxy on the way, know that it is answered.
-            return Some(Event::default().retry(RETRY).comment("listening"));
-        }
+impl events::Feed for Feed {
+    async fn next(&mut self) -> Next {
         let waited = tokio::time::timeout(self.wait(), self.changes.next()).await;
         if self.caller.as_ref().is_some_and(|caller| !caller.is_valid(&self.door)) {
-            return Some(self.end("authorization"));
+            return Next::End("authorization");
         }
-        let Ok(change) = waited else { return Some(Event::default().comment("still here")) };
-        Some(match change {
+        let Ok(change) = waited else { return Next::Nothing };
+        match change {
             Change::Commit { seq, tables } => self.event("change", seq, &json!({"seq": seq, "tables": tables})),
             Change::Reset { seq, why } => {
                 let why = match why {
@@ -111,11 +85,13 @@ impl Feed {
                 };
                 self.event("reset", seq, &json!({"seq": seq, "why": why}))
             }
-            Change::End(End::Database) => self.end("database"),
-            Change::End(End::Shutdown) => self.end("shutdown"),
-        })
+            Change::End(End::Database) => Next::End("database"),
+            Change::End(End::Shutdown) => Next::End("shutdown"),
+        }
     }
+}
 
+impl Feed {
     /// How long the next event may take before the client is to hear that it is still listened to, or is not.
     fn wait(&self) -> Duration {
         match self.caller.as_ref().and_then(Caller::expires) {
@@ -127,13 +103,7 @@ impl Feed {
         }
     }
 
-    fn event(&self, name: &str, seq: u64, data: &serde_json::Value) -> Event {
-        Event::default().id(self.changes.id(seq)).event(name).data(data.to_string())
-    }
-
-    /// The last event.
-    fn end(&mut self, why: &str) -> Event {
-        self.ended = true;
-        Event::default().event("end").data(json!({"why": why}).to_string())
+    fn event(&self, name: &str, seq: u64, data: &serde_json::Value) -> Next {
+        Next::Event(Event::default().id(self.changes.id(seq)).event(name).data(data.to_string()))
     }
 }

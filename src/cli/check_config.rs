@@ -158,8 +158,8 @@ fn problems(Settings { data, log, command }: &Settings) -> Vec<String> {
         data.migrations.as_deref().map(Schema::from_folder).transpose().map(drop),
         Identity::new(&serve.door, &Clock::system()).map(drop),
         Clerk::new(&serve.sync.provider).map(drop),
-        serve.clerk_webhook_secret.as_ref().map(Verifier::new).transpose().map(drop),
-        serve.hookdeck_signing_secret.as_ref().map(Hookdeck::new).transpose().map(drop),
+        serve.webhooks.clerk_webhook_secret.as_ref().map(Verifier::new).transpose().map(drop),
+        serve.webhooks.hookdeck_signing_secret.as_ref().map(Hookdeck::new).transpose().map(drop),
     ];
     let mut found: Vec<String> = checks.into_iter().filter_map(Result::err).map(|error| error.detail()).collect();
     let mut seen = BTreeSet::new();

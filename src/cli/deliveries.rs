@@ -12,10 +12,13 @@ use super::{
 use crate::{
     catalog::model::{DeliveryOutcome, Recorded},
     clock::rfc3339,
-    config::{DataConfig, door::RemoteConfig},
+    config::{DataConfig, ServeConfig, door::RemoteConfig, webhooks::WebhookConfig},
     error::Result,
     tenants::id::TenantId,
-    webhooks::routes::log::{Deliveries as Listed, OneDelivery},
+    webhooks::routes::{
+        log::{Deliveries as Listed, OneDelivery},
+        test_delivery::TestDelivery,
+    },
 };
 
 pub const EXAMPLES: &str = "Examples:
@@ -24,6 +27,7 @@ pub const EXAMPLES: &str = "Examples:
   cubby deliveries list --user user_2abc --json
   cubby deliveries show msg_2xyz
   cubby deliveries replay msg_2xyz     apply it once more, as if it had just come
+  cubby deliveries test                sign one with CLERK_WEBHOOK_SECRET, send it through the endpoint's route
 
 Deliveries and their bodies are kept for CUBBY_DELIVERY_RETENTION. While a server holds the data
 folder, these commands ask it, with ADMIN_API_KEY.";
@@ -44,6 +48,9 @@ enum Command {
         /// Only those with this outcome: created, exists, updated, deleted, ignored, rejected, failed
         #[arg(long)]
         outcome: Option<DeliveryOutcome>,
+        /// Only those of this type, such as user.created
+        #[arg(long = "type", value_name = "TYPE")]
+        kind: Option<String>,
         /// Only those about this user
         #[arg(long, value_name = "ID")]
         user: Option<TenantId>,
@@ -62,6 +69,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Send the endpoint a signed delivery that changes nobody
+    Test {
+        #[command(flatten)]
+        secrets: WebhookConfig,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Apply one once more, whatever its outcome was
     Replay {
         /// The sender's id of the message
@@ -70,12 +85,20 @@ enum Command {
 }
 
 pub async fn run(data: &DataConfig, deliveries: Deliveries) -> Result<ExitCode> {
+    // A server has its own.
+    let secrets = match &deliveries.command {
+        Command::Test { secrets, .. } => Some(secrets.clone()),
+        _ => None,
+    };
+    let set = |config: &mut ServeConfig| config.webhooks = secrets.unwrap_or_default();
     let done = async |target: &Target| {
         match deliveries.command {
-            Command::List { outcome, user, limit, json } => {
+            Command::List { outcome, kind, user, limit, json } => {
                 let outcome = outcome.map_or(String::new(), |outcome| format!("&outcome={outcome}"));
+                let kind = kind.map_or(String::new(), |kind| format!("&type={}", segment(&kind)));
                 let user = user.map_or(String::new(), |id| format!("&user={}", segment(id.as_str())));
-                let found: Listed = target.get(&format!("/api/admin/deliveries?limit={limit}{outcome}{user}")).await?;
+                let found: Listed =
+                    target.get(&format!("/api/admin/deliveries?limit={limit}{outcome}{kind}{user}")).await?;
                 let heading = row("received", "outcome", "type", "tries", "user", "id");
                 print_rows(&found.deliveries, json, Some(heading), None, line)?;
             }
@@ -86,6 +109,14 @@ pub async fn run(data: &DataConfig, deliveries: Deliveries) -> Result<ExitCode> 
                     false => print(&found),
                 }
             }
+            Command::Test { json, .. } => {
+                let tested: TestDelivery = target.post("/api/admin/test-deliveries", None).await?;
+                match json {
+                    true => print_json(&tested)?,
+                    false => print_test(&tested),
+                }
+                return Ok(ExitCode::from(u8::from(tested.status != 200)));
+            }
             Command::Replay { id } => {
                 let answer: Value = target.post(&format!("{}/replay", path(&id)), None).await?;
                 println!("{answer}");
@@ -94,7 +125,7 @@ pub async fn run(data: &DataConfig, deliveries: Deliveries) -> Result<ExitCode> 
         }
         Ok(ExitCode::SUCCESS)
     };
-    with_target(data, &deliveries.remote, Folder::MustExist, |_| {}, done).await
+    with_target(data, &deliveries.remote, Folder::MustExist, set, done).await
 }
 
 fn path(id: &str) -> String {
@@ -110,6 +141,15 @@ fn line(one: &Recorded) -> String {
 
 fn row(received: &str, outcome: &str, kind: &str, tries: &str, user: &str, id: &str) -> String {
     format!("{received:<24} {outcome:<9} {kind:<14} {tries:>5} {user:<28} {id}")
+}
+
+fn print_test(TestDelivery { delivery_id, status, answer, code, detail }: &TestDelivery) {
+    let answer = answer.as_ref().and_then(|answer| answer["status"].as_str());
+    let said = code.as_deref().or(answer).unwrap_or_default();
+    match detail {
+        Some(detail) => println!("{delivery_id}: {status} {said}: {detail}"),
+        None => println!("{delivery_id}: {status} {said}; signed, sent, verified and recorded"),
+    }
 }
 
 fn print(OneDelivery { recorded: one, body }: &OneDelivery) {

@@ -84,7 +84,7 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
             return Ok((findings, None));
         }
         let target = Target::over(store, |config| config.sync.provider = command.clerk.clone())?;
-        Ok((findings, Some(sync::reconcile(&target, Options { dry_run: true, force: false }).await?)))
+        Ok((findings, Some(sync::reconcile(&target, Options { dry_run: true, ..Options::default() }).await?)))
     })
     .await?;
     if let Some(rebuilt) = &rebuilt {

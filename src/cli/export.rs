@@ -15,7 +15,10 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use self::request::{What, save};
+use self::{
+    part::refuse_no_file,
+    request::{What, save},
+};
 use super::{
     shared::{Folder, print_json},
     target::{Target, with_target},
@@ -83,7 +86,7 @@ pub struct Command {
 }
 
 pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
-    let set = |config: &mut ServeConfig| config.request_timeout = NO_HURRY;
+    let set = |config: &mut ServeConfig| config.export.transfer_timeout = NO_HURRY;
     with_target(data, &command.remote, Folder::MustExist, set, async |target| match &command.id {
         Some(id) => one(target, id, &command).await,
         None => all::run(target, &command.what, &command.to, usize::from(command.jobs), command.json).await,
@@ -101,14 +104,7 @@ struct Exported<'e> {
 }
 
 async fn one(target: &Target, id: &TenantId, command: &Command) -> Result<ExitCode> {
-    let to = &command.to;
-    if to.is_dir() {
-        return Err(Error::config(format!("{} is a folder; name the file to write", to.display())));
-    }
-    if !command.replace && to.symlink_metadata().is_ok() {
-        let why = format!("{} is there already; --replace replaces it", to.display());
-        return Err(Error::new(ErrorKind::Conflict, why));
-    }
+    let to = &place_of(&command.to, command.replace)?;
     // Dropped when it is interrupted, which removes what has come.
     let saved = tokio::select! {
         saved = save(target, id, &command.what, to) => saved?,
@@ -126,8 +122,25 @@ async fn one(target: &Target, id: &TenantId, command: &Command) -> Result<ExitCo
     }
     flush::sync_folder(part::folder_of(to))?;
     match command.json {
-        true => print_json(&Exported { id, file: to, bytes, sha256: &sha256 })?,
-        false => println!("{id}: {bytes} bytes in {}, SHA-256 {sha256}", to.display()),
+        true => print_json(&Exported { id, file: &command.to, bytes, sha256: &sha256 })?,
+        false => println!("{id}: {bytes} bytes in {}, SHA-256 {sha256}", command.to.display()),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where a file is written that is to be called `to`. A link is followed to the file that it leads to, as `cp` does.
+fn place_of(to: &Path, replace: bool) -> Result<PathBuf> {
+    let Ok(found) = to.symlink_metadata() else { return Ok(to.to_owned()) };
+    let real = match found.is_symlink() {
+        false => to.to_owned(),
+        true => to.canonicalize().map_err(|_| {
+            Error::config(format!("{} is a link that leads to no file; remove it, or name another file", to.display()))
+        })?,
+    };
+    refuse_no_file(&real)?;
+    if !replace {
+        let why = format!("{} is there already; --replace replaces it", to.display());
+        return Err(Error::new(ErrorKind::Conflict, why));
+    }
+    Ok(real)
 }

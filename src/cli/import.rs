@@ -1,6 +1,10 @@
 //! `cubby import`: a file in the place of a user's database.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Args;
 
@@ -21,7 +25,8 @@ pub const EXAMPLES: &str = "Examples:
   cubby import user_2abc ada.db --allow tags --allow by_tag    with a table and an index that the schema does not have
 
 The user must exist: `cubby tenants create ID`. The file is one of `cubby export`, or any SQLite file with the schema's
-tables; it must be closed, without a -wal beside it. It is read in a process of its own, with limits; its rows are put into a
+tables; it must be closed, without a -wal or -journal beside it, and not in WAL mode: `sqlite3 FILE 'PRAGMA
+journal_mode=DELETE'` brings all into the file. It is read in a process of its own, with limits; its rows are put into a
 fresh database of the newest schema, and that in the place of the user's. The one that is replaced is kept in
 trash/replaced/ of the data folder until --retention ends, or another import for the same user.
 
@@ -68,16 +73,8 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
             "--allow {name}: a name with a comma cannot be allowed; rename it in the file"
         )));
     }
-    let mut log = file.clone().into_os_string();
-    log.push("-wal");
-    if std::fs::metadata(&log).is_ok_and(|found| found.len() > 0) {
-        let file = file.display();
-        return Err(Error::config(format!(
-            "{file} has a write-ahead log beside it: close whatever has it open, or empty that with `sqlite3 {file} \
-             'PRAGMA wal_checkpoint(TRUNCATE)'`"
-        )));
-    }
-    let set = |config: &mut ServeConfig| config.request_timeout = NO_HURRY;
+    refuse_unfinished(&file)?;
+    let set = |config: &mut ServeConfig| config.export.transfer_timeout = NO_HURRY;
     let path = format!(
         "/api/admin/tenants/{}/import?replace={replace}&allow={}",
         segment(id.as_str()),
@@ -104,4 +101,23 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
         println!("what was replaced is {replaced}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses a file whose newest commits, or the undoing of unfinished ones, are in a file beside it.
+fn refuse_unfinished(file: &Path) -> Result<()> {
+    // SQLite's own are beside the file itself, and not beside a link to it.
+    let real = file.canonicalize().map_err(|e| Error::config(format!("{} cannot be read: {e}", file.display())))?;
+    for (suffix, what) in [("-wal", "a write-ahead log"), ("-journal", "a journal of a transaction that was cut short")]
+    {
+        let mut beside = real.clone().into_os_string();
+        beside.push(suffix);
+        if std::fs::metadata(&beside).is_ok_and(|found| found.len() > 0) {
+            let (file, beside) = (real.display(), Path::new(&beside).display());
+            return Err(Error::config(format!(
+                "{beside} is {what}, without which the file is not whole: close whatever has it open, and run `sqlite3 \
+                 {file} 'PRAGMA journal_mode=DELETE'`"
+            )));
+        }
+    }
+    Ok(())
 }

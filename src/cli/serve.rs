@@ -95,7 +95,7 @@ fn announce(app: &App, data: &DataConfig, address: SocketAddr) {
         schema,
         version = app.store().schema().version(),
         capacity = app.store().capacity(),
-        webhooks = if config.clerk_webhook_secret.is_some() { "on" } else { "off" },
+        webhooks = if config.webhooks.clerk_webhook_secret.is_some() { "on" } else { "off" },
         "serving on http://{address}; callers {}; {provisioning}",
         config.door.auth.describe(),
     );

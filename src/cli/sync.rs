@@ -17,6 +17,7 @@ use crate::{
     config::{DataConfig, ServeConfig, door::RemoteConfig, provider::ProviderConfig},
     error::{Error, ErrorKind, Result},
     reconcile::{
+        plan::PlanDigest,
         report::{Entries, Phase, Report, RunOutcome},
         run::Options,
         runs::RunStatus,
@@ -26,6 +27,7 @@ use crate::{
 pub const EXAMPLES: &str = "Examples:
   cubby sync --dry-run     what a reconcile would change; changes nothing
   cubby sync               create, update, restore and delete so that the catalog is like Clerk's list
+  cubby sync --plan 3f…    exactly what a dry run told, which names its plan; nothing if it is another one by now
   cubby sync --force       the same, however many have to be deleted
 
 While a server holds the data folder, the server does it, with its own settings and ADMIN_API_KEY.
@@ -49,6 +51,10 @@ pub struct Command {
     #[arg(long)]
     force: bool,
 
+    /// Do exactly what the dry run told that named this plan, with the same --force, or nothing
+    #[arg(long, value_name = "PLAN", conflicts_with = "dry_run")]
+    plan: Option<PlanDigest>,
+
     /// The report as JSON
     #[arg(long)]
     json: bool,
@@ -56,7 +62,7 @@ pub struct Command {
 
 pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
     command.provider.validate()?;
-    let options = Options { dry_run: command.dry_run, force: command.force };
+    let options = Options { dry_run: command.dry_run, force: command.force, plan: command.plan };
     let run = async |target: &Target| reconcile(target, options).await;
     // May be the first command on a folder: it can fill an empty catalog.
     let set = |config: &mut ServeConfig| config.sync.provider = command.provider.clone();
@@ -76,8 +82,9 @@ struct Accepted {
 
 /// Starts a run and watches it until there is a report, with a progress bar on a terminal. A run may take
 /// longer than a request may.
-pub async fn reconcile(target: &Target, Options { dry_run, force }: Options) -> Result<Report> {
-    let path = format!("/api/admin/sync-users?dry_run={dry_run}&force={force}&wait=false");
+pub async fn reconcile(target: &Target, Options { dry_run, force, plan }: Options) -> Result<Report> {
+    let plan = plan.map_or(String::new(), |plan| format!("&plan={plan}"));
+    let path = format!("/api/admin/sync-users?dry_run={dry_run}&force={force}&wait=false{plan}");
     let Accepted { run } = target.post(&path, None).await?;
     let path = format!("/api/admin/sync-users/{}", segment(&run));
     let bar = bar("{msg:>9} {pos}/{len} {wide_bar} {per_sec} {eta}")?;
@@ -135,6 +142,13 @@ pub fn print(report: &Report) {
     list(&report.orphan_files, "files of no known user", "`cubby doctor` says whose they are");
     list(&report.unusable_ids, "ids at Clerk that cannot be used", "");
     list(&report.errors, "errors", "");
+    if let (true, Some(plan)) = (report.dry_run && report.differences() > 0, &report.plan) {
+        println!("to do exactly this: cubby sync --plan {plan}{}", if report.forced { " --force" } else { "" });
+    }
+    if report.outcome == RunOutcome::Changed {
+        println!("not done: {}", report.error.as_deref().unwrap_or_default());
+        return;
+    }
     if let Some(error) = &report.error {
         let at = report.stopped.map_or("starting", Phase::as_str);
         println!("stopped: {error} (while {at}; what comes after that was not begun)");

@@ -1,5 +1,6 @@
 //! `cubby tenants …`.
 
+mod bulk;
 mod top;
 
 use std::{process::ExitCode, str::FromStr};
@@ -36,12 +37,16 @@ pub const EXAMPLES: &str = "Examples:
   cubby tenants show user_2abc
   cubby tenants path user_2abc
   cubby tenants create user_2abc
+  cubby tenants sample
   cubby tenants suspend user_2abc --reason \"payment overdue\"
   cubby tenants delete user_2abc && cubby tenants restore user_2abc
   cubby tenants purge user_2abc --yes
   cubby tenants adopt user_2new --from user_2old
   cubby tenants quota user_2abc --bytes 5GiB --rate 200/s
   cubby tenants quota user_2abc --bytes default
+  cubby tenants bulk suspend --search @example.org --reason \"contract ended\" --dry-run
+  cubby tenants bulk delete --state suspended
+  cubby tenants bulk resume - --confirm 57 < ids.txt
 
 While a server holds the data folder, these commands ask it, with ADMIN_API_KEY.";
 
@@ -89,6 +94,12 @@ enum Command {
         #[arg(long)]
         email: Option<String>,
     },
+    /// Create a sample of one, to look at
+    Sample {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Refuse one's reads and writes until it is resumed
     Suspend {
         #[command(flatten)]
@@ -134,6 +145,8 @@ enum Command {
         #[arg(long)]
         replace: bool,
     },
+    /// Suspend, resume, migrate or delete many, once confirmed
+    Bulk(bulk::Bulk),
     /// Show what a running server has open, those first that are used most or are largest
     Top(top::Top),
 }
@@ -172,12 +185,17 @@ pub async fn run(data: &DataConfig, tenants: Tenants) -> Result<ExitCode> {
                 "this erases the data of {id} for good; to do that: cubby tenants purge {id} --yes"
             )));
         }
-        Command::Create { .. } => Folder::MayBeNew,
+        Command::Create { .. } | Command::Sample { .. } => Folder::MayBeNew,
         _ => Folder::MustExist,
     };
     if let Command::Top(top) = tenants.command {
         top::run(place(data, &tenants.remote, folder)?, top).await?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::Bulk(bulk) = tenants.command {
+        bulk.validate()?;
+        let run = async |target: &Target| bulk::run(target, bulk).await;
+        return with_target(data, &tenants.remote, folder, |_| {}, run).await;
     }
     with_target(data, &tenants.remote, folder, |_| {}, async |target| execute(target, tenants.command).await).await?;
     Ok(ExitCode::SUCCESS)
@@ -204,16 +222,12 @@ async fn execute(target: &Target, command: Command) -> Result<()> {
             print(&one);
             return Ok(());
         }
-        Command::Path { .. } | Command::Top(_) => return Ok(()),
+        Command::Path { .. } | Command::Top(_) | Command::Bulk(_) => return Ok(()),
         Command::Create { one: One { id, json }, email } => {
             let draft = json!({"id": id, "email": email});
-            let made: Created = target.post("/api/admin/tenants", Some(draft)).await?;
-            if json {
-                return print_json(&made);
-            }
-            println!("{id} {}", if made.created { "created" } else { "exists already" });
-            return Ok(());
+            return print_created(&target.post("/api/admin/tenants", Some(draft)).await?, json);
         }
+        Command::Sample { json } => return print_created(&target.post("/api/admin/sample-tenants", None).await?, json),
         Command::Quota { one, bytes, rate } => return quota(target, &one, bytes, rate).await,
         Command::Suspend { one, reason } => (one, post("/suspend", Some(json!({"reason": reason})))),
         Command::Resume(one) => (one, post("/resume", None)),
@@ -231,6 +245,14 @@ async fn execute(target: &Target, command: Command) -> Result<()> {
     }
     let state = if row.purged.is_some() { "purged" } else { row.state.as_str() };
     println!("{} is {state}{}", row.id, row.reason.map_or(String::new(), |reason| format!(": {reason}")));
+    Ok(())
+}
+
+fn print_created(made: &Created, json: bool) -> Result<()> {
+    if json {
+        return print_json(made);
+    }
+    println!("{} {}", made.id, if made.created { "created" } else { "exists already" });
     Ok(())
 }
 

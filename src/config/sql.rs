@@ -5,7 +5,10 @@ use std::time::Duration;
 use clap::{Args, Command, FromArgMatches, ValueEnum};
 
 use super::{Size, door::AuthMode, duration};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    sqlite::guest::Rules,
+};
 
 /// Who may send SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -88,6 +91,22 @@ impl SqlConfig {
         let unusable =
             |e: clap::Error| Error::config(e.to_string().trim_start_matches("error: ").trim_end().to_owned());
         Self::from_arg_matches(&matches.map_err(unusable)?).map_err(unusable)
+    }
+
+    /// What statements may do and take.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            ddl: self.sql_ddl == SqlDdl::Allow,
+            memory: usize::try_from(self.sql_memory.0).unwrap_or(usize::MAX),
+            time: self.sql_time,
+            value_bytes: i32::try_from(self.sql_value.0).unwrap_or(i32::MAX),
+            ..Rules::default()
+        }
+    }
+
+    /// The largest answer, in bytes.
+    pub fn answer(&self) -> usize {
+        usize::try_from(self.sql_answer.0).unwrap_or(usize::MAX)
     }
 
     /// Who may send SQL. `open` is whether callers are not authenticated, and only this machine reaches the server.

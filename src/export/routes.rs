@@ -56,7 +56,7 @@ async fn send(
     rates.check(admission.id())?;
     let place = exports.downloads.take(admission.id())?;
     let tenant = admission.lease(app.door()).await?;
-    let copy = tenant.copy(Form::Database, app.config().request_timeout).await?;
+    let copy = tenant.copy(Form::Database, app.config().export.transfer_timeout).await?;
     drop(tenant);
     Ok(download::answer(copy, place, download::DATABASE, &format!("{}.db", admission.id())))
 }

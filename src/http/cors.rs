@@ -12,14 +12,18 @@ use axum::{
 
 /// The allowed origins.
 #[derive(Debug, Clone)]
-pub struct Origins(Arc<[HeaderValue]>);
+pub struct Origins {
+    allowed: Arc<[HeaderValue]>,
+    except: fn(&str) -> bool,
+}
 
 impl Origins {
-    /// From the setting, which was validated; none if it is empty.
-    pub fn new(origins: &[String]) -> Option<Self> {
+    /// From the setting, which was validated; none if it is empty. Paths for which `except` holds are left out: pages with a
+    /// session in a cookie, which a browser also sends for pages of other origins of the same site.
+    pub fn new(origins: &[String], except: fn(&str) -> bool) -> Option<Self> {
         let origins: Vec<HeaderValue> =
             origins.iter().filter_map(|origin| HeaderValue::try_from(origin).ok()).collect();
-        (!origins.is_empty()).then(|| Self(origins.into()))
+        (!origins.is_empty()).then(|| Self { allowed: origins.into(), except })
     }
 }
 
@@ -29,18 +33,12 @@ const HEADERS: HeaderValue =
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("location, x-request-id, retry-after, ratelimit, ratelimit-policy, idempotency-replayed");
 
-/// Whether a path is one of the dashboard's pages.
-pub fn is_dashboard(path: &str) -> bool {
-    path.strip_prefix("/admin").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// Answers preflights and marks the answers that an allowed origin's page may read. The dashboard is left out: its
-/// session is a cookie, which a browser sends for pages of other origins of the same site too.
+/// Answers preflights and marks the answers that an allowed origin's page may read, but for the paths that are left out.
 pub async fn cors(State(origins): State<Origins>, request: Request, next: Next) -> Response {
-    if is_dashboard(request.uri().path()) {
+    if (origins.except)(request.uri().path()) {
         return next.run(request).await;
     }
-    let origin = request.headers().get(header::ORIGIN).filter(|origin| origins.0.contains(origin)).cloned();
+    let origin = request.headers().get(header::ORIGIN).filter(|origin| origins.allowed.contains(origin)).cloned();
     let preflight =
         request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = match (&origin, preflight) {

@@ -1,15 +1,10 @@
 //! The door of a server: what the toolkit needs to know who is calling, to let requests in and to reach a
 //! user's database. A door is an axum state; so is any state that gives its door with [`AsRef`].
 
-use std::{
-    ops::Deref,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{ops::Deref, sync::Arc};
 
 use axum::{extract::FromRequestParts, http::request::Parts};
+use tokio::sync::watch;
 
 use super::{
     limits::{Audience, Limits},
@@ -54,8 +49,14 @@ pub struct Inner {
     pub readiness: Readiness,
     /// Whether errors of a path are in the form of [`Problem::render_plain`](super::problem::Problem::render_plain).
     pub plain_problems: fn(&str) -> bool,
-    draining: AtomicBool,
+    /// Whether a route, by its pattern, sends or takes a whole database, within `--transfer-timeout`.
+    pub is_transfer: fn(&str) -> bool,
+    draining: watch::Sender<bool>,
 }
+
+/// What differs by path: for whom it is, and whether its errors are in another form; and by a route's pattern, whether it is
+/// a transfer.
+pub type Paths = (fn(&str) -> Audience, fn(&str) -> bool, fn(&str) -> bool);
 
 impl Door {
     /// The door to a store. Must be made inside a tokio runtime.
@@ -63,15 +64,15 @@ impl Door {
     /// # Errors
     /// If the settings of authentication cannot be used.
     pub fn new(store: Store, config: &ServeConfig) -> Result<Self> {
-        Self::with(store, config.clone(), (Audience::of, |_| false), None)
+        Self::with(store, config.clone(), (Audience::of, |_| false, |_| false), None)
     }
 
-    /// The same for a server with paths that are not for users or have errors in another form, and with the identity
-    /// provider, which is asked for unknown users where provisioning is on demand.
+    /// The same for a server with paths that differ from others, and with the identity provider, which is asked for unknown
+    /// users where provisioning is on demand.
     pub fn with(
         store: Store,
         config: ServeConfig,
-        (audience, plain_problems): (fn(&str) -> Audience, fn(&str) -> bool),
+        (audience, plain_problems, is_transfer): Paths,
         on_demand: Option<Arc<OnDemand>>,
     ) -> Result<Self> {
         let identity = Identity::new(&config.door, store.clock())?;
@@ -92,7 +93,8 @@ impl Door {
             identity,
             readiness: Readiness::default(),
             plain_problems,
-            draining: AtomicBool::new(false),
+            is_transfer,
+            draining: watch::Sender::new(false),
         };
         Ok(Self { inner: Arc::new(inner), body_limit: BODY_LIMIT })
     }
@@ -106,13 +108,19 @@ impl Inner {
 
     /// Whether the server is shutting down.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        *self.draining.borrow()
+    }
+
+    /// Waits until the server is shutting down.
+    pub async fn until_draining(&self) {
+        // The sender is in here.
+        let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
     }
 
     /// Turns `/readyz` red, so that a balancer sends no more requests, and ends the answers that last as long as their
     /// clients like.
     pub fn start_draining(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.send_replace(true);
         self.store.end_changes();
     }
 }

@@ -66,17 +66,22 @@ pub const DATABASE: &str = "application/vnd.sqlite3";
 /// saves it.
 pub fn answer(copy: Copy, place: Place, kind: &'static str, name: &str) -> Response {
     let digest = HeaderValue::try_from(format!("sha-256=:{}:", BASE64_STANDARD.encode(copy.sha256)));
-    // What is no letter or digit would need quotes, or an encoding that not every client reads.
-    let name: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
-    let disposition = HeaderValue::try_from(format!("attachment; filename=\"{name}\""));
     let mut response = Body::from_stream(pieces(copy.file, place)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(copy.bytes));
     headers.extend(digest.map(|digest| (DIGEST, digest)));
-    headers.extend(disposition.map(|disposition| (header::CONTENT_DISPOSITION, disposition)));
+    headers.insert(header::CONTENT_DISPOSITION, attachment(name));
     response
+}
+
+/// `Content-Disposition` of an answer that a browser saves under this name.
+pub fn attachment(name: &str) -> HeaderValue {
+    // What is no letter or digit would need quotes, or an encoding that not every client reads.
+    let name: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
+    let text = format!("attachment; filename=\"{name}\"");
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("attachment"))
 }
 
 /// The file's content. No thread waits between two pieces.

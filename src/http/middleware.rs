@@ -65,6 +65,13 @@ pub async fn envelope(
     // The pattern of a route, of which there are so many as routes; a path is the caller's.
     let pattern = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let measured = routes::route(request.method().as_str(), pattern);
+    let most = match pattern {
+        // It ends by itself within its own time, and says what has become of it.
+        Some(pattern) if (door.is_transfer)(pattern) => {
+            door.config.export.transfer_timeout.saturating_add(door.config.request_timeout)
+        }
+        _ => door.config.request_timeout,
+    };
     let text: Arc<str> = id.to_str().unwrap_or("").into();
     let plain = (door.plain_problems)(request.uri().path());
     let render = |problem: &Problem| if plain { problem.render_plain() } else { problem.render(&text) };
@@ -77,7 +84,7 @@ pub async fn envelope(
             }
         };
         let handled = AssertUnwindSafe(handled).catch_unwind();
-        let response = match tokio::time::timeout(door.config.request_timeout, handled).await {
+        let response = match tokio::time::timeout(most, handled).await {
             Ok(Ok(response)) => response,
             Ok(Err(panic)) => {
                 let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());

@@ -8,6 +8,7 @@ pub mod connection;
 pub mod cors;
 pub mod door;
 pub mod download;
+pub mod events;
 pub mod extract;
 pub mod health;
 pub mod host;

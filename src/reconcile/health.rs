@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::run::live;
@@ -55,7 +55,7 @@ pub struct Seen {
     /// `healthy` or `warning`.
     pub status: &'static str,
     /// The reasons of a warning.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     /// The number of users at the provider, if known.
     pub provider_count: Option<u64>,
     /// The age of that number, in seconds.
@@ -72,6 +72,36 @@ pub struct Seen {
     pub failing_deliveries: u64,
     /// The report of the last reconcile.
     pub last_run: Option<Value>,
+}
+
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Catalog and provider differ.
+    Drift,
+    /// The provider could not be asked.
+    Provider,
+    /// No delivery has come for too long.
+    Silence,
+    /// Deliveries fail.
+    Deliveries,
+    /// The last reconcile stopped.
+    Reconcile,
+}
+
+/// The reason of a warning. In JSON it is its text.
+#[derive(Debug, Clone)]
+pub struct Warning {
+    /// What is wrong.
+    pub cause: Cause,
+    /// The same in words, and what to do.
+    pub text: String,
+}
+
+impl Serialize for Warning {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
 }
 
 impl Health {
@@ -118,28 +148,31 @@ impl Health {
         let last_run: Option<Value> = last.and_then(|text| serde_json::from_str(&text).ok());
 
         let mut warnings = Vec::new();
+        let mut warn = |cause, text: String| warnings.push(Warning { cause, text });
         if let Some(discrepancy) = discrepancy.filter(|n| *n > self.warn) {
-            warnings.push(format!("catalog and Clerk differ by {discrepancy} users; `cubby sync --dry-run` says who"));
+            let text = format!("catalog and Clerk differ by {discrepancy} users; `cubby sync --dry-run` says who");
+            warn(Cause::Drift, text);
         }
         if let Some(Err(error)) = counted.as_ref().map(|counted| &counted.users) {
-            warnings.push(format!("Clerk could not be asked: {error}"));
+            warn(Cause::Provider, format!("Clerk could not be asked: {error}"));
         }
         let silence = self.silence.as_secs();
         match last_delivery_age {
             _ if silence == 0 => {}
             Some(age) if age > silence => {
-                warnings.push("no delivery for too long; look at the endpoint in Clerk's dashboard".to_owned());
+                warn(Cause::Silence, "no delivery for too long; look at the endpoint in Clerk's dashboard".to_owned());
             }
             None if self.expects && self.since.elapsed() > self.silence => {
-                warnings.push("no delivery has ever come; look at the endpoint in Clerk's dashboard".to_owned());
+                warn(Cause::Silence, "no delivery has ever come; look at the endpoint in Clerk's dashboard".to_owned());
             }
             _ => {}
         }
         if failing_deliveries > 0 {
-            warnings.push(format!("{failing_deliveries} deliveries fail; `cubby deliveries list --outcome failed`"));
+            let text = format!("{failing_deliveries} deliveries fail; `cubby deliveries list --outcome failed`");
+            warn(Cause::Deliveries, text);
         }
         if last_run.as_ref().is_some_and(|report| report["outcome"] == "failed") {
-            warnings.push("the last reconcile stopped before it was done".to_owned());
+            warn(Cause::Reconcile, "the last reconcile stopped before it was done".to_owned());
         }
         Ok(Seen {
             status: if warnings.is_empty() { "healthy" } else { "warning" },

@@ -1,6 +1,8 @@
 //! The differences between the catalog and the provider. Pure, with two rows in memory.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, fmt, str::FromStr};
+
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     catalog::model::{Millis, Row, State},
@@ -20,6 +22,62 @@ pub enum Step {
     Restore(User),
     /// In the catalog and not at the provider.
     Delete(TenantId),
+}
+
+/// What a plan is known by: two plans with the same steps for the same users have the same digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlanDigest(u128);
+
+impl fmt::Display for PlanDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for PlanDigest {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u128::from_str_radix(text, 16).ok().filter(|_| is_hex);
+        number.map(Self).ok_or("the `plan` of a dry run's report, 32 hexadecimal digits")
+    }
+}
+
+/// A digest that is being made. The steps come in the order of ids, so equal plans are equal streams.
+#[derive(Default)]
+pub(super) struct Digesting(Sha256);
+
+impl Digesting {
+    /// Adds a step. What an update writes is not part of it: a profile that changed once more is updated all the same.
+    pub(super) fn add(&mut self, step: &Step) {
+        match step {
+            Step::Create(user) => self.note("create", &user.id),
+            Step::Update(user) => self.note("update", &user.id),
+            Step::Restore(user) => self.note("restore", &user.id),
+            Step::Delete(id) => self.note("delete", id),
+        }
+    }
+
+    /// Adds that a user is left alone whom the steps would delete.
+    pub(super) fn spare(&mut self, id: &TenantId) {
+        self.note("spare", id);
+    }
+
+    /// Adds that nobody is deleted, since they are too many.
+    pub(super) fn hold(&mut self) {
+        self.0.update("hold\n");
+    }
+
+    fn note(&mut self, what: &str, id: &TenantId) {
+        self.0.update(format!("{what} {id}\n"));
+    }
+
+    /// The digest.
+    pub(super) fn finish(&self) -> PlanDigest {
+        let digest = self.0.clone().finalize();
+        PlanDigest(digest.iter().take(16).fold(0, |number, byte| (number << 8) | u128::from(*byte)))
+    }
 }
 
 /// The step for one user, by a list that was started at `since`. A change in the catalog after that moment is newer
@@ -157,6 +215,30 @@ mod tests {
         }
         let there = [Ok(user("a", "x", None)), Err(Error::internal("broken"))];
         assert!(diff(std::iter::empty(), there.into_iter(), SINCE, &mut 0).any(|step| step.is_err()));
+    }
+
+    #[test]
+    fn a_plan_is_known_by_its_steps_and_by_whom_it_spares() {
+        let digest = |steps: &[Step], spared: &[&str]| {
+            let mut digesting = Digesting::default();
+            steps.iter().for_each(|step| digesting.add(step));
+            spared.iter().for_each(|id| digesting.spare(&id.parse().unwrap()));
+            digesting.finish()
+        };
+        let (create, delete) = (Step::Create(user("a", "x", None)), Step::Delete("b".parse().unwrap()));
+        let plan = digest(&[create.clone(), delete.clone()], &[]);
+        assert_eq!(plan, digest(&[Step::Create(user("a", "y", Some(1))), delete.clone()], &[]));
+        for other in [
+            digest(std::slice::from_ref(&create), &[]),
+            digest(&[Step::Restore(user("a", "x", None)), delete.clone()], &[]),
+            digest(&[create, delete], &["b"]),
+        ] {
+            assert_ne!(plan, other);
+        }
+        assert_eq!(plan.to_string().parse(), Ok(plan));
+        for wrong in ["", "abc", "+0000000000000000000000000000000", "g0000000000000000000000000000000"] {
+            wrong.parse::<PlanDigest>().unwrap_err();
+        }
     }
 
     type World = BTreeMap<String, (u8, Option<Millis>)>;

@@ -14,6 +14,8 @@ pub enum RunOutcome {
     Done,
     /// All but the deletions, which were more than the limit.
     Held,
+    /// Nothing: the plan differs from the one that was to be applied.
+    Changed,
     /// It stopped: the provider did not answer as it should, or storage failed.
     Failed,
 }
@@ -24,6 +26,7 @@ impl RunOutcome {
         match self {
             Self::Done => "done",
             Self::Held => "held",
+            Self::Changed => "changed",
             Self::Failed => "failed",
         }
     }
@@ -98,6 +101,9 @@ pub struct Report {
     pub dry_run: bool,
     /// Whether the limit on deletions was off.
     pub forced: bool,
+    /// What the plan is known by, after a dry run or where a plan was to be applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
     /// When it started, RFC 3339.
     pub started: String,
     /// How long it took, in milliseconds.

@@ -9,7 +9,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::{
     apply::Apply,
     compare::compare,
-    plan::Step,
+    plan::{Digesting, PlanDigest, Step},
     provider_list::ProviderList,
     report::{Entries, Phase, Report, RunOutcome},
     runs::{Progress, RunGuard, RunStatus, Runs},
@@ -35,6 +35,8 @@ pub struct Options {
     pub dry_run: bool,
     /// Delete any number of users.
     pub force: bool,
+    /// Do exactly what a dry run with this digest told, or nothing.
+    pub plan: Option<PlanDigest>,
 }
 
 /// Starts reconciles, one at a time.
@@ -163,6 +165,21 @@ impl Reconciler {
     }
 }
 
+/// What a comparison is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// To say what would be done.
+    Plan,
+    /// To do what a plan says whose absent users are marked already.
+    Confirmed,
+    /// To do what is found.
+    Only,
+}
+
+/// Why a plan was not applied.
+const CHANGED: &str = "the catalog or Clerk changed since the dry run, so the plan is another one now; nothing was changed. \
+                       Look at a new dry run, and apply that";
+
 /// One run. The first request that the provider does not answer as it should ends it.
 struct Run<'a> {
     reconciler: &'a Reconciler,
@@ -176,8 +193,35 @@ impl Run<'_> {
     async fn reconcile(&self, report: &mut Report) -> Result<()> {
         report.local_count = live(self.reconciler.store.counts().await?);
         let list = self.list(report).await?;
-        let absent = self.compare(&list, report).await?;
-        if self.may_delete(&list, absent, report).await? {
+        let mut digesting = Digesting::default();
+        let (absent, may_delete) = match self.options.plan {
+            Some(confirmed) => {
+                // All of the plan is made before anything is done. The provider is asked for the absent once.
+                let mut plan = report.clone();
+                let absent = self.compare(&list, Pass::Plan, &mut digesting, &mut plan).await?;
+                let may_delete = self.may_delete(&list, absent, &mut digesting, &mut plan).await?;
+                let made = digesting.finish();
+                report.plan = Some(made.to_string());
+                if made != confirmed {
+                    report.outcome = RunOutcome::Changed;
+                    report.error = Some(CHANGED.to_owned());
+                    return Ok(());
+                }
+                (report.outcome, report.held, report.unlisted) = (plan.outcome, plan.held, plan.unlisted);
+                self.compare(&list, Pass::Confirmed, &mut Digesting::default(), report).await?;
+                (absent, may_delete)
+            }
+            None => {
+                let pass = if self.options.dry_run { Pass::Plan } else { Pass::Only };
+                let absent = self.compare(&list, pass, &mut digesting, report).await?;
+                let may_delete = self.may_delete(&list, absent, &mut digesting, report).await?;
+                if self.options.dry_run {
+                    report.plan = Some(digesting.finish().to_string());
+                }
+                (absent, may_delete)
+            }
+        };
+        if may_delete {
             self.delete(&list, absent, report).await?;
         }
         self.find_shared_emails(report).await
@@ -223,20 +267,29 @@ impl Run<'_> {
         Ok(list)
     }
 
-    /// Compares both lists and applies all steps but deletions. Marks absent users in the list, and returns their
-    /// number.
-    async fn compare(&self, list: &ProviderList, report: &mut Report) -> Result<u64> {
+    /// Compares both lists and applies all steps but deletions, unless it only plans. Marks absent users in the list, and
+    /// returns their number.
+    async fn compare(
+        &self,
+        list: &ProviderList,
+        pass: Pass,
+        digesting: &mut Digesting,
+        report: &mut Report,
+    ) -> Result<u64> {
         let total = report.local_count.max(report.provider_listed);
         self.guard.at(Phase::Applying, 0, total);
         let (steps, mut found) = mpsc::channel(CHUNK);
         let (store, of, since) = (self.reconciler.store.clone(), list.clone(), self.since);
         let compared = tokio::task::spawn_blocking(move || compare(&store, &of, since, &steps));
-        let mut apply = self.apply();
+        let mut apply = self.apply(pass == Pass::Plan);
         let mut absent = Vec::new();
         let (mut done, mut count) = (0, 0);
         while let Some(step) = found.recv().await {
             done += 1;
+            digesting.add(&step);
             match step {
+                // Those of the plan are marked; of those nobody has confirmed there is none.
+                Step::Delete(_) if pass == Pass::Confirmed => {}
                 Step::Delete(id) => {
                     count += 1;
                     absent.push(id);
@@ -260,19 +313,26 @@ impl Run<'_> {
         Ok(count)
     }
 
-    fn apply(&self) -> Apply<'_> {
-        Apply::new(&self.reconciler.store, self.options.dry_run, self.since)
+    fn apply(&self, dry_run: bool) -> Apply<'_> {
+        Apply::new(&self.reconciler.store, dry_run, self.since)
     }
 
     /// Whether absent users may be deleted: they are within the limit, and the provider, asked for each by id, has
     /// none of them. All are asked for before the first deletion, so that a run that stops has deleted nobody.
-    async fn may_delete(&self, list: &ProviderList, absent: u64, report: &mut Report) -> Result<bool> {
+    async fn may_delete(
+        &self,
+        list: &ProviderList,
+        absent: u64,
+        digesting: &mut Digesting,
+        report: &mut Report,
+    ) -> Result<bool> {
         self.guard.at(Phase::Asking, 0, absent);
         let limit = self.reconciler.max_delete.of(report.local_count);
         if absent > limit && !self.options.force {
             tracing::warn!(absent, limit, "more users are absent at the provider than may be deleted");
             add_absent(list, &mut report.held).await?;
             report.outcome = RunOutcome::Held;
+            digesting.hold();
             return Ok(false);
         }
         let mut asked = 0;
@@ -288,6 +348,7 @@ impl Run<'_> {
             asked += ids.len() as u64;
             let known: Vec<TenantId> = ids.into_iter().filter(|id| there.iter().any(|user| user.id == *id)).collect();
             known.iter().for_each(|id| report.unlisted.add(id));
+            known.iter().for_each(|id| digesting.spare(id));
             on(list, move |list| list.unset_absent(&known)).await?;
             self.guard.at(Phase::Asking, asked, absent);
         }
@@ -296,7 +357,7 @@ impl Run<'_> {
 
     async fn delete(&self, list: &ProviderList, absent: u64, report: &mut Report) -> Result<()> {
         self.guard.at(Phase::Deleting, 0, absent);
-        let (mut apply, mut done) = (self.apply(), 0);
+        let (mut apply, mut done) = (self.apply(self.options.dry_run), 0);
         let mut pages = pin!(absent_users(list, CHUNK));
         while let Some(ids) = pages.try_next().await? {
             done += ids.len() as u64;

@@ -1,6 +1,7 @@
 //! Starts, pauses and resumes runs, one at a time.
 
 use std::{
+    collections::BTreeMap,
     future,
     sync::Arc,
     time::{Duration, Instant},
@@ -31,12 +32,17 @@ pub struct Rollouts {
     /// Whether callers' requests are in flight.
     is_busy: Box<dyn Fn() -> bool + Send + Sync>,
     under_way: Arc<UnderWay>,
+    /// Held while one is started or resumed.
+    starting: tokio::sync::Mutex<()>,
 }
 
 /// The actions of runs in the audit trail.
 const ACTION: &str = "migrate";
 const PAUSE: &str = "migrate pause";
 const RESUME: &str = "migrate resume";
+
+/// How often others are chosen for the canary, if those chosen had the schema already.
+const CANARY_ROUNDS: u32 = 5;
 
 /// Tenants listed together.
 const PAGE: u32 = 500;
@@ -55,10 +61,15 @@ const PAUSE_WAIT: Duration = Duration::from_secs(5);
 impl Rollouts {
     /// Migrates the tenants of `store`; `is_busy` says whether callers' requests are in flight.
     pub fn new(store: Store, is_busy: impl Fn() -> bool + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { store, is_busy: Box::new(is_busy), under_way: Arc::default() })
+        Arc::new(Self {
+            store,
+            is_busy: Box::new(is_busy),
+            under_way: Arc::default(),
+            starting: tokio::sync::Mutex::default(),
+        })
     }
 
-    /// How many tenants have each version of the schema. Scans all tenants.
+    /// How many tenants have each version of the schema.
     pub async fn shares(&self) -> Result<Vec<Share>> {
         self.store.catalog().query(rollouts::shares).await
     }
@@ -86,6 +97,7 @@ impl Rollouts {
     /// # Errors
     /// [`ErrorKind::Conflict`] while another one is under way.
     pub async fn start(self: &Arc<Self>, options: Options, author: Author) -> Result<Report> {
+        let _starting = self.starting.try_lock().map_err(|_| being_started())?;
         let (now, schema) = (self.store.clock().now(), self.store.schema());
         let report = Report::new(new_name(), schema.version(), options, rfc3339(now).to_string());
         let guard = self.under_way.begin(report.clone())?;
@@ -107,6 +119,8 @@ impl Rollouts {
     /// [`ErrorKind::NotFound`] for an unknown run, [`ErrorKind::Conflict`] for one that cannot be resumed.
     pub async fn resume(self: &Arc<Self>, run: &str, author: Author) -> Result<Report> {
         let conflict = |why: String| Error::new(ErrorKind::Conflict, why);
+        // What is found below is so until the run is under way.
+        let _starting = self.starting.try_lock().map_err(|_| being_started())?;
         // Before the look at the catalog, which has an older report of it.
         if let Some(running) = self.under_way.report() {
             return Err(conflict(format!("a migration is running already ({})", running.run)));
@@ -128,6 +142,7 @@ impl Rollouts {
             return Err(conflict(why));
         }
         (report.status, report.ended, report.reason) = (Status::Running, None, None);
+        report.add_up();
         let guard = self.under_way.begin(report.clone())?;
         let report = self.counted(&guard, report).await?;
         let (now, text, by) = (self.store.clock().now(), as_text(&report)?, author.clone());
@@ -160,7 +175,13 @@ impl Rollouts {
         }
     }
 
-    /// Ends the run that is under way, before the store is closed. Returns when it has finished what it had begun.
+    /// Interrupts the run that is under way, since the server ends: migrations that have not committed are rolled back, and
+    /// left to whoever resumes the run.
+    pub fn interrupt(&self) {
+        self.under_way.ask(None, End::Interrupted);
+    }
+
+    /// The same, before the store is closed. Returns when the run is over and recorded.
     pub async fn end(&self) {
         if let Some(mut over) = self.under_way.ask(None, End::Interrupted) {
             let _ = over.changed().await;
@@ -228,13 +249,18 @@ impl Rollouts {
         let Some(report) = guard.with(|report| report.clone()) else { return Ok(()) };
         let (version, catalog) = (report.schema, self.store.catalog());
         if report.phase == Phase::Canary {
-            let canary = u64::from(report.options.canary);
-            let left = u32::try_from(canary.saturating_sub(report.canaries)).unwrap_or(0);
-            let step = report.total / canary.max(1);
-            let first = catalog.query(move |conn| rollouts::spread(conn, version, step, left)).await?;
-            self.handle(guard, id, first).await?;
-            if guard.end().is_some() {
-                return Ok(());
+            for _ in 0..CANARY_ROUNDS {
+                let tried = guard.with(|report| report.migrated + report.failed).unwrap_or_default();
+                let left = u64::from(report.options.canary).saturating_sub(tried);
+                let left = u32::try_from(left).unwrap_or(u32::MAX);
+                let first = catalog.query(move |conn| rollouts::spread(conn, version, left)).await?;
+                if first.is_empty() {
+                    break;
+                }
+                self.handle(guard, id, first).await?;
+                if guard.end().is_some() {
+                    return Ok(());
+                }
             }
             guard.with(|report| report.phase = Phase::All);
         }
@@ -248,31 +274,54 @@ impl Rollouts {
         }
     }
 
-    /// Migrates some, in their order as far as the report goes: all before the last one in it are handled.
+    /// Migrates some, begun in their order and done in any.
     async fn handle(&self, guard: &Guard, id: i64, some: Vec<(TenantId, State)>) -> Result<()> {
         let jobs = guard.with(|report| report.options.jobs).unwrap_or(1).max(1);
-        let begun = stream::iter(some).take_while(|_| future::ready(guard.end().is_none()));
-        let mut handled = begun.map(|(id, state)| self.migrate(guard, id, state)).buffered(jobs as usize);
-        let mut recorded = Instant::now();
-        while let Some((tenant, outcome)) = handled.next().await {
+        let begun = stream::iter(some.into_iter().enumerate()).take_while(|_| future::ready(guard.end().is_none()));
+        let migrated = begun.map(|(place, (tenant, state))| async move {
+            let outcome = self.migrate(guard, id, &tenant, state).await;
+            (place, tenant, outcome)
+        });
+        let mut handled = migrated.buffer_unordered(jobs as usize);
+        let (mut recorded, mut failed) = (Instant::now(), None);
+        // Those after the first that is not done.
+        let (mut first, mut ahead) = (0, BTreeMap::new());
+        // To the end whatever happens: what was begun is to be counted.
+        while let Some((place, tenant, outcome)) = handled.next().await {
+            let Some(outcome) = outcome else { continue };
             guard.add(tenant.as_str(), outcome);
-            if recorded.elapsed() >= RECORD {
-                let text = guard.with(|report| as_text(report)).transpose()?.unwrap_or_default();
-                self.store.catalog().write(move |tx| rollouts::save(tx, id, None, &text)).await?;
+            ahead.insert(place, tenant);
+            while let Some(tenant) = ahead.remove(&first) {
+                first += 1;
+                guard.with(|report| report.reached(tenant.as_str()));
+            }
+            if failed.is_none() && recorded.elapsed() >= RECORD {
+                if let Err(error) = self.record(guard, id).await {
+                    guard.stop(error.detail());
+                    failed = Some(error);
+                }
                 recorded = Instant::now();
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
-    async fn migrate(&self, guard: &Guard, id: TenantId, state: State) -> (TenantId, Outcome) {
+    /// Records the progress.
+    async fn record(&self, guard: &Guard, id: i64) -> Result<()> {
+        let text = guard.with(|report| as_text(report)).transpose()?.unwrap_or_default();
+        self.store.catalog().write(move |tx| rollouts::save(tx, id, None, &text)).await
+    }
+
+    /// Migrates one; none if it was cut short, and is as it was.
+    async fn migrate(&self, guard: &Guard, run: i64, id: &TenantId, state: State) -> Option<Outcome> {
         let began = Instant::now();
-        let outcome = match self.store.migrate_one_of_many(&id).await {
+        let outcome = match self.store.migrate_one_of_many(id, run, guard.cut()).await {
             Ok(Some(_)) => Outcome::Migrated,
             Ok(None) => Outcome::Current,
             Err(error) => match error.kind() {
                 ErrorKind::UnknownTenant | ErrorKind::Conflict => Outcome::Gone,
                 ErrorKind::Quarantined | ErrorKind::Damaged if state == State::Quarantined => Outcome::StillQuarantined,
+                ErrorKind::Timeout => return None,
                 kind => {
                     // Each further one would fail, too.
                     if kind == ErrorKind::DiskFull {
@@ -283,10 +332,15 @@ impl Rollouts {
             },
         };
         if (self.is_busy)() {
-            tokio::time::sleep((began.elapsed() * REST).clamp(SHORTEST_REST, LONGEST_REST)).await;
+            let rest = (began.elapsed() * REST).clamp(SHORTEST_REST, LONGEST_REST);
+            let _ = tokio::time::timeout(rest, guard.asked()).await;
         }
-        (id, outcome)
+        Some(outcome)
     }
+}
+
+fn being_started() -> Error {
+    Error::new(ErrorKind::Conflict, "a migration is being started; look at it with `cubby migrate status`")
 }
 
 fn unknown() -> Error {

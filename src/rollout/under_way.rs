@@ -9,6 +9,7 @@ use super::report::{Outcome, Phase, Report, Status};
 use crate::{
     catalog::audit::Author,
     error::{Error, ErrorKind, Result},
+    sqlite::deadline::Cancel,
 };
 
 /// Why a run ends before everybody is handled.
@@ -31,6 +32,10 @@ struct State {
     end: Option<End>,
     /// Closed when the run is over.
     over: watch::Receiver<()>,
+    /// Says whether it is asked to end.
+    asked: watch::Sender<bool>,
+    /// Stops the migrations that it has begun.
+    cut: Cancel,
     /// When it was started or resumed, and what it had handled then.
     since: Instant,
     handled_before: u64,
@@ -55,25 +60,32 @@ impl UnderWay {
             return Err(Error::new(ErrorKind::Conflict, why));
         }
         let (ends, over) = watch::channel(());
+        let (asked, is_asked) = watch::channel(false);
+        let cut = Cancel::default();
         *state = Some(State {
             handled_before: report.handled,
             failed_before: report.failed,
             report,
             end: None,
             over,
+            asked,
+            cut: cut.clone(),
             since: Instant::now(),
         });
-        Ok(Guard { under_way: self.clone(), _ends: ends })
+        Ok(Guard { under_way: self.clone(), asked: is_asked, cut, _ends: ends })
     }
 
-    /// Asks a run, or whichever there is, to end; what it has begun it finishes. Gives what is closed when it is over.
+    /// Asks a run, or whichever there is, to end. What it has begun it finishes, unless the server ends. Gives what is closed
+    /// when it is over.
     pub fn ask(&self, run: Option<&str>, end: End) -> Option<watch::Receiver<()>> {
         let mut state = self.0.lock();
         let state = state.as_mut().filter(|state| run.is_none_or(|run| state.report.run == run))?;
-        // The first reason counts, but for the end of the server.
-        if state.end.is_none() || end == End::Interrupted {
-            state.end = Some(end);
+        if end == End::Interrupted {
+            state.cut.trigger();
         }
+        // The first reason counts.
+        state.end.get_or_insert(end);
+        state.asked.send_replace(true);
         Some(state.over.clone())
     }
 }
@@ -100,6 +112,8 @@ impl State {
 /// The run that is under way. Dropping it ends the run.
 pub struct Guard {
     under_way: Arc<UnderWay>,
+    asked: watch::Receiver<bool>,
+    cut: Cancel,
     _ends: watch::Sender<()>,
 }
 
@@ -125,9 +139,21 @@ impl Guard {
             }
             _ => None,
         };
-        if let Some(why) = why.filter(|_| state.end.is_none()) {
-            state.end = Some(End::Stopped(why));
+        if let Some(why) = why {
+            state.end.get_or_insert(End::Stopped(why));
+            state.asked.send_replace(true);
         }
+    }
+
+    /// What stops the migrations that it has begun, when the server ends.
+    pub fn cut(&self) -> &Cancel {
+        &self.cut
+    }
+
+    /// Returns when it is asked to end.
+    pub async fn asked(&self) {
+        // The sender is there as long as this.
+        let _ = self.asked.clone().wait_for(|asked| *asked).await;
     }
 
     /// Ends the run for a reason that is nobody's tenant.
@@ -150,7 +176,7 @@ impl Drop for Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rollout::report::Options;
+    use crate::{rollout::report::Options, sqlite::deadline::Deadline};
 
     fn begun(canary: u32, max_failures: &str) -> (Arc<UnderWay>, Guard) {
         let under_way = Arc::<UnderWay>::default();
@@ -194,8 +220,10 @@ mod tests {
         guard.add("bad", failed());
         assert_eq!(guard.end(), Some(End::Paused(Author::program("test"))));
         assert_eq!(under_way.report().unwrap().status, Status::Pausing);
+        let stopped = Deadline::until(guard.cut());
         assert!(under_way.ask(None, End::Interrupted).is_some());
-        assert_eq!(guard.end(), Some(End::Interrupted), "but a server that ends waits for nobody");
+        assert_eq!(guard.end(), Some(End::Paused(Author::program("test"))));
+        assert!(stopped.was_cancelled(), "but a server that ends waits for nobody");
         assert!(over.has_changed().is_ok());
         drop(guard);
         assert!(over.has_changed().is_err() && under_way.report().is_none());

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::streams::{Bounds, Streams};
 use crate::{
-    config::sql::{SqlConfig, SqlDdl, SqlMode},
+    config::sql::{SqlConfig, SqlMode},
     error::Error,
     http::{download::Downloads, problem::Problem},
     sqlite::guest::Rules,
@@ -37,20 +37,13 @@ impl Sql {
     /// Without any stream.
     pub fn new(who: Who, config: &SqlConfig, answer_timeout: Duration) -> Self {
         let size = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
-        let rules = Rules {
-            ddl: config.sql_ddl == SqlDdl::Allow,
-            memory: size(config.sql_memory.0),
-            time: config.sql_time,
-            value_bytes: i32::try_from(config.sql_value.0).unwrap_or(i32::MAX),
-            ..Rules::default()
-        };
         Self {
             limits: Limits {
-                rules,
+                rules: config.rules(),
                 transaction: config.sql_transaction,
-                answer: size(config.sql_answer.0),
+                answer: config.answer(),
                 // The operator's own program takes them as they come, however many.
-                pieces: if who == Who::Operator { usize::MAX } else { size(config.sql_answer.0) },
+                pieces: if who == Who::Operator { usize::MAX } else { config.answer() },
                 sending: config.sql_time + answer_timeout,
                 senders: Arc::default(),
             },

@@ -66,8 +66,39 @@ pub(crate) fn already_exists(path: &Path) -> Error {
 
 /// Flushes a folder's entries: a rename survives a power cut only after this.
 pub fn sync_folder(path: &Path) -> Result<()> {
+    #[cfg(test)]
+    failing::look(path)?;
     std::fs::File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io(path.display(), e))?;
     confirm(path)
+}
+
+/// Flushes of folders that fail, for tests.
+#[cfg(test)]
+pub mod failing {
+    use std::path::{Path, PathBuf};
+
+    use parking_lot::Mutex;
+
+    use crate::error::{Error, ErrorKind, Result};
+
+    static FAILS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+    /// Lets each flush of this folder fail from now on.
+    pub fn begin(folder: &Path) {
+        FAILS.lock().push(folder.to_owned());
+    }
+
+    /// Ends that.
+    pub fn end(folder: &Path) {
+        FAILS.lock().retain(|fails| fails != folder);
+    }
+
+    pub(super) fn look(folder: &Path) -> Result<()> {
+        match FAILS.lock().iter().any(|fails| fails == folder) {
+            true => Err(Error::new(ErrorKind::Unavailable, "the flush fails, as the test asks")),
+            false => Ok(()),
+        }
+    }
 }
 
 /// Flushes a file, if there is one.

@@ -84,6 +84,29 @@ pub fn application_id(path: &Path) -> Result<Option<i32>> {
     }
 }
 
+/// Whether a file says that a write-ahead log may belong to it: its write or read version is 2.
+pub fn is_in_wal_mode(path: &Path) -> Result<bool> {
+    let mut header = [0; 20];
+    match flush::open_plainly(path).and_then(|mut file| file.read_exact(&mut header)) {
+        Ok(()) => Ok(header[..16] == *MAGIC && header[18..] != VERSIONS_WITHOUT_LOG),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(Error::io(path.display(), error)),
+    }
+}
+
+/// <https://sqlite.org/fileformat2.html#file_format_version_numbers>, and where they are.
+const VERSIONS_WITHOUT_LOG: [u8; 2] = [1, 1];
+const VERSIONS_AT: u64 = 18;
+
+/// Has a file that is whole and that nobody has open say that no write-ahead log belongs to it. So it cannot be taken for
+/// one whose log was left behind.
+pub fn leave_wal_mode(path: &Path) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    let written = std::fs::OpenOptions::new().write(true).open(path);
+    let written = written.and_then(|file| file.write_all_at(&VERSIONS_WITHOUT_LOG, VERSIONS_AT));
+    written.map_err(|e| Error::io(path.display(), e))
+}
+
 /// Where <https://sqlite.org/fileformat2.html#application_id> is.
 fn id_in(header: &[u8; 100]) -> i32 {
     i32::from_be_bytes([header[68], header[69], header[70], header[71]])

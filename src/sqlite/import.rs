@@ -39,6 +39,8 @@ pub struct Order {
     pub max_bytes: u64,
     /// The longest string, blob or row, in bytes.
     pub max_value_bytes: u64,
+    /// How long it may take, in seconds.
+    pub seconds: u32,
 }
 
 /// A migration that ran on the file, as the file says.
@@ -118,6 +120,12 @@ fn inspect(order: &Order) -> Result<Answer> {
     if header::application_id(&order.file)?.is_none() {
         return refused("it is no SQLite database");
     }
+    if header::is_in_wal_mode(&order.file)? {
+        return refused(
+            "it is in WAL mode, and may lack the commits that are in a write-ahead log beside the original; close whatever \
+             has that open, run `sqlite3 FILE 'PRAGMA journal_mode=DELETE'` on it, and import that",
+        );
+    }
     let conn = open::foreign(&order.file, order.max_value_bytes)?;
     check(&conn, "the file is damaged")?;
     let history = HISTORY_TABLES[0];
@@ -133,6 +141,20 @@ fn inspect(order: &Order) -> Result<Answer> {
 fn check(conn: &Connection, what: &str) -> Result<()> {
     let found: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if found == "ok" { Ok(()) } else { refused(format!("{what}: {found}")) }
+}
+
+/// The names by which SQLite knows the number that it gives to each row. A column may have one of them instead.
+const ROWIDS: [&str; 3] = ["rowid", "_rowid_", "oid"];
+
+/// The name of a table's row numbers; none if it has none, or columns have all the names.
+fn rowid(conn: &Connection, table: &str) -> Result<Option<&'static str>> {
+    let sql = "SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE";
+    if conn.query_row(sql, [table], |row| row.get(0))? {
+        return Ok(None);
+    }
+    let taken = columns(conn, table, false)?;
+    let is_free = |name: &&&str| !taken.iter().any(|column| column.eq_ignore_ascii_case(name));
+    Ok(ROWIDS.iter().find(is_free).copied())
 }
 
 /// The names of tables and views, in small letters, and which kind of table each is.
@@ -279,15 +301,21 @@ fn copy_table(from: &Connection, to: &Connection, table: &str) -> Result<u64> {
     if let Some(other) = theirs.iter().find(|name| !is_ours(name)) {
         return refused(format!("the schema does not know the column {other:?} of table {table:?}"));
     }
-    let list = theirs.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
-    let places = vec!["?"; theirs.len()].join(", ");
-    let table_name = quoted(table);
+    let (mut reads, mut writes) = (theirs.iter().map(|name| quoted(name)).collect::<Vec<_>>(), Vec::new());
+    writes.clone_from(&reads);
+    // Before the columns, so that one that is the row's number in the fresh database decides.
+    if let (Some(their), Some(our)) = (rowid(from, table)?, rowid(to, table)?) {
+        reads.insert(0, their.to_owned());
+        writes.insert(0, our.to_owned());
+    }
+    let places = vec!["?"; writes.len()].join(", ");
+    let (table_name, fields) = (quoted(table), reads.len());
     to.execute(&format!("DELETE FROM {table_name}"), [])?;
-    let mut read = from.prepare(&format!("SELECT {list} FROM {table_name} NOT INDEXED"))?;
-    let mut write = to.prepare(&format!("INSERT INTO {table_name} ({list}) VALUES ({places})"))?;
+    let mut read = from.prepare(&format!("SELECT {} FROM {table_name} NOT INDEXED", reads.join(", ")))?;
+    let mut write = to.prepare(&format!("INSERT INTO {table_name} ({}) VALUES ({places})", writes.join(", ")))?;
     let (mut rows, mut count) = (read.query([])?, 0);
     while let Some(row) = rows.next()? {
-        for n in 0..theirs.len() {
+        for n in 0..fields {
             write.raw_bind_parameter(n + 1, ToSqlOutput::Borrowed(row.get_ref(n)?))?;
         }
         if let Err(error) = write.raw_execute() {

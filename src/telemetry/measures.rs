@@ -32,6 +32,26 @@ impl Counter {
 /// The most bounds of a histogram.
 const MOST: usize = 14;
 
+/// How many values are within each bound of a histogram.
+pub type Counts = [u64; MOST + 1];
+
+/// The time that so many of a thousand are within, of the counts of times. It is somewhere between two bounds: taken for as far
+/// between them as it is among those that are.
+pub fn quantile(counts: &Counts, of_thousand: u64) -> Option<Duration> {
+    let all: u64 = counts.iter().sum();
+    let rank = (all * of_thousand).div_ceil(1000).max(1);
+    let (mut below, mut before) = (0, 0);
+    for (bound, count) in SHORT.iter().zip(counts) {
+        if before + count >= rank && *count > 0 {
+            let part = u128::from(bound - below) * u128::from(rank - before) / u128::from(*count);
+            return Some(Duration::from_nanos(below + u64::try_from(part).unwrap_or(0)));
+        }
+        (below, before) = (*bound, before + count);
+    }
+    // Of those beyond all bounds no more is known.
+    (all > 0).then(|| Duration::from_nanos(below))
+}
+
 /// What the values of a histogram are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unit {
@@ -98,6 +118,16 @@ impl Histogram {
         let at = self.bounds.iter().position(|bound| value <= *bound).unwrap_or(self.bounds.len());
         self.buckets[at].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(value, Ordering::Relaxed);
+    }
+
+    /// How many values are within each bound and beyond the one before it; the last is of those beyond all.
+    pub fn counts(&self) -> Counts {
+        self.buckets.each_ref().map(|bucket| bucket.load(Ordering::Relaxed))
+    }
+
+    /// The sum of all values.
+    pub fn sum(&self) -> u64 {
+        self.sum.load(Ordering::Relaxed)
     }
 
     /// Writes its series; `labels` are those of all of them, such as `method="GET"`, or none.
@@ -251,6 +281,21 @@ mod tests {
         let lines: Vec<&str> = page.lines().collect();
         assert_eq!(lines[..3], ["x_bucket{le=\"1\"} 1", "x_bucket{le=\"2\"} 2", "x_bucket{le=\"4\"} 3"]);
         assert_eq!(lines[10..], ["x_bucket{le=\"1024\"} 3", "x_bucket{le=\"+Inf\"} 4", "x_sum 5006", "x_count 4"]);
+    }
+
+    #[test]
+    fn a_quantile_is_between_the_bounds_of_those_it_is_among() {
+        let histogram = Histogram::times();
+        assert_eq!(quantile(&histogram.counts(), 500), None);
+        (0..99).for_each(|_| histogram.record_time(Duration::from_micros(200)));
+        histogram.record_time(Duration::from_millis(40));
+        let counts = histogram.counts();
+        let median = quantile(&counts, 500).unwrap();
+        assert!((100..=250).contains(&median.as_micros()), "{median:?}");
+        assert_eq!(quantile(&counts, 990), Some(Duration::from_micros(250)));
+        assert_eq!(quantile(&counts, 1000), Some(Duration::from_millis(50)));
+        histogram.record_time(Duration::from_secs(100));
+        assert_eq!(quantile(&histogram.counts(), 1000), Some(Duration::from_secs(10)));
     }
 
     #[test]

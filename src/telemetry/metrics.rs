@@ -11,7 +11,10 @@ use std::{sync::OnceLock, time::Duration};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::{measures, routes};
+use super::{
+    measures::{self, Counter},
+    routes,
+};
 use crate::error::{Error, Result};
 
 const DELIVERY_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -20,6 +23,11 @@ const SYNC_SECONDS: &[f64] = &[1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
 /// Types of deliveries that are handled; all others are counted as `OTHER`.
 const KNOWN: [&str; 3] = ["user.created", "user.updated", "user.deleted"];
 const OTHER: &str = "other";
+
+/// Deliveries, repeats left out, and those of them that failed or were rejected.
+pub static DELIVERIES: Counter = Counter::zero();
+/// See [`DELIVERIES`].
+pub static FAILED_DELIVERIES: Counter = Counter::zero();
 
 static PAGE: OnceLock<PrometheusHandle> = OnceLock::new();
 
@@ -51,7 +59,7 @@ pub fn install() -> Result<()> {
     for outcome in ["created", "unknown", "limited", "failed", "refused"] {
         counter!("cubby_on_demand_total", "result" => outcome).increment(0);
     }
-    for outcome in ["done", "held", "failed"] {
+    for outcome in ["done", "held", "changed", "failed"] {
         counter!("cubby_sync_runs_total", "outcome" => outcome).increment(0);
     }
     Ok(())
@@ -91,6 +99,10 @@ pub fn upkeep() {
 /// sender chooses them, and each label is a new series.
 pub fn delivery(kind: &str, outcome: &'static str, took: Duration) {
     let kind = KNOWN.into_iter().find(|known| *known == kind).unwrap_or(OTHER);
+    DELIVERIES.increment();
+    if matches!(outcome, "failed" | "rejected") {
+        FAILED_DELIVERIES.increment();
+    }
     counter!("cubby_deliveries_total", "type" => kind, "outcome" => outcome).increment(1);
     histogram!("cubby_delivery_duration_seconds").record(took.as_secs_f64());
 }

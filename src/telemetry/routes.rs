@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::measures::{Counter, Histogram, head};
+use super::measures::{Counter, Counts, Histogram, head};
 
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
@@ -62,6 +62,18 @@ pub fn route(method: &str, route: Option<&str>) -> &'static Route {
         met.entry(route.into()).or_default()[method] = Some(found);
         found
     })
+}
+
+/// How long the requests of all routes took, and how many were answered with a status of 5xx.
+pub fn totals() -> (Counts, u64) {
+    let routes = ROUTES.lock().clone();
+    let mut times = Counts::default();
+    for route in routes.values() {
+        for (all, one) in times.iter_mut().zip(route.times.counts()) {
+            *all += one;
+        }
+    }
+    (times, routes.values().map(|route| route.statuses[CLASSES.len() - 1].get()).sum())
 }
 
 /// Writes everything in Prometheus' text format.

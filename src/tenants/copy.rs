@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::{disk::files, tenant::Tenant};
 use crate::{
     error::{Error, ErrorKind, Result},
-    sqlite::open,
+    sqlite::{header, open},
 };
 
 /// Pages that are copied between two looks at the clock.
@@ -94,7 +94,8 @@ fn copy(conn: &Connection, path: &Path, until: Instant) -> Result<()> {
         }
     }
     drop(backup);
-    copy.close().map_err(|(_, error)| error.into())
+    copy.close().map_err(|(_, error)| Error::from(error))?;
+    header::leave_wal_mode(path)
 }
 
 /// A file's length and SHA-256. Afterwards it is at its beginning again.

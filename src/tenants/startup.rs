@@ -71,8 +71,7 @@ impl Store {
     ) -> Result<Self> {
         let runtime = Handle::current();
         let catalog = Catalog::open(&layout.catalog(), Some(log.clone()))?;
-        let applied =
-            applied::check(&catalog, &layout, &schema, options.schema.is_none()).map_err(catalog::explain_damage)?;
+        let applied = applied::check(&catalog, &layout, &schema, &options).map_err(catalog::explain_damage)?;
         for failure in rehearse(&schema, &options.sqlite(), &applied)? {
             tracing::warn!(
                 failure,
@@ -99,6 +98,8 @@ impl Store {
                 unclean: Mutex::default(),
                 usage_samples: Mutex::default(),
                 usage_days: Waiting::new(Day::of(options.clock.now())),
+                #[cfg(feature = "server")]
+                replaced: Mutex::default(),
                 own_rates: AtomicBool::new(false),
                 faults: Faults::default(),
                 closing: AtomicBool::new(false),

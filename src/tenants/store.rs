@@ -99,6 +99,9 @@ pub(super) struct Inner {
     pub(super) unclean: Mutex<HashSet<TenantId>>,
     pub(super) usage_samples: Mutex<VecDeque<UsageSample>>,
     pub(super) usage_days: Waiting,
+    /// Held while files in `trash/replaced/` change.
+    #[cfg(feature = "server")]
+    pub(super) replaced: Mutex<()>,
     /// Whether some tenant was opened that has a rate of its own.
     pub(super) own_rates: AtomicBool,
     pub(super) faults: Faults,
@@ -212,10 +215,15 @@ impl Store {
         });
     }
 
-    /// Drops a tenant's usage samples and fault that are not in the catalog yet.
+    /// Drops all that is not in the catalog yet of a tenant that is being purged.
     pub(super) fn forget_samples(&self, id: &TenantId) {
-        self.inner.usage_samples.lock().retain(|seen| seen.id != *id);
+        self.forget_size(id);
         self.inner.usage_days.forget(id);
+    }
+
+    /// Drops the sizes and the fault of a tenant's file that are not in the catalog yet: it has another file now.
+    pub(super) fn forget_size(&self, id: &TenantId) {
+        self.inner.usage_samples.lock().retain(|seen| seen.id != *id);
         self.inner.faults.forget(id);
     }
 

@@ -1,7 +1,8 @@
 //! What tenants use, written to the catalog by day.
 //!
 //! A request costs one atomic addition to its open database. The counts are taken from there when a database is closed,
-//! and once a minute from all that are open, and written in batches. A process that is killed loses those of the last
+//! and once a minute from all that are open, and written in batches. They are of the day on which it was opened or they were
+//! taken before, which is another one for the first seconds of a day alone. A process that is killed loses those of the last
 //! minute.
 
 use super::{id::TenantId, open::database::Database, store::Store};
@@ -19,11 +20,7 @@ const BATCH: usize = 1000;
 impl Store {
     /// Takes the counts of a database that is about to be closed.
     pub(super) fn take_uses(&self, id: &TenantId, database: &Database) {
-        self.take_uses_for(Day::of(self.now()), id, database);
-    }
-
-    fn take_uses_for(&self, day: Day, id: &TenantId, database: &Database) {
-        let count = database.uses().take();
+        let (day, count) = database.uses().take(Day::of(self.now()));
         if count != Count::default() {
             self.inner.usage_days.add(day, id, database.bytes(), count);
         }
@@ -32,8 +29,8 @@ impl Store {
     /// Takes the counts of all that are open, if it is time, and writes all that waits. What cannot be written waits on.
     /// May block.
     pub(super) fn write_usage(&self) {
-        if let Some(day) = self.inner.usage_days.due(Day::of(self.now())) {
-            self.inner.slots.visit(|open| self.take_uses_for(day, open.id(), open.look().0));
+        if self.inner.usage_days.is_due(Day::of(self.now())) {
+            self.inner.slots.visit(|open| self.take_uses(open.id(), open.look().0));
         }
         let mut rows = self.inner.usage_days.take();
         while !rows.is_empty() {
@@ -52,8 +49,7 @@ impl Store {
 
     /// Takes all counts and writes them to the catalog now, and not within the next minute. Blocks.
     pub fn flush_usage(&self) {
-        let day = Day::of(self.now());
-        self.inner.slots.visit(|open| self.take_uses_for(day, open.id(), open.look().0));
+        self.inner.slots.visit(|open| self.take_uses(open.id(), open.look().0));
         self.write_usage();
     }
 }

@@ -1,6 +1,7 @@
 //! The endpoint of deliveries.
 
 pub mod log;
+pub mod test_delivery;
 
 use std::sync::Arc;
 
@@ -31,8 +32,8 @@ const MAX_BODY: usize = 256 << 10;
 
 /// The two paths at which endpoints have been set up in the wild.
 pub fn routes(app: &App) -> Result<OpenApiRouter<App>> {
-    let verifier = app.config().clerk_webhook_secret.as_ref().map(Verifier::new).transpose()?;
-    let hookdeck = app.config().hookdeck_signing_secret.as_ref().map(Hookdeck::new).transpose()?;
+    let verifier = app.config().webhooks.clerk_webhook_secret.as_ref().map(Verifier::new).transpose()?;
+    let hookdeck = app.config().webhooks.hookdeck_signing_secret.as_ref().map(Hookdeck::new).transpose()?;
     let endpoint = Endpoint { app: app.clone(), verifier: verifier.map(Arc::new), hookdeck: hookdeck.map(Arc::new) };
     let mut routes = OpenApiRouter::new().routes(routes!(receive)).route("/api/webhooks/clerk", post(receive));
     // The document has both.

@@ -175,9 +175,20 @@ async fn times_on_the_operators_routes_are_rfc_3339() {
     operator.delete("/api/admin/tenants/user_1").await.expect(200);
     operator.post("/api/admin/sync-users", json!({})).await.expect(200);
     operator.post("/api/admin/migrations", json!({})).await.expect(202);
+    operator.post("/api/admin/bulk", json!({"action": "resume", "ids": ["user_1"]})).await.expect(202);
     let get = async |path: &str| operator.get(&format!("/api/{path}")).await.expect(200).json();
-    for path in ["tenants", "tenants/user_1", "keys", "deliveries", "audit", "sync-users", "migrations", "open-tenants"]
-    {
+    for path in [
+        "tenants",
+        "tenants/user_1",
+        "keys",
+        "deliveries",
+        "audit",
+        "sync-users",
+        "migrations",
+        "open-tenants",
+        "sync-users/runs",
+        "bulk",
+    ] {
         let answer = get(&format!("admin/{path}")).await;
         assert_eq!(numbers(&answer), [""; 0], "{path}");
     }

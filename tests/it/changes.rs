@@ -8,12 +8,13 @@ use std::sync::{
 };
 
 use cubby::{Tenant, clock::Clock};
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
     harness::{
         Client, Server, author,
+        events::{Event, Events},
         tokens::{self, SigningKey},
     },
     sql::Stream,
@@ -21,19 +22,8 @@ use crate::{
 
 const ADMIN: &str = "an operator's key of some length";
 
-/// One event, as the client has it.
-#[derive(Debug)]
-struct Event {
-    id: String,
-    name: String,
-    data: Value,
-}
-
 /// A client that listens.
-struct Feed {
-    response: reqwest::Response,
-    text: String,
-}
+struct Feed(Events);
 
 impl Feed {
     async fn listen(client: &Client, user: &str, after: Option<&str>) -> Self {
@@ -41,11 +31,7 @@ impl Feed {
         if let Some(id) = after {
             request = request.header("last-event-id", id);
         }
-        let response = request.send().await.unwrap();
-        assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        assert_eq!(response.headers()["cache-control"], "no-store");
-        Self { response, text: String::new() }
+        Self(Events::of(request.send().await.unwrap()))
     }
 
     /// Listens, and is told to read everything.
@@ -55,33 +41,8 @@ impl Feed {
         feed
     }
 
-    /// The next event; none when the server has ended the answer.
-    async fn event(&mut self) -> Option<Event> {
-        loop {
-            if let Some((block, rest)) = self.text.split_once("\n\n") {
-                let field = |name: &str| {
-                    let mut fields = block.lines().filter_map(|line| line.split_once(": "));
-                    fields.find(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
-                };
-                let event = field("event").map(|name| Event {
-                    id: field("id").unwrap_or_default(),
-                    name,
-                    data: serde_json::from_str(&field("data").unwrap()).unwrap(),
-                });
-                self.text = rest.to_owned();
-                // Else it was a comment.
-                if event.is_some() {
-                    return event;
-                }
-                continue;
-            }
-            let piece = self.response.chunk().await.unwrap()?;
-            self.text.push_str(std::str::from_utf8(&piece).unwrap());
-        }
-    }
-
     async fn next(&mut self) -> Event {
-        self.event().await.expect("an event")
+        self.0.next().await
     }
 
     /// The tables of a commit, sorted, with its number.
@@ -106,7 +67,7 @@ impl Feed {
     async fn end(&mut self) -> String {
         let event = self.next().await;
         assert_eq!(event.name, "end", "{event:?}");
-        assert!(self.event().await.is_none());
+        assert!(self.0.event().await.is_none());
         event.data["why"].as_str().unwrap().to_owned()
     }
 }

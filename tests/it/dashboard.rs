@@ -1,9 +1,17 @@
 //! The dashboard over HTTP, as a browser has it: cookies are kept, redirects are seen, forms are sent with what is in them.
 
 mod browser;
+mod bulk;
+mod data;
+mod deliveries;
+mod first_run;
 mod hostile;
+mod live;
+mod migrations;
 mod search;
 mod sign_in;
+mod sync;
+mod tenant;
 
 use cubby::catalog::model::{Profile, State};
 use serde_json::{Value, json};
@@ -41,7 +49,11 @@ async fn every_page_is_there_and_tells_its_own_things() {
         ("/admin", "Nothing is wrong."),
         ("/admin/tenants", "ada@example.com"),
         ("/admin/tenants/ada", "ada@example.com"),
+        ("/admin/bulk", "Nothing was done to many tenants"),
+        ("/admin/sync", "There are no runs."),
         ("/admin/deliveries", "There are no deliveries."),
+        ("/admin/migrations", "No migration of all tenants has been started yet."),
+        ("/admin/first-run", "Make the endpoint at Clerk"),
         ("/admin/keys", "There are no keys."),
         ("/admin/audit", "dashboard sign-in"),
         ("/admin/settings", "Settings"),
@@ -53,7 +65,7 @@ async fn every_page_is_there_and_tells_its_own_things() {
         assert!(page.header("content-security-policy").starts_with("default-src 'none'"), "{path}");
         assert!(page.text.contains("Skip to the content"), "{path}");
     }
-    for path in ["/admin/nothing", "/admin/tenants/nobody", "/admin/deliveries/msg_nothing"] {
+    for path in ["/admin/nothing", "/admin/tenants/nobody", "/admin/deliveries/msg_nothing", "/admin/sync/run_nobody"] {
         let page = browser.get(path).await.expect(404);
         assert!(page.text.starts_with("<!doctype html>"), "{path}: {}", page.text);
     }

@@ -3,6 +3,7 @@
 use std::{path::Path, process::Output};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -159,7 +160,7 @@ fn an_export_of_all_goes_on_where_it_stopped() {
     std::fs::write(to.join("cubby-export.ndjson"), format!("{}\n{}\n{}", lines[0], lines[1], &lines[2][..9])).unwrap();
     let lost: Value = serde_json::from_str(lines[0]).unwrap();
     std::fs::remove_file(to.join(lost["file"].as_str().unwrap())).unwrap();
-    std::fs::write(to.join("ben.db.1.part"), "half").unwrap();
+    std::fs::write(to.join(".cubby-0123456789abcdef.part"), "half").unwrap();
     let second = told(&all());
     assert_eq!((&second["exported"], &second["already_there"]), (&json!(2), &json!(1)));
     let files: std::collections::BTreeSet<String> =
@@ -204,5 +205,73 @@ async fn users_export_their_own_database_where_that_is_on_and_not_too_often() {
         assert_eq!(notes(&file), ["x"]);
     }
     assert_eq!(ada.get("/ada/export").await.expect(429).code(), "rate_limited");
+    server.stop().await;
+}
+
+#[test]
+fn no_two_users_have_one_file_even_where_case_does_not_count() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let ids = ["ada", "Ada", "aDa", "ada.part", "ada.notes", "cubby-export", "Cubby-Export", "a:b|c", ".cubby-x.part"];
+    for id in ids {
+        stdout(&run(&data, &["tenants", "create", id]));
+    }
+    let to = folder.path().join("all");
+    let arguments = ["export", "--all", "--to", to.to_str().unwrap(), "--json"];
+    let notes = ["--format", "ndjson", "--table", "notes"];
+    for (more, exported) in [(&[][..], ids.len()), (&notes, ids.len()), (&[], 0)] {
+        let told: Value = serde_json::from_str(&stdout(&run(&data, &[&arguments[..], more].concat()))).unwrap();
+        assert_eq!((&told["exported"], &told["failed"]), (&json!(exported), &json!(0)), "{more:?}");
+    }
+    let list = std::fs::read_to_string(to.join("cubby-export.ndjson")).unwrap();
+    let mut names = std::collections::BTreeSet::from(["cubby-export.ndjson".to_owned()]);
+    for line in list.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let file = line["file"].as_str().unwrap();
+        assert!(names.insert(file.to_lowercase()), "{file} is there already, or its like");
+        assert!(file.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-@+~,%".contains(&byte)), "{file}");
+        assert!(to.join(file).is_file(), "{file}");
+    }
+    assert_eq!(names.len(), 2 * ids.len() + 1);
+    assert_eq!(std::fs::read_dir(&to).unwrap().count(), names.len());
+}
+
+#[test]
+fn what_is_no_file_is_not_replaced_and_a_link_is_followed() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    stdout(&run(&data, &["tenants", "create", "ada"]));
+    let path = |name: &str| folder.path().join(name);
+    let export = |name: &str| run(&data, &["export", "ada", "--to", path(name).to_str().unwrap(), "--replace"]);
+
+    let mode = Mode::from_raw_mode(0o600);
+    mknodat(CWD, path("pipe"), FileType::Fifo, mode, 0).unwrap();
+    std::fs::create_dir(path("folder")).unwrap();
+    std::os::unix::fs::symlink("nowhere.db", path("dangling")).unwrap();
+    for name in ["pipe", "folder", "dangling"] {
+        let before = std::fs::symlink_metadata(path(name)).unwrap().file_type();
+        let refused = export(name);
+        assert!(!refused.status.success(), "{name}");
+        assert!(stderr(&refused).contains(name), "{}", stderr(&refused));
+        assert_eq!(std::fs::symlink_metadata(path(name)).unwrap().file_type(), before, "{name}");
+    }
+    assert!(!path("nowhere.db").exists());
+
+    std::fs::create_dir(path("elsewhere")).unwrap();
+    std::fs::write(path("elsewhere/real.db"), "old").unwrap();
+    std::os::unix::fs::symlink("elsewhere/real.db", path("link")).unwrap();
+    stdout(&export("link"));
+    assert!(std::fs::symlink_metadata(path("link")).unwrap().is_symlink());
+    assert!(notes(&path("elsewhere/real.db")).is_empty());
+    assert_eq!(std::fs::read_dir(path("elsewhere")).unwrap().count(), 1, "nothing else is left");
+}
+
+#[tokio::test]
+async fn an_export_says_of_itself_that_no_log_belongs_to_it() {
+    let server = Server::with(&["--admin-api-key", ADMIN]).await;
+    server.client.note("ada", "x").await;
+    let file = server.client.bearing(ADMIN).get("/api/admin/tenants/ada/export").await.expect(200).body;
+    // The versions of https://sqlite.org/fileformat2.html#file_format_version_numbers: 2 is a file with a log.
+    assert_eq!(file[18..20], [1, 1]);
     server.stop().await;
 }

@@ -11,6 +11,7 @@ mod audit;
 mod bad_answers;
 mod batches;
 mod bounds;
+mod bulk;
 mod changes;
 mod cli;
 mod cli_forms;

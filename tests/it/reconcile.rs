@@ -93,6 +93,82 @@ async fn a_dry_run_reports_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_plan_is_applied_as_it_was_told_or_not_at_all() {
+    let clerk = Clerk::start().await;
+    let server = server(&clerk, &[]).await;
+    for id in ["user_gone", "user_old"] {
+        deliver(&server.client, id, &event("user.created", user(id, "before", 10), 1)).await;
+    }
+    clerk.add(user("user_new", "new", 10));
+    clerk.add(user("user_old", "after", 20));
+    let look = async || sync(&server, "?dry_run=true").await.expect(200).json()["plan"].as_str().unwrap().to_owned();
+    let plan = look().await;
+    assert_eq!(look().await, plan, "the same differences are the same plan");
+
+    // One more at the provider.
+    clerk.add(user("user_newer", "newer", 10));
+    let refused = sync(&server, &format!("?plan={plan}")).await.expect(409);
+    assert_eq!(refused.code(), "sync_changed");
+    let report = refused.json();
+    assert_eq!((&report["outcome"], counts(&report)), (&json!("changed"), [0; 5]), "{report}");
+    assert!(report["detail"].as_str().unwrap().contains("nothing was changed"), "{report}");
+    assert_eq!(live(&server).await, ["user_gone", "user_old"]);
+    // One who comes back is not deleted.
+    let newer = look().await;
+    assert_ne!(newer, plan);
+    clerk.add(user("user_gone", "before", 10));
+    assert_eq!(sync(&server, &format!("?plan={newer}")).await.expect(409).code(), "sync_changed");
+    assert_eq!(live(&server).await, ["user_gone", "user_old"]);
+    clerk.remove("user_gone");
+    assert_eq!(look().await, newer);
+
+    let report = sync(&server, &format!("?plan={newer}")).await.expect(200).json();
+    assert_eq!((&report["outcome"], counts(&report)), (&json!("done"), [2, 1, 0, 1, 0]), "{report}");
+    assert_eq!(report["plan"], newer);
+    assert_eq!(live(&server).await, ["user_new", "user_newer", "user_old"]);
+    assert_eq!(sync(&server, &format!("?plan={newer}")).await.expect(409).code(), "sync_changed", "it is done already");
+    for wrong in ["", "x", &newer[1..], &format!("{newer}&dry_run=true")] {
+        assert_eq!(sync(&server, &format!("?plan={wrong}")).await.expect(422).json()["field"], "plan", "{wrong}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_plan_holds_deletions_back_as_a_run_does_and_spares_whom_the_provider_knows() {
+    let clerk = Clerk::start().await;
+    let server = server(&clerk, &["--sync-max-delete", "1"]).await;
+    for n in 0..5 {
+        let id = format!("user_{n}");
+        deliver(&server.client, &id, &event("user.created", user(&id, "x", 10), 1)).await;
+    }
+    clerk.add(user("user_0", "x", 10));
+    clerk.add(user("user_new", "x", 10));
+    let held = sync(&server, "?dry_run=true").await.expect(200).json();
+    assert_eq!((&held["outcome"], &held["held"]["count"]), (&json!("held"), &json!(4)), "{held}");
+    let plan = held["plan"].as_str().unwrap();
+    // With force it is another plan.
+    assert_eq!(sync(&server, &format!("?plan={plan}&force=true")).await.expect(409).code(), "sync_changed");
+    let report = sync(&server, &format!("?plan={plan}")).await.expect(200).json();
+    assert_eq!((&report["outcome"], counts(&report)), (&json!("held"), [1, 0, 0, 0, 1]), "{report}");
+    assert_eq!(live(&server).await.len(), 6);
+    let forced = sync(&server, "?dry_run=true&force=true").await.expect(200).json();
+    let plan = forced["plan"].as_str().unwrap();
+    assert_eq!(sync(&server, &format!("?plan={plan}")).await.expect(409).code(), "sync_changed");
+    let report = sync(&server, &format!("?plan={plan}&force=true")).await.expect(200).json();
+    assert_eq!(counts(&report), [0, 0, 0, 4, 2], "{report}");
+
+    let past = server.client.bearing(ADMIN).get("/api/admin/sync-users/runs?limit=2").await.expect(200).json();
+    let runs = past["runs"].as_array().unwrap();
+    assert_eq!((&runs[0]["outcome"], &runs[0]["deleted"], runs.len()), (&json!("done"), &json!(4), 2), "{past}");
+    assert_eq!(runs[1]["outcome"], "changed");
+    let next = format!("/api/admin/sync-users/runs?before={}", past["next_before"]);
+    let older = server.client.bearing(ADMIN).get(&next).await.expect(200).json();
+    assert_eq!((older["runs"].as_array().unwrap().len(), &older["next_before"]), (2, &Value::Null), "{older}");
+    assert_eq!(older["runs"][0]["held"], 4);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn pages_are_read_up_to_one_that_is_not_full() {
     let clerk = Clerk::start().await;
     // Ids against the order of creation, and a last page that is exactly full.

@@ -146,7 +146,7 @@ async fn too_many_failures_stop_the_run() {
     server.stop().await;
 }
 
-async fn slow_folder() -> (TempDir, TempDir) {
+pub async fn slow_folder() -> (TempDir, TempDir) {
     let texts: [(&str, &[&str]); 4] = [("t0", &["quick"]), ("t1", &["slow"]), ("t2", &["quick"]), ("t3", &["quick"])];
     (folder_with(shipped_schema().unwrap(), &texts).await, migrations(&[SLOW]))
 }
@@ -199,23 +199,84 @@ async fn a_run_that_was_cut_short_goes_on_where_it_was_and_only_when_told_to() {
     assert_eq!(schema_of(&operator, "t3").await, 2, "nothing goes on by itself");
     operator.post(&at(&started, "/resume"), json!({})).await.expect(202);
     let report = over(&operator, &started).await;
-    assert_eq!((&report["status"], &report["failed"]), (&json!("done"), &json!(0)), "{report}");
+    assert_eq!((&report["status"], counts(&report)), (&json!("done"), [4, 4, 0, 0, 0]), "what it did is counted");
     let schemas = operator.get(PATH).await.expect(200).json()["schemas"].clone();
     assert_eq!(schemas, json!([{"schema": 3, "users": 4, "quarantined": 0}]));
 }
 
-#[tokio::test]
-async fn a_server_that_ends_ends_its_run() {
-    let (folder, custom) = slow_folder().await;
-    let flags = ["--migrations", custom.path().to_str().unwrap(), "--admin-api-key", ADMIN];
-    let server = Server::on(folder.path(), &flags).await;
+/// Takes minutes on a file with this note.
+const ENDLESS: (&str, &str) = (
+    "V3__slow.sql",
+    "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 4000000000)
+        UPDATE notes SET text = (SELECT max(x) FROM n) WHERE text = 'slow';",
+);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_one_keeps_no_other_back_and_a_server_that_ends_does_not_wait_for_it() {
+    let texts: [(&str, &[&str]); 5] =
+        [("t0", &["quick"]), ("t1", &["slow"]), ("t2", &["quick"]), ("t3", &["quick"]), ("t4", &["quick"])];
+    let folder = folder_with(shipped_schema().unwrap(), &texts).await;
+    let endless = migrations(&[ENDLESS]);
+    let flags = ["--migrations", endless.path().to_str().unwrap(), "--admin-api-key", ADMIN];
+    let server = Server::on(folder.path(), &[&flags[..], &["--drain-timeout", "100s"]].concat()).await;
     let operator = server.client.bearing(ADMIN);
-    let started = start(&operator, "canary=0&jobs=1").await;
-    eventually("the slow one is under way", async || look(&operator, &started).await["handled"] == 1).await;
+    let started = start(&operator, "canary=0&jobs=2").await;
+    eventually("all others are done", async || look(&operator, &started).await["handled"] == 4).await;
+    let began = std::time::Instant::now();
     server.stop().await;
+    assert!(began.elapsed().as_secs() < 50, "it does not wait for the deadline");
     let status = run(folder.path(), &["migrate", "status", "--json", "--migrations", flags[1]]);
     let overview: Value = serde_json::from_str(&stdout(&status)).unwrap();
-    assert_eq!((&overview["run"]["status"], counts(&overview["run"])), (&json!("interrupted"), [2, 2, 0, 0, 0]));
+    assert_eq!((&overview["run"]["status"], counts(&overview["run"])), (&json!("interrupted"), [4, 4, 0, 0, 0]));
+    assert_eq!(overview["run"]["total"], 5);
+
+    // It may be resumed, and goes on with whom it has left.
+    let server = Server::on(folder.path(), &flags).await;
+    let operator = server.client.bearing(ADMIN);
+    assert_eq!(schema_of(&operator, "t1").await, 2);
+    let path = at(&started, "/resume");
+    let (one, other) = tokio::join!(operator.post(&path, json!({})), operator.post(&path, json!({})));
+    let mut codes = [one.status, other.status];
+    codes.sort_unstable();
+    assert_eq!(codes, [202, 409], "one of two");
+    assert_eq!(counts(&look(&operator, &started).await), [4, 4, 0, 0, 0]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_canary_is_of_those_who_can_be_migrated() {
+    let names: Vec<String> = (0..3).map(|n| format!("a_{n}")).chain((0..9).map(|n| format!("bad_{n}"))).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (_folder, _custom, server) = with_bad_ones(&names, &names[3..]).await;
+    let operator = server.client.bearing(ADMIN);
+    for bad in &names[3..] {
+        operator.post(&format!("/api/admin/tenants/{bad}/migrate"), json!({})).await.expect(409);
+    }
+    let report = over(&operator, &start(&operator, "canary=2").await).await;
+    assert_eq!((&report["status"], &report["canaries"]), (&json!("done"), &json!(2)), "{report}");
+    assert_eq!(counts(&report), [12, 3, 0, 0, 9]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_begun_is_counted_when_the_progress_cannot_be_recorded() {
+    let texts: [(&str, &[&str]); 4] = [("t0", &["slow"]), ("t1", &["slow"]), ("t2", &["slow"]), ("t3", &["slow"])];
+    let folder = folder_with(shipped_schema().unwrap(), &texts).await;
+    let custom = migrations(&[SLOW]);
+    let flags = ["--migrations", custom.path().to_str().unwrap(), "--admin-api-key", ADMIN];
+    let server = Server::on(folder.path(), &flags).await;
+    let refuse = "CREATE TRIGGER refused BEFORE UPDATE ON migration_runs WHEN new.ended IS NULL AND
+        new.report NOT LIKE '%\"handled\":0,%' BEGIN SELECT RAISE(ABORT, 'refused'); END";
+    server.app.store().catalog().write(move |tx| tx.execute_batch(refuse)).await.unwrap();
+    let operator = server.client.bearing(ADMIN);
+    let report = over(&operator, &start(&operator, "canary=0&jobs=2").await).await;
+    assert_eq!(report["status"], "stopped", "{report}");
+    let [handled, migrated, ..] = counts(&report);
+    assert_eq!(handled, migrated, "{report}");
+    let schemas = operator.get(PATH).await.expect(200).json()["schemas"].clone();
+    let newest = schemas.as_array().unwrap().iter().find(|share| share["schema"] == 3).unwrap();
+    assert_eq!(newest["users"], json!(handled), "all that are done are counted: {report}");
+    server.stop().await;
 }
 
 #[tokio::test]

@@ -254,3 +254,34 @@ async fn usage_from_the_command_line() {
     assert_eq!(left.count(), 0);
     assert_eq!(run(data, &["usage", "--from", "monday"]).status.code(), Some(2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_used_before_an_import_is_not_forgotten() {
+    let (_, clock) = clock();
+    let (server, operator) = at(&clock).await;
+    server.client.note("ada", "x").await;
+    server.client.note("eve", "y").await;
+    let file = operator.get("/api/admin/tenants/ada/export").await.expect(200).body;
+    let put = operator.request("PUT", "/api/admin/tenants/eve/import?replace=true").body(file);
+    operator.send(put).await.expect(200);
+    flush(server.app.store()).await;
+    let rows = shown(&operator, "?user=eve").await;
+    assert_eq!(rows, [row("2026-11-10", "eve", 1, 1)]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_closed_database_was_used_for_before_midnight_is_of_that_day() {
+    let (now, clock) = clock();
+    let (server, operator) = at(&clock).await;
+    server.client.note("ada", "x").await;
+    now.fetch_add(DAY, Ordering::SeqCst);
+    // Closes it.
+    operator.post("/api/admin/tenants/ada/suspend", json!({"reason": "x"})).await.expect(200);
+    operator.post("/api/admin/tenants/ada/resume", json!({})).await.expect(200);
+    server.client.note("ada", "y").await;
+    operator.post("/api/admin/tenants/ada/suspend", json!({"reason": "x"})).await.expect(200);
+    flush(server.app.store()).await;
+    assert_eq!(shown(&operator, "").await, [row("2026-11-10", "ada", 1, 1), row("2026-11-11", "ada", 1, 1)]);
+    server.stop().await;
+}

@@ -6,13 +6,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
+import { flags } from "../chromium.mjs";
 
 const [executablePath, page, server] = process.argv.slice(2);
 const profile = mkdtempSync(join(tmpdir(), "notes-page-"));
-const flags = [
-  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync",
-];
 const context = await chromium.launchPersistentContext(profile, { executablePath, headless: true, args: flags });
 context.setDefaultTimeout(60_000);
 

@@ -33,6 +33,8 @@ pub enum Mode {
     NoTransactions,
     /// Answers a COMMIT of SQL before it is done.
     EarlyCommit,
+    /// Imports a file row by row into the user's database.
+    HalfImport,
     /// Takes a baton that is none of its own for the beginning of a stream.
     AnyBaton,
 }
@@ -93,6 +95,7 @@ async fn sabotage(State((app, mode)): State<(App, Mode)>, request: Request, next
             let response = next.run(request).await;
             if response.status().is_server_error() { done() } else { response }
         }
+        Mode::HalfImport if request.uri().path().ends_with("/import") => import_by_rows(&app, request).await,
         Mode::Leak => {
             let file = std::fs::File::open("/dev/null").unwrap();
             LEAKED.lock().unwrap().push((file, vec![1; 4096]));
@@ -103,6 +106,27 @@ async fn sabotage(State((app, mode)): State<(App, Mode)>, request: Request, next
         }
         _ => next.run(request).await,
     }
+}
+
+/// Commits each row by itself.
+async fn import_by_rows(app: &App, request: Request) -> Response {
+    let id: TenantId = request.uri().path().split('/').nth(4).unwrap().parse().unwrap();
+    let body = axum::body::to_bytes(request.into_body(), 1 << 30).await.unwrap();
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("file.db");
+    std::fs::write(&file, &body).unwrap();
+    let rows: Vec<(String, String)> = {
+        let conn = crate::check::connect(&file).unwrap();
+        let mut rows = conn.prepare("SELECT id, text FROM notes").unwrap();
+        rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+    };
+    let tenant = app.store().lease(&id).await.unwrap();
+    tenant.write(|tx| Ok(tx.execute("DELETE FROM notes", []).map(drop)?)).await.unwrap();
+    for row in rows {
+        let insert = "INSERT INTO notes VALUES (?1, ?2, 1, 1)";
+        tenant.write(move |tx| Ok(tx.execute(insert, row).map(drop)?)).await.unwrap();
+    }
+    StatusCode::OK.into_response()
 }
 
 /// A request of SQL, as the broken servers run it.

@@ -88,6 +88,17 @@ impl Http {
     }
 
     pub fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Reply {
+        let body = body.map(Value::to_string);
+        self.send_bytes(method, path, headers, body.as_deref().map(|body| ("application/json", body.as_bytes())))
+    }
+
+    pub fn send_bytes(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<(&str, &[u8])>,
+    ) -> Reply {
         if self.stream.is_none() {
             let Ok(stream) = TcpStream::connect_timeout(&self.address, Duration::from_secs(5)) else {
                 return Reply::Refused;
@@ -116,20 +127,19 @@ impl Http {
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
-        body: Option<&Value>,
+        body: Option<(&str, &[u8])>,
     ) -> std::io::Result<Answer> {
         let stream = self.stream.as_mut().unwrap();
-        let body = body.map(Value::to_string);
         let mut request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n");
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
-        if let Some(body) = &body {
-            request.push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()));
+        if let Some((kind, body)) = body {
+            request.push_str(&format!("content-type: {kind}\r\ncontent-length: {}\r\n", body.len()));
         }
-        request.push_str("\r\n");
-        request.push_str(body.as_deref().unwrap_or(""));
-        stream.get_mut().write_all(request.as_bytes())?;
+        let mut request = (request + "\r\n").into_bytes();
+        request.extend_from_slice(body.map_or(&[], |(_, body)| body));
+        stream.get_mut().write_all(&request)?;
 
         let broken = || std::io::Error::other("not HTTP");
         let mut line = String::new();

@@ -94,6 +94,12 @@ enum Fault {
     Corrupt(Common),
     /// Migrations that fail or are killed half-way
     Migration(Common),
+    /// SIGKILL in the midst of imports
+    Import(Common),
+    /// SIGKILL in the midst of an export of all
+    Export(Common),
+    /// SIGKILL in the midst of a run of migrations
+    Rollout(Common),
     /// Two servers started at once on one folder
     Twins(Common),
     /// A clock that jumps
@@ -141,6 +147,9 @@ fn main() -> ExitCode {
         Fault::Memory(common) => ("memory", common, faults::memory::run),
         Fault::Corrupt(common) => ("corrupt", common, faults::corrupt::run),
         Fault::Migration(common) => ("migration", common, faults::migration::run),
+        Fault::Import(common) => ("import", common, faults::import::run),
+        Fault::Export(common) => ("export", common, faults::export::run),
+        Fault::Rollout(common) => ("rollout", common, faults::rollout::run),
         Fault::Twins(common) => ("twins", common, faults::twins::run),
         Fault::Clock(common) => ("clock", common, faults::clock::run),
         Fault::Sigterm(common) => ("sigterm", common, faults::sigterm::run),

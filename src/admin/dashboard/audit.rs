@@ -13,6 +13,7 @@ use crate::{
     admin::audit::Trail,
     catalog::model::AuditRow,
     http::{problem::Problem, segment::encode},
+    tenants::id::TenantId,
 };
 
 /// Lines on a page.
@@ -35,7 +36,10 @@ pub(super) fn line(row: &AuditRow) -> Line {
     let target = row.target.as_deref().unwrap_or_default();
     // What a change is about is the first word of its name.
     let target_href = match row.action.split(' ').next() {
-        Some("tenants" | "sql") => format!("/admin/tenants/{}", encode(target)),
+        // What was refused may be about somebody who cannot be.
+        Some("tenants" | "sql") if TenantId::parse(target.as_bytes()).is_ok() => {
+            format!("/admin/tenants/{}", encode(target))
+        }
         Some("deliveries") => format!("/admin/deliveries/{}", encode(target)),
         _ => String::new(),
     };
@@ -47,7 +51,9 @@ pub(super) fn line(row: &AuditRow) -> Line {
         target: view::cell(target),
         target_href: if target.is_empty() { String::new() } else { target_href },
         result: view::cell(&row.result),
-        good: matches!(row.result.as_str(), "done" | "started"),
+        // A refusal is a status and its code.
+        good: !row.result.starts_with(|c: char| c.is_ascii_digit())
+            && !matches!(row.result.as_str(), "rejected" | "failed"),
     }
 }
 

@@ -23,12 +23,13 @@ use crate::{
 };
 
 /// Deliveries on the page.
-const LIMIT: u32 = 200;
+const LIMIT: u32 = 50;
 
 /// What the route of the list answers.
 #[derive(Deserialize)]
 pub(super) struct Listed {
     pub(super) deliveries: Vec<Recorded>,
+    next_cursor: Option<String>,
 }
 
 /// What the route of one answers.
@@ -72,31 +73,46 @@ pub(super) struct Wanted {
     #[serde(default)]
     outcome: String,
     #[serde(default)]
+    r#type: String,
+    #[serde(default)]
     user: String,
+    #[serde(default)]
+    cursor: String,
 }
+
+/// The types that Cubby applies; others are ignored when they come.
+const TYPES: [&str; 3] = ["user.created", "user.updated", "user.deleted"];
 
 #[derive(Template)]
 #[template(path = "deliveries.html")]
 struct Page {
     frame: Frame,
     outcomes: Vec<Choice>,
+    types: [&'static str; 3],
+    kind: String,
     user: String,
     deliveries: Vec<Line>,
-    /// How many there are at most on the page, if there are as many.
-    cut: Option<u32>,
+    next: Option<String>,
+    /// The first page, on others.
+    first: Option<String>,
 }
 
 /// `GET /admin/deliveries`.
 pub(super) async fn page(operator: Operator, Asked(wanted): Asked<Wanted>) -> Result<Response, Problem> {
-    let user = wanted.user.trim();
-    let query = parameters(&[("outcome", wanted.outcome.as_str()), ("user", user)]);
-    let found: Listed = operator.get(&format!("/api/admin/deliveries?limit={LIMIT}{query}")).await?;
+    let (user, kind) = (wanted.user.trim(), wanted.r#type.trim());
+    let query = parameters(&[("outcome", wanted.outcome.as_str()), ("type", kind), ("user", user)]);
+    let place = parameters(&[("cursor", &wanted.cursor)]);
+    let found: Listed = operator.get(&format!("/api/admin/deliveries?limit={LIMIT}{query}{place}")).await?;
     let outcomes = DeliveryOutcome::ALL.map(|outcome| (outcome.as_str(), outcome.as_str().to_owned()));
+    let at = |query: String| format!("/admin/deliveries?{}", query.trim_start_matches('&'));
     let page = Page {
         frame: operator.frame("Deliveries", "/admin/deliveries"),
         outcomes: Choice::all([("", "all outcomes".to_owned())].into_iter().chain(outcomes), &wanted.outcome),
+        types: TYPES,
+        kind: kind.to_owned(),
         user: user.to_owned(),
-        cut: (found.deliveries.len() >= LIMIT as usize).then_some(LIMIT),
+        next: found.next_cursor.map(|next| at(format!("{query}&cursor={}", encode(&next)))),
+        first: (!wanted.cursor.is_empty()).then(|| at(query.clone())),
         deliveries: found.deliveries.iter().map(line).collect(),
     };
     Ok(html(StatusCode::OK, &page))
@@ -141,10 +157,18 @@ fn in_lines(body: String) -> String {
 
 /// The form of the replay.
 #[derive(Deserialize)]
-pub(super) struct Nothing {}
+pub(super) struct Replay {
+    #[serde(default)]
+    confirm: bool,
+}
 
 /// `POST /admin/deliveries/{delivery_id}/replay`.
-pub(super) async fn replay(Segment(id): Segment, Change { operator, .. }: Change<Nothing>) -> Response {
+pub(super) async fn replay(Segment(id): Segment, Change { operator, form }: Change<Replay>) -> Response {
+    let page = format!("/admin/deliveries/{}", encode(&id));
+    if !form.confirm {
+        let why = "It was not applied again: tick the box to confirm.";
+        return operator.then(&page, Notice::failed(why));
+    }
     let route = format!("/api/admin/deliveries/{}/replay", encode(&id));
     let notice = match operator.call::<Value>(Method::POST, &route, None).await {
         Ok(answer) => match (&answer["status"], answer["error"].as_str()) {
@@ -154,5 +178,5 @@ pub(super) async fn replay(Segment(id): Segment, Change { operator, .. }: Change
         },
         Err(problem) => Notice::failed(format!("It was not applied again: {}", view::long(&problem.detail))),
     };
-    operator.then(&format!("/admin/deliveries/{}", encode(&id)), notice)
+    operator.then(&page, notice)
 }

@@ -8,13 +8,23 @@
 //! | `sign_in`, `sessions`, `cookies` | signing in with the operator's key, and who is |
 //! | `operator` | what handlers ask for: the operator, a form of theirs, a query |
 //! | `page`, `view`, `assets` | frame and headers of a page, data as it is shown, stylesheet and script |
-//! | `overview`, `tenants`, `tenant`, `deliveries`, `keys`, `audit`, `server` | the pages |
+//! | `charts`, `troubles` | what the overview draws, and what it says is wrong |
+//! | `tenant`, `actions`, `import`, `chart`, `data` | one tenant: its page, its forms, a file to be taken, its use, its tables |
+//! | `overview`, `first_run`, `tenants`, `bulk`, `sync`, `deliveries`, `migrations`, `keys`, `audit`, `server` | the pages |
 
+mod actions;
 mod assets;
 mod audit;
+mod bulk;
+mod chart;
+mod charts;
 mod cookies;
+mod data;
 mod deliveries;
+mod first_run;
+mod import;
 mod keys;
+mod migrations;
 mod operator;
 mod overview;
 mod page;
@@ -22,8 +32,10 @@ mod seat;
 mod server;
 mod sessions;
 mod sign_in;
+mod sync;
 mod tenant;
 mod tenants;
+mod troubles;
 mod view;
 
 use axum::{
@@ -34,21 +46,44 @@ use axum::{
 
 use crate::app::App;
 
+/// Whether a path is one of the dashboard's pages.
+pub fn is_page(path: &str) -> bool {
+    path.strip_prefix("/admin").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// The pages. `operators` are the operators' routes for requests in this process.
 pub fn routes(app: &App, operators: Router) -> Router<App> {
     let seat = seat::Seat::new(app.clone(), operators);
-    let known = seat.clone();
-    app.door().limits.let_in_sessions(Box::new(move |headers| known.is_signed_in(headers)));
+    app.door().limits.let_in_sessions(Box::new(seat.is_signed_in()));
     Router::new()
         .route("/admin", get(overview::page))
+        .route("/admin/events", get(overview::listen))
+        .route("/admin/first-run", get(first_run::page))
+        .route("/admin/first-run/{action}", post(first_run::change))
         .route("/admin/sign-in", get(sign_in::page).post(sign_in::enter))
         .route("/admin/sign-out", post(sign_in::leave))
         .route("/admin/tenants", get(tenants::page))
         .route("/admin/tenants/{user_id}", get(tenant::page))
-        .route("/admin/tenants/{user_id}/{action}", post(tenant::change))
+        .route("/admin/tenants/{user_id}/{action}", post(actions::change))
+        .route("/admin/tenants/{user_id}/data", get(data::page).post(data::select))
+        .route("/admin/tenants/{user_id}/export", get(actions::export))
+        .route("/admin/tenants/{user_id}/import", post(import::take))
+        .route("/admin/bulk", get(bulk::page))
+        .route("/admin/bulk/progress", get(bulk::progress))
+        .route("/admin/bulk/confirm", post(bulk::confirm))
+        .route("/admin/bulk/start", post(bulk::start))
+        .route("/admin/bulk/stop", post(bulk::stop))
+        .route("/admin/sync", get(sync::page))
+        .route("/admin/sync/look", post(sync::look))
+        .route("/admin/sync/apply", post(sync::apply))
+        .route("/admin/sync/{run}", get(sync::one))
+        .route("/admin/sync/{run}/progress", get(sync::progress))
         .route("/admin/deliveries", get(deliveries::page))
         .route("/admin/deliveries/{delivery_id}", get(deliveries::one))
         .route("/admin/deliveries/{delivery_id}/replay", post(deliveries::replay))
+        .route("/admin/migrations", get(migrations::page))
+        .route("/admin/migrations/progress", get(migrations::part))
+        .route("/admin/migrations/{action}", post(migrations::change))
         .route("/admin/keys", get(keys::page))
         .route("/admin/keys/make", post(keys::make))
         .route("/admin/keys/revoke", post(keys::revoke))

@@ -52,6 +52,24 @@ impl FromRequestParts<Seat> for Operator {
     }
 }
 
+/// Who is signed in and has a page open that asks by itself: that does not make the session last longer.
+pub(super) struct Watcher(pub(super) Operator);
+
+impl FromRequestParts<Seat> for Watcher {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, seat: &Seat) -> Result<Self, Response> {
+        let token = cookies::get(&parts.headers, cookies::SESSION);
+        match token.and_then(|token| seat.sessions.look(token, seat.app.clock().now())) {
+            Some(session) => {
+                let author = Author::operator(&seat.origin(parts));
+                Ok(Self(Operator { seat: seat.clone(), session, author }))
+            }
+            None => Err(see(sign_in(parts, token.is_some()))),
+        }
+    }
+}
+
 /// The address of the sign-in that leads back to where a request was to go.
 fn sign_in(parts: &Parts, expired: bool) -> String {
     let target = parts.uri.path_and_query().map_or("/admin", |target| target.as_str());
@@ -70,6 +88,11 @@ impl Operator {
         Frame::new(title, href, &self.session, &self.seat.sessions)
     }
 
+    /// Whether the session holds still.
+    pub(super) fn is_signed_in(&self) -> bool {
+        self.seat.sessions.holds(&self.session, self.seat.app.clock().now())
+    }
+
     /// Asks one of the operators' routes.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Problem> {
         self.call(Method::GET, path, None).await
@@ -83,10 +106,15 @@ impl Operator {
         body: Option<Value>,
     ) -> Result<T, Problem> {
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-        let answer = ask(&self.seat.operators, self.author.clone(), method, path, body).await?;
+        let answer = self.pass(method, path, body).await?;
         let bytes = answer.into_body().collect().await.map_err(|e| Error::internal("an answer").with_source(e))?;
         let read = serde_json::from_slice(&bytes.to_bytes());
         Ok(read.map_err(|e| Error::internal(format!("an answer of {path}")).with_source(e))?)
+    }
+
+    /// The answer of one of the operators' routes as it is.
+    pub(super) async fn pass(&self, method: Method, path: &str, body: Body) -> Result<Response, Problem> {
+        ask(&self.seat.operators, self.author.clone(), method, path, body).await
     }
 
     /// Leads to a page that tells what came of a change.

@@ -1,29 +1,39 @@
-//! The overview: what is wrong comes first, each with where to go.
+//! The overview: what is wrong comes first, each with where to go; then numbers and the last hour, kept up to date by events.
+
+use std::{pin::pin, time::Duration};
 
 use askama::Template;
-use axum::{http::StatusCode, response::Response};
+use axum::{
+    http::StatusCode,
+    response::{Response, sse::Event},
+};
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{
     audit,
-    operator::Operator,
+    charts::{self, Chart, HEIGHT, WIDTH},
+    operator::{Operator, Watcher},
     page::{Frame, html},
+    troubles::{Trouble, troubles},
     view,
 };
 use crate::{
-    admin::{about::About, audit::Trail},
-    http::problem::Problem,
+    admin::{about::About, audit::Trail, first_run::FirstRun, migrations::Overview as Migrations},
+    error::Error,
+    http::{
+        events::{self, Next},
+        limits::in_flight::overloaded,
+        problem::Problem,
+    },
     reconcile::health::Seen,
 };
 
 /// Lines of the audit trail that are shown.
 const RECENT: u32 = 10;
 
-/// What is wrong, and where to go.
-struct Trouble {
-    what: String,
-    href: &'static str,
-    action: &'static str,
-}
+/// How long a browser waits at most to hear that it is still listened to, should no sample be taken.
+const QUIET: Duration = Duration::from_secs(15);
 
 /// A number and its page.
 struct Figure {
@@ -32,57 +42,59 @@ struct Figure {
     href: &'static str,
 }
 
+/// What of the page is kept up to date.
+struct Live {
+    /// What there is yet to do before users have databases.
+    first_run: Option<&'static str>,
+    troubles: Vec<Trouble>,
+    figures: Vec<Figure>,
+    charts: Vec<Chart>,
+    /// The time that the charts cover; none as long as there is no sample.
+    covered: Option<String>,
+}
+
 #[derive(Template)]
 #[template(path = "overview.html")]
 struct Page {
     frame: Frame,
-    troubles: Vec<Trouble>,
-    figures: Vec<Figure>,
+    live: Live,
     audit: Vec<audit::Line>,
+}
+
+/// The part of the page that is live, by itself.
+#[derive(Template)]
+#[template(path = "overview_live.html")]
+struct Part {
+    live: Live,
 }
 
 /// `GET /admin`.
 pub(super) async fn page(operator: Operator) -> Result<Response, Problem> {
-    let seen = operator.seat.app.health().look().await?;
-    let about: About = operator.get("/api/admin/about").await?;
+    let live = Live::of(&operator).await?;
     let trail: Trail = operator.get(&format!("/api/admin/audit?limit={RECENT}")).await?;
-    let page = Page {
-        frame: operator.frame("Overview", "/admin"),
-        troubles: troubles(&seen, &about),
-        figures: figures(&seen, &about),
-        audit: trail.audit.iter().map(audit::line).collect(),
-    };
-    Ok(html(StatusCode::OK, &page))
+    let frame = operator.frame("Overview", "/admin");
+    Ok(html(StatusCode::OK, &Page { frame, live, audit: trail.audit.iter().map(audit::line).collect() }))
 }
 
-fn troubles(seen: &Seen, about: &About) -> Vec<Trouble> {
-    let mut all = Vec::new();
-    if seen.local.quarantined > 0 {
-        all.push(Trouble {
-            what: format!("{} quarantined: their files could not be opened", view::number(seen.local.quarantined)),
-            href: "/admin/tenants?state=quarantined",
-            action: "Show them",
-        });
+impl Live {
+    async fn of(operator: &Operator) -> Result<Self, Problem> {
+        let seen = operator.seat.app.health().look().await?;
+        let about: About = operator.get("/api/admin/about").await?;
+        let migrations: Migrations = operator.get("/api/admin/migrations").await?;
+        let found: FirstRun = operator.get("/api/admin/first-run").await?;
+        let samples = operator.seat.app.recent().samples();
+        Ok(Self {
+            first_run: match (found.needed, found.webhook_secret) {
+                (false, _) => None,
+                (true, false) => Some("Clerk is not connected: there is no webhook secret."),
+                (true, true) => Some("There are no tenants yet."),
+            },
+            troubles: troubles(&seen, &about, &migrations),
+            figures: figures(&seen, &about),
+            charts: charts::charts(&samples),
+            covered: (!samples.is_empty()).then(|| charts::covered(&samples)),
+        })
     }
-    if let (Some(free), Some(disk)) = (about.disk_free, about.disk)
-        && free < disk / 10
-    {
-        let what = format!("The disk is nearly full: {} of {} are free", view::size(free), view::size(disk));
-        all.push(Trouble { what, href: "/admin/tenants?sort=size", action: "Show the largest" });
-    }
-    if let (Some(open), Some(limit)) = (about.descriptors, about.descriptors_limit)
-        && open > limit / 10 * 9
-    {
-        let what = format!("{} of {} descriptors are in use", view::number(open), view::number(limit));
-        all.push(Trouble { what, href: "/admin/about", action: "Show the process" });
-    }
-    let failing = seen.failing_deliveries > 0;
-    all.extend(seen.warnings.iter().map(|warning| Trouble {
-        what: view::long(warning),
-        href: if failing { "/admin/deliveries?outcome=failed" } else { "/admin/deliveries" },
-        action: if failing { "Show those that failed" } else { "Show deliveries" },
-    }));
-    all
 }
 
 fn figures(seen: &Seen, about: &About) -> Vec<Figure> {
@@ -100,7 +112,61 @@ fn figures(seen: &Seen, about: &About) -> Vec<Figure> {
         all.push(figure("free on the disk", view::size(free), "/admin/about"));
     }
     if let Some(count) = seen.provider_count {
-        all.push(figure("users at the provider", view::number(count), "/admin/deliveries"));
+        all.push(figure("users at the provider", view::number(count), "/admin/sync"));
     }
     all
+}
+
+/// What a page that is open hears.
+struct Feed {
+    operator: Operator,
+    samples: watch::Receiver<()>,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// `GET /admin/events`: the live part of the overview, now and with each sample, until the session ends.
+pub(super) async fn listen(Watcher(operator): Watcher) -> Result<Response, Problem> {
+    let slot = operator.seat.streams.clone().try_acquire_owned();
+    let slot = slot.map_err(|_| overloaded("more pages of the dashboard are open than are kept up to date"))?;
+    let mut samples = operator.seat.app.recent().listen();
+    // One that listens again may have missed some.
+    samples.mark_changed();
+    Ok(events::answer(Feed { operator, samples, _slot: slot }))
+}
+
+impl events::Feed for Feed {
+    async fn next(&mut self) -> Next {
+        let seat = self.operator.seat.clone();
+        let mut one_ends = pin!(seat.sessions.one_ends());
+        // From now on, so that none is missed between the look at the session and the wait.
+        one_ends.as_mut().enable();
+        if !self.operator.is_signed_in() {
+            return Next::End("session");
+        }
+        let live = async {
+            // The sender is in the app, which lasts as long as this.
+            let _ = self.samples.changed().await;
+            if !self.operator.is_signed_in() {
+                return Next::End("session");
+            }
+            let live = Live::of(&self.operator).await;
+            Next::Event(match live.and_then(render) {
+                Ok(text) => Event::default().event("live").data(json!({"html": text}).to_string()),
+                Err(problem) => Event::default().event("failed").data(json!({"why": problem.detail}).to_string()),
+            })
+        };
+        tokio::select! {
+            biased;
+            () = seat.app.door().until_draining() => Next::End("shutdown"),
+            // Perhaps another one: the next look tells.
+            () = one_ends => Next::Nothing,
+            next = live => next,
+            () = tokio::time::sleep(QUIET) => Next::Nothing,
+        }
+    }
+}
+
+fn render(live: Live) -> Result<String, Problem> {
+    let text = Part { live }.render();
+    Ok(text.map_err(|e| Error::internal(format!("a page cannot be rendered: {e}")))?)
 }

@@ -21,10 +21,13 @@ pub(super) struct Link {
     pub(super) current: bool,
 }
 
-const SECTIONS: [(&str, &str); 7] = [
+const SECTIONS: [(&str, &str); 10] = [
     ("/admin", "Overview"),
     ("/admin/tenants", "Tenants"),
+    ("/admin/bulk", "Bulk changes"),
+    ("/admin/sync", "Reconcile"),
     ("/admin/deliveries", "Deliveries"),
+    ("/admin/migrations", "Migrations"),
     ("/admin/keys", "Keys"),
     ("/admin/audit", "Audit"),
     ("/admin/settings", "Settings"),

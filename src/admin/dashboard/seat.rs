@@ -6,6 +6,7 @@ use axum::{
     Router,
     http::{HeaderMap, request::Parts},
 };
+use tokio::sync::Semaphore;
 
 use super::{cookies, sessions::Sessions};
 use crate::{app::App, http::peer::Peer};
@@ -20,17 +21,32 @@ pub(super) struct Shared {
     /// The operators' routes, for requests in this process.
     pub(super) operators: Router,
     pub(super) sessions: Sessions,
+    /// Pages that may be kept up to date at once.
+    pub(super) streams: Arc<Semaphore>,
 }
+
+/// Each holds a connection and costs a few queries with each sample.
+const STREAMS: usize = 32;
 
 impl Seat {
     pub(super) fn new(app: App, operators: Router) -> Self {
-        Self(Arc::new(Shared { app, operators, sessions: Sessions::default() }))
+        Self(Arc::new(Shared {
+            app,
+            operators,
+            sessions: Sessions::default(),
+            streams: Arc::new(Semaphore::new(STREAMS)),
+        }))
     }
 
-    /// Whether a request has the cookie of a session.
-    pub(super) fn is_signed_in(&self, headers: &HeaderMap) -> bool {
-        let token = cookies::get(headers, cookies::SESSION);
-        token.is_some_and(|token| self.sessions.has(token, self.app.clock().now()))
+    /// Says whether a request has the cookie of a session. It does not keep the server's parts, which have it.
+    pub(super) fn is_signed_in(&self) -> impl Fn(&HeaderMap) -> bool + Send + Sync + 'static {
+        let seat = Arc::downgrade(&self.0);
+        move |headers| {
+            let token = cookies::get(headers, cookies::SESSION);
+            token
+                .zip(seat.upgrade())
+                .is_some_and(|(token, seat)| seat.sessions.look(token, seat.app.clock().now()).is_some())
+        }
     }
 
     /// The address that a request comes from.

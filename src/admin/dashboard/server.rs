@@ -37,7 +37,7 @@ pub(super) async fn settings(operator: Operator) -> Result<Response, Problem> {
     let found: Settings = operator.get("/api/admin/settings").await?;
     let line = |setting: Setting| Line {
         value: setting.value.as_deref().map_or("not set".to_owned(), view::cell),
-        set: setting.source != "default",
+        set: !matches!(setting.source.as_str(), "default" | "not set"),
         variable: setting.variable,
         flag: setting.flag,
         source: setting.source,

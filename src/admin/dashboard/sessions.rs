@@ -7,6 +7,7 @@ use std::{collections::HashMap, time::Duration};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::sync::{Notify, futures::Notified};
 
 use crate::clock::{Millis, millis};
 
@@ -62,7 +63,11 @@ impl Kept {
 
 /// All sessions.
 #[derive(Default)]
-pub(super) struct Sessions(Mutex<HashMap<Hash, Kept>>);
+pub(super) struct Sessions {
+    all: Mutex<HashMap<Hash, Kept>>,
+    /// Told when one ends before its time.
+    ended: Notify,
+}
 
 impl Sessions {
     /// Opens a session; the token goes into a cookie.
@@ -74,7 +79,7 @@ impl Sessions {
             unused_ends: now.saturating_add(millis(UNUSED)),
             notice: None,
         };
-        let mut all = self.0.lock();
+        let mut all = self.all.lock();
         all.retain(|_, kept| kept.holds(now));
         if all.len() >= MOST
             && let Some(first) = all.iter().min_by_key(|(_, kept)| kept.unused_ends).map(|(hash, _)| *hash)
@@ -88,32 +93,46 @@ impl Sessions {
     /// The session of a token, which was used now.
     pub(super) fn find(&self, token: &str, now: Millis) -> Option<Session> {
         let hash = hash(token);
-        let mut all = self.0.lock();
+        let mut all = self.all.lock();
         let kept = all.get_mut(&hash).filter(|kept| kept.holds(now))?;
         kept.unused_ends = now.saturating_add(millis(UNUSED));
         Some(Session { hash, csrf: kept.csrf.clone() })
     }
 
-    /// Whether a token is of a session. Does not count as its use.
-    pub(super) fn has(&self, token: &str, now: Millis) -> bool {
-        self.0.lock().get(&hash(token)).is_some_and(|kept| kept.holds(now))
+    /// The session of a token, which is not used by this.
+    pub(super) fn look(&self, token: &str, now: Millis) -> Option<Session> {
+        let hash = hash(token);
+        let all = self.all.lock();
+        let kept = all.get(&hash).filter(|kept| kept.holds(now))?;
+        Some(Session { hash, csrf: kept.csrf.clone() })
+    }
+
+    /// Whether a session holds still.
+    pub(super) fn holds(&self, session: &Session, now: Millis) -> bool {
+        self.all.lock().get(&session.hash).is_some_and(|kept| kept.holds(now))
+    }
+
+    /// Waits until some session ends before its time.
+    pub(super) fn one_ends(&self) -> Notified<'_> {
+        self.ended.notified()
     }
 
     /// Ends a session.
     pub(super) fn end(&self, session: &Session) {
-        self.0.lock().remove(&session.hash);
+        self.all.lock().remove(&session.hash);
+        self.ended.notify_waiters();
     }
 
     /// Keeps what the session's next page tells.
     pub(super) fn tell(&self, session: &Session, notice: Notice) {
-        if let Some(kept) = self.0.lock().get_mut(&session.hash) {
+        if let Some(kept) = self.all.lock().get_mut(&session.hash) {
             kept.notice = Some(notice);
         }
     }
 
     /// Takes what the session's next page tells.
     pub(super) fn told(&self, session: &Session) -> Option<Notice> {
-        self.0.lock().get_mut(&session.hash)?.notice.take()
+        self.all.lock().get_mut(&session.hash)?.notice.take()
     }
 }
 
@@ -150,6 +169,15 @@ mod tests {
     }
 
     #[test]
+    fn who_only_looks_does_not_use_a_session() {
+        let sessions = Sessions::default();
+        let token = sessions.open(0);
+        let session = sessions.look(&token, HOUR - 1).unwrap();
+        assert!(sessions.holds(&session, HOUR - 1) && !sessions.holds(&session, HOUR));
+        assert!(sessions.look(&token, HOUR).is_none());
+    }
+
+    #[test]
     fn a_session_that_was_ended_is_unknown_and_others_stay() {
         let sessions = Sessions::default();
         let (one, other) = (sessions.open(0), sessions.open(0));
@@ -168,7 +196,7 @@ mod tests {
         for at in 1..=MOST {
             sessions.open(Millis::try_from(at).unwrap());
         }
-        assert_eq!(sessions.0.lock().len(), MOST);
+        assert_eq!(sessions.all.lock().len(), MOST);
         assert!(sessions.find(&first, 1).is_none());
     }
 }

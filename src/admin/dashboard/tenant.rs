@@ -1,25 +1,26 @@
 //! One tenant: what is known, and what an operator can do.
 
 use askama::Template;
-use axum::{
-    http::{Method, StatusCode},
-    response::{IntoResponse, Response},
-};
-use serde::Deserialize;
-use serde_json::json;
+use axum::{http::StatusCode, response::Response};
 
 use super::{
     audit,
+    chart::{Chart, charts, first_day},
     deliveries::{self, Listed},
-    operator::{Change, Operator},
+    operator::Operator,
     page::{Frame, html},
-    sessions::Notice,
     tenants::who,
     view::{self, Fact, facts},
 };
 use crate::{
-    admin::{audit::Trail, migrations::Migrated, tenants::OneTenant},
+    admin::{
+        audit::Trail,
+        quota::SetBy,
+        tenants::{OneTenant, TenantFile, TenantMigration},
+        usage::Usage,
+    },
     catalog::model::{Row, State},
+    clock::day::Day,
     http::{
         problem::Problem,
         segment::{Segment, encode},
@@ -39,12 +40,18 @@ struct Offered {
     restore: bool,
     purge: bool,
     revive: bool,
+    adopt: bool,
+    quota: bool,
+    export: bool,
+    import: bool,
+    browse: bool,
 }
 
 impl Offered {
-    fn of(row: &Row, newest: i32) -> Self {
+    fn of(row: &Row, newest: i32, browse: bool) -> Self {
         let (state, purged) = (row.state, row.purged.is_some());
         let deleted = state == State::Deleted;
+        let is_readable = !purged && state != State::Quarantined && row.state_before != Some(State::Quarantined);
         Self {
             suspend: matches!(state, State::Active | State::Quarantined),
             resume: matches!(state, State::Suspended | State::Quarantined),
@@ -53,8 +60,39 @@ impl Offered {
             restore: deleted && !purged,
             purge: !purged,
             revive: deleted && purged,
+            adopt: state == State::Active,
+            quota: !deleted,
+            export: is_readable,
+            import: !deleted,
+            browse: is_readable && browse,
         }
     }
+}
+
+/// How much of its quota is used.
+struct Used {
+    bytes: u64,
+    most: u64,
+    text: String,
+}
+
+/// A file that it has.
+struct File {
+    path: String,
+    size: String,
+}
+
+/// A migration of the schema.
+struct Migration {
+    name: String,
+    ran: bool,
+}
+
+/// What the form of the quota has in it: what an operator has set.
+struct OwnQuota {
+    bytes: String,
+    rate: String,
+    text: String,
 }
 
 #[derive(Template)]
@@ -67,7 +105,12 @@ struct Page {
     state: &'static str,
     reason: String,
     fault: String,
+    used: Option<Used>,
     about: Vec<Fact>,
+    files: Vec<File>,
+    migrations: Vec<Migration>,
+    quota: OwnQuota,
+    charts: Vec<Chart>,
     profile: Vec<Fact>,
     metadata: String,
     offered: Offered,
@@ -83,8 +126,17 @@ pub(super) async fn page(operator: Operator, Segment(id): Segment) -> Result<Res
     let one: OneTenant = operator.get(&format!("/api/admin/tenants/{name}")).await?;
     let deliveries: Listed = operator.get(&format!("/api/admin/deliveries?user={name}&limit={RECENT}")).await?;
     let trail: Trail = operator.get(&format!("/api/admin/audit?target={name}&limit={RECENT}")).await?;
+    let config = operator.seat.app.config();
+    let today = Day::of(operator.seat.app.clock().now());
+    let used: Usage = operator.get(&format!("/api/admin/usage?user={name}&from={}", first_day(today))).await?;
     let row = &one.row;
+    let file = |file: &TenantFile| File { path: view::cell(&file.path), size: view::size(file.bytes) };
     let page = Page {
+        used: used_of(&one, config.quota.0),
+        files: one.files.iter().map(file).collect(),
+        migrations: one.migrations.iter().map(migration).collect(),
+        quota: own_quota(&one),
+        charts: charts(today, &used.usage),
         frame: operator.frame(view::cell(&id), "/admin/tenants"),
         who: who(&row.profile),
         state: if row.purged.is_some() { "purged" } else { row.state.as_str() },
@@ -93,7 +145,7 @@ pub(super) async fn page(operator: Operator, Segment(id): Segment) -> Result<Res
         about: about(&one),
         profile: profile(row),
         metadata: view::long(row.profile.provider_metadata.as_deref().unwrap_or_default()),
-        offered: Offered::of(row, one.newest_schema),
+        offered: Offered::of(row, one.newest_schema, config.browse.admin_browse),
         deliveries: deliveries.deliveries.iter().map(deliveries::line).collect(),
         audit: trail.audit.iter().map(audit::line).collect(),
         more_deliveries: format!("/admin/deliveries?user={name}"),
@@ -102,6 +154,31 @@ pub(super) async fn page(operator: Operator, Segment(id): Segment) -> Result<Res
         id,
     };
     Ok(html(StatusCode::OK, &page))
+}
+
+/// The size over the quota; none where there is no file, or no bound.
+fn used_of(one: &OneTenant, of_all: u64) -> Option<Used> {
+    let (bytes, most) = (one.file_bytes?, one.may_use.quota.bytes.unwrap_or(of_all));
+    let text = format!("{} of {}", view::size(bytes), view::size(most));
+    (most > 0).then_some(Used { bytes: bytes.min(most), most, text })
+}
+
+fn migration(of: &TenantMigration) -> Migration {
+    Migration { name: view::cell(&of.name), ran: of.ran }
+}
+
+fn own_quota(one: &OneTenant) -> OwnQuota {
+    let (set, quota) = (one.row.quota, &one.may_use);
+    let by = |by: SetBy| match by {
+        SetBy::Operator => "an operator",
+        SetBy::Metadata => "the provider's metadata",
+        SetBy::Settings => "the settings for all",
+    };
+    OwnQuota {
+        bytes: set.bytes.map(|bytes| bytes.to_string()).unwrap_or_default(),
+        rate: set.rate.map(|rate| rate.to_string()).unwrap_or_default(),
+        text: format!("The size is set by {}, the rate by {}.", by(quota.bytes_by), by(quota.rate_by)),
+    }
 }
 
 fn about(one: &OneTenant) -> Vec<Fact> {
@@ -117,7 +194,6 @@ fn about(one: &OneTenant) -> Vec<Fact> {
         _ => String::new(),
     };
     facts([
-        ("File", view::cell(&one.path)),
         ("Size", one.file_bytes.map_or("the file is missing".to_owned(), view::size)),
         ("Schema", format!("{schema} (newest is {})", one.newest_schema)),
         ("Schema changed by SQL", time(row.drifted)),
@@ -148,55 +224,4 @@ fn profile(row: &Row) -> Vec<Fact> {
         ("Picture", text(&profile.image_url)),
         ("Changed at the provider", view::time_or(profile.provider_updated_at, "")),
     ])
-}
-
-/// A form's address.
-#[derive(Deserialize)]
-pub(super) struct Target {
-    user_id: String,
-    action: String,
-}
-
-/// What the forms have.
-#[derive(Deserialize)]
-pub(super) struct Fields {
-    #[serde(default)]
-    reason: String,
-    /// The id, typed by the operator, where something is lost by the action.
-    #[serde(default)]
-    confirm: String,
-}
-
-/// `POST /admin/tenants/{user_id}/{action}`: calls the route of the action and leads back to the tenant.
-pub(super) async fn change(Segment(target): Segment<Target>, change: Change<Fields>) -> Response {
-    let Change { operator, form } = change;
-    let Target { user_id: id, action } = target;
-    let (page, route) = (format!("/admin/tenants/{}", encode(&id)), format!("/api/admin/tenants/{}", encode(&id)));
-    let confirmed = form.confirm.trim() == id;
-    let (method, path, body) = match action.as_str() {
-        "migrate" => {
-            let notice = match operator.call::<Migrated>(Method::POST, &format!("{route}/migrate"), None).await {
-                Ok(migrated) => Notice::done(format!("The database has schema {} now.", migrated.schema)),
-                Err(problem) => Notice::failed(format!("Nothing was changed: {}", view::long(&problem.detail))),
-            };
-            return operator.then(&page, notice);
-        }
-        "delete" | "purge" if !confirmed => {
-            let why = "Nothing was changed: the id that was typed is not this tenant's.";
-            return operator.then(&page, Notice::failed(why));
-        }
-        "delete" => (Method::DELETE, route, None),
-        "purge" => (Method::POST, format!("{route}/purge"), Some(json!({"yes": true}))),
-        "suspend" => (Method::POST, format!("{route}/suspend"), Some(json!({"reason": form.reason.trim()}))),
-        "resume" | "restore" | "revive" => (Method::POST, format!("{route}/{action}"), None),
-        _ => return Problem::no_route().into_response(),
-    };
-    let notice = match operator.call::<Row>(method, &path, body).await {
-        Ok(row) => {
-            let state = if row.purged.is_some() { "purged" } else { row.state.as_str() };
-            Notice::done(format!("The tenant is {state} now."))
-        }
-        Err(problem) => Notice::failed(format!("Nothing was changed: {}", view::long(&problem.detail))),
-    };
-    operator.then(&page, notice)
 }

@@ -54,6 +54,8 @@ struct Page {
     sorts: Vec<Choice>,
     lines: Vec<Line>,
     searched: bool,
+    /// The state that is asked for, as it was sent.
+    state: String,
     next: Option<String>,
     /// The first page, on others.
     first: Option<String>,
@@ -75,6 +77,7 @@ pub(super) async fn page(operator: Operator, Asked(wanted): Asked<Wanted>) -> Re
         sorts: sorts(&sort),
         lines: found.tenants.iter().map(line).collect(),
         searched: !q.is_empty(),
+        state: state.clone(),
         next,
         first: (!cursor.is_empty()).then(|| format!("/admin/tenants?{}", query.trim_start_matches('&'))),
         frame,

@@ -11,9 +11,11 @@ use crate::{
     },
 };
 
-/// The longest text in a table and by itself, in bytes.
+/// The longest text in a table, the longest reason in one, and the longest text by itself, in bytes.
 const CELL: usize = 160;
+const REASON: usize = 1000;
 const LONG: usize = 4096;
+const VALUE: usize = 600;
 
 /// Text in a table.
 pub(super) fn cell(text: &str) -> String {
@@ -25,9 +27,19 @@ pub(super) fn optional(text: Option<&str>) -> String {
     text.map(cell).unwrap_or_default()
 }
 
+/// A reason in a table.
+pub(super) fn reason(text: &str) -> String {
+    shown(&brief(text, REASON))
+}
+
 /// Text by itself.
 pub(super) fn long(text: &str) -> String {
     shown(&brief(text, LONG))
+}
+
+/// A value of a user's table.
+pub(super) fn value(text: &str) -> String {
+    shown(&brief(text, VALUE))
 }
 
 /// Text of several lines, whole.

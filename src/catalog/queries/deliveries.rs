@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Row as SqlRow, ToSql, Transaction, named_params, params};
 
-use super::{Sql, change, one};
+use super::{Sql, change, one, search::Cursor};
 use crate::{
     catalog::model::{Delivery, DeliveryOutcome, Millis, Recorded},
     tenants::id::TenantId,
@@ -63,32 +63,49 @@ pub fn body(conn: &Connection, svix_id: &str) -> Sql<Option<Vec<u8>>> {
 pub struct Filter {
     /// Of this outcome.
     pub outcome: Option<DeliveryOutcome>,
+    /// Of this type.
+    pub kind: Option<String>,
     /// About this tenant.
     pub tenant: Option<TenantId>,
+    /// Behind this place: when the last one of the page before was received, and its id.
+    pub cursor: Option<Cursor>,
 }
 
 /// Up to `limit` deliveries, newest first.
 pub fn list(conn: &Connection, filter: &Filter, limit: u32) -> Sql<Vec<Recorded>> {
     let (tenant, outcome) = (filter.tenant.as_ref().map(TenantId::as_str), filter.outcome.map(DeliveryOutcome::as_str));
     let mut given: Vec<(&str, &dyn ToSql)> = vec![(":limit", &limit)];
-    // Each filter uses the index that has its rows in order. A user's deliveries are few: with both, the plus
-    // keeps SQLite from using the index on outcomes.
-    let filter = match (&tenant, &outcome) {
-        (None, None) => "",
-        (Some(_), None) => "WHERE tenant = :tenant",
-        (None, Some(_)) => "WHERE outcome = :outcome",
-        (Some(_), Some(_)) => "WHERE tenant = :tenant AND +outcome = :outcome",
-    };
-    given.extend(tenant.as_ref().map(|tenant| (":tenant", tenant as &dyn ToSql)));
-    given.extend(outcome.as_ref().map(|outcome| (":outcome", outcome as &dyn ToSql)));
-    conn.prepare_cached(&format!("SELECT {COLUMNS} FROM deliveries {filter} ORDER BY received DESC LIMIT :limit"))?
-        .query_map(&given[..], recorded)?
-        .collect()
+    // Each filter uses the index that has its rows in order. A user's deliveries are few, and those of an outcome fewer than
+    // those of a type: the plus keeps SQLite from using the index of the other.
+    let mut conditions = Vec::new();
+    if let Some(tenant) = &tenant {
+        conditions.push("tenant = :tenant");
+        given.push((":tenant", tenant));
+    }
+    if let Some(outcome) = &outcome {
+        conditions.push(if tenant.is_some() { "+outcome = :outcome" } else { "outcome = :outcome" });
+        given.push((":outcome", outcome));
+    }
+    if let Some(kind) = &filter.kind {
+        conditions.push(if conditions.is_empty() { "type = :type" } else { "+type = :type" });
+        given.push((":type", kind));
+    }
+    if let Some(cursor) = &filter.cursor {
+        conditions.push("(received, svix_id) < (:at, :id)");
+        given.extend([(":at", &cursor.key as &dyn ToSql), (":id", &cursor.id as &dyn ToSql)]);
+    }
+    let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
+    let sql = format!("SELECT {COLUMNS} FROM deliveries {filter} ORDER BY received DESC, svix_id DESC LIMIT :limit");
+    conn.prepare_cached(&sql)?.query_map(&given[..], recorded)?.collect()
 }
 
-/// When the newest delivery was received.
+/// The type of test deliveries, which an operator has the server send to itself.
+pub const TEST: &str = "cubby.test";
+
+/// When the newest delivery was received that is no test: those say nothing of the sender.
 pub fn newest(conn: &Connection) -> Sql<Option<Millis>> {
-    conn.prepare_cached("SELECT max(received) FROM deliveries")?.query_row([], super::first)
+    let sql = "SELECT received FROM deliveries WHERE type <> ?1 ORDER BY received DESC LIMIT 1";
+    one(conn, sql, [TEST], super::first)
 }
 
 /// How many deliveries failed since `since` and have not succeeded yet.
@@ -103,17 +120,18 @@ pub fn beyond(conn: &Connection, most: u32) -> Sql<Option<Millis>> {
     one(conn, "SELECT received + 1 FROM deliveries ORDER BY received DESC LIMIT 1 OFFSET ?1", [most], super::first)
 }
 
-/// Deletes up to `limit` deliveries received before `before`; returns how many. The newest of all stays without its
-/// body: its age is a metric.
+/// Deletes up to `limit` deliveries received before `before`; returns how many. The newest that is no test
+/// stays without its body: its age is a metric.
 pub fn delete_before(tx: &Transaction, before: Millis, limit: u32) -> Sql<usize> {
-    let sql = "UPDATE deliveries SET body = NULL, error = NULL WHERE received = (SELECT max(received) FROM deliveries) \
-               AND received < ?1 AND body IS NOT NULL";
-    change(tx, sql, [before])?;
+    let newest = newest(tx)?;
+    let sql =
+        "UPDATE deliveries SET body = NULL, error = NULL WHERE received = ?1 AND received < ?2 AND body IS NOT NULL";
+    change(tx, sql, params![newest, before])?;
     tx.prepare_cached(
-        "DELETE FROM deliveries WHERE svix_id IN (SELECT svix_id FROM deliveries WHERE received < min(?1, (SELECT \
-         max(received) FROM deliveries)) ORDER BY received LIMIT ?2)",
+        "DELETE FROM deliveries WHERE svix_id IN (SELECT svix_id FROM deliveries WHERE received < ?2 AND received IS NOT ?1 \
+         ORDER BY received LIMIT ?3)",
     )?
-    .execute(params![before, limit])
+    .execute(params![newest, before, limit])
 }
 
 fn recorded(row: &SqlRow) -> Sql<Recorded> {

@@ -37,9 +37,20 @@ pub fn begin(tx: &Transaction, name: &str, digest: i64, started: Millis, report:
     Ok(id)
 }
 
-/// Records how far a run is, and when it ended.
+/// Records how far a run is, and when it ended. What [`count`] has counted stays.
 pub fn save(tx: &Transaction, id: i64, ended: Option<Millis>, report: &str) -> Sql<()> {
-    change(tx, "UPDATE migration_runs SET ended = ?2, report = ?3 WHERE id = ?1", params![id, ended, report]).map(drop)
+    let sql = "UPDATE migration_runs SET ended = ?2, report = json_set(?3, '$.migrated', max(?3 ->> '$.migrated', report ->> \
+               '$.migrated'), '$.already_current', max(?3 ->> '$.already_current', report ->> '$.already_current')) WHERE id \
+               = ?1";
+    change(tx, sql, params![id, ended, report]).map(drop)
+}
+
+/// Counts a tenant that a run has migrated, or has found to be so, in the commit that says of the tenant that it is. So no
+/// crash parts the two.
+pub fn count(tx: &Transaction, id: i64, is_migrated: bool) -> Sql<()> {
+    let name = if is_migrated { "$.migrated" } else { "$.already_current" };
+    let sql = "UPDATE migration_runs SET report = json_set(report, ?2, (report ->> ?2) + 1) WHERE id = ?1";
+    change(tx, sql, params![id, name]).map(drop)
 }
 
 /// One run by its name.
@@ -66,16 +77,15 @@ pub fn count_after(conn: &Connection, version: i32, after: &str) -> Sql<u64> {
     conn.query_row(&sql, params![version, after], |row| row.get(0).map(i64::unsigned_abs))
 }
 
-/// Every `step`th tenant that is behind `version` and not quarantined, up to `limit`: some of all ages, since the provider's
-/// ids are in the order of time. Scans all tenants.
-pub fn spread(conn: &Connection, version: i32, step: u64, limit: u32) -> Sql<Vec<(TenantId, State)>> {
+/// `limit` of the tenants that are behind `version` and not quarantined, or all if there are fewer: some of all ages, since
+/// the provider's ids are in the order of time. Scans all tenants.
+pub fn spread(conn: &Connection, version: i32, limit: u32) -> Sql<Vec<(TenantId, State)>> {
     let behind = super::BEHIND;
     let sql = format!(
-        "SELECT id, state FROM (SELECT id, state, row_number() OVER (ORDER BY id) AS place FROM tenants WHERE {behind} \
-         AND state <> 'quarantined') WHERE place % ?2 = 0 LIMIT ?3"
+        "SELECT id, state FROM (SELECT id, state, row_number() OVER (ORDER BY id) AS place, count(*) OVER () AS count FROM \
+         tenants WHERE {behind} AND state <> 'quarantined') WHERE ?2 >= count OR place * ?2 / count > (place - 1) * ?2 / count"
     );
-    let step = i64::try_from(step.max(1)).unwrap_or(i64::MAX);
-    all(conn, &sql, params![version, step, limit], |row| Ok((row.get(0)?, row.get(1)?)))
+    all(conn, &sql, params![version, limit], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 /// How many tenants have a schema.
@@ -89,10 +99,9 @@ pub struct Share {
     pub quarantined: u64,
 }
 
-/// How many tenants have each version of the schema, oldest first. Scans all tenants.
+/// How many tenants have each version of the schema, oldest first. Reads a row for each version there has been.
 pub fn shares(conn: &Connection) -> Sql<Vec<Share>> {
-    let sql = "SELECT schema_version, count(*), sum(state = 'quarantined') FROM tenants WHERE state <> 'deleted' GROUP BY \
-               schema_version ORDER BY schema_version";
+    let sql = "SELECT schema, tenants, quarantined FROM schema_counts WHERE tenants > 0 ORDER BY schema";
     all(conn, sql, [], |row| {
         let count = |at| row.get(at).map(i64::unsigned_abs);
         Ok(Share { schema: row.get(0)?, tenants: count(1)?, quarantined: count(2)? })

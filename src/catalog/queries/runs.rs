@@ -27,9 +27,44 @@ pub fn finish(tx: &Transaction, id: i64, finished: Millis, outcome: &str, report
     change(tx, sql, params![id, finished, outcome, report]).map(drop)
 }
 
-/// The report of the newest run that ended, JSON.
+/// The report of the newest run that ended, JSON; not of one that had another plan, and so did nothing.
 pub fn last(conn: &Connection) -> Sql<Option<String>> {
-    one(conn, "SELECT report FROM sync_runs WHERE finished IS NOT NULL ORDER BY id DESC LIMIT 1", [], first)
+    let sql =
+        "SELECT report FROM sync_runs WHERE finished IS NOT NULL AND outcome IS NOT 'changed' ORDER BY id DESC LIMIT 1";
+    one(conn, sql, [], first)
+}
+
+/// A run as it is kept.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// Its row.
+    pub id: i64,
+    /// Its name.
+    pub name: String,
+    /// When it started.
+    pub started: Millis,
+    /// When it ended.
+    pub finished: Option<Millis>,
+    /// How it ended.
+    pub outcome: Option<String>,
+    /// Its report, JSON.
+    pub report: Option<String>,
+}
+
+/// Up to `limit` runs before row `before`, newest first.
+pub fn page(conn: &Connection, before: i64, limit: u32) -> Sql<Vec<Kept>> {
+    let sql =
+        "SELECT id, name, started, finished, outcome, report FROM sync_runs WHERE id < ?1 ORDER BY id DESC LIMIT ?2";
+    all(conn, sql, params![before, limit], |row| {
+        Ok(Kept {
+            id: row.get(0)?,
+            name: row.get(1)?,
+            started: row.get(2)?,
+            finished: row.get(3)?,
+            outcome: row.get(4)?,
+            report: row.get(5)?,
+        })
+    })
 }
 
 /// An email address that more than one live tenant has.

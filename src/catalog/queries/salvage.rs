@@ -27,7 +27,7 @@ struct Table {
 }
 
 /// The tables whose content is in the catalog only. The others are rebuilt from these and from the files.
-const TABLES: [Table; 7] = [
+const TABLES: [Table; 8] = [
     Table {
         name: "tenants",
         key: "id",
@@ -59,6 +59,7 @@ const TABLES: [Table; 7] = [
         loss: "reports of migrations of all users",
         is_newer: true,
     },
+    Table { name: "bulk_runs", key: "id", tenant: None, loss: "reports of changes of many users", is_newer: true },
     Table { name: "usage_days", key: "day", tenant: Some("tenant"), loss: "what users used, by day", is_newer: true },
 ];
 

@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    part::{ENDING, Part, Saved, failed},
-    request::{What, save},
+    part::{Part, Saved, failed, is_part},
+    request::{LIST, What, save},
 };
 use crate::{
     admin::tenants::Tenants as Listed,
@@ -35,9 +35,6 @@ use crate::{
     sqlite::flush,
     tenants::id::TenantId,
 };
-
-/// The list of the files that are whole.
-const LIST: &str = "cubby-export.ndjson";
 
 /// Files that are flushed at once.
 const BATCH: usize = 256;
@@ -65,8 +62,8 @@ struct Failure {
 struct Folder {
     path: PathBuf,
     list: File,
-    /// The names in the list whose files are there.
-    whole: HashSet<String>,
+    /// Whose files in the list are there, and their names.
+    whole: HashSet<(TenantId, String)>,
     /// Those that have come, and are not flushed.
     waiting: Vec<(Part, Line)>,
 }
@@ -107,7 +104,7 @@ impl Folder {
             return Err(Error::new(ErrorKind::Conflict, format!("another export writes to {}", path.display())));
         }
         // Of a run that was killed.
-        for name in names.iter().filter(|name| name.to_string_lossy().ends_with(ENDING)) {
+        for name in names.iter().filter(|name| name.to_str().is_some_and(is_part)) {
             std::fs::remove_file(path.join(name)).map_err(|e| failed(path, e))?;
         }
         let whole = read(&mut list, path).map_err(|e| failed(&at, e))?;
@@ -140,7 +137,7 @@ impl Folder {
 }
 
 /// Reads the list, and cuts off a line that was being written when its run was killed.
-fn read(list: &mut File, folder: &Path) -> std::io::Result<HashSet<String>> {
+fn read(list: &mut File, folder: &Path) -> std::io::Result<HashSet<(TenantId, String)>> {
     let is_there = |line: &Line| {
         let found = folder.join(&line.file).symlink_metadata();
         found.is_ok_and(|found| found.is_file() && found.len() == line.bytes)
@@ -150,7 +147,7 @@ fn read(list: &mut File, folder: &Path) -> std::io::Result<HashSet<String>> {
     while reader.read_until(b'\n', &mut text)? > 0 && text.ends_with(b"\n") {
         good += text.len() as u64;
         let line = serde_json::from_slice::<Line>(&text).ok().filter(is_there);
-        whole.extend(line.map(|line| line.file));
+        whole.extend(line.map(|line| (line.id, line.file)));
         text.clear();
     }
     list.set_len(good)?;
@@ -181,9 +178,11 @@ pub async fn run(target: &Target, what: &What, to: &Path, jobs: usize, json: boo
             let (id, file) = (row.id.clone(), what.file_of(&row.id));
             let to = path.join(&file);
             async move {
-                if whole.contains(&file) {
-                    return Ok::<_, Error>((id, file, Ok(None)));
+                let named = (id, file);
+                if whole.contains(&named) {
+                    return Ok::<_, Error>((named.0, named.1, Ok(None)));
                 }
+                let (id, file) = named;
                 let again = |error: &Error| error.kind() == ErrorKind::Busy;
                 let saved = (|| save(target, &id, what, &to))
                     .retry(ExponentialBuilder::default().with_jitter())

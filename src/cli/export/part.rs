@@ -2,9 +2,11 @@
 
 use std::{
     fs::{File, OpenOptions},
+    hash::{BuildHasher, RandomState},
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -17,8 +19,15 @@ use crate::{
     sqlite::flush,
 };
 
-/// What such files are called until then, after their name and the process.
-pub const ENDING: &str = ".part";
+/// What such files are called until then: this, a number of their own, and the ending. No user's file begins and ends so.
+const BEGIN: &str = ".cubby-";
+const ENDING: &str = ".part";
+
+/// Whether a file of this name is one that never got its own.
+pub fn is_part(name: &str) -> bool {
+    let number = name.strip_prefix(BEGIN).and_then(|name| name.strip_suffix(ENDING));
+    number.is_some_and(|number| number.len() == 16 && number.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
 
 /// A file without its name. Dropped, it is removed.
 pub struct Part {
@@ -41,9 +50,10 @@ pub fn folder_of(path: &Path) -> &Path {
 impl Part {
     /// A new one, in the folder of `to`. Others cannot read it.
     pub fn beside(to: &Path) -> Result<Self> {
-        let mut name = to.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}{ENDING}", std::process::id()));
-        let path = to.with_file_name(name);
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        // Another process, perhaps of another machine, may write to the folder, too.
+        let number = RandomState::new().hash_one((std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        let path = to.with_file_name(format!("{BEGIN}{number:016x}{ENDING}"));
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(|e| failed(&path, e))?;
         Ok(Self { path, file })
@@ -81,6 +91,7 @@ impl Part {
 
     /// Gives it its name, in the place of a file that has it.
     pub fn replace(self, to: &Path) -> Result<()> {
+        refuse_no_file(to)?;
         std::fs::rename(&self.path, to).map_err(|e| failed(to, e))
     }
 }
@@ -89,6 +100,18 @@ impl Drop for Part {
     fn drop(&mut self) {
         // Gone if it has its name.
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Refuses what is there and is no plain file: a device, a pipe, a folder, a link.
+pub fn refuse_no_file(to: &Path) -> Result<()> {
+    match to.symlink_metadata() {
+        Ok(found) if !found.is_file() => {
+            let what = if found.is_dir() { "a folder" } else { "no plain file" };
+            let why = format!("{} is {what}, and is not replaced; name the file to write", to.display());
+            Err(Error::config(why))
+        }
+        _ => Ok(()),
     }
 }
 

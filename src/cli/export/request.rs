@@ -11,6 +11,9 @@ use crate::{
     tenants::id::TenantId,
 };
 
+/// The list of the files that are whole.
+pub const LIST: &str = "cubby-export.ndjson";
+
 /// What a file has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -53,13 +56,27 @@ pub struct What {
 }
 
 impl What {
-    /// The name of a user's file among others'.
+    /// The name of a user's file among others'. No two users have one name, nor one user for two tables, even where case
+    /// does not count. What an id may not have sets its parts apart: behind `~` is which of its letters are capitals, and
+    /// behind `,` the table.
     pub fn file_of(&self, id: &TenantId) -> String {
-        let ending = self.format.ending();
-        match &self.table {
-            Some(table) => format!("{id}.{}.{ending}", segment(table)),
-            None => format!("{id}.{ending}"),
+        // Not in a file's name on every system.
+        let mut name = id.as_str().replace(':', "%3A").replace('|', "%7C");
+        let letters = id.as_str().chars().filter(char::is_ascii_alphabetic);
+        let capitals: String = letters.map(|letter| if letter.is_ascii_uppercase() { '1' } else { '0' }).collect();
+        if capitals.contains('1') {
+            name.push('~');
+            for four in capitals.as_bytes().chunks(4) {
+                let digit = four.iter().fold(0, |digit, bit| digit * 2 + u32::from(bit - b'0'));
+                name.extend(char::from_digit(digit, 16));
+            }
         }
+        if let Some(table) = &self.table {
+            name.extend([",", &segment(table)]);
+        }
+        let name = format!("{name}.{}", self.format.ending());
+        // The list's own, which a user's may be, too.
+        if name == LIST { format!("~{name}") } else { name }
     }
 }
 
@@ -75,4 +92,28 @@ pub async fn save(target: &Target, id: &TenantId, what: &What, to: &Path) -> Res
         _ => error,
     })?;
     Part::beside(to)?.receive(answer, target).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_users_or_tables_have_one_name_where_case_does_not_count() {
+        let ids =
+            ["ab", "aB", "Ab", "AB", "abcde", "abcdE", "a:b", "a|b", "a.b", "ab.notes", "cubby-export", "Cubby-export"];
+        let mut names = HashSet::from([LIST.to_owned()]);
+        for table in [None, Some("notes"), Some("6"), Some("a,b"), Some("../x")] {
+            let what = What { format: Format::Ndjson, table: table.map(str::to_owned) };
+            for id in ids {
+                let name = what.file_of(&id.parse().unwrap());
+                assert!(!name.contains('/') && names.insert(name.to_lowercase()), "{id} {table:?}: {name}");
+            }
+        }
+        let what = What { format: Format::Sqlite, table: None };
+        assert_eq!(what.file_of(&"user_2abCD".parse().unwrap()), "user_2abCD~03.db");
+        assert_eq!(what.file_of(&"ada".parse().unwrap()), "ada.db");
+    }
 }

@@ -172,23 +172,43 @@ pub fn relocate(from: &Path, to: &Path) -> Result<()> {
 /// Exchanges a file in `tmp/` with the one at `path`, which has no write-ahead log, or moves it there if there is none.
 /// Returns whether there was one, which is then in `tmp/`.
 pub fn swap_in(tmp: &Path, path: &Path) -> Result<bool> {
-    for log in [wal_of(path), shm_of(path)] {
-        remove_unless_filled(&log)?;
-    }
+    remove_unless_filled(&wal_of(path))?;
+    // Whoever read with a connection apart left one. SQLite creates it again when the database is opened.
+    remove(&shm_of(path))?;
     let there = length(path)?.is_some();
+    let failed = |e: rustix::io::Errno| Error::io(path.display(), e.into());
     let flags = if there { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
-    renameat_with(CWD, tmp, CWD, path, flags).map_err(|e| Error::io(path.display(), e.into()))?;
-    sync_folder(path.parent().unwrap_or(path))?;
-    Ok(there)
+    renameat_with(CWD, tmp, CWD, path, flags).map_err(failed)?;
+    let Err(error) = sync_folder(path.parent().unwrap_or(path)) else { return Ok(there) };
+    // Back: whoever discards what is in `tmp` after an error must not discard what was to be replaced.
+    match there {
+        true => renameat_with(CWD, tmp, CWD, path, flags),
+        false => renameat_with(CWD, path, CWD, tmp, flags),
+    }
+    .map_err(failed)?;
+    Err(error)
+}
+
+/// What a file is, whatever its name: its device and its number there; none if there is no file.
+#[cfg(feature = "server")]
+pub(in crate::tenants) fn identity(path: &Path) -> Result<Option<(u64, u64)>> {
+    use std::os::unix::fs::MetadataExt;
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some((found.dev(), found.ino()))),
+        Err(e) if e.kind() == Io::NotFound => Ok(None),
+        Err(e) => Err(Error::io(path.display(), e)),
+    }
 }
 
 /// Removes a tenant's files from all paths. A database is removed before its log: a crash in between leaves a log
 /// that nothing replays, and not a database without its newest commits. With two databases, the one in the trash is
 /// removed first and its log before it, or [`undo_interrupted_move`] would take that log for the live one's.
 pub fn erase(paths: &TenantPaths) -> Result<()> {
-    // Nothing is restored from it, so it goes first.
-    if remove(&paths.replaced)? | remove(&wal_of(&paths.replaced))? | remove(&shm_of(&paths.replaced))? {
-        sync_folder(paths.replaced.parent().unwrap_or(&paths.replaced))?;
+    // Nothing is restored from them, so they go first.
+    match std::fs::remove_dir_all(&paths.replaced) {
+        Ok(()) => sync_folder(paths.replaced.parent().unwrap_or(&paths.replaced))?,
+        Err(e) if e.kind() == Io::NotFound => {}
+        Err(e) => return Err(Error::io(paths.replaced.display(), e)),
     }
     erase_moved(paths)
 }
@@ -266,20 +286,6 @@ pub(in crate::tenants) fn remove_unless_filled(path: &Path) -> Result<()> {
 pub(in crate::tenants) fn length(path: &Path) -> Result<Option<u64>> {
     match std::fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found.len())),
-        Err(e) if e.kind() == Io::NotFound => Ok(None),
-        Err(e) => Err(Error::io(path.display(), e)),
-    }
-}
-
-/// When a file was last moved or written to; none if there is none.
-#[cfg(feature = "server")]
-pub(in crate::tenants) fn changed(path: &Path) -> Result<Option<std::time::SystemTime>> {
-    use std::os::unix::fs::MetadataExt;
-    match std::fs::symlink_metadata(path) {
-        Ok(found) => {
-            let since = std::time::Duration::from_secs(u64::try_from(found.ctime()).unwrap_or(0));
-            Ok(Some(std::time::SystemTime::UNIX_EPOCH + since))
-        }
         Err(e) if e.kind() == Io::NotFound => Ok(None),
         Err(e) => Err(Error::io(path.display(), e)),
     }

@@ -5,8 +5,12 @@
 //! the catalog can be rebuilt from the files alone.
 
 use std::{
+    hash::{BuildHasher, RandomState},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use sha2::{Digest, Sha256};
@@ -93,11 +97,17 @@ impl Layout {
         self.trash().join("replaced")
     }
 
-    /// The same, made if it is not there.
+    /// A new name in a tenant's own folder of what imports replaced, which is made if it is not there. `now` is when it is
+    /// replaced, in milliseconds.
     #[cfg(feature = "server")]
-    pub(in crate::tenants) fn make_replaced(&self) -> Result<()> {
+    pub(in crate::tenants) fn new_replaced(&self, paths: &TenantPaths, now: i64) -> Result<PathBuf> {
         make_folder(&self.replaced())?;
-        sync_folder(&self.trash())
+        sync_folder(&self.trash())?;
+        make_folder(&paths.replaced)?;
+        sync_folder(&self.replaced())?;
+        let names = (0..).map(|later| paths.replaced.join(format!("{}.db", now.saturating_add(later))));
+        // Whoever asks has the tenant's lock.
+        Ok(names.into_iter().find(|name| name.symlink_metadata().is_err()).unwrap_or_default())
     }
 
     /// The folder over all shards.
@@ -146,7 +156,8 @@ impl Layout {
 
     /// Both paths of a tenant's file.
     pub fn paths(&self, id: &TenantId) -> TenantPaths {
-        TenantPaths { live: self.tenant(id), trashed: self.trashed(id), replaced: self.replaced().join(file_name(id)) }
+        let replaced = self.replaced().join(folder_name(&file_name(id)));
+        TenantPaths { live: self.tenant(id), trashed: self.trashed(id), replaced }
     }
 
     /// Both paths of a file that [`databases`] or [`detached_wals`] found. `None` if its name is not that of a
@@ -158,14 +169,17 @@ impl Layout {
         Some(TenantPaths {
             live: self.tenants().join(shard).join(name),
             trashed: self.trash().join(name),
-            replaced: self.replaced().join(name),
+            replaced: self.replaced().join(folder_name(name)),
         })
     }
 
-    /// A new name in `tmp/`. The next start removes files that are left there.
+    /// A new name in `tmp/`, which no other process has either: one that reads a file to be imported may outlive its server.
+    /// The next start removes files that are left there.
     pub fn temporary(&self) -> PathBuf {
+        static FIRST: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        self.tmp().join(format!("{}.db", NEXT.fetch_add(1, Ordering::Relaxed)))
+        let number = FIRST.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        self.tmp().join(format!("{number:016x}.db"))
     }
 }
 
@@ -176,7 +190,7 @@ pub struct TenantPaths {
     pub live: PathBuf,
     /// Of a deleted one, until its retention ends.
     pub trashed: PathBuf,
-    /// Of the file that an import replaced, until the retention ends.
+    /// The folder of the files that imports replaced, until the retention ends.
     pub replaced: PathBuf,
 }
 
@@ -222,6 +236,17 @@ fn file_name(id: &TenantId) -> String {
     let mut name = hex::encode(Sha256::digest(id.as_str().as_bytes()));
     name.push_str(".db");
     name
+}
+
+/// The name of a tenant's folder of replaced files.
+fn folder_name(file_name: &str) -> &str {
+    file_name.strip_suffix(".db").unwrap_or(file_name)
+}
+
+/// When a file in such a folder was replaced, in milliseconds; none for a file of another kind.
+#[cfg(feature = "server")]
+pub(in crate::tenants) fn replaced_at(file: &Path) -> Option<i64> {
+    file.file_name()?.to_str()?.strip_suffix(".db")?.parse().ok()
 }
 
 /// The name of a log that was set aside because it is not the database's own.

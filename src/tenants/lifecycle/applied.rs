@@ -18,7 +18,7 @@ use crate::{
         },
         id::TenantId,
         lifecycle::rehearsal::Past,
-        options::shipped_schema,
+        options::{StoreOptions, shipped_schema},
     },
 };
 
@@ -33,8 +33,9 @@ pub(in crate::tenants) fn check<'a>(
     catalog: &Catalog,
     layout: &'a Layout,
     schema: &Schema,
-    is_shipped: bool,
+    options: &StoreOptions,
 ) -> Result<Past<'a>> {
+    let is_shipped = options.schema.is_none();
     let mut applied = catalog.read(migrations::applied)?;
     if applied.is_empty() {
         applied =
@@ -43,7 +44,7 @@ pub(in crate::tenants) fn check<'a>(
     } else {
         schema.continues(&applied).map_err(|mismatch| refusal(mismatch, schema, is_shipped))?;
     }
-    Past::of(catalog, layout, schema, applied)
+    Past::of(catalog, layout, schema, applied, options)
 }
 
 /// The migrations that have run, by the histories that `schema` continues from. Refused if it does not continue

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
+
 use crate::{
     catalog::model::{Row, State},
     error::{Error, ErrorKind, Result},
@@ -31,22 +33,32 @@ impl Store {
     }
 
     async fn export_closed(&self, id: &TenantId, form: Form, limit: Duration) -> Result<Copy> {
-        let (made, copied) = tokio::sync::oneshot::channel();
-        // Nobody is served from it, so it may be locked for as long as that takes.
+        let path = self.layout().temporary();
+        self.read_closed(id, limit, move |conn| copy::make(conn, form, &path, Instant::now() + limit)).await
+    }
+
+    /// Reads the whole database of a tenant where it is, within `limit` and with the tenant's lock: whoever leases it
+    /// meanwhile waits. What is suspended or deleted stays so.
+    ///
+    /// # Errors
+    /// As [`export`](Self::export).
+    pub(in crate::tenants) async fn read_closed<T, F>(&self, id: &TenantId, limit: Duration, work: F) -> Result<T>
+    where
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (read, done) = tokio::sync::oneshot::channel();
         self.with_lock(id, move |store, lock, row| {
             store.take_files(lock)?;
             let path = store.file_of(lock.id(), row)?;
             let deadline = Deadline::none();
             deadline.set(Some(limit));
-            let copy = inspect::read_within(&path, &deadline, |conn| {
-                copy::make(conn, form, &store.layout().temporary(), Instant::now() + limit)
-            })?;
             // Whoever asked may be gone.
-            let _ = made.send(copy);
+            let _ = read.send(inspect::read_within(&path, &deadline, work)?);
             Ok(())
         })
         .await?;
-        copied.await.map_err(|e| Error::internal("an export did not finish").with_source(e))
+        done.await.map_err(|e| Error::internal("a read of a closed database did not finish").with_source(e))
     }
 
     /// Where the whole database of a locked tenant is, whose files are complete.

@@ -6,12 +6,11 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::{Instant, timeout_at};
+
+use super::replaced::Swap;
 use crate::{
-    catalog::{
-        audit::Author,
-        model::{Row, State},
-        queries::{self, audit},
-    },
+    catalog::{audit::Author, model::Row},
     error::{Error, ErrorKind, Result},
     sqlite::{
         deadline::Deadline,
@@ -22,19 +21,14 @@ use crate::{
     },
     tenants::{
         disk::{
-            files::{self, Location},
+            files,
             inspect::{self, options},
-            path::{TenantPaths, wal_of},
             template::{self, BOOKKEEPING, Template},
         },
         id::TenantId,
-        open::{database::Database, slots::TenantLock},
         store::Store,
     },
 };
-
-/// What an import is called in the audit trail.
-const ACTION: &str = "tenants import";
 
 /// How long the new file is looked at for damage before it is swapped in.
 const CHECK: Duration = Duration::from_secs(60);
@@ -44,12 +38,14 @@ pub type Worker = Arc<dyn Fn(&Order) -> Result<Answer> + Send + Sync>;
 
 /// A file to be imported.
 pub struct Import {
-    /// The file, in `tmp/`. It is removed whatever comes of it.
-    pub file: PathBuf,
+    /// The file. It is removed whatever comes of it.
+    pub file: Temporary,
     /// Whether what the tenant has is given up.
     pub replace: bool,
     /// Names that are taken although the schema does not have them.
     pub allow: Vec<String>,
+    /// Nothing is changed after this.
+    pub until: Instant,
 }
 
 /// What came of an import.
@@ -65,55 +61,56 @@ pub struct Imported {
     pub replaced: Option<PathBuf>,
 }
 
-/// Removes the files of an import in `tmp/`, whatever comes of it.
-struct Temporary(Vec<PathBuf>);
+/// A file in `tmp/` with a name of its own. Dropped, it is removed.
+pub struct Temporary(PathBuf);
+
+impl Temporary {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        for file in &self.0 {
-            if let Err(error) = files::discard(file) {
-                tracing::warn!(%error, "a file of an import stays in tmp/ until the next start");
-            }
+        if let Err(error) = files::discard(&self.0) {
+            tracing::warn!(%error, "a file of an import stays in tmp/ until the next start");
         }
     }
 }
 
 impl Store {
     /// A name for a file that is to be imported.
-    pub fn import_file(&self) -> PathBuf {
-        self.layout().temporary()
+    pub fn import_file(&self) -> Temporary {
+        Temporary(self.layout().temporary())
     }
 
     /// Puts the rows of a file into a fresh database of the newest schema, and that in the place of a tenant's. What
     /// is replaced goes to `trash/replaced/`, until the retention ends or another import replaces it. The tenant's state
     /// stays; until the swap it is served.
     ///
-    /// A crash before the swap changes nothing but that folder. The swap is one rename.
+    /// A crash before the swap changes nothing but that folder. The swap is one rename. Before it, this is cancelled with
+    /// its future.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if the file cannot be taken, with why; [`ErrorKind::Conflict`] if the tenant has rows and
-    /// they are not to be replaced; [`ErrorKind::QuotaExceeded`], [`ErrorKind::DiskFull`].
+    /// they are not to be replaced; [`ErrorKind::QuotaExceeded`], [`ErrorKind::DiskFull`]; [`ErrorKind::Timeout`] if it was
+    /// not done in time.
     pub async fn import(&self, id: &TenantId, import: Import, author: &Author, worker: Worker) -> Result<Imported> {
-        let (author, id) = (author.clone(), id.clone());
-        let mut temporary = Temporary(vec![import.file.clone()]);
-        let (target, fresh) = (id.clone(), self.layout().temporary());
-        temporary.0.push(fresh.clone());
-        let (made, file) = self
-            .blocking(move |store| {
-                store.importable(&target)?;
-                let fresh = temporary.0[1].clone();
-                let made = store.fill(&target, &import, &fresh, &worker)?;
-                Ok((made, (import, temporary)))
-            })
-            .await?;
-        let (rows, made) = made;
+        let (author, target) = (author.clone(), id.clone());
+        let Import { file, replace, allow, until } = import;
+        let filled = self.blocking(move |store| store.fill(&target, &file, allow, until, &worker));
+        let (fresh, rows, made) = timeout_at(until, filled).await.map_err(|_| too_late())??;
         let (sent, told) = tokio::sync::oneshot::channel();
         let drifted = !made.is_empty();
+        let lock = timeout_at(until, self.inner.slots.lock(id)).await.map_err(|_| too_late())?;
         let row = self
-            .with_lock(&id, move |store, lock, _| {
-                let (import, _temporary) = file;
+            .locked(lock, move |store, lock, _| {
                 store.take_files(lock)?;
-                let replaced = store.swap_imported(lock, &fresh, import.replace, drifted, &author)?;
+                if Instant::now() >= until {
+                    return Err(too_late());
+                }
+                let replaced = store.swap_imported(lock, &fresh.0, Swap { replace, drifted, author })?;
                 // Whoever asked may be gone.
                 let _ = sent.send(replaced);
                 Ok(())
@@ -124,51 +121,52 @@ impl Store {
         Ok(Imported { row, rows, made, replaced })
     }
 
-    /// The row of a tenant that a file can be imported for.
-    fn importable(&self, id: &TenantId) -> Result<Row> {
-        let row = self.catalog().read(|conn| queries::find(conn, id))?.ok_or_else(Error::unknown_tenant)?;
-        if row.state == State::Deleted {
-            let why = format!("{id} is deleted; `cubby tenants restore {id}` brings them back");
-            return Err(Error::new(ErrorKind::Conflict, why));
-        }
-        Ok(row)
-    }
-
     /// Fills a fresh database with the rows of a file, and migrates it to the newest schema.
-    fn fill(&self, id: &TenantId, import: &Import, fresh: &Path, worker: &Worker) -> Result<(u64, Vec<String>)> {
-        let settings = &self.inner.options;
+    fn fill(
+        &self,
+        id: &TenantId,
+        file: &Temporary,
+        allow: Vec<String>,
+        until: Instant,
+        worker: &Worker,
+    ) -> Result<(Temporary, u64, Vec<String>)> {
+        let row = self.importable(id)?;
+        let (settings, max_bytes) = (&self.inner.options, self.max_bytes_of(&row));
+        let seconds = || u32::try_from(until.saturating_duration_since(Instant::now()).as_secs()).unwrap_or(u32::MAX);
         let order = Order {
-            file: import.file.clone(),
+            file: file.0.clone(),
             into: None,
-            allow: import.allow.clone(),
+            allow,
             own: BOOKKEEPING.map(str::to_owned).to_vec(),
-            max_bytes: settings.quota,
+            max_bytes,
             max_value_bytes: settings.max_value_bytes,
+            seconds: seconds(),
         };
         let history: Vec<Step> = match worker(&order)? {
             Answer::Inspected(ran) => ran.into_iter().map(Step::from).collect(),
-            answer => return Err(self.refusal(answer)),
+            answer => return Err(refusal(answer, max_bytes)),
         };
         let image = self.image_at(id, &history)?;
-        flush::write_unflushed(fresh, &image)?;
-        let (rows, made) = match worker(&Order { into: Some(fresh.to_owned()), ..order })? {
+        let fresh = Temporary(self.layout().temporary());
+        flush::write_unflushed(&fresh.0, &image)?;
+        let (rows, made) = match worker(&Order { into: Some(fresh.0.clone()), seconds: seconds(), ..order })? {
             Answer::Copied { rows, made } => (rows, made),
-            answer => return Err(self.refusal(answer)),
+            answer => return Err(refusal(answer, max_bytes)),
         };
         self.record_applied()?;
-        let options = Options { max_bytes: settings.quota, max_value_bytes: settings.max_value_bytes, ..options() };
-        let mut conn = open::open(fresh, &options, &Deadline::none())?;
+        let options = Options { max_bytes, max_value_bytes: settings.max_value_bytes, ..options() };
+        let mut conn = open::open(&fresh.0, &options, &Deadline::none())?;
         template::upgrade(&mut conn, &self.inner.schema).map_err(|error| match error.kind() {
             ErrorKind::Quarantined => invalid(format!("the file's rows cannot be migrated: {}", error.message())),
             _ => error,
         })?;
         open::close(conn)?;
-        inspect::merge_log(fresh)?;
-        if !inspect::check(fresh, CHECK)? {
+        inspect::merge_log(&fresh.0)?;
+        if !inspect::check(&fresh.0, CHECK)? {
             tracing::warn!(tenant = %id, "too large to be looked through whole");
         }
-        flush::if_there(fresh)?;
-        Ok((rows, made))
+        flush::if_there(&fresh.0)?;
+        Ok((fresh, rows, made))
     }
 
     /// An empty database of the schema that a file with this history has; of the newest for a file without one.
@@ -186,127 +184,28 @@ impl Store {
         }
         Template::build(&inner.schema.up_to(version)?, &inner.options.sqlite())?.image(id, self.now())
     }
+}
 
-    fn refusal(&self, answer: Answer) -> Error {
-        match answer {
-            Answer::Refused(why) => invalid(why),
-            Answer::Full if self.inner.options.quota > 0 => Error::new(
-                ErrorKind::QuotaExceeded,
-                format!(
-                    "the file's rows take more than the quota of {} bytes, or the disk is full",
-                    self.inner.options.quota
-                ),
-            ),
-            Answer::Full => Error::new(ErrorKind::DiskFull, "the disk is full"),
-            Answer::Inspected(_) | Answer::Copied { .. } => Error::internal("another answer to an order of an import"),
-        }
-    }
-
-    /// Swaps the new file in and writes the import to the catalog. The tenant's files are complete.
-    fn swap_imported(
-        &self,
-        lock: &TenantLock<Database>,
-        fresh: &Path,
-        replace: bool,
-        drifted: bool,
-        author: &Author,
-    ) -> Result<Option<PathBuf>> {
-        let id = lock.id();
-        self.importable(id)?;
-        let paths = self.layout().paths(id);
-        let there = Self::may_replace(id, &paths, replace)?;
-        // In its place the new file is swapped with the old one, which then has the name that it keeps.
-        let aside = &paths.replaced;
-        self.layout().make_replaced()?;
-        files::discard(aside)?;
-        files::relocate(fresh, aside)?;
-        let back = |error: Error| {
-            let undone = match there {
-                true => files::swap_in(aside, &paths.live).map(drop),
-                false => files::relocate(&paths.live, aside),
-            };
-            if let Err(undone) = undone.and_then(|()| files::discard(aside)) {
-                tracing::error!(tenant = %id, error = %undone, kept = %aside.display(), "an import is not taken back");
-            }
-            Err(error)
-        };
-        if let Err(error) = files::swap_in(aside, &paths.live) {
-            files::discard(aside)?;
-            return Err(error);
-        }
-        flush::sync_folder(aside.parent().unwrap_or(aside))?;
-        match inspect::inspect(&paths.live) {
-            Ok(found) if found.tenant == *id => {}
-            Ok(found) => return back(Error::internal(format!("the new file says that it is {}'s", found.tenant))),
-            Err(error) => return back(error),
-        }
-        self.forget_samples(id);
-        let (to, by, schema, now) = (id.clone(), author.clone(), self.inner.schema.version(), self.now());
-        let committed = self.catalog().write_blocking(move |tx| {
-            queries::set_schema(tx, &to, schema)?;
-            if drifted {
-                queries::mark_drifted(tx, &to, now)?;
-            }
-            by.record(tx, now, ACTION, to.as_str(), "done")
-        });
-        if let Err(error) = committed {
-            // A failed commit may be in the catalog all the same. Asked by a write: that connection has recovered.
-            let to = id.clone();
-            return match self.catalog().write_blocking(move |tx| audit::exists(tx, now, ACTION, to.as_str(), "done")) {
-                Ok(false) => back(error),
-                Ok(true) | Err(_) => Err(error),
-            };
-        }
-        if there && inspect::read_file(aside, template::is_untouched).unwrap_or(false) {
-            // Without a row nobody misses it.
-            files::discard(aside)?;
-            return Ok(None);
-        }
-        Ok(there.then(|| aside.clone()))
-    }
-
-    /// Whether there is a file, which may be replaced and is one file.
-    fn may_replace(id: &TenantId, paths: &TenantPaths, replace: bool) -> Result<bool> {
-        if !matches!(files::locate(paths)?, Location::Live | Location::Both) {
-            return Ok(false);
-        }
-        if !replace && !inspect::read_file(&paths.live, template::is_untouched).unwrap_or(false) {
-            let why = format!(
-                "{id} has data of their own; --replace puts the file in its place, and their data into the trash"
-            );
-            return Err(Error::new(ErrorKind::Conflict, why));
-        }
-        inspect::merge_log(&paths.live).map_err(|error| {
-            let log = wal_of(&paths.live);
-            let why = format!(
-                "the write-ahead log of the file of {id} cannot be emptied, so that they cannot be moved together: move \
-                 {} and {} away, and try again",
-                paths.live.display(),
-                log.display()
-            );
-            Error::new(ErrorKind::Conflict, why).with_source(error)
-        })?;
-        Ok(true)
-    }
-
-    /// Removes replaced files whose retention has ended; says how many. May block.
-    pub fn remove_replaced(&self) -> Result<u64> {
-        let retention = self.inner.options.retention;
-        let mut removed = 0;
-        if !self.layout().replaced().exists() {
-            return Ok(0);
-        }
-        for file in crate::tenants::disk::path::databases(&self.layout().replaced())? {
-            let old = files::changed(&file)?.is_some_and(|at| at.elapsed().is_ok_and(|age| age > retention));
-            if old {
-                files::discard(&file)?;
-                removed += 1;
-            }
-        }
-        Ok(removed)
+fn refusal(answer: Answer, max_bytes: u64) -> Error {
+    match answer {
+        Answer::Refused(why) => invalid(why),
+        Answer::Full if max_bytes > 0 => Error::new(
+            ErrorKind::QuotaExceeded,
+            format!("the file's rows take more than the quota of {max_bytes} bytes, or the disk is full"),
+        ),
+        Answer::Full => Error::new(ErrorKind::DiskFull, "the disk is full"),
+        Answer::Inspected(_) | Answer::Copied { .. } => Error::internal("another answer to an order of an import"),
     }
 }
 
 fn invalid(why: String) -> Error {
     Error::invalid("file", why)
+}
+
+/// The error of an import that was not done in time.
+pub fn too_late() -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        "the import took longer than --transfer-timeout allows, and nothing was changed; give it more time, or import less",
+    )
 }

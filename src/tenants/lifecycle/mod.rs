@@ -6,8 +6,10 @@
 //! | `transition` | one change of a tenant's row and files together |
 //! | `purge` | removing a deleted tenant for good; reviving one that was purged |
 //! | `adopt` | putting an old tenant's data under a new id |
+//! | `browse` | reading a tenant's database for an operator, whatever its state, and changing nothing |
 //! | `export` | a copy of a tenant's database, whatever its state |
 //! | `import` | giving a tenant the rows of a file that somebody else made |
+//! | `replaced` | swapping that in, and what it replaced |
 //! | `quarantine` | the quarantine backoff: which file is not served, and when it is tried again |
 //! | [`quota`] | what one tenant may use |
 //! | `faults` | faults of files, reported to operators |
@@ -17,6 +19,7 @@
 
 mod adopt;
 pub(super) mod applied;
+mod browse;
 mod export;
 pub(crate) mod faults;
 #[cfg(feature = "server")]
@@ -25,6 +28,8 @@ mod purge;
 pub(crate) mod quarantine;
 pub mod quota;
 pub(super) mod rehearsal;
+#[cfg(feature = "server")]
+mod replaced;
 mod states;
 pub(super) mod steady_clock;
 mod transition;

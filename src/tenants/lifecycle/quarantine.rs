@@ -41,7 +41,10 @@ impl Store {
     pub(in crate::tenants) fn open_or_quarantine(&self, params: &OpenParams) -> Result<Opened> {
         let id = params.id;
         let opened = database::open_file(params).inspect_err(|error| {
-            self.inner.faults.record(id, self.now(), error);
+            // One that was cut short since the server ends is no fault.
+            if !params.deadline.was_cancelled() {
+                self.inner.faults.record(id, self.now(), error);
+            }
             if matches!(error.kind(), ErrorKind::Quarantined | ErrorKind::Damaged) {
                 self.quarantine(id, error);
             }

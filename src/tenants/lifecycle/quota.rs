@@ -10,7 +10,8 @@ use crate::{
     },
     error::{Error, Result},
     rate::Rate,
-    tenants::{id::TenantId, open::slots::Peeked, store::Store},
+    sqlite::open::Options,
+    tenants::{id::TenantId, open::slots::Peeked, options::StoreOptions, store::Store},
 };
 
 /// What is known of a tenant's own rate without a look into the catalog.
@@ -35,10 +36,17 @@ impl Store {
     /// What a tenant may use of its own: what an operator has set, and else what the provider's metadata says, if that
     /// is asked for. What is none is as the settings say.
     pub fn quota_of(&self, set: Quota, metadata: Option<&str>) -> Quota {
-        match (self.inner.options.metadata_quota, metadata) {
-            (Some(read), Some(metadata)) => set.or(read(metadata)),
-            _ => set,
-        }
+        quota_by(&self.inner.options, set, metadata)
+    }
+
+    /// The largest that a tenant's database may grow, in bytes, by its row; 0 for no bound.
+    pub fn max_bytes_of(&self, row: &Row) -> u64 {
+        max_bytes_by(&self.inner.options, row)
+    }
+
+    /// How a tenant's file is opened: as the settings say, with the bytes of its own.
+    pub(in crate::tenants) fn options_of(&self, row: &Row) -> Options {
+        Options { max_bytes: self.max_bytes_of(row), ..self.sqlite_options() }
     }
 
     /// The rate of a tenant's own, if its database is open.
@@ -81,4 +89,17 @@ impl Store {
             Peeked::Between | Peeked::Open(_) => self.with_lock(id, |_, _, _| Ok(())).await.map(drop),
         }
     }
+}
+
+fn quota_by(options: &StoreOptions, set: Quota, metadata: Option<&str>) -> Quota {
+    match (options.metadata_quota, metadata) {
+        (Some(read), Some(metadata)) => set.or(read(metadata)),
+        _ => set,
+    }
+}
+
+/// As [`Store::max_bytes_of`], for a store that is being opened.
+pub(in crate::tenants) fn max_bytes_by(options: &StoreOptions, row: &Row) -> u64 {
+    let own = quota_by(options, row.quota, row.profile.provider_metadata.as_deref());
+    own.bytes.unwrap_or(options.quota)
 }

@@ -8,7 +8,10 @@ use std::{
 use rusqlite::{Connection, backup::Backup};
 
 use crate::{
-    catalog::{Catalog, queries::migrations},
+    catalog::{
+        Catalog,
+        queries::{self, migrations},
+    },
     error::{Error, ErrorKind, Result},
     sqlite::{
         deadline::Deadline,
@@ -23,7 +26,9 @@ use crate::{
             template::{self, APPLICATION_ID},
         },
         id::TenantId,
+        lifecycle::quota::max_bytes_by,
         open::database::{self, OpenParams},
+        options::StoreOptions,
         store::Store,
     },
 };
@@ -46,21 +51,31 @@ pub(in crate::tenants) struct Past<'a> {
     applied: Vec<Step>,
     /// The versions that files may have; `None` stands for an unknown one.
     versions: Vec<Option<i32>>,
-    /// Tenants with small files of older versions.
-    behind: Vec<TenantId>,
+    /// Tenants with small files of older versions, and how large each may grow.
+    behind: Vec<(TenantId, u64)>,
 }
 
 impl<'a> Past<'a> {
     /// Reads it from the catalog. `applied` are the migrations that have run.
-    pub fn of(catalog: &Catalog, layout: &'a Layout, schema: &Schema, applied: Vec<Step>) -> Result<Self> {
+    pub fn of(
+        catalog: &Catalog,
+        layout: &'a Layout,
+        schema: &Schema,
+        applied: Vec<Step>,
+        options: &StoreOptions,
+    ) -> Result<Self> {
         let mut past = Self { layout, applied, versions: Vec::new(), behind: Vec::new() };
         if !past.is_all(schema) {
             let bytes = i64::try_from(TRIED_BYTES).unwrap_or(i64::MAX);
             past.versions = catalog.read(migrations::versions)?;
             // The catalog may not have it yet which file had the newest.
             past.versions.extend(past.applied.last().map(|step| Some(step.version)));
-            past.behind =
-                catalog.read(|conn| migrations::smallest_behind(conn, schema.version(), bytes, CANDIDATES))?;
+            let version = schema.version();
+            let behind = catalog.read(|conn| migrations::smallest_behind(conn, version, bytes, CANDIDATES))?;
+            for id in behind {
+                let row = catalog.read(|conn| queries::find(conn, &id))?;
+                past.behind.extend(row.map(|row| (id, max_bytes_by(options, &row))));
+            }
         }
         Ok(past)
     }
@@ -139,13 +154,14 @@ fn reconnect(conn: &Connection, options: &Options) -> Result<Connection> {
 fn try_on_copies(schema: &Schema, options: &Options, past: &Past) -> Result<()> {
     let until = Instant::now() + TRIED_FOR;
     let mut failed: Vec<(&TenantId, Error)> = Vec::new();
-    for id in &past.behind {
+    for (id, max_bytes) in &past.behind {
         let left = until.saturating_duration_since(Instant::now());
         if failed.len() == TRIED || left.is_zero() {
             break;
         }
         let copy = past.layout.temporary();
-        let tried = try_one(schema, options, past, (id, &copy), left);
+        let options = Options { max_bytes: *max_bytes, ..options.clone() };
+        let tried = try_one(schema, &options, past, (id, &copy), left);
         files::discard(&copy)?;
         match tried {
             // It works for a tenant, or may.
@@ -237,9 +253,8 @@ impl Store {
         self.blocking(move |store| {
             store.take_files(&lock)?;
             let id = lock.id();
-            store.undeleted_row(id)?;
+            let options = store.options_of(&store.undeleted_row(id)?);
             let (path, copy) = (store.layout().tenant(id), store.layout().temporary());
-            let options = store.sqlite_options();
             let params = OpenParams { path: &copy, ..store.open_params(id, &path, &options, true) };
             let tried = copy_of(&path, &copy).and_then(|()| database::open_file(&params)?.close());
             let discarded = files::discard(&copy);

@@ -12,10 +12,11 @@ use crate::{
     catalog::{
         audit::Author,
         model::{Row, State},
-        queries::{self, tombstones},
+        queries::{self, rollouts, tombstones},
     },
     clock::millis,
     error::{Error, ErrorKind, Result},
+    sqlite::deadline::{Cancel, Deadline},
     telemetry::with_request_id,
     tenants::{
         disk::{
@@ -210,22 +211,37 @@ impl Store {
     /// before, or none if it was the newest already.
     pub async fn migrate(&self, id: &TenantId, author: &Author) -> Result<Option<i32>> {
         let (lock, author) = (self.inner.slots.lock(id).await, author.clone());
-        self.blocking(move |store| store.migrate_locked(&lock, Some(&author))).await
+        self.blocking(move |store| store.migrate_locked(&lock, &Within::Itself(author))).await
     }
 
-    /// The same as one of many, which are in the audit trail as a whole. A tenant that is open has the newest schema, and
-    /// is left alone.
-    pub async fn migrate_one_of_many(&self, id: &TenantId) -> Result<Option<i32>> {
+    /// The same as one of many, which are in the audit trail as a whole; `run` counts it. A tenant that is open has the newest
+    /// schema, and is left alone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if `cut` was triggered before it was done: the file is as it was.
+    pub async fn migrate_one_of_many(&self, id: &TenantId, run: i64, cut: &Cancel) -> Result<Option<i32>> {
+        let cut = Deadline::until(cut);
         if let Peeked::Open(open) = self.inner.slots.peek(id) {
             let (version, id) = (open.look().0.schema_version(), id.clone());
-            self.catalog().write(move |tx| queries::set_schema(tx, &id, version)).await?;
+            let set = move |tx: &Transaction| {
+                queries::set_schema(tx, &id, version)?;
+                rollouts::count(tx, run, false)
+            };
+            self.catalog().write(set).await?;
             return Ok(None);
         }
         let lock = self.inner.slots.lock(id).await;
-        self.blocking(move |store| store.migrate_locked(&lock, None)).await
+        self.blocking(move |store| {
+            let migrated = store.migrate_locked(&lock, &Within::Run(run, cut.clone()));
+            migrated.map_err(|error| match cut.was_cancelled() {
+                true => Error::new(ErrorKind::Timeout, "the server ends").with_source(error),
+                false => error,
+            })
+        })
+        .await
     }
 
-    fn migrate_locked(&self, lock: &TenantLock<Database>, author: Option<&Author>) -> Result<Option<i32>> {
+    fn migrate_locked(&self, lock: &TenantLock<Database>, within: &Within) -> Result<Option<i32>> {
         let id = lock.id().clone();
         let row = self.undeleted_row(&id)?;
         if row.state == State::Quarantined && row.retry_at.is_none() {
@@ -236,20 +252,31 @@ impl Store {
             return Err(Error::new(ErrorKind::Quarantined, why));
         }
         self.take_files(lock)?;
-        let options = self.sqlite_options();
+        let options = self.options_of(&row);
         let path = self.layout().tenant(&id);
         // Before the file commits.
         let record = || {
             self.record_applied()?;
-            author.map_or(Ok(()), |author| self.record_start(author, "tenants migrate", id.as_str()))
+            match within {
+                Within::Itself(author) => self.record_start(author, "tenants migrate", id.as_str()),
+                Within::Run(..) => Ok(()),
+            }
+        };
+        let (run, deadline) = match within {
+            Within::Itself(_) => (None, Deadline::none()),
+            Within::Run(run, cut) => (Some(*run), cut.clone()),
         };
         let params = OpenParams {
             before_commit: &record,
+            deadline,
             ..self.open_params(&id, &path, &options, row.state == State::Quarantined)
         };
         let migrated_from = self.open_or_quarantine(&params)?.close()?;
         let (migrated, version) = (id.clone(), self.inner.schema.version());
-        self.catalog().write_blocking(move |tx| queries::set_schema(tx, &migrated, version))?;
+        self.catalog().write_blocking(move |tx| {
+            queries::set_schema(tx, &migrated, version)?;
+            run.map_or(Ok(()), |run| rollouts::count(tx, run, migrated_from.is_some()))
+        })?;
         Ok(migrated_from)
     }
 
@@ -275,6 +302,15 @@ impl Store {
         F: FnOnce(&Store, &TenantLock<Database>, &Row) -> Result<()> + Send + 'static,
     {
         let lock = self.inner.slots.lock(id).await;
+        self.locked(lock, work).await
+    }
+
+    /// The same with a lock that was taken.
+    pub(in crate::tenants) async fn locked<F>(&self, lock: TenantLock<Database>, work: F) -> Result<Row>
+    where
+        F: FnOnce(&Store, &TenantLock<Database>, &Row) -> Result<()> + Send + 'static,
+    {
+        let id = lock.id();
         // Who listens must ask again whether they may.
         self.inner.feeds.end(id);
         self.blocking(move |store| {
@@ -288,6 +324,14 @@ impl Store {
         })
         .await
     }
+}
+
+/// Of what a migration is a part.
+enum Within {
+    /// Of nothing: it is a line of the audit trail for this author.
+    Itself(Author),
+    /// Of a run of migrations, which may be cut short.
+    Run(i64, Deadline),
 }
 
 fn deleted(id: &TenantId) -> Error {

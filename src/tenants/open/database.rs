@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     catalog::quota::Quota,
+    clock::day::Day,
     error::{Error, ErrorKind, Result},
     log::DatabaseLog,
     sqlite::{
@@ -90,6 +91,12 @@ pub struct OpenParams<'a> {
     pub quarantined: bool,
     /// What the tenant may use, where that is not as the settings say. Its bytes are in `options`, too.
     pub quota: Quota,
+    /// What interrupts the statements of the connection.
+    pub deadline: Deadline,
+    /// The day on which it is opened.
+    pub today: Day,
+    /// Whether an older schema is an error, [`ErrorKind::Conflict`], and is left as it is.
+    pub as_is: bool,
     /// Called when migrations have run, before their commit.
     pub before_commit: &'a dyn Fn() -> Result<()>,
 }
@@ -124,7 +131,7 @@ pub fn open_file(params: &OpenParams) -> Result<Opened> {
         logged: true,
         ..params.options.clone()
     };
-    let deadline = Deadline::none();
+    let deadline = params.deadline.clone();
     // A close empties the WAL, or leaves in it what `left` says.
     let unclean_shutdown = header.wal_bytes > 0 && params.left.is_none();
     let mut conn = open::open(params.path, &options, &deadline)?;
@@ -167,6 +174,9 @@ fn migrate(params: &OpenParams, conn: &mut Connection) -> Result<Option<i32>> {
     if meta.schema_digest == params.schema.digest() {
         // The digest covers every migration, so the version is the same, too.
         return Ok(None);
+    }
+    if params.as_is {
+        return Err(Error::new(ErrorKind::Conflict, "the file does not have the newest schema"));
     }
     template::upgrade_with(conn, params.schema, params.before_commit)
 }
@@ -219,7 +229,7 @@ impl Opened {
             activity: Activity::default(),
             known_bytes,
             quota: params.quota,
-            uses: Uses::default(),
+            uses: Uses::new(params.today),
         }
     }
 }

@@ -15,9 +15,9 @@ use crate::{
         queries,
         quota::Quota,
     },
-    clock::{Millis, millis},
+    clock::{Millis, day::Day, millis},
     error::{Error, ErrorKind, Result},
-    sqlite::open::Options,
+    sqlite::{deadline::Deadline, open::Options},
     telemetry::measures,
     tenants::{
         disk::files,
@@ -55,6 +55,17 @@ struct New {
     author: Option<Author>,
 }
 
+/// What is to become of a tenant that is not open.
+#[derive(Clone)]
+enum Wanted {
+    /// It is opened and migrated, if it exists.
+    There,
+    /// It is opened if it has the newest schema, and left as it is otherwise.
+    AsIs,
+    /// It is created, if there is none.
+    Made(New),
+}
+
 enum Tried {
     Open(Lease<Database>, bool),
     AtCapacity(CapacityWait<Database>),
@@ -72,7 +83,21 @@ impl Store {
         // The hot path: no allocation, no await.
         match self.inner.slots.acquire(id, now) {
             Acquired::Leased(lease) => Ok(self.leased(lease, now)),
-            other => Ok(self.wait_or_open(id, other, None).await?.0),
+            other => Ok(self.wait_or_open(id, other, Wanted::There).await?.0),
+        }
+    }
+
+    /// Leases a tenant that exists, if its file has the newest schema; else nothing is changed, and there is none.
+    ///
+    /// # Errors
+    /// As [`lease`](Self::lease).
+    pub(in crate::tenants) async fn lease_as_is(&self, id: &TenantId) -> Result<Option<Tenant>> {
+        let acquired = self.inner.slots.acquire(id, self.tick());
+        match self.wait_or_open(id, acquired, Wanted::AsIs).await {
+            Ok((tenant, _)) => Ok(Some(tenant)),
+            // Of its schema: see `database::open_file`.
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -106,7 +131,7 @@ impl Store {
         let now = self.tick();
         match self.inner.slots.acquire(id, now) {
             Acquired::Leased(lease) => Ok((self.leased(lease, now), false)),
-            other => self.wait_or_open(id, other, Some(new())).await,
+            other => self.wait_or_open(id, other, Wanted::Made(new())).await,
         }
     }
 
@@ -119,10 +144,10 @@ impl Store {
         &self,
         id: &TenantId,
         acquired: Acquired<Database>,
-        create: Option<New>,
+        wanted: Wanted,
     ) -> Result<(Tenant, bool)> {
         let started = Instant::now();
-        let leased = self.wait_or_open_until(id, acquired, create, started + self.inner.options.wait).await;
+        let leased = self.wait_or_open_until(id, acquired, wanted, started + self.inner.options.wait).await;
         measures::LEASE_WAIT.record_time(started.elapsed());
         leased
     }
@@ -131,7 +156,7 @@ impl Store {
         &self,
         id: &TenantId,
         mut acquired: Acquired<Database>,
-        create: Option<New>,
+        wanted: Wanted,
         until: Instant,
     ) -> Result<(Tenant, bool)> {
         let busy = |()| Error::new(ErrorKind::Busy, "all databases that may be open are in use; try again in a moment");
@@ -140,9 +165,9 @@ impl Store {
                 Acquired::Leased(lease) => return Ok((self.leased(lease, self.tick()), false)),
                 Acquired::Wait(changed) => tokio::time::timeout_at(until, changed).await.map_err(|_| busy(()))?,
                 Acquired::Absent(ticket) => {
-                    let create = create.clone();
+                    let wanted = wanted.clone();
                     // Not cancelled with this future: others may wait for the same tenant.
-                    let tried = self.blocking(move |store| store.open_absent(ticket, create)).await?;
+                    let tried = self.blocking(move |store| store.open_absent(ticket, wanted)).await?;
                     match tried {
                         Tried::Open(lease, created) => return Ok((self.leased(lease, self.tick()), created)),
                         // Checked here too, or a caller that is woken again and again would wait for ever.
@@ -157,7 +182,7 @@ impl Store {
         }
     }
 
-    fn open_absent(&self, ticket: Opening<Database>, create: Option<New>) -> Result<Tried> {
+    fn open_absent(&self, ticket: Opening<Database>, wanted: Wanted) -> Result<Tried> {
         let inner = &*self.inner;
         if inner.closing.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Busy, "the server is shutting down"));
@@ -169,14 +194,15 @@ impl Store {
             let metadata = if reads_metadata { queries::quota::metadata(conn, &id)? } else { None };
             Ok((row, metadata))
         })?;
-        match (&row, &create) {
-            (None, None) => return Err(Error::unknown_tenant()),
-            (None, Some(_)) => {}
+        let as_is = matches!(wanted, Wanted::AsIs);
+        match (&row, &wanted) {
+            (None, Wanted::Made(_)) => {}
+            (None, _) => return Err(Error::unknown_tenant()),
             (Some(row), _) => match row.state {
                 State::Active => {}
                 State::Deleted => return Err(Error::unknown_tenant()),
                 State::Suspended => return Err(suspended(row.reason.as_deref())),
-                State::Quarantined if self.may_retry(row) => {}
+                State::Quarantined if !as_is && self.may_retry(row) => {}
                 State::Quarantined => return Err(Self::quarantined()),
             },
         }
@@ -188,8 +214,8 @@ impl Store {
             }
         };
         let (path, started) = (inner.layout.tenant(&id), Instant::now());
-        let created = match (row.is_none(), create) {
-            (true, Some(new)) => self.provision_counted(&id, new)?,
+        let created = match (row.is_none(), wanted) {
+            (true, Wanted::Made(new)) => self.provision_counted(&id, new)?,
             _ => false,
         };
         // An earlier creation may have been cut short by the log.
@@ -203,8 +229,8 @@ impl Store {
         // A migration is not in the log.
         let record = || self.record_applied().and_then(|()| self.settle(&id));
         let was_quarantined = row.as_ref().is_some_and(|row| row.state == State::Quarantined);
-        let params =
-            OpenParams { before_commit: &record, quota, ..self.open_params(&id, &path, &options, was_quarantined) };
+        let usual = self.open_params(&id, &path, &options, was_quarantined);
+        let params = OpenParams { before_commit: &record, quota, as_is, ..usual };
         let opened = self.open_or_quarantine(&params).map_err(|error| match error.kind() {
             ErrorKind::Quarantined | ErrorKind::Damaged => Self::quarantined(),
             _ => error,
@@ -220,7 +246,7 @@ impl Store {
         let lease = ticket.complete(database, self.tick());
         measures::OPEN_TIME.record_time(started.elapsed());
         let stale = |at: Option<Millis>| at.is_none_or(|at| self.now() - at > millis(SAMPLE_EVERY));
-        if row.is_some_and(|row| migrated || stale(row.last_seen)) {
+        if row.is_some_and(|row| !as_is && (migrated || stale(row.last_seen))) {
             self.sample_usage(&id, &lease, lease.bytes());
         }
         Ok(Tried::Open(lease, created))
@@ -291,6 +317,9 @@ impl Store {
             limits,
             quarantined,
             quota: Quota::default(),
+            deadline: Deadline::none(),
+            today: Day::of(self.now()),
+            as_is: false,
             before_commit: &|| Ok(()),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -22,13 +22,19 @@ const TAKE_EVERY: Duration = Duration::from_secs(60);
 const MOST: usize = 100_000;
 
 /// How often one open database was used since that was last taken.
-#[derive(Default)]
 pub struct Uses {
     requests: AtomicU64,
     writes: AtomicU64,
+    /// The number of the day since which it is counted.
+    since: AtomicI64,
 }
 
 impl Uses {
+    /// Of a database that is opened on this day.
+    pub fn new(today: Day) -> Self {
+        Self { requests: AtomicU64::default(), writes: AtomicU64::default(), since: AtomicI64::new(today.number()) }
+    }
+
     /// Counts a request.
     pub fn request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
@@ -39,9 +45,11 @@ impl Uses {
         self.writes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What was counted since this was last called.
-    pub fn take(&self) -> Count {
-        Count { requests: self.requests.swap(0, Ordering::Relaxed), writes: self.writes.swap(0, Ordering::Relaxed) }
+    /// What was counted since this was last called, and the day of that.
+    pub fn take(&self, today: Day) -> (Day, Count) {
+        let since = Day::from_number(self.since.swap(today.number(), Ordering::Relaxed));
+        let [requests, writes] = [&self.requests, &self.writes].map(|count| count.swap(0, Ordering::Relaxed));
+        (since, Count { requests, writes })
     }
 }
 
@@ -57,14 +65,14 @@ impl Waiting {
         Self { rows: Mutex::default(), taken: Mutex::new((Instant::now(), today)) }
     }
 
-    /// Whether the counts of all that are open are to be taken now, and to which day they belong: once a minute, and
-    /// when a day has begun, for the day before.
-    pub fn due(&self, today: Day) -> Option<Day> {
+    /// Whether the counts of all that are open are to be taken now: once a minute, and when a day has begun.
+    pub fn is_due(&self, today: Day) -> bool {
         let mut taken = self.taken.lock();
-        if taken.0.elapsed() < TAKE_EVERY && taken.1 == today {
-            return None;
+        let due = taken.0.elapsed() >= TAKE_EVERY || taken.1 != today;
+        if due {
+            *taken = (Instant::now(), today);
         }
-        Some(std::mem::replace(&mut *taken, (Instant::now(), today)).1)
+        due
     }
 
     /// Adds what was counted of a tenant, whose file has this size.
@@ -126,10 +134,14 @@ mod tests {
 
     #[test]
     fn counts_are_taken_when_a_day_has_begun_and_belong_to_the_one_before() {
-        let waiting = Waiting::new(Day::from_number(7));
-        assert_eq!(waiting.due(Day::from_number(7)), None);
-        assert_eq!(waiting.due(Day::from_number(8)), Some(Day::from_number(7)));
-        assert_eq!(waiting.due(Day::from_number(8)), None);
+        let [seventh, eighth] = [7, 8].map(Day::from_number);
+        let waiting = Waiting::new(seventh);
+        assert_eq!([seventh, eighth, eighth].map(|day| waiting.is_due(day)), [false, true, false]);
+        let uses = Uses::new(seventh);
+        uses.request();
+        assert_eq!(uses.take(eighth), (seventh, Count { requests: 1, writes: 0 }));
+        uses.write();
+        assert_eq!(uses.take(eighth), (eighth, Count { requests: 0, writes: 1 }));
     }
 
     #[test]

@@ -11,7 +11,10 @@ use crate::{
     catalog::{
         audit::Author,
         model::{DeliveryOutcome, Recorded},
-        queries::deliveries::{self, Filter},
+        queries::{
+            deliveries::{self, Filter},
+            search::Cursor,
+        },
     },
     error::{Error, ErrorKind, Result},
     http::{
@@ -30,6 +33,9 @@ use crate::{
 pub struct Deliveries {
     /// Newest first.
     pub deliveries: Vec<Recorded>,
+    /// The `cursor` of the next page; none on the last one.
+    #[serde(default)]
+    pub next_cursor: Option<String>,
 }
 
 /// One delivery and its body.
@@ -49,6 +55,10 @@ struct DeliveryQuery {
     /// Only those of this outcome.
     #[param(inline)]
     outcome: Option<DeliveryOutcome>,
+    /// Only those of this type, such as `user.created`.
+    r#type: Option<String>,
+    /// The `next_cursor` of the page before, with the same other parameters.
+    cursor: Option<String>,
     /// Only those about this user.
     #[param(inline)]
     user: Option<TenantId>,
@@ -95,9 +105,17 @@ pub async fn replay(store: &Store, id: String, author: Author) -> Result<Answer>
 #[utoipa::path(get, path = "/api/admin/deliveries", tag = "operators", params(DeliveryQuery),
     responses((status = 200, description = "A page", body = Deliveries)))]
 async fn index(State(app): State<App>, Query(query): Query<DeliveryQuery>) -> Result<Json<Deliveries>> {
-    let filter = Filter { outcome: query.outcome, tenant: query.user };
-    let page = app.store().catalog().query(move |conn| deliveries::list(conn, &filter, query.limit));
-    Ok(Json(Deliveries { deliveries: page.await? }))
+    let DeliveryQuery { outcome, user: tenant, r#type, cursor, limit } = query;
+    let cursor = cursor.map(|cursor| cursor.parse::<Cursor>().map_err(|why| Error::malformed("cursor", why)));
+    let kind = r#type.filter(|kind| !kind.is_empty());
+    let filter = Filter { outcome, kind, tenant, cursor: cursor.transpose()? };
+    let page = app.store().catalog().query(move |conn| deliveries::list(conn, &filter, limit + 1));
+    let mut deliveries = page.await?;
+    let more = deliveries.len() > limit as usize;
+    deliveries.truncate(limit as usize);
+    let place = |last: &Recorded| Cursor { key: last.received, id: last.svix_id.clone() }.to_string();
+    let next_cursor = deliveries.last().filter(|_| more).map(place);
+    Ok(Json(Deliveries { deliveries, next_cursor }))
 }
 
 /// One delivery and its body.

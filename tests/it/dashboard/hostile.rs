@@ -51,9 +51,22 @@ async fn hostile_names_are_text_on_every_page() {
         server.app.store().catalog().write(move |tx| deliveries::record(tx, &delivery)).await.unwrap();
     }
     let browser = Browser::signed_in(server.address).await;
-    let mut paths: Vec<String> = ["", "/tenants", "/deliveries", "/keys", "/audit", "/settings", "/about"]
-        .map(|path| format!("/admin{path}"))
-        .into();
+    let mut paths: Vec<String> = [
+        "",
+        "/first-run",
+        "/migrations",
+        "/tenants",
+        "/bulk",
+        "/bulk?action=suspend",
+        "/sync",
+        "/deliveries",
+        "/keys",
+        "/audit",
+        "/settings",
+        "/about",
+    ]
+    .map(|path| format!("/admin{path}"))
+    .into();
     for at in 0..names.len() {
         paths.push(format!("/admin/tenants/a%7Cb%2Bc%40d%3A{at}"));
         paths.push(format!("/admin/deliveries/msg_{at}%2F..%3F%22%3E%3Cb%3E"));

@@ -10,11 +10,15 @@ use cubby::clock::Clock;
 use super::{ADMIN, Browser, FLAGS, seat, state};
 use crate::harness::Server;
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 12] = [
     "/admin",
     "/admin/tenants",
     "/admin/tenants/ada",
     "/admin/deliveries",
+    "/admin/first-run",
+    "/admin/migrations",
+    "/admin/migrations/progress",
+    "/admin/events",
     "/admin/keys",
     "/admin/audit",
     "/admin/settings",
@@ -85,9 +89,14 @@ async fn a_forged_form_changes_nothing() {
         for path in [
             "/admin/tenants/ada/suspend",
             "/admin/tenants/ada/delete",
+            "/admin/migrations/start",
+            "/admin/first-run/test",
+            "/admin/first-run/sample",
             "/admin/keys/make",
             "/admin/keys/revoke",
             "/admin/deliveries/msg_x/replay",
+            "/admin/bulk/start",
+            "/admin/sync/apply",
             "/admin/sign-out",
         ] {
             let fields = [("csrf", csrf), ("reason", "x"), ("confirm", "ada"), ("name", "x")];

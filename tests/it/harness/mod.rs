@@ -5,6 +5,7 @@
 
 pub mod blocked;
 pub mod clerk;
+pub mod events;
 pub mod sender;
 pub mod terminal;
 pub mod tokens;

@@ -1,0 +1,295 @@
+//! Swapping a new file in for a tenant's, and what was replaced, which is kept in the trash.
+//!
+//! Each replaced file has a name of its own, in a folder of its tenant's. The new file gets that name first, and the two are
+//! exchanged by one rename: at every moment the tenant has the old file or the new one, and the other has that name.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    catalog::{
+        audit::Author,
+        model::{Row, State},
+        queries::{self, audit},
+    },
+    clock::millis,
+    error::{Error, ErrorKind, Result},
+    sqlite::{flush, header},
+    tenants::{
+        disk::{
+            files::{self, Location},
+            inspect,
+            path::{TenantPaths, replaced_at, wal_of},
+            template,
+        },
+        id::TenantId,
+        open::{database::Database, slots::TenantLock},
+        store::Store,
+    },
+};
+
+/// What an import is called in the audit trail.
+const ACTION: &str = "tenants import";
+
+/// How a new file is swapped in.
+pub(super) struct Swap {
+    /// Whether what the tenant has is given up.
+    pub replace: bool,
+    /// Whether the new file has what the schema does not.
+    pub drifted: bool,
+    /// Who does it.
+    pub author: Author,
+}
+
+/// A new file, and the names between which it goes.
+struct Staged<'s> {
+    new: Option<(u64, u64)>,
+    aside: &'s Path,
+    live: &'s Path,
+}
+
+impl Staged<'_> {
+    /// Puts both files back, and removes the new one. Nothing else is ever removed.
+    fn take_back(&self) -> Result<()> {
+        if files::identity(self.live)? == self.new {
+            match files::identity(self.aside)? {
+                Some(_) => drop(files::swap_in(self.aside, self.live)?),
+                None => files::relocate(self.live, self.aside)?,
+            }
+        }
+        if files::identity(self.aside)? == self.new {
+            files::discard(self.aside)?;
+            remove_if_empty(self.aside.parent());
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// The row of a tenant that a file can be imported for.
+    pub(super) fn importable(&self, id: &TenantId) -> Result<Row> {
+        let row = self.catalog().read(|conn| queries::find(conn, id))?.ok_or_else(Error::unknown_tenant)?;
+        if row.state == State::Deleted {
+            let why = format!("{id} is deleted; `cubby tenants restore {id}` brings them back");
+            return Err(Error::new(ErrorKind::Conflict, why));
+        }
+        Ok(row)
+    }
+
+    /// Swaps the new file in and writes the import to the catalog. The tenant's files are complete. After an error the
+    /// tenant has its old file, unless the catalog cannot say whether it has the import.
+    pub(super) fn swap_imported(
+        &self,
+        lock: &TenantLock<Database>,
+        fresh: &Path,
+        swap: Swap,
+    ) -> Result<Option<PathBuf>> {
+        let id = lock.id();
+        self.importable(id)?;
+        let paths = self.layout().paths(id);
+        let there = Self::may_replace(id, &paths, swap.replace)?;
+        // The sweep of the trash waits.
+        let _turn = self.inner.replaced.lock();
+        let aside = self.layout().new_replaced(&paths, self.now())?;
+        let staged = Staged { new: files::identity(fresh)?, aside: &aside, live: &paths.live };
+        let swapped = files::relocate(fresh, &aside)
+            .and_then(|()| files::swap_in(&aside, &paths.live).map(drop))
+            .and_then(|()| aside.parent().map_or(Ok(()), flush::sync_folder))
+            .and_then(|()| is_theirs(id, &paths.live));
+        let done = swapped.map_err(|error| (error, true)).and_then(|()| self.commit_import(id, swap));
+        if let Err((error, take_back)) = done {
+            if take_back && let Err(undone) = staged.take_back() {
+                tracing::error!(tenant = %id, error = %undone, kept = %aside.display(), "an import is not taken back");
+            }
+            return Err(error);
+        }
+        self.forget_size(id);
+        if !there {
+            remove_if_empty(aside.parent());
+            return Ok(None);
+        }
+        if inspect::read_file(&aside, template::is_untouched).unwrap_or(false) {
+            // Without a row nobody misses it. What an earlier import replaced stays.
+            files::discard(&aside)?;
+            remove_if_empty(aside.parent());
+            return Ok(None);
+        }
+        if let Err(error) = header::leave_wal_mode(&aside).and_then(|()| remove_older(&paths.replaced, &aside)) {
+            tracing::warn!(tenant = %id, %error, "what an earlier import replaced stays until the retention ends");
+        }
+        Ok(Some(aside))
+    }
+
+    /// Writes an import to the catalog. An error says whether the catalog does not have it.
+    fn commit_import(&self, id: &TenantId, swap: Swap) -> std::result::Result<(), (Error, bool)> {
+        let (to, schema, now) = (id.clone(), self.inner.schema.version(), self.now());
+        let Swap { drifted, author, .. } = swap;
+        let committed = self.catalog().write_blocking(move |tx| {
+            queries::set_schema(tx, &to, schema)?;
+            if drifted {
+                queries::mark_drifted(tx, &to, now)?;
+            }
+            author.record(tx, now, ACTION, to.as_str(), "done")
+        });
+        let Err(error) = committed else { return Ok(()) };
+        // A failed commit may be in the catalog all the same. Asked by a write: that connection has recovered.
+        let to = id.clone();
+        match self.catalog().write_blocking(move |tx| audit::exists(tx, now, ACTION, to.as_str(), "done")) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err((error, true)),
+            Err(_) => Err((error, false)),
+        }
+    }
+
+    /// Whether there is a file, which may be replaced and is one file.
+    fn may_replace(id: &TenantId, paths: &TenantPaths, replace: bool) -> Result<bool> {
+        if !matches!(files::locate(paths)?, Location::Live | Location::Both) {
+            return Ok(false);
+        }
+        if !replace && !inspect::read_file(&paths.live, template::is_untouched).unwrap_or(false) {
+            let why = format!(
+                "{id} has data of their own; --replace puts the file in its place, and their data into the trash"
+            );
+            return Err(Error::new(ErrorKind::Conflict, why));
+        }
+        inspect::merge_log(&paths.live).map_err(|error| {
+            let log = wal_of(&paths.live);
+            let why = format!(
+                "the write-ahead log of the file of {id} cannot be emptied, so that they cannot be moved together: move \
+                 {} and {} away, and try again",
+                paths.live.display(),
+                log.display()
+            );
+            Error::new(ErrorKind::Conflict, why).with_source(error)
+        })?;
+        Ok(true)
+    }
+
+    /// Removes replaced files whose retention has ended; says how many. One that cannot be removed keeps no other. May
+    /// block.
+    pub fn remove_replaced(&self) -> Result<u64> {
+        let folder = self.layout().replaced();
+        if !folder.exists() {
+            return Ok(0);
+        }
+        let (retention, mut removed, mut failed) = (millis(self.inner.options.retention), 0, None);
+        for of_one in entries(&folder)? {
+            // No import swaps a file meanwhile.
+            let _turn = self.inner.replaced.lock();
+            let before = self.now().saturating_sub(retention);
+            match remove_before(&of_one, before) {
+                Ok(count) => removed += count,
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(removed), Err)
+    }
+}
+
+/// Removes what earlier imports for a tenant replaced.
+fn remove_older(folder: &Path, newest: &Path) -> Result<()> {
+    let mut older = entries(folder)?.into_iter().filter(|file| file != newest);
+    older.try_for_each(|file| files::remove(&file).map(drop))?;
+    flush::sync_folder(folder)
+}
+
+/// Removes the files of one tenant that were replaced before a time; says how many.
+fn remove_before(folder: &Path, before: i64) -> Result<u64> {
+    let mut removed = 0;
+    let files = match entries(folder) {
+        // Purged meanwhile.
+        Err(_) if !folder.exists() => return Ok(0),
+        files => files?,
+    };
+    for file in files.iter().filter(|file| replaced_at(file).is_some_and(|at| at < before)) {
+        files::discard(file)?;
+        removed += 1;
+    }
+    remove_if_empty(Some(folder));
+    Ok(removed)
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |e| Error::io(folder.display(), e);
+    std::fs::read_dir(folder).map_err(failed)?.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
+}
+
+/// Removes a tenant's folder of replaced files that has none.
+fn remove_if_empty(folder: Option<&Path>) {
+    // Refused while it has one.
+    let _ = folder.map(std::fs::remove_dir);
+}
+
+/// Whether the file that was swapped in is its tenant's.
+fn is_theirs(id: &TenantId, path: &Path) -> Result<()> {
+    match inspect::inspect(path)?.tenant {
+        tenant if tenant == *id => Ok(()),
+        tenant => Err(Error::internal(format!("the new file says that it is {tenant}'s"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rusqlite::Transaction;
+    use tempfile::TempDir;
+    use tokio::time::{Duration, Instant};
+
+    use super::*;
+    use crate::{
+        StoreOptions,
+        sqlite::{flush::failing, import::perform},
+        tenants::{copy::Form, lifecycle::import::Import},
+    };
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    async fn insert(store: &Store, user: &TenantId, text: &'static str) {
+        let (tenant, _) = store.lease_or_create(user).await.unwrap();
+        let insert = move |tx: &Transaction| {
+            Ok(tx.execute("INSERT OR REPLACE INTO notes VALUES ('note_1', ?1, 1, 1)", [text]).map(drop)?)
+        };
+        tenant.write(insert).await.unwrap();
+    }
+
+    fn text_in(file: &Path) -> String {
+        inspect::read_file(file, |conn| Ok(conn.query_row("SELECT text FROM notes", [], |row| row.get(0))?)).unwrap()
+    }
+
+    /// Gives ben what ada has.
+    async fn import(store: &Store, ben: &TenantId) -> Result<Option<PathBuf>> {
+        let mut copy = store.export(&"ada".parse().unwrap(), Form::Database, LONG).await.unwrap();
+        let file = store.import_file();
+        std::io::copy(&mut copy.file, &mut std::fs::File::create(file.path()).unwrap()).unwrap();
+        let import = Import { file, replace: true, allow: Vec::new(), until: Instant::now() + LONG };
+        let author = Author::program("test");
+        Ok(store.import(ben, import, &author, Arc::new(|order| Ok(perform(order)))).await?.replaced)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_flush_that_fails_leaves_the_old_file_and_what_was_replaced_before() {
+        let folder = TempDir::new().unwrap();
+        let store = Store::open(StoreOptions::new(folder.path())).unwrap();
+        let (ada, ben): (TenantId, TenantId) = ("ada".parse().unwrap(), "ben".parse().unwrap());
+        insert(&store, &ada, "new").await;
+        insert(&store, &ben, "first").await;
+        let paths = store.layout().paths(&ben);
+        let live_folder = paths.live.parent().unwrap().to_owned();
+        let mut kept = Vec::new();
+        for text in ["first", "second"] {
+            insert(&store, &ben, text).await;
+            for failing_folder in [&live_folder, &paths.replaced, &store.layout().replaced()] {
+                failing::begin(failing_folder);
+                import(&store, &ben).await.unwrap_err();
+                failing::end(failing_folder);
+                store.suspend(&ben, "x", &Author::program("test")).await.unwrap();
+                assert_eq!(text_in(&paths.live), text, "{}", failing_folder.display());
+                store.resume(&ben, &Author::program("test")).await.unwrap();
+                assert_eq!(entries(&paths.replaced).unwrap_or_default(), kept, "{}", failing_folder.display());
+            }
+            let replaced = import(&store, &ben).await.unwrap().unwrap();
+            assert_eq!((text_in(&replaced), text_in(&paths.live)), (text.to_owned(), "new".to_owned()));
+            kept = vec![replaced];
+        }
+    }
+}
