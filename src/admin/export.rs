@@ -67,7 +67,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 /// A user's database as it is at one moment. The header `Repr-Digest` has its SHA-256.
 #[utoipa::path(get, path = "/api/admin/tenants/{user_id}/export", tag = "operators", params(UserPath, ExportQuery),
-    responses((status = 200, description = "The file, or text", body = Vec<u8>, content_type = "application/vnd.sqlite3",
+    responses((status = 200, description = "The file, or text",
+        content((Vec<u8> = "application/vnd.sqlite3"), (String = "application/sql"), (String = "application/x-ndjson"),
+            (String = "text/csv")),
         headers(("Repr-Digest" = String, description = "SHA-256 of the content (RFC 9530)")))))]
 async fn send(
     Call { app, author, id }: Call,

@@ -70,7 +70,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 /// Puts a SQLite file in the place of a user's database.
 #[utoipa::path(put, path = "/api/admin/tenants/{user_id}/import", tag = "operators", params(UserPath, ImportQuery),
-    request_body(content = Vec<u8>, content_type = "application/vnd.sqlite3"),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 200, description = "What came of it", body = ImportReport)))]
 async fn take(
     Call { app, author, id }: Call,

@@ -88,8 +88,12 @@ fn finish(path: &str, operation: &mut Operation, changes: bool, groups: &[Group]
     for status in problems.iter().chain(more) {
         let meaning = StatusCode::from_u16(*status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Error");
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-        let response = ResponseBuilder::new().description(meaning).content("application/problem+json", content).build();
-        operation.responses.responses.entry(status.to_string()).or_insert(RefOr::T(response));
+        let response = operation.responses.responses.entry(status.to_string());
+        let response = response.or_insert_with(|| RefOr::T(ResponseBuilder::new().description(meaning).build()));
+        // A route may answer with the same status and something of its own.
+        if let RefOr::T(response) = response {
+            response.content.insert("application/problem+json".to_owned(), RefOr::T(content));
+        }
     }
 }
 
