@@ -42,6 +42,7 @@ impl App {
         let app = Self::new(store, config)?;
         tokio::spawn(background::save_uses(Arc::downgrade(&app.inner)));
         tokio::spawn(background::sweep(Arc::downgrade(&app.inner)));
+        tokio::spawn(background::merge_search(Arc::downgrade(&app.inner)));
         tokio::spawn(background::sample(Arc::downgrade(&app.inner)));
         if let Some(every) = app.config().sync.sync_every {
             tokio::spawn(background::reconcile(Arc::downgrade(&app.inner), every));

@@ -10,17 +10,26 @@ CREATE TABLE tenant_texts (
 CREATE VIRTUAL TABLE tenant_search USING fts5 (
     text, content = tenant_texts, content_rowid = n, tokenize = 'trigram', detail = none, columnsize = 0
 );
--- An erased user's trigrams must not stay in the index until its segments are merged.
-INSERT INTO tenant_search (tenant_search, rank) VALUES ('secure-delete', 1);
+
+-- How many texts were removed from the index since it was merged, at this time: until then it has their trigrams. FTS5's
+-- secure-delete removes them at once, and rewrites a page for each: 8 ms for a text with 300,000 tenants, not 0.1 ms.
+CREATE TABLE search_merge (
+    one     INTEGER PRIMARY KEY CHECK (one = 1),
+    removed INTEGER NOT NULL,
+    merged  INTEGER NOT NULL
+) STRICT;
+INSERT INTO search_merge VALUES (1, 0, 0);
 
 CREATE TRIGGER tenant_texts_insert AFTER INSERT ON tenant_texts BEGIN
     INSERT INTO tenant_search (rowid, text) VALUES (new.n, new.text);
 END;
 CREATE TRIGGER tenant_texts_delete AFTER DELETE ON tenant_texts BEGIN
     INSERT INTO tenant_search (tenant_search, rowid, text) VALUES ('delete', old.n, old.text);
+    UPDATE search_merge SET removed = removed + 1;
 END;
 CREATE TRIGGER tenant_texts_update AFTER UPDATE OF text ON tenant_texts WHEN old.text <> new.text BEGIN
     INSERT INTO tenant_search (tenant_search, rowid, text) VALUES ('delete', old.n, old.text);
+    UPDATE search_merge SET removed = removed + 1;
     INSERT INTO tenant_search (rowid, text) VALUES (new.n, new.text);
 END;
 

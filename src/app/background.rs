@@ -3,7 +3,7 @@
 use std::{
     hash::{BuildHasher, RandomState},
     sync::Weak,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::Transaction;
@@ -12,10 +12,11 @@ use super::shared::Shared;
 use crate::{
     catalog::{
         audit::Author,
-        queries::{audit, deliveries, usage},
+        queries::{audit, deliveries, search_merge, usage},
         usage::KEPT_DAYS,
     },
     clock::{Millis, day::Day, millis},
+    error::Result,
     reconcile::run::Options,
     telemetry::{metrics, recent},
 };
@@ -31,6 +32,9 @@ const USAGE_KEPT: Duration = Duration::from_secs(366 * 86_400);
 
 /// Deliveries or audit rows removed in one commit.
 const FORGET: u32 = 1000;
+
+/// A merge of the index of searches pauses this many times as long as its last step took.
+const IDLE_SHARE: u32 = 4;
 
 /// Records when API keys were last used.
 pub(super) async fn save_uses(app: Weak<Shared>) {
@@ -93,6 +97,42 @@ pub(super) async fn sweep(app: Weak<Shared>) {
         if app.door.store.clock_is_steady(USAGE_KEPT) {
             let first = Day::of(app.door.store.clock().now()).before(KEPT_DAYS);
             forget(&app, "usage of more than a year ago", move |tx| usage::forget(tx, first, FORGET)).await;
+        }
+    }
+}
+
+/// Merges the index of searches if texts were removed from it, so that it does not keep what was in them.
+pub(super) async fn merge_search(app: Weak<Shared>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let mut steps = 0_u32;
+        let merged: Result<()> = async {
+            let Some((pass, shared)) = Shared::pass(&app).await else { return Ok(()) };
+            let now = shared.door.store.clock().now();
+            let due = shared.door.store.catalog().query(move |conn| search_merge::due(conn, now)).await?;
+            drop((shared, pass));
+            let Some(removed) = due else { return Ok(()) };
+            loop {
+                let Some((pass, shared)) = Shared::pass(&app).await else { return Ok(()) };
+                let catalog = shared.door.store.catalog();
+                let begun = Instant::now();
+                let first = steps == 0;
+                if !catalog.write(move |tx| search_merge::step(tx, first)).await? {
+                    tracing::info!(removed, steps, "the index of searches was merged");
+                    return catalog.write(move |tx| search_merge::finish(tx, removed, now)).await;
+                }
+                steps += 1;
+                drop((shared, pass));
+                tokio::time::sleep(begun.elapsed() * IDLE_SHARE).await;
+            }
+        }
+        .await;
+        match (merged, app.strong_count()) {
+            (_, 0) => return,
+            (Err(error), _) => tracing::error!(%error, "the index of searches could not be merged"),
+            _ => {}
         }
     }
 }

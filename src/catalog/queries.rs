@@ -21,6 +21,7 @@ pub mod rollouts;
 pub mod runs;
 pub mod salvage;
 pub mod search;
+pub mod search_merge;
 pub mod tombstones;
 pub mod usage;
 
