@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     router::NOTES_TABLE,
     server,
+    webhooks::verify::verifiers,
 };
 
 pub const EXAMPLES: &str = "Examples:
@@ -24,6 +25,8 @@ pub const EXAMPLES: &str = "Examples:
 /// Serves until SIGTERM or SIGINT.
 pub fn run(data: &DataConfig, config: ServeConfig) -> Result<ExitCode> {
     config.validate()?;
+    // Before anything says that it serves.
+    verifiers(&config.webhooks)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(config.blocking_threads as usize)

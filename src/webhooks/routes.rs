@@ -19,7 +19,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     apply::{self, Answer},
     event,
-    verify::{Hookdeck, Refusal, Verifier},
+    verify::{Hookdeck, Refusal, Verifier, verifiers},
 };
 use crate::{
     app::App,
@@ -32,8 +32,7 @@ const MAX_BODY: usize = 256 << 10;
 
 /// The two paths at which endpoints have been set up in the wild.
 pub fn routes(app: &App) -> Result<OpenApiRouter<App>> {
-    let verifier = app.config().webhooks.clerk_webhook_secret.as_ref().map(Verifier::new).transpose()?;
-    let hookdeck = app.config().webhooks.hookdeck_signing_secret.as_ref().map(Hookdeck::new).transpose()?;
+    let (verifier, hookdeck) = verifiers(&app.config().webhooks)?;
     let endpoint = Endpoint { app: app.clone(), verifier: verifier.map(Arc::new), hookdeck: hookdeck.map(Arc::new) };
     let mut routes = OpenApiRouter::new().routes(routes!(receive)).route("/api/webhooks/clerk", post(receive));
     // The document has both.

@@ -6,7 +6,7 @@ use subtle::ConstantTimeEq;
 use svix::webhooks::{Webhook, WebhookError};
 
 use crate::{
-    config::Secret,
+    config::{Secret, webhooks::WebhookConfig},
     error::{Error, Result},
 };
 
@@ -32,6 +32,12 @@ pub enum Refusal {
     Stale,
     /// No secret made this signature.
     Signature,
+}
+
+/// What verifies deliveries by the settings: signatures of the provider, and of Hookdeck.
+pub fn verifiers(config: &WebhookConfig) -> Result<(Option<Verifier>, Option<Hookdeck>)> {
+    let verifier = config.clerk_webhook_secret.as_ref().map(Verifier::new).transpose()?;
+    Ok((verifier, config.hookdeck_signing_secret.as_ref().map(Hookdeck::new).transpose()?))
 }
 
 impl Verifier {
