@@ -65,9 +65,15 @@ async fn every_page_is_there_and_tells_its_own_things() {
         assert!(page.header("content-security-policy").starts_with("default-src 'none'"), "{path}");
         assert!(page.text.contains("Skip to the content"), "{path}");
     }
-    for path in ["/admin/nothing", "/admin/tenants/nobody", "/admin/deliveries/msg_nothing", "/admin/sync/run_nobody"] {
+    for path in ["/admin/nothing", "/admin/tenants/nobody", "/admin/deliveries/msg_nothing", "/admin/sync/run_nobody", "/admin/sync/runs"] {
         let page = browser.get(path).await.expect(404);
         assert!(page.text.starts_with("<!doctype html>"), "{path}: {}", page.text);
+    }
+    // As a form leaves them in the browser's bar.
+    for (path, above) in [("/admin/bulk/confirm", "/admin/bulk"), ("/admin/keys/make", "/admin/keys")] {
+        assert_eq!(browser.get(path).await.expect(303).location, above);
+        let sign_in = Browser::new(server.address).get(path).await.expect(303).location;
+        assert!(sign_in.starts_with("/admin/sign-in"), "{path}: {sign_in}");
     }
     let page = browser.get("/admin").await.expect(200);
     for asset in page.text.split('"').filter(|part| part.starts_with("/admin/assets/")) {

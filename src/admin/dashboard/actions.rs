@@ -87,7 +87,7 @@ pub(super) async fn change(Segment(target): Segment<Target>, change: Change<Fiel
 fn told(done: Result<String, Problem>) -> Notice {
     match done {
         Ok(text) => Notice::done(text),
-        Err(problem) => Notice::failed(format!("Nothing was changed: {}", view::long(&problem.detail))),
+        Err(problem) => Notice::refused(&problem),
     }
 }
 

@@ -128,9 +128,18 @@ async fn send(operator: &Operator, id: &str, fields: &Fields, file: Field<'stati
     let names = fields.allow.split([',', '\n']).map(str::trim).filter(|name| !name.is_empty());
     let allow = encode(&names.collect::<Vec<_>>().join(","));
     let route = format!("/api/admin/tenants/{}/import?replace={}&allow={allow}", encode(id), fields.replace);
-    let body = Body::from_stream(file.map_err(std::io::Error::other));
+    // Who signs out meanwhile imports nothing.
+    let (seat, session) = (operator.seat.clone(), operator.session.clone());
+    let end = stream::once(async move {
+        match seat.sessions.holds(&session, seat.app.clock().now()) {
+            true => Ok(Bytes::new()),
+            false => Err(std::io::Error::other("the session has ended")),
+        }
+    });
+    let body = Body::from_stream(file.map_err(std::io::Error::other).chain(end));
     let answer = match operator.pass(Method::PUT, &route, body).await {
         Ok(answer) => answer.into_body().collect().await.map(http_body_util::Collected::to_bytes).ok(),
+        Err(problem) if problem.status.is_server_error() => return Notice::refused(&problem),
         Err(problem) => return Notice::failed(refusal(&problem)),
     };
     let report = answer.and_then(|bytes| serde_json::from_slice::<ImportReport>(&bytes).ok());
@@ -153,7 +162,7 @@ async fn send(operator: &Operator, id: &str, fields: &Fields, file: Field<'stati
 
 fn refusal(problem: &Problem) -> String {
     let next = match problem.code {
-        "conflict" => " To give up what there is, tick that the file replaces it and type the id.",
+        "conflict" if problem.detail.contains("--replace") => " To give up what there is, tick that the file replaces it and type the id.",
         "invalid_field" => " If the file is good, choose it again and name what is to be taken beside the schema.",
         _ => "",
     };

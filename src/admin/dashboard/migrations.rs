@@ -202,7 +202,7 @@ pub(super) async fn change(Segment(action): Segment, Change { operator, form }: 
     };
     let notice = match operator.call::<Report>(Method::POST, &path, None).await {
         Ok(report) => Notice::done(format!("The migration is {}.", report.status.as_str())),
-        Err(problem) => Notice::failed(format!("Nothing was changed: {}", view::long(&problem.detail))),
+        Err(problem) => Notice::refused(&problem),
     };
     operator.then("/admin/migrations", notice)
 }

@@ -92,6 +92,7 @@ pub fn routes(app: &App, operators: Router) -> Router<App> {
         .route("/admin/about", get(server::about))
         .route("/admin/assets/{name}", get(assets::asset))
         .route("/admin/{*rest}", any(sign_in::missing))
+        .method_not_allowed_fallback(sign_in::above)
         .layer(from_fn(operator::own_pages_only))
         .layer(map_response(page::errors))
         .with_state(seat)

@@ -34,6 +34,8 @@ pub(super) struct Operator {
     pub(super) seat: Seat,
     pub(super) session: Session,
     author: Author,
+    /// The path that was asked for.
+    path: String,
 }
 
 impl FromRequestParts<Seat> for Operator {
@@ -45,7 +47,7 @@ impl FromRequestParts<Seat> for Operator {
         match token.and_then(|token| seat.sessions.find(token, now)) {
             Some(session) => {
                 let author = Author::operator(&seat.origin(parts));
-                Ok(Self { seat: seat.clone(), session, author })
+                Ok(Self { seat: seat.clone(), session, author, path: parts.uri.path().to_owned() })
             }
             None => Err(see(sign_in(parts, token.is_some()))),
         }
@@ -63,7 +65,7 @@ impl FromRequestParts<Seat> for Watcher {
         match token.and_then(|token| seat.sessions.look(token, seat.app.clock().now())) {
             Some(session) => {
                 let author = Author::operator(&seat.origin(parts));
-                Ok(Self(Operator { seat: seat.clone(), session, author }))
+                Ok(Self(Operator { seat: seat.clone(), session, author, path: parts.uri.path().to_owned() }))
             }
             None => Err(see(sign_in(parts, token.is_some()))),
         }
@@ -85,7 +87,7 @@ fn sign_in(parts: &Parts, expired: bool) -> String {
 impl Operator {
     /// The frame of a page in the section of `href`.
     pub(super) fn frame(&self, title: impl Into<String>, href: &str) -> Frame {
-        Frame::new(title, href, &self.session, &self.seat.sessions)
+        Frame::new(title, href, &self.session, self.seat.sessions.told(&self.session, &self.path))
     }
 
     /// Whether the session holds still.
@@ -119,7 +121,8 @@ impl Operator {
 
     /// Leads to a page that tells what came of a change.
     pub(super) fn then(&self, path: &str, notice: Notice) -> Response {
-        self.seat.sessions.tell(&self.session, notice);
+        let page = path.split_once('?').map_or(path, |(page, _)| page);
+        self.seat.sessions.tell(&self.session, page, notice);
         see(path)
     }
 }

@@ -10,7 +10,7 @@ use axum::{
 
 use super::{
     assets,
-    sessions::{Notice, Session, Sessions},
+    sessions::{Notice, Session},
 };
 use crate::{error::Error, http::problem::Problem};
 
@@ -48,13 +48,13 @@ pub(super) struct Frame {
 
 impl Frame {
     /// Of a page in the section of `href`.
-    pub(super) fn new(title: impl Into<String>, href: &str, session: &Session, sessions: &Sessions) -> Self {
+    pub(super) fn new(title: impl Into<String>, href: &str, session: &Session, notice: Option<Notice>) -> Self {
         let links = SECTIONS.map(|(to, label)| Link { href: to, label, current: to == href });
         Self {
             title: title.into(),
             links: links.into(),
             csrf: session.csrf.clone(),
-            notice: sessions.told(session),
+            notice,
             q: String::new(),
             css: assets::css(),
             js: assets::js(),

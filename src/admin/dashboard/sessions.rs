@@ -9,7 +9,11 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::{Notify, futures::Notified};
 
-use crate::clock::{Millis, millis};
+use super::view;
+use crate::{
+    clock::{Millis, millis},
+    http::problem::Problem,
+};
 
 /// How long a session lasts at most, and how long without a request.
 pub(super) const LONGEST: Duration = Duration::from_secs(12 * 60 * 60);
@@ -18,9 +22,12 @@ const UNUSED: Duration = Duration::from_secs(60 * 60);
 /// Sessions at once. Whoever has the key may open any number: the one that ends first gives way.
 const MOST: usize = 200;
 
+/// Notices that a session keeps for pages that are not asked for again.
+const NOTICES: usize = 8;
+
 type Hash = [u8; 32];
 
-/// What the next page tells: once.
+/// What a page tells: once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Notice {
     /// `done` or `failed`.
@@ -33,6 +40,17 @@ pub(super) struct Notice {
 impl Notice {
     pub(super) fn done(text: impl Into<String>) -> Self {
         Self { kind: "done", text: text.into(), secret: None }
+    }
+
+    /// Of a change that a route refused, or that failed half way.
+    pub(super) fn refused(problem: &Problem) -> Self {
+        let why = view::long(problem.detail.trim_end_matches('.'));
+        Self::failed(match problem.status.is_server_error() {
+            true => format!(
+                "It did not end: {why}. It may be done in part: look at the state and the audit trail before you try again."
+            ),
+            false => format!("Nothing was changed: {why}."),
+        })
     }
 
     pub(super) fn failed(text: impl Into<String>) -> Self {
@@ -52,7 +70,8 @@ struct Kept {
     csrf: String,
     ends: Millis,
     unused_ends: Millis,
-    notice: Option<Notice>,
+    /// What pages tell when they are next asked for, by their paths; the oldest first.
+    notices: Vec<(String, Notice)>,
 }
 
 impl Kept {
@@ -77,7 +96,7 @@ impl Sessions {
             csrf: random(),
             ends: now.saturating_add(millis(LONGEST)),
             unused_ends: now.saturating_add(millis(UNUSED)),
-            notice: None,
+            notices: Vec::new(),
         };
         let mut all = self.all.lock();
         all.retain(|_, kept| kept.holds(now));
@@ -123,16 +142,23 @@ impl Sessions {
         self.ended.notify_waiters();
     }
 
-    /// Keeps what the session's next page tells.
-    pub(super) fn tell(&self, session: &Session, notice: Notice) {
+    /// Keeps what a page tells this session when it is next asked for.
+    pub(super) fn tell(&self, session: &Session, path: &str, notice: Notice) {
         if let Some(kept) = self.all.lock().get_mut(&session.hash) {
-            kept.notice = Some(notice);
+            kept.notices.retain(|(of, _)| of != path);
+            if kept.notices.len() >= NOTICES {
+                kept.notices.remove(0);
+            }
+            kept.notices.push((path.to_owned(), notice));
         }
     }
 
-    /// Takes what the session's next page tells.
-    pub(super) fn told(&self, session: &Session) -> Option<Notice> {
-        self.all.lock().get_mut(&session.hash)?.notice.take()
+    /// Takes what a page tells this session.
+    pub(super) fn told(&self, session: &Session, path: &str) -> Option<Notice> {
+        let mut all = self.all.lock();
+        let notices = &mut all.get_mut(&session.hash)?.notices;
+        let at = notices.iter().position(|(of, _)| of == path)?;
+        Some(notices.remove(at).1)
     }
 }
 
@@ -184,9 +210,10 @@ mod tests {
         sessions.end(&sessions.find(&one, 1).unwrap());
         assert!(sessions.find(&one, 1).is_none());
         let other = sessions.find(&other, 1).unwrap();
-        sessions.tell(&other, Notice::done("x"));
-        assert_eq!(sessions.told(&other), Some(Notice::done("x")));
-        assert_eq!(sessions.told(&other), None, "told once");
+        sessions.tell(&other, "/admin/a", Notice::done("x"));
+        assert_eq!(sessions.told(&other, "/admin/b"), None, "another page");
+        assert_eq!(sessions.told(&other, "/admin/a"), Some(Notice::done("x")));
+        assert_eq!(sessions.told(&other, "/admin/a"), None, "told once");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use askama::Template;
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -131,6 +131,19 @@ pub(super) async fn missing(State(seat): State<Seat>, request: Request) -> Respo
     let (mut parts, _) = request.into_parts();
     match Operator::from_request_parts(&mut parts, &seat).await {
         Ok(_) => Problem::no_route().into_response(),
+        Err(sign_in) => sign_in,
+    }
+}
+
+/// The address of a form, as it is left in the browser: the page that the form is on is above it.
+pub(super) async fn above(State(seat): State<Seat>, request: Request) -> Response {
+    let (mut parts, _) = request.into_parts();
+    match Operator::from_request_parts(&mut parts, &seat).await {
+        Ok(_) if parts.method == Method::GET => {
+            let path = parts.uri.path();
+            see(path.rsplit_once('/').map_or("/admin", |(above, _)| above).to_owned())
+        }
+        Ok(_) => Problem::wrong_method().into_response(),
         Err(sign_in) => sign_in,
     }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    operator::{Asked, Change, Operator},
+    operator::{Asked, Change, Operator, Watcher},
     page::{Frame, html, see},
     sessions::Notice,
     view::{self, Fact, facts},
@@ -161,9 +161,17 @@ fn line(of: PastRun) -> Line {
     }
 }
 
+/// What became of a run. Other routes are below the same path.
+async fn status_of(operator: &Operator, run: &str) -> Result<RunStatus, Problem> {
+    match run.starts_with("run_") {
+        true => operator.get(&format!("{ROUTE}/{}", encode(run))).await,
+        false => Err(Problem::no_route()),
+    }
+}
+
 /// `GET /admin/sync/{run}`.
 pub(super) async fn one(operator: Operator, Segment(run): Segment) -> Result<Response, Problem> {
-    let status: RunStatus = operator.get(&format!("{ROUTE}/{}", encode(&run))).await?;
+    let status = status_of(&operator, &run).await?;
     let (mut running, mut ended, mut lost) = (None, None, false);
     match status {
         RunStatus::Running { progress } => running = Some(under_way(progress)),
@@ -182,8 +190,10 @@ pub(super) async fn one(operator: Operator, Segment(run): Segment) -> Result<Res
 }
 
 /// `GET /admin/sync/{run}/progress`: the part of the page that a script replaces.
-pub(super) async fn progress(operator: Operator, Segment(run): Segment) -> Result<Response, Problem> {
-    let status: RunStatus = operator.get(&format!("{ROUTE}/{}", encode(&run))).await?;
+pub(super) async fn progress(
+    Watcher(operator): Watcher,
+    Segment(run): Segment) -> Result<Response, Problem> {
+    let status = status_of(&operator, &run).await?;
     let running = match status {
         RunStatus::Running { progress } => Some(under_way(progress)),
         _ => None,
@@ -245,9 +255,7 @@ async fn begin(operator: &Operator, query: &str) -> Response {
     let started = operator.call::<Value>(Method::POST, &format!("{ROUTE}?{query}&wait=false"), None).await;
     match started {
         Ok(answer) => see(format!("{PAGE}/{}", encode(answer["run"].as_str().unwrap_or_default()))),
-        Err(problem) => {
-            operator.then(PAGE, Notice::failed(format!("Nothing was changed: {}", view::long(&problem.detail))))
-        }
+        Err(problem) => operator.then(PAGE, Notice::refused(&problem)),
     }
 }
 

@@ -4,7 +4,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ask::{Each, enough, run},
+    ask::{Each, all, enough, run, text},
     cell::Cell,
     model::{RowPage, TableInfo, TableKind},
     tables,
@@ -54,6 +54,7 @@ impl Place {
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) if it is none.
     pub fn parse(cursor: &str) -> Result<Self> {
         let read = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|json| serde_json::from_slice(&json).ok());
+        let read = read.filter(|place: &Self| i64::try_from(place.n).is_ok());
         read.ok_or_else(|| Error::malformed("cursor", "cursor: the next_cursor of the page before"))
     }
 
@@ -111,7 +112,7 @@ pub fn page(
     most: usize,
 ) -> Result<Option<RowPage>, SqlError> {
     let Some((table, is_keyless)) = tables::find(guest, name)? else { return Ok(None) };
-    let key = key_of(&table, is_keyless);
+    let key = if is_keyless { primary_key(guest, &table.name)? } else { rowid(&table) };
     let columns: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
     let statement = statement(&table, &key, place, limit);
     let (mut rows, mut last, mut taken) = (Vec::new(), Vec::new(), 0);
@@ -133,7 +134,7 @@ pub fn page(
         Ok(())
     });
     let whole = run(guest, &statement, &mut sink)?;
-    let next = Place { n: place.n + rows.len() as u64, k: last };
+    let next = Place { n: place.n.saturating_add(rows.len() as u64), k: last };
     let next = match next.k.iter().map(Part::length).sum::<usize>() > LONGEST_KEY {
         true => Place { k: Vec::new(), ..next },
         false => next,
@@ -141,15 +142,18 @@ pub fn page(
     Ok(Some(RowPage { table, columns, rows, before: place.n, next_cursor: (!whole).then(|| next.cursor()) }))
 }
 
-/// The columns by which rows are in order; none where there are none that are surely unique.
-fn key_of(table: &TableInfo, is_keyless: bool) -> Vec<String> {
+/// What the rows of a table without a rowid are in order by. The key may compare otherwise than its columns do.
+fn primary_key(guest: &Guest<'_>, table: &str) -> Result<Vec<String>, SqlError> {
+    let sql = "SELECT x.name, x.coll FROM pragma_index_list(?1) AS l, pragma_index_xinfo(l.name) AS x WHERE l.origin = \
+               'pk' AND x.key ORDER BY x.seqno";
+    let column = |row: &[ValueRef<'_>]| format!("{} COLLATE {}", quoted(&text(row[0])), quoted(&text(row[1])));
+    all(guest, sql, vec![Value::Text(table.to_owned())], column)
+}
+
+/// What the rows of other tables are in order by; none where there is nothing that is surely unique.
+fn rowid(table: &TableInfo) -> Vec<String> {
     if table.kind == TableKind::View || table.kind == TableKind::Virtual {
         return Vec::new();
-    }
-    if is_keyless {
-        let mut columns: Vec<_> = table.columns.iter().filter(|column| column.key > 0).collect();
-        columns.sort_by_key(|column| column.key);
-        return columns.into_iter().map(|column| quoted(&column.name)).collect();
     }
     // A column of that name hides the rowid.
     let is_free = |name: &&str| !table.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
@@ -227,6 +231,12 @@ mod tests {
                 "t",
             ),
             (
+                "CREATE TABLE t (a, b TEXT COLLATE NOCASE, PRIMARY KEY (b COLLATE BINARY)) WITHOUT ROWID;
+                 INSERT INTO t VALUES (1, 'A'), (2, 'B'), (3, 'C'), (4, 'D'), (5, 'a'), (6, 'b'), (7, 'c')"
+                    .to_owned(),
+                "t",
+            ),
+            (
                 "CREATE TABLE t (a, b, PRIMARY KEY (b)) WITHOUT ROWID;
                  INSERT INTO t VALUES (1, -9e999), (2, 1), (3, 1.5), (4, 9e999), (5, ''), (6, 'x'), (7, x'00')"
                     .to_owned(),
@@ -250,7 +260,8 @@ mod tests {
 
     #[test]
     fn a_cursor_that_was_made_up_is_refused_or_begins_anew() {
-        for text in ["x", "", "bm9uZQ", "🦆"] {
+        let far = BASE64_URL_SAFE_NO_PAD.encode(r#"{"n":18446744073709551613,"k":[]}"#);
+        for text in ["x", "", "bm9uZQ", "🦆", &far] {
             assert!(Place::parse(text).is_err(), "{text}");
         }
         let place = Place { n: 2, k: vec![Part::Text("a".into()), Part::Null] };

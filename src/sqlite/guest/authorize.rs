@@ -12,6 +12,7 @@ const ASKED: &[&str] = &[
     "table_list",
     "index_list",
     "index_info",
+    "index_xinfo",
     "foreign_key_list",
     "foreign_key_check",
     "integrity_check",

@@ -112,14 +112,22 @@ impl Store {
         // What was replaced, or a copy that came to nothing.
         let discarded = files::discard(&copy);
         swapped.map_err(|unfinished| unfinished.error)?;
-        discarded?;
-        files::erase(&source)?;
-        log::erase_kept(&self.layout().log(), from.as_str())?;
-        let (gone, now) = (from.clone(), self.now());
-        self.forget_samples(from);
-        self.catalog().write_blocking(move |tx| tombstones::anonymize(tx, &gone, now))?;
         tracing::info!(tenant = %new, from = %from, "adopted another user's data");
+        // The adoption is done: an error would say that it is not. The next start removes what is left in tmp/, and the
+        // next sweep what is left of the source, whose row is due for a purge.
+        if let Err(error) = discarded.and_then(|()| self.erase_adopted(from)) {
+            tracing::error!(tenant = %from, %error, "what is left of an adopted user is erased later");
+        }
         find(new)?.ok_or_else(|| unknown(new))
+    }
+
+    /// Erases what is left of a tenant whose data another one has.
+    fn erase_adopted(&self, id: &TenantId) -> Result<()> {
+        files::erase(&self.layout().paths(id))?;
+        log::erase_kept(&self.layout().log(), id.as_str())?;
+        let (gone, now) = (id.clone(), self.now());
+        self.forget_samples(id);
+        self.catalog().write_blocking(move |tx| tombstones::anonymize(tx, &gone, now))
     }
 
     /// Swaps a copy in, sees whose it is where it is, and writes the adoption to the catalog. On an error

@@ -11,13 +11,13 @@ use crate::{
     tenants::{id::TenantId, store::Store},
 };
 
-/// How long a database is read whose tenant is served and that has an older schema: its tenant's requests wait.
-const BEHIND: Duration = Duration::from_secs(1);
+/// How long a database is read while it is closed: its tenant's requests and operators' changes wait.
+const CLOSED: Duration = Duration::from_secs(1);
 
 impl Store {
     /// Reads a tenant's database within `limit`. Nothing is created and nothing migrated: a database that has an older
-    /// schema is read while it is closed, for a second at most, since its tenant waits for that. One that is suspended or
-    /// deleted stays so; what is left of it is read where it is.
+    /// schema, or is suspended or deleted, is read where it is while it is closed, for a second at most, since whoever
+    /// needs it waits for that.
     ///
     /// # Errors
     /// [`ErrorKind::UnknownTenant`] if there is none; [`ErrorKind::Conflict`] if it is quarantined or nothing is left of
@@ -28,15 +28,16 @@ impl Store {
         T: Send + 'static,
     {
         let row = self.find(id).await?.ok_or_else(Error::unknown_tenant)?;
-        let limit = match row.state {
+        match row.state {
             State::Quarantined => return Err(unreadable(&row)),
-            State::Suspended | State::Deleted => limit,
-            State::Active => match self.lease_as_is(id).await? {
-                Some(tenant) => return tenant.read_long(limit, work).await,
-                None => limit.min(BEHIND),
-            },
-        };
-        self.read_closed(id, limit, move |conn| reading::read(conn, work)).await
+            State::Suspended | State::Deleted => {}
+            State::Active => {
+                if let Some(tenant) = self.lease_as_is(id).await? {
+                    return tenant.read_long(limit, work).await;
+                }
+            }
+        }
+        self.read_closed(id, limit.min(CLOSED), move |conn| reading::read(conn, work)).await
     }
 }
 

@@ -37,22 +37,28 @@ impl Store {
         self.read_closed(id, limit, move |conn| copy::make(conn, form, &path, Instant::now() + limit)).await
     }
 
-    /// Reads the whole database of a tenant where it is, within `limit` and with the tenant's lock: whoever leases it
-    /// meanwhile waits. What is suspended or deleted stays so.
+    /// Reads the whole database of a tenant where it is, within `limit` from now and with the tenant's lock: whoever
+    /// leases it meanwhile waits. What is suspended or deleted stays so.
     ///
     /// # Errors
-    /// As [`export`](Self::export).
+    /// As [`export`](Self::export); [`ErrorKind::Busy`] if others kept the lock for that long.
     pub(in crate::tenants) async fn read_closed<T, F>(&self, id: &TenantId, limit: Duration, work: F) -> Result<T>
     where
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
         T: Send + 'static,
     {
         let (read, done) = tokio::sync::oneshot::channel();
+        let until = Instant::now() + limit;
         self.with_lock(id, move |store, lock, row| {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let why = format!("{} is being read or changed by others; try again", lock.id());
+                return Err(Error::new(ErrorKind::Busy, why));
+            }
             store.take_files(lock)?;
             let path = store.file_of(lock.id(), row)?;
             let deadline = Deadline::none();
-            deadline.set(Some(limit));
+            deadline.set(Some(left));
             // Whoever asked may be gone.
             let _ = read.send(inspect::read_within(&path, &deadline, work)?);
             Ok(())

@@ -63,10 +63,19 @@ impl Store {
             tombstones::schedule_purge(tx, &due, now)?;
             by.record(tx, now, PURGE, due.as_str(), "started")
         })?;
-        self.take_files(lock)?;
-        self.forget_samples(&id);
-        erase(&self.layout().paths(&id))?;
-        log::erase_kept(&self.layout().log(), id.as_str())?;
+        let erased = self.take_files(lock).and_then(|()| {
+            self.forget_samples(&id);
+            erase(&self.layout().paths(&id))?;
+            log::erase_kept(&self.layout().log(), id.as_str())
+        });
+        erased.map_err(|error| {
+            let why = format!(
+                "{id} is deleted, but not erased yet: {}. The server tries again each minute; `cubby tenants restore {id}` \
+                 takes it back until then",
+                error.message()
+            );
+            Error::new(error.kind(), why).with_source(error)
+        })?;
         // Last: a row that says purged has no file left.
         let (forgotten, actor) = (id.clone(), author.actor.clone());
         self.catalog().write_blocking(move |tx| {

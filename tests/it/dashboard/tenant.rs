@@ -2,6 +2,7 @@
 
 use cubby::{
     catalog::{
+        model::State,
         queries::usage,
         usage::{Count, DayUse},
     },
@@ -10,7 +11,7 @@ use cubby::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{ADMIN, Browser, act, seat};
+use super::{ADMIN, Browser, act, seat, state};
 use crate::harness::{Server, author, shell};
 
 const BOUNDARY: &str = "a-boundary-of-the-test";
@@ -170,6 +171,63 @@ async fn data_is_adopted_and_what_would_be_lost_wants_the_id() {
     let page = act(&browser, "adopt", &[("from", "old"), ("replace", "true"), ("confirm", "ada")]).await;
     assert!(page.contains("The tenant is active now. It has the data of the other id"), "{page}");
     assert_eq!(server.client.texts("ada").await, ["from before"]);
+    server.stop().await;
+}
+
+/// Makes that what is left of a tenant cannot be erased: a file is where a folder would be.
+fn obstruct(server: &Server, id: &str) -> std::path::PathBuf {
+    let replaced = server.app.store().layout().paths(&id.parse().unwrap()).replaced;
+    std::fs::create_dir_all(replaced.parent().unwrap()).unwrap();
+    std::fs::write(&replaced, "x").unwrap();
+    replaced
+}
+
+#[tokio::test]
+async fn an_adoption_whose_source_cannot_be_erased_yet_is_done() {
+    let (server, browser) = seat().await;
+    server.client.note("old", "from before").await;
+    server.client.note("ada", "of ada's own").await;
+    let old = "old".parse().unwrap();
+    server.app.store().delete(&old, &author()).await.unwrap();
+    let obstacle = obstruct(&server, "old");
+    let page = act(&browser, "adopt", &[("from", "old"), ("replace", "true"), ("confirm", "ada")]).await;
+    assert!(page.contains("It has the data of the other id") && !page.contains("Nothing was changed"), "{page}");
+    assert_eq!(server.client.texts("ada").await, ["from before"]);
+    assert_eq!(server.app.store().find(&old).await.unwrap().unwrap().purged, None);
+    std::fs::remove_file(obstacle).unwrap();
+    server.app.store().purge_due().await.unwrap();
+    assert!(server.app.store().find(&old).await.unwrap().unwrap().purged.is_some(), "the sweep completes it");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_purge_that_cannot_be_completed_yet_says_what_is_so() {
+    let (server, browser) = seat().await;
+    server.client.note("ada", "kept for now").await;
+    let obstacle = obstruct(&server, "ada");
+    let page = act(&browser, "purge", &[("confirm", "ada")]).await;
+    assert!(page.contains("It did not end: ada is deleted, but not erased yet"), "{page}");
+    assert!(!page.contains("Nothing was changed"), "{page}");
+    assert_eq!(state(&server).await.0, State::Deleted);
+    std::fs::remove_file(obstacle).unwrap();
+    server.app.store().purge_due().await.unwrap();
+    let row = server.app.store().find(&"ada".parse().unwrap()).await.unwrap().unwrap();
+    assert!(row.purged.is_some(), "the sweep completes it");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_came_of_a_change_is_told_on_the_page_that_it_is_about() {
+    let (server, browser) = seat().await;
+    server.client.note("ben", "x").await;
+    let page = browser.get("/admin/tenants/ada").await.expect(200);
+    browser.submit(&page, "/admin/tenants/ada/suspend", &[("reason", "x")]).await.expect(303);
+    for other in ["/admin/tenants/ben", "/admin", "/admin/audit"] {
+        let text = browser.get(other).await.expect(200).text;
+        assert!(!text.contains("The tenant is suspended now."), "{other}: {text}");
+    }
+    let text = browser.get("/admin/tenants/ada").await.expect(200).text;
+    assert!(text.contains("The tenant is suspended now."), "{text}");
     server.stop().await;
 }
 

@@ -133,6 +133,7 @@ for (const box of document.querySelectorAll("input[data-all]")) {
 // What moves is asked for anew until it is over; then the page is, since its forms depend on it.
 for (const part of document.querySelectorAll("[data-progress]")) {
   const look = async () => {
+    if (document.hidden) return setTimeout(look, 1000);
     try {
       const answer = await fetch(part.dataset.progress, { credentials: "same-origin" });
       if (answer.redirected) return location.reload();
