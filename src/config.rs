@@ -212,6 +212,9 @@ pub struct ServeConfig {
     pub told: Vec<told::Setting>,
 }
 
+/// The least quota, in bytes: a new database must fit, with the tables of the migrations.
+const MIN_QUOTA: u64 = 64 << 10;
+
 /// The least characters of `ADMIN_API_KEY`: fewer could be guessed.
 const MIN_ADMIN_KEY: usize = 16;
 
@@ -256,6 +259,19 @@ impl ServeConfig {
                  --insecure (CUBBY_INSECURE=true) if something in front authenticates them",
                 self.listen
             )));
+        }
+        // With port 0 each gets one of its own.
+        if self.limits.admin_listen == Some(self.listen) && self.listen.port() != 0 {
+            return Err(Error::config(format!(
+                "--listen and --admin-listen are both {}: give operators another port with --admin-listen \
+                 (CUBBY_ADMIN_LISTEN)",
+                self.listen
+            )));
+        }
+        if (1..MIN_QUOTA).contains(&self.quota.0) {
+            return Err(Error::config(
+                "--quota (CUBBY_QUOTA): from 64KiB, or a new database does not fit; 0 for no bound",
+            ));
         }
         if self.provisioning == Provisioning::OnProof && !self.door.auth.takes_tokens() {
             return Err(Error::config(

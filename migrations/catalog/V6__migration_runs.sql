@@ -6,5 +6,6 @@ CREATE TABLE migration_runs (
     digest  INTEGER NOT NULL,              -- of the tenants' schema that it migrates to
     started INTEGER NOT NULL,
     ended   INTEGER,                       -- NULL: it runs, or the server died
-    report  TEXT    NOT NULL               -- JSON
+    report  TEXT    NOT NULL,              -- JSON
+    failed  TEXT    NOT NULL DEFAULT '[]'  -- JSON: [tenant, reason] of those it has quarantined since the report was recorded
 ) STRICT;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{call::read_up_to, guard::NotRecorded};
+use super::{call::read_up_to, guard::NotRecorded, tenants::checked_reason};
 use crate::{
     app::App,
     bulk::{
@@ -33,7 +33,7 @@ const MAX_BODY: usize = 2 << 20;
 #[serde(deny_unknown_fields)]
 struct BulkDraft {
     action: Action,
-    /// What suspended users are told; with `suspend` only.
+    /// What suspended users are told, 1 to 500 characters, without control characters; with `suspend` only.
     #[serde(default)]
     reason: Option<String>,
     /// These, at most 10,000.
@@ -49,6 +49,9 @@ struct BulkDraft {
     /// What the dry run answered. Needed with `filter`.
     #[serde(default)]
     as_of: Option<i64>,
+    /// What the dry run answered. With it the run starts only while the users are the same, and only once.
+    #[serde(default)]
+    digest: Option<String>,
 }
 
 /// How to run. An unknown parameter is refused, since a misspelt `dry_run` would change users.
@@ -85,7 +88,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// Suspends, resumes, migrates or deletes many users: those of some ids, or all that match a filter.
 ///
 /// With `dry_run` it counts them. A run answers at once, goes on while users are served, and handles at most as many
-/// as were confirmed, and nobody who was created after the count.
+/// as were confirmed, and nobody who was created after the count. With the `digest` of a dry run it starts only while those
+/// that were counted are those that match, and only once.
 #[utoipa::path(post, path = "/api/admin/bulk", tag = "operators", params(BulkQuery), request_body = BulkDraft, responses(
     (status = 200, description = "A dry run: how many it is about", body = Preview),
     (status = 202, description = "It runs", body = Report)))]
@@ -114,13 +118,15 @@ async fn count(app: &App, draft: BulkDraft) -> Result<Response, Problem> {
 }
 
 async fn begin(app: &App, draft: BulkDraft, author: Author) -> Result<Response, Problem> {
-    let BulkDraft { action, reason, ids, filter, count, as_of } = draft;
-    let reason = reason.map(|reason| reason.trim().to_owned()).filter(|reason| !reason.is_empty());
-    match (action, &reason) {
+    let BulkDraft { action, reason, ids, filter, count, as_of, digest } = draft;
+    let reason = match (action, reason) {
         (Action::Suspend, None) => return Err(Error::invalid("reason", "say what the users are told").into()),
-        (Action::Suspend, Some(_)) | (_, None) => {}
-        (_, Some(_)) => return Err(Error::invalid("reason", "a reason is for suspend only").into()),
-    }
+        (Action::Suspend, Some(reason)) => checked_reason(&reason)?,
+        (_, Some(reason)) if !reason.trim().is_empty() => {
+            return Err(Error::invalid("reason", "a reason is for suspend only").into());
+        }
+        _ => String::new(),
+    };
     let selection = selection(ids, filter)?;
     let (count, as_of) = match (&selection, count, as_of) {
         (Selection::Ids(ids), count, _) => {
@@ -138,10 +144,11 @@ async fn begin(app: &App, draft: BulkDraft, author: Author) -> Result<Response, 
             return Err(Error::invalid(missing, why).into());
         }
     };
-    let order = Order { action, reason: reason.unwrap_or_default(), selection, count, as_of };
+    let order = Order { action, reason, selection, count, as_of, digest };
     let report = app.bulks().start(order, author).await.map_err(|refusal| match refusal {
         Refusal::Running(error) => conflict("bulk_running", &error),
         Refusal::Grew(error) => conflict("bulk_grew", &error),
+        Refusal::Changed(error) => conflict("bulk_changed", &error),
         Refusal::Other(error) => error.into(),
     })?;
     let place = HeaderValue::from_static("/api/admin/bulk");
@@ -160,6 +167,9 @@ fn selection(ids: Option<Vec<TenantId>>, sent: Option<Filter>) -> Result<Selecti
             Err(Error::invalid("ids", why).into())
         }
         (Some(ids), None) => Ok(Selection::Ids(distinct(ids))),
+        (None, Some(Filter { q: Some(q), .. })) if q.trim().is_empty() => {
+            Err(Error::invalid("q", "a blank text matches every user; leave q away if you mean them").into())
+        }
         (None, Some(Filter { state, q })) => Ok(Selection::Matching(filter(state, q)?)),
         _ => Err(Error::invalid("ids", "send either ids or filter").into()),
     }
@@ -183,8 +193,10 @@ async fn stop(
     match app.bulks().stop(run.as_deref(), author).await? {
         Some(report) => Ok(Json(Newest { run: Some(report) })),
         None => {
-            let which = run.map_or("no run".to_owned(), |run| format!("the run {run}"));
-            let why = format!("{which} is under way; nothing was changed");
+            let why = match run {
+                Some(run) => format!("the run {run} is not under way; nothing was changed"),
+                None => "no run is under way; nothing was changed".to_owned(),
+            };
             Err(Problem::new(StatusCode::CONFLICT, "bulk_not_running", why))
         }
     }

@@ -29,7 +29,10 @@ use crate::{
     error::{Error, ErrorKind, Result},
     http::{problem::Problem, query::Query, segment::UserPath},
     sqlite::import::Order,
-    tenants::lifecycle::import::{Import, Imported, Worker, too_late},
+    tenants::{
+        id::TenantId,
+        lifecycle::import::{Import, Imported, Worker, raise_quota, too_late},
+    },
 };
 
 pub mod process;
@@ -88,7 +91,7 @@ async fn take(
     let file = store.import_file();
     // The largest that may become of it, and as much for what is free in it.
     let limit = store.max_bytes_of(&row).saturating_mul(2);
-    let received = receive(request.into_body(), file.path(), if limit == 0 { u64::MAX } else { limit });
+    let received = receive(request.into_body(), file.path(), &id, if limit == 0 { u64::MAX } else { limit });
     if let Err(error) = timeout_at(until, received).await.unwrap_or_else(|_| Err(too_late())) {
         // The rest of the body is not a request.
         return Err(Problem::from(error).with_header(header::CONNECTION, HeaderValue::from_static("close")));
@@ -117,8 +120,11 @@ fn program(app: &App) -> Result<PathBuf> {
 }
 
 /// Writes a body to a new file.
-async fn receive(body: Body, path: &Path, limit: u64) -> Result<()> {
-    let too_large = || Error::new(ErrorKind::TooLarge, format!("the file is larger than {limit} bytes"));
+async fn receive(body: Body, path: &Path, id: &TenantId, limit: u64) -> Result<()> {
+    let too_large = || {
+        let why = format!("the file is larger than {limit} bytes, twice the quota of {id}; {}", raise_quota(id));
+        Error::new(ErrorKind::TooLarge, why)
+    };
     if body.size_hint().lower() > limit {
         return Err(too_large());
     }

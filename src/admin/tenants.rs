@@ -116,8 +116,21 @@ pub struct Created {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reason {
-    /// What its user is told.
+    /// What its user is told: 1 to 500 characters, without control characters.
     pub reason: String,
+}
+
+/// The longest reason, in characters.
+const LONGEST_REASON: usize = 500;
+
+/// A reason as it is kept, with each tenant that it is of: one line of some words.
+pub(super) fn checked_reason(text: &str) -> Result<String> {
+    let text = text.trim();
+    if !(1..=LONGEST_REASON).contains(&text.chars().count()) || text.contains(char::is_control) {
+        let why = format!("a line of 1 to {LONGEST_REASON} characters, none of them a control character");
+        return Err(Error::invalid("reason", why));
+    }
+    Ok(text.to_owned())
 }
 
 /// The confirmation of a purge.
@@ -285,7 +298,7 @@ fn migrations(store: &Store, row: &Row) -> Vec<TenantMigration> {
     request_body = Reason, responses((status = 200, description = "The user", body = Row)))]
 async fn suspend(Call { app, author, id }: Call, body: Body) -> Result<Json<Row>, Problem> {
     let Reason { reason } = read(&app, body).await?;
-    Ok(Json(app.store().suspend(&id, &reason, &author).await?))
+    Ok(Json(app.store().suspend(&id, &checked_reason(&reason)?, &author).await?))
 }
 
 /// Lets a suspended or quarantined user be served again.

@@ -46,6 +46,15 @@ impl Action {
         }
     }
 
+    /// The states of those that it can change: a run is about nobody else that a filter matches. Whoever is suspended can be
+    /// given another reason.
+    pub fn states(self) -> &'static [State] {
+        match self {
+            Self::Suspend | Self::Migrate | Self::Delete => &[State::Active, State::Suspended, State::Quarantined],
+            Self::Resume => &[State::Suspended, State::Quarantined],
+        }
+    }
+
     /// What became of those that were changed.
     pub fn past(self) -> &'static str {
         match self {
@@ -74,7 +83,7 @@ pub struct Filter {
     /// In this state.
     #[serde(default)]
     pub state: Option<State>,
-    /// Whose id, address or name has this text.
+    /// Whose id, address or name has this text. One or two characters are the beginning of an id.
     #[serde(default)]
     pub q: Option<String>,
 }
@@ -101,6 +110,8 @@ pub struct Order {
     pub count: u64,
     /// From the count: the number of the newest tenant at that time.
     pub as_of: i64,
+    /// What the preview that was confirmed is known by; none if any will do.
+    pub digest: Option<String>,
 }
 
 /// What a run would be about.
@@ -111,8 +122,14 @@ pub struct Preview {
     pub action: Action,
     /// How many tenants it is about.
     pub count: u64,
+    /// How many the action cannot change, such as those that are deleted. They are not in the count of a filter; of ids
+    /// they are, and are passed over.
+    pub left_out: u64,
     /// Marks the newest tenant. To be sent with the count: tenants made later are left alone.
     pub as_of: i64,
+    /// What this preview is known by. Sent with the count, a run starts only while these are those that match, and only if
+    /// no other run was started since.
+    pub digest: String,
     /// The first of them.
     pub some: Vec<String>,
     /// Of the ids that were given, those that nobody has.
@@ -280,7 +297,8 @@ mod tests {
     #[test]
     fn failures_are_counted_named_up_to_a_bound_and_too_many_are_noticed() {
         let selection = Selection::Matching(Filter::default());
-        let order = Order { action: Action::Delete, reason: String::new(), selection, count: 2000, as_of: 0 };
+        let (action, reason) = (Action::Delete, String::new());
+        let order = Order { action, reason, selection, count: 2000, as_of: 0, digest: None };
         let mut report = Report::new("run_x".into(), &order, "test".into(), String::new());
         let id: TenantId = "ada".parse().unwrap();
         (0..10).for_each(|_| report.add(&id, Outcome::Failed("why".into())));

@@ -11,6 +11,8 @@ use futures_util::{StreamExt, stream};
 use rusqlite::Transaction;
 
 use super::{
+    digest::digest,
+    find::{Found, NAMED, Walk, find},
     report::{Action, Filter, Order, Outcome, Preview, Report, Selection, Status},
     under_way::{End, Guard, UnderWay},
 };
@@ -20,7 +22,7 @@ use crate::{
         model::State,
         queries::{
             bulk,
-            search::{Cursor, LONGEST, Listing},
+            search::{LONGEST, Sought},
         },
     },
     clock::rfc3339,
@@ -44,6 +46,8 @@ pub enum Refusal {
     Running(Error),
     /// More match now than were confirmed.
     Grew(Error),
+    /// Others match now than were confirmed, or another run was started since.
+    Changed(Error),
     /// Something else is wrong.
     Other(Error),
 }
@@ -54,12 +58,8 @@ impl From<Error> for Refusal {
     }
 }
 
-/// Tenants listed together, and handled at once.
-const PAGE: u32 = 500;
+/// Tenants that are handled at once.
 const JOBS: usize = 4;
-
-/// Tenants that a preview names.
-const NAMED: usize = 10;
 
 /// How often the progress is recorded.
 const RECORD: Duration = Duration::from_secs(1);
@@ -102,20 +102,26 @@ impl Bulks {
 
     /// Counts whom a run would be about. Changes nothing.
     pub async fn preview(&self, action: Action, selection: &Selection) -> Result<Preview> {
-        let as_of = self.store.catalog().query(bulk::newest_tenant).await?;
+        let newest = self.store.catalog().query(|conn| Ok((bulk::newest_tenant(conn)?, bulk::newest_name(conn)?)));
+        let (as_of, newest_run) = newest.await?;
+        let (found, unknown) = match selection {
+            Selection::Ids(ids) => self.look(action, ids).await?,
+            Selection::Matching(filter) => (find(&self.store, action, filter, as_of).await?, Vec::new()),
+        };
+        let Found { count, left_out, first, all } = found;
+        let digest = digest(action, selection, as_of, count, all.as_deref(), newest_run.as_deref());
         let names = |ids: &[TenantId]| ids.iter().take(NAMED).map(ToString::to_string).collect();
-        match selection {
-            Selection::Ids(ids) => {
-                let (given, looked) = (ids.clone(), ids.clone());
-                let unknown = self.store.catalog().query(move |conn| bulk::unknown(conn, &looked)).await?;
-                let (count, unknown) = (given.len() as u64, names(&unknown));
-                Ok(Preview { action, count, as_of, some: names(&given), unknown })
-            }
-            Selection::Matching(filter) => {
-                let (count, first) = self.count(filter, as_of).await?;
-                Ok(Preview { action, count, as_of, some: names(&first), unknown: Vec::new() })
-            }
-        }
+        Ok(Preview { action, count, left_out, as_of, digest, some: names(&first), unknown: names(&unknown) })
+    }
+
+    /// Those that are named, all of whom count; and of them those that nobody is.
+    async fn look(&self, action: Action, ids: &[TenantId]) -> Result<(Found, Vec<TenantId>)> {
+        let looked = ids.to_vec();
+        let states = self.store.catalog().query(move |conn| bulk::states(conn, &looked)).await?;
+        let passed = states.iter().flatten().filter(|state| !action.states().contains(state)).count();
+        let unknown = ids.iter().zip(&states).filter(|(_, state)| state.is_none()).map(|(id, _)| id.clone()).collect();
+        let (count, first) = (ids.len() as u64, ids.iter().take(NAMED).cloned().collect());
+        Ok((Found { count, left_out: passed as u64, first, all: None }, unknown))
     }
 
     /// Starts a run.
@@ -127,17 +133,7 @@ impl Bulks {
         let by = author.origin.as_ref().map_or(author.actor.clone(), |from| format!("{}, {from}", author.actor));
         let report = Report::new(new_name(), &order, by, rfc3339(now).to_string());
         let guard = self.under_way.begin(report.clone()).map_err(Refusal::Running)?;
-        if let Selection::Matching(filter) = &order.selection {
-            let (count, _) = self.count(filter, order.as_of).await?;
-            if count > order.count {
-                let why = format!(
-                    "{count} users match now, more than the {} that were confirmed; nothing was changed. Count again, and \
-                     confirm that number",
-                    order.count
-                );
-                return Err(Refusal::Grew(Error::new(ErrorKind::Conflict, why)));
-            }
-        }
+        let listed = self.confirm(&order).await?;
         let (text, name, by) = (as_text(&report)?, report.run.clone(), author.clone());
         let begin = move |tx: &Transaction| {
             by.record(tx, now, order.action.in_trail(), name.as_str(), "started")?;
@@ -146,7 +142,7 @@ impl Bulks {
         let id = self.store.catalog().write(begin).await?;
         let this = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = this.handle_all(&guard, id, &order, &author).await {
+            if let Err(error) = this.handle_all(&guard, id, &order, listed, &author).await {
                 guard.fail(error.detail());
             }
             this.conclude(&guard, id, order.action, author).await;
@@ -155,6 +151,35 @@ impl Bulks {
             drop(guard);
         });
         Ok(report)
+    }
+
+    /// Whether a run may start as it was confirmed. Gives those that match its filter, unless they are too many.
+    async fn confirm(&self, order: &Order) -> Result<Option<Vec<TenantId>>, Refusal> {
+        let Order { action, selection, as_of, .. } = order;
+        let (count, all) = match selection {
+            Selection::Ids(ids) => (ids.len() as u64, None),
+            Selection::Matching(filter) => {
+                let Found { count, all, .. } = find(&self.store, *action, filter, *as_of).await?;
+                (count, all)
+            }
+        };
+        if count > order.count {
+            let why = format!(
+                "{count} users match now, more than the {} that were confirmed; nothing was changed. Count again, and \
+                 confirm that number",
+                order.count
+            );
+            return Err(Refusal::Grew(Error::new(ErrorKind::Conflict, why)));
+        }
+        let Some(confirmed) = &order.digest else { return Ok(all) };
+        // No other run starts meanwhile: there is one at a time.
+        let newest_run = self.store.catalog().query(bulk::newest_name).await?;
+        if *confirmed != digest(*action, selection, *as_of, count, all.as_deref(), newest_run.as_deref()) {
+            let why = "other users match now than were counted, or a run was started since; nothing was changed. Look \
+                       again, and confirm what is there now";
+            return Err(Refusal::Changed(Error::new(ErrorKind::Conflict, why)));
+        }
+        Ok(all)
     }
 
     /// Stops a run, or whichever there is: it begins no further tenant. Waits a little for those that it has begun. None if it is
@@ -173,53 +198,26 @@ impl Bulks {
         }
     }
 
-    /// How many match, and the first of them.
-    async fn count(&self, filter: &Filter, as_of: i64) -> Result<(u64, Vec<TenantId>)> {
-        let mut cursor = None;
-        let (mut count, mut first) = (0, Vec::new());
-        loop {
-            let (ids, next) = self.page(filter, cursor, as_of).await?;
-            count += ids.len() as u64;
-            let room = NAMED.saturating_sub(first.len());
-            first.extend(ids.into_iter().take(room));
-            cursor = next;
-            if cursor.is_none() {
-                return Ok((count, first));
-            }
-            // The catalog has the numbers by state; those that a search finds are counted one by one.
-            if filter.q.is_none() {
-                let state = filter.state;
-                let all = self.store.catalog().query(move |conn| bulk::count(conn, state, as_of)).await?;
-                return Ok((all, first));
-            }
-        }
-    }
-
-    async fn page(
+    async fn handle_all(
         &self,
-        filter: &Filter,
-        cursor: Option<Cursor>,
-        as_of: i64,
-    ) -> Result<(Vec<TenantId>, Option<Cursor>)> {
-        let listing =
-            Listing { text: filter.q.clone(), state: filter.state, cursor, limit: PAGE, ..Listing::default() };
-        self.store.catalog().query(move |conn| bulk::page(conn, &listing, as_of)).await
-    }
-
-    async fn handle_all(&self, guard: &Guard, id: i64, order: &Order, author: &Author) -> Result<()> {
-        let filter = match &order.selection {
-            Selection::Ids(ids) => return self.handle(guard, id, ids.clone(), order, author).await,
-            Selection::Matching(filter) => filter,
+        guard: &Guard,
+        id: i64,
+        order: &Order,
+        listed: Option<Vec<TenantId>>,
+        author: &Author,
+    ) -> Result<()> {
+        let filter = match (&order.selection, listed) {
+            (Selection::Ids(ids), _) => return self.handle(guard, id, ids.clone(), order, author).await,
+            (Selection::Matching(_), Some(ids)) => return self.handle(guard, id, ids, order, author).await,
+            (Selection::Matching(filter), None) => filter,
         };
-        let mut cursor = None;
-        loop {
-            let (ids, next) = self.page(filter, cursor, order.as_of).await?;
-            self.handle(guard, id, ids, order, author).await?;
-            cursor = next;
-            if cursor.is_none() || guard.end().is_some() {
-                return Ok(());
-            }
+        let mut walk = Walk::new(&self.store, order.action, filter, order.as_of);
+        while guard.end().is_none()
+            && let Some(page) = walk.page().await?
+        {
+            self.handle(guard, id, page.ids, order, author).await?;
         }
+        Ok(())
     }
 
     async fn handle(&self, guard: &Guard, id: i64, some: Vec<TenantId>, order: &Order, author: &Author) -> Result<()> {
@@ -257,22 +255,21 @@ impl Bulks {
     }
 
     async fn change_one(&self, id: &TenantId, order: &Order, author: &Author) -> Result<Outcome> {
-        let Some(row) = self.store.find(id).await? else { return Ok(Outcome::Gone) };
-        if let Selection::Matching(Filter { state: Some(state), .. }) = &order.selection
-            && row.state != *state
-        {
-            return Ok(Outcome::Unchanged);
+        let sought = match &order.selection {
+            Selection::Matching(Filter { q: Some(q), .. }) => Sought::new(q),
+            _ => None,
+        };
+        let looked = id.clone();
+        let found = self.store.catalog().query(move |conn| bulk::look(conn, &looked, sought.as_ref())).await?;
+        let Some((row, is_found)) = found else { return Ok(Outcome::Gone) };
+        if let Some(outcome) = settled(order, row.state, row.reason.as_deref(), is_found) {
+            return Ok(outcome);
         }
-        let changed = match (order.action, row.state) {
-            (Action::Delete, State::Deleted) | (Action::Resume, State::Active) => return Ok(Outcome::Unchanged),
-            (_, State::Deleted) => return Ok(Outcome::Gone),
-            (Action::Suspend, State::Suspended) if row.reason.as_deref() == Some(order.reason.as_str()) => {
-                return Ok(Outcome::Unchanged);
-            }
-            (Action::Suspend, _) => self.store.suspend(id, &order.reason, author).await.map(drop),
-            (Action::Resume, _) => self.store.resume(id, author).await.map(drop),
-            (Action::Delete, _) => self.store.delete(id, author).await.map(drop),
-            (Action::Migrate, _) => match self.store.migrate(id, author).await {
+        let changed = match order.action {
+            Action::Suspend => self.store.suspend(id, &order.reason, author).await.map(drop),
+            Action::Resume => self.store.resume(id, author).await.map(drop),
+            Action::Delete => self.store.delete(id, author).await.map(drop),
+            Action::Migrate => match self.store.migrate(id, author).await {
                 Ok(None) => return Ok(Outcome::Unchanged),
                 done => done.map(drop),
             },
@@ -336,6 +333,24 @@ const CUT_SHORT: &str = "the server ended before the run did, without time to sa
                          second before, and the audit trail has each change. Start it again for the others";
 const ENDED: &str = "the server ended before the run did; start it again for the others";
 
+/// What comes of a tenant that is not to be changed, by how it is when it is reached; `is_found` says whether the run's search
+/// finds it still. None if it is to be changed.
+fn settled(order: &Order, state: State, reason: Option<&str>, is_found: bool) -> Option<Outcome> {
+    let matches = match &order.selection {
+        Selection::Ids(_) => true,
+        Selection::Matching(filter) => is_found && filter.state.is_none_or(|wanted| wanted == state),
+    };
+    let is_so = order.action == Action::Suspend && state == State::Suspended && reason == Some(order.reason.as_str());
+    if !matches || is_so {
+        return Some(Outcome::Unchanged);
+    }
+    match state {
+        _ if order.action.states().contains(&state) => None,
+        State::Deleted if order.action != Action::Delete => Some(Outcome::Gone),
+        _ => Some(Outcome::Unchanged),
+    }
+}
+
 /// The ids of a run, each once, in the order they were given.
 pub fn distinct(ids: Vec<TenantId>) -> Vec<TenantId> {
     let mut seen = BTreeSet::new();
@@ -356,4 +371,43 @@ pub fn filter(state: Option<State>, q: Option<String>) -> Result<Filter> {
 
 fn as_text(report: &Report) -> Result<String> {
     serde_json::to_string(report).map_err(|e| Error::internal("a report").with_source(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(action: Action, selection: Selection) -> Order {
+        Order { action, reason: "late".into(), selection, count: 1, as_of: 0, digest: None }
+    }
+
+    #[test]
+    fn whoever_does_not_match_any_more_or_cannot_be_changed_is_left_alone() {
+        use Outcome::{Gone, Unchanged};
+        use State::{Active, Deleted, Quarantined, Suspended};
+        let named = |action| order(action, Selection::Ids(Vec::new()));
+        let filtered = |action, state, q: Option<&str>| {
+            order(action, Selection::Matching(Filter { state, q: q.map(str::to_owned) }))
+        };
+        for (order, state, reason, is_found, expected) in [
+            (named(Action::Delete), Active, None, true, None),
+            (named(Action::Delete), Deleted, None, true, Some(Unchanged)),
+            (named(Action::Suspend), Deleted, None, true, Some(Gone)),
+            (named(Action::Migrate), Deleted, None, true, Some(Gone)),
+            (named(Action::Migrate), Quarantined, None, true, None),
+            (named(Action::Resume), Deleted, None, true, Some(Gone)),
+            (named(Action::Resume), Active, None, true, Some(Unchanged)),
+            (named(Action::Resume), Quarantined, None, true, None),
+            (named(Action::Suspend), Suspended, Some("late"), true, Some(Unchanged)),
+            (named(Action::Suspend), Suspended, Some("rude"), true, None),
+            (named(Action::Suspend), Active, Some("late"), true, None),
+            (filtered(Action::Delete, Some(Suspended), None), Suspended, None, true, None),
+            (filtered(Action::Delete, Some(Suspended), None), Active, None, true, Some(Unchanged)),
+            (filtered(Action::Suspend, Some(Active), None), Deleted, None, true, Some(Unchanged)),
+            (filtered(Action::Delete, None, Some("ada")), Active, None, true, None),
+            (filtered(Action::Delete, None, Some("ada")), Active, None, false, Some(Unchanged)),
+        ] {
+            assert_eq!(settled(&order, state, reason, is_found), expected, "{order:?} {state} {reason:?} {is_found}");
+        }
+    }
 }

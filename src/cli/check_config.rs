@@ -10,7 +10,7 @@ use clap::{Arg, ArgMatches, Args, builder::Resettable, error::ErrorKind};
 use serde::Serialize;
 use serde_json::json;
 
-use super::shared::print_json;
+use super::shared::{print_json, print_rows};
 use crate::{
     clock::Clock,
     config::{
@@ -84,15 +84,15 @@ pub fn run(
     if as_json {
         print_json(&json!({"settings": settings, "wrong": wrong, "unknown": unknown}))?;
     } else {
-        println!("{:<28} {:<12} value", "setting", "from");
-        for Checked { setting: Setting { variable, value, source, .. }, .. } in &settings {
-            println!("{variable:<28} {source:<12} {}", value.as_deref().unwrap_or("-"));
-        }
-        unknown.iter().for_each(|name| println!("unknown: {} is no setting; is it misspelt?", printable(name)));
-        wrong.iter().for_each(|why| println!("wrong: {why}"));
-        if wrong.is_empty() {
-            println!("a server would start with these settings");
-        }
+        let heading = format!("{:<28} {:<12} value", "setting", "from");
+        let misspelt =
+            unknown.iter().map(|name| format!("unknown: {} is no setting; is it misspelt?", printable(name)));
+        let good = wrong.is_empty().then(|| "a server would start with these settings".to_owned());
+        let found: Vec<String> = misspelt.chain(wrong.iter().map(|why| format!("wrong: {why}"))).chain(good).collect();
+        print_rows(&settings, false, Some(heading), Some(found.join("\n")), |Checked { setting, .. }| {
+            let Setting { variable, value, source, .. } = setting;
+            format!("{variable:<28} {source:<12} {}", value.as_deref().unwrap_or("-"))
+        })?;
     }
     Ok(ExitCode::from(if wrong.is_empty() { 0 } else { 2 }))
 }

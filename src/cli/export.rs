@@ -5,6 +5,7 @@
 //! | `all` | everybody, in a folder, which an interrupted run is gone on with |
 //! | `request` | what is asked for |
 //! | `part` | a file that gets its name when all of it is there |
+//! | `interrupt` | being asked to stop |
 
 use std::{
     path::{Path, PathBuf},
@@ -16,11 +17,12 @@ use clap::Args;
 use serde::Serialize;
 
 use self::{
-    part::refuse_no_file,
+    interrupt::interrupted,
+    part::place_of,
     request::{What, save},
 };
 use super::{
-    shared::{Folder, print_json},
+    shared::{Folder, print_json, print_rows},
     target::{Target, with_target},
 };
 use crate::{
@@ -31,7 +33,8 @@ use crate::{
 };
 
 mod all;
-mod part;
+pub(super) mod interrupt;
+pub(super) mod part;
 mod request;
 
 pub const EXAMPLES: &str = "Examples:
@@ -108,7 +111,7 @@ async fn one(target: &Target, id: &TenantId, command: &Command) -> Result<ExitCo
     // Dropped when it is interrupted, which removes what has come.
     let saved = tokio::select! {
         saved = save(target, id, &command.what, to) => saved?,
-        _ = tokio::signal::ctrl_c() => {
+        () = interrupted()? => {
             return Err(Error::new(ErrorKind::Conflict, format!("interrupted; {} was not written", to.display())));
         }
     };
@@ -123,24 +126,10 @@ async fn one(target: &Target, id: &TenantId, command: &Command) -> Result<ExitCo
     flush::sync_folder(part::folder_of(to))?;
     match command.json {
         true => print_json(&Exported { id, file: &command.to, bytes, sha256: &sha256 })?,
-        false => println!("{id}: {bytes} bytes in {}, SHA-256 {sha256}", command.to.display()),
+        false => {
+            let told = format!("{id}: {bytes} bytes in {}, SHA-256 {sha256}", command.to.display());
+            print_rows(&[told], false, None, None, String::clone)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Where a file is written that is to be called `to`. A link is followed to the file that it leads to, as `cp` does.
-fn place_of(to: &Path, replace: bool) -> Result<PathBuf> {
-    let Ok(found) = to.symlink_metadata() else { return Ok(to.to_owned()) };
-    let real = match found.is_symlink() {
-        false => to.to_owned(),
-        true => to.canonicalize().map_err(|_| {
-            Error::config(format!("{} is a link that leads to no file; remove it, or name another file", to.display()))
-        })?,
-    };
-    refuse_no_file(&real)?;
-    if !replace {
-        let why = format!("{} is there already; --replace replaces it", to.display());
-        return Err(Error::new(ErrorKind::Conflict, why));
-    }
-    Ok(real)
 }

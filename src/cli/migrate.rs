@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::signal;
 
 use super::{
-    shared::{Folder, bar, print_json, with_store},
+    shared::{Folder, bar, print_json, print_rows, with_store},
     target::{Place, Target, place, with_target},
 };
 use crate::{
@@ -160,11 +160,10 @@ async fn on_folder(store: Store, command: &Command) -> Result<ExitCode> {
         fields["failed"] = json!(failed);
         print_json(&fields)?;
     } else {
-        println!("{text}");
-        failed.iter().for_each(|one| println!("  {} ({}): {}", one.id, one.file.display(), one.error));
-        if interrupted {
-            println!("interrupted; run it again to go on");
-        }
+        let after = interrupted.then(|| "interrupted; run it again to go on".to_owned());
+        print_rows(&failed, false, Some(text), after, |one| {
+            format!("  {} ({}): {}", one.id, one.file.display(), one.error)
+        })?;
     }
     Ok(ExitCode::from(u8::from(!failed.is_empty() || interrupted)))
 }

@@ -56,8 +56,7 @@ pub fn bar(template: &str) -> Result<ProgressBar> {
 /// Prints a result for a script.
 pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::internal("JSON").with_source(e))?;
-    println!("{text}");
-    Ok(())
+    print_rows(&[text], false, None, None, String::clone).map(drop)
 }
 
 /// Prints rows as one JSON object a line, or as a table with a line before and after. `false` if the reader has closed

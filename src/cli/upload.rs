@@ -27,11 +27,12 @@ impl Upload {
     /// Reads a file on a thread of its own.
     pub fn of(path: &Path) -> Result<Self> {
         let failed = |e: io::Error| Error::config(format!("{} cannot be read: {e}", path.display()));
+        // Before it is opened: a named pipe would be waited for.
+        if !std::fs::metadata(path).map_err(failed)?.is_file() {
+            return Err(Error::config(format!("{} is no plain file", path.display())));
+        }
         let file = File::open(path).map_err(failed)?;
         let found = file.metadata().map_err(failed)?;
-        if !found.is_file() {
-            return Err(Error::config(format!("{} is no file", path.display())));
-        }
         let (sender, pieces) = mpsc::channel(2);
         std::thread::spawn(move || {
             loop {

@@ -1,7 +1,6 @@
 //! `cubby usage`.
 
 use std::{
-    fs::{File, OpenOptions},
     io::{ErrorKind as Io, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -10,13 +9,17 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::{
+    export::{
+        interrupt::interrupted,
+        part::{Part, folder_of, place_of},
+    },
     shared::Folder,
     target::{Answer, Target, segment, with_target},
 };
 use crate::{
     clock::day::Day,
     config::{DataConfig, door::RemoteConfig},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     sqlite::flush,
     tenants::id::TenantId,
 };
@@ -79,8 +82,9 @@ async fn execute(target: &Target, command: &Command) -> Result<()> {
     let day = |name: &str, day: Option<Day>| day.map_or(String::new(), |day| format!("&{name}={day}"));
     let user = command.user.as_ref().map_or(String::new(), |id| format!("&user={}", segment(id.as_str())));
     let path = format!("/api/admin/usage?format={format}{}{}{user}", day("from", command.from), day("to", command.to));
+    let out = command.out.as_deref().map(|out| place_of(out, true)).transpose()?;
     let answer = target.download(&path).await?;
-    match &command.out {
+    match &out {
         Some(out) => to_file(answer, out).await,
         None => to_standard_output(answer).await,
     }
@@ -101,25 +105,16 @@ async fn to_standard_output(mut answer: Answer) -> Result<()> {
 /// Writes to another name beside the file's, which it gets when it is whole and on the disk. One that was there is
 /// replaced then.
 async fn to_file(answer: Answer, out: &Path) -> Result<()> {
-    let mut partial = out.as_os_str().to_owned();
-    partial.push(format!(".{}.partial", std::process::id()));
-    let partial = PathBuf::from(partial);
-    let written = write(answer, &partial).await;
-    let placed = written.and_then(|()| std::fs::rename(&partial, out).map_err(|e| Error::io(out.display(), e)));
-    if placed.is_err() {
-        // The first error is the one to tell of.
-        let _ = std::fs::remove_file(&partial);
-        return placed;
-    }
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
-    flush::sync_folder(folder.unwrap_or(Path::new(".")))
-}
-
-async fn write(mut answer: Answer, path: &Path) -> Result<()> {
-    let failed = |e| Error::io(path.display(), e);
-    let mut file: File = OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(failed)?;
-    while let Some(piece) = answer.piece().await? {
-        file.write_all(&piece).map_err(failed)?;
-    }
-    file.sync_all().map_err(failed)
+    let mut part = Part::beside(out)?;
+    // Dropped when it is interrupted, which removes what has come.
+    let filled = tokio::select! {
+        filled = part.fill(answer) => filled,
+        () = interrupted()? => {
+            Err(Error::new(ErrorKind::Conflict, format!("interrupted; {} was not written", out.display())))
+        }
+    };
+    filled?;
+    part.flush()?;
+    part.replace(out)?;
+    flush::sync_folder(folder_of(out))
 }

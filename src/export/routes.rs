@@ -53,9 +53,10 @@ async fn send(
         let why = "a user's export needs their session token; an API key that may send SQL has /sql/dump";
         return Err(Problem::new(StatusCode::FORBIDDEN, "export_not_allowed", why));
     }
-    rates.check(admission.id())?;
     let place = exports.downloads.take(admission.id())?;
     let tenant = admission.lease(app.door()).await?;
+    // Whoever is told to come again has used up nothing; a copy that is begun counts, since it is what costs.
+    rates.check(admission.id())?;
     let copy = tenant.copy(Form::Database, app.config().export.transfer_timeout).await?;
     drop(tenant);
     Ok(download::answer(copy, place, download::DATABASE, &format!("{}.db", admission.id())))

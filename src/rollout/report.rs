@@ -30,11 +30,11 @@ pub enum Status {
     Pausing,
     /// An operator has paused it.
     Paused,
-    /// It stopped by itself: too much failed.
+    /// It stopped by itself: too much failed, or somebody is left who could not be migrated.
     Stopped,
     /// The server ended before the run did.
     Interrupted,
-    /// Nobody is left.
+    /// Nobody is left but the quarantined.
     Done,
 }
 
@@ -152,7 +152,7 @@ pub struct Report {
     pub reason: Option<String>,
     /// About how long it still takes, in seconds, while it runs.
     pub seconds_left: Option<u64>,
-    /// The tenant up to which all are handled, in the order of ids; those of the canary do not count.
+    /// The tenant up to which all were handled once, in the order of ids; those of the canary do not count.
     pub after: Option<String>,
 }
 
@@ -198,9 +198,10 @@ impl Report {
         }
     }
 
-    /// All tenants of [`Phase::All`] up to this one are handled: a run that is resumed goes on after it.
+    /// All tenants of [`Phase::All`] up to this one were handled once: a run that is resumed goes on after it.
     pub fn reached(&mut self, id: &str) {
-        if self.phase == Phase::All {
+        // Those who are tried again at the end are before it.
+        if self.phase == Phase::All && self.after.as_deref().is_none_or(|after| after < id) {
             self.after = Some(id.to_owned());
         }
     }
@@ -208,6 +209,13 @@ impl Report {
     /// Counts as handled what the catalog has counted since the report was recorded.
     pub fn add_up(&mut self) {
         self.handled = self.migrated + self.already_current + self.gone + self.still_quarantined + self.failed;
+        self.total = self.total.max(self.handled);
+    }
+
+    /// Why a tenant failed, if it is one of those that are named.
+    pub fn why(&self, id: &str) -> Option<&str> {
+        let named = self.failures.iter().rev().find(|failure| failure.tenants.iter().any(|tenant| tenant == id));
+        named.map(|failure| failure.error.as_str())
     }
 
     fn add_failure(&mut self, id: &str, error: String) {
@@ -245,5 +253,17 @@ mod tests {
         let last = report.failures.last().unwrap();
         assert_eq!((last.error.as_str(), last.count, last.tenants.len()), (OTHER, 30, NAMED));
         assert_eq!(report.after, None, "tenants are done in any order");
+        assert_eq!((report.why("user_030"), report.why("user_089")), (Some("reason 0"), None));
+    }
+
+    #[test]
+    fn what_was_reached_is_not_lost_when_others_are_tried_again() {
+        let options = Options { canary: 1, jobs: 1, max_failures: "0".parse().unwrap() };
+        let mut report = Report::new("run_x".into(), 2, options, String::new());
+        report.reached("user_9");
+        assert_eq!(report.after, None, "those of the canary are anywhere");
+        report.phase = Phase::All;
+        ["user_1", "user_5", "user_2"].into_iter().for_each(|id| report.reached(id));
+        assert_eq!(report.after.as_deref(), Some("user_5"));
     }
 }

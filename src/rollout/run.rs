@@ -11,6 +11,7 @@ use futures_util::{StreamExt, stream};
 use rusqlite::Transaction;
 
 use super::{
+    ended::{Ended, as_recorded, as_text, failed_since},
     report::{Options, Outcome, Phase, Report, Status},
     under_way::{End, Guard, UnderWay},
 };
@@ -18,7 +19,7 @@ use crate::{
     catalog::{
         audit::Author,
         model::State,
-        queries::rollouts::{self, Recorded, Share},
+        queries::rollouts::{self, Share},
     },
     clock::rfc3339,
     error::{Error, ErrorKind, Result},
@@ -34,6 +35,8 @@ pub struct Rollouts {
     under_way: Arc<UnderWay>,
     /// Held while one is started or resumed.
     starting: tokio::sync::Mutex<()>,
+    /// The newest run, while its end could not be recorded.
+    ended: tokio::sync::Mutex<Option<Ended>>,
 }
 
 /// The actions of runs in the audit trail.
@@ -66,6 +69,7 @@ impl Rollouts {
             is_busy: Box::new(is_busy),
             under_way: Arc::default(),
             starting: tokio::sync::Mutex::default(),
+            ended: tokio::sync::Mutex::default(),
         })
     }
 
@@ -76,20 +80,48 @@ impl Rollouts {
 
     /// The newest run.
     pub async fn newest(&self) -> Result<Option<Report>> {
-        match self.under_way.report() {
-            Some(report) => Ok(Some(report)),
-            None => self.store.catalog().query(rollouts::newest).await?.as_ref().map(as_recorded).transpose(),
-        }
+        self.look(None).await
     }
 
     /// One run.
     pub async fn find(&self, run: &str) -> Result<Option<Report>> {
-        if let Some(report) = self.under_way.report().filter(|report| report.run == run) {
+        self.look(Some(run)).await
+    }
+
+    async fn look(&self, run: Option<&str>) -> Result<Option<Report>> {
+        let is_it = |report: &Report| run.is_none_or(|run| report.run == run);
+        if let Some(report) = self.under_way.report().filter(is_it) {
             return Ok(Some(report));
         }
-        let name = run.to_owned();
-        let recorded = self.store.catalog().query(move |conn| rollouts::find(conn, &name)).await?;
+        if let Some((report, _)) = self.unrecorded().await
+            && is_it(&report)
+        {
+            return Ok(Some(report));
+        }
+        let name = run.map(str::to_owned);
+        let look = self.store.catalog().query(move |conn| match &name {
+            Some(name) => rollouts::find(conn, name),
+            None => rollouts::newest(conn),
+        });
+        let recorded = look.await?;
+        // It may have been started or resumed meanwhile, and is not interrupted.
+        if let Some(report) = self.under_way.report().filter(is_it) {
+            return Ok(Some(report));
+        }
         recorded.as_ref().map(as_recorded).transpose()
+    }
+
+    /// Records the end of a run again that could not be recorded. Gives its report and the reason if it still cannot.
+    async fn unrecorded(&self) -> Option<(Report, Error)> {
+        let mut ended = self.ended.lock().await;
+        let recorded = ended.as_ref()?.record(self.store.catalog()).await;
+        match recorded {
+            Ok(()) => {
+                *ended = None;
+                None
+            }
+            Err(error) => ended.as_ref().map(|ended| (ended.report.clone(), error)),
+        }
     }
 
     /// Starts a run.
@@ -101,6 +133,10 @@ impl Rollouts {
         let (now, schema) = (self.store.clock().now(), self.store.schema());
         let report = Report::new(new_name(), schema.version(), options, rfc3339(now).to_string());
         let guard = self.under_way.begin(report.clone())?;
+        // There is one such run at most, and it is the newest.
+        if let Some((_, error)) = self.unrecorded().await {
+            return Err(error);
+        }
         let report = self.counted(&guard, report).await?;
         let (text, digest) = (as_text(&report)?, schema.digest());
         let (name, by) = (report.run.clone(), author.clone());
@@ -125,6 +161,9 @@ impl Rollouts {
         if let Some(running) = self.under_way.report() {
             return Err(conflict(format!("a migration is running already ({})", running.run)));
         }
+        if let Some((_, error)) = self.unrecorded().await {
+            return Err(error);
+        }
         let name = run.to_owned();
         let looked =
             self.store.catalog().query(move |conn| Ok((rollouts::find(conn, &name)?, rollouts::newest(conn)?)));
@@ -142,14 +181,14 @@ impl Rollouts {
             return Err(conflict(why));
         }
         (report.status, report.ended, report.reason) = (Status::Running, None, None);
-        report.add_up();
         let guard = self.under_way.begin(report.clone())?;
         let report = self.counted(&guard, report).await?;
         let (now, text, by) = (self.store.clock().now(), as_text(&report)?, author.clone());
-        let name = report.run.clone();
+        let failed: Vec<String> = failed_since(&found)?.into_iter().map(|(tenant, _)| tenant).collect();
+        let (name, failed) = (report.run.clone(), as_text(&failed)?);
         let begin = move |tx: &Transaction| {
             by.record(tx, now, RESUME, name.as_str(), "started")?;
-            rollouts::save(tx, found.id, None, &text)
+            rollouts::save(tx, found.id, None, &text, &failed)
         };
         self.store.catalog().write(begin).await?;
         self.clone().go_on(guard, found.id, author);
@@ -186,12 +225,13 @@ impl Rollouts {
         if let Some(mut over) = self.under_way.ask(None, End::Interrupted) {
             let _ = over.changed().await;
         }
+        drop(self.unrecorded().await);
     }
 
     /// Counts who is left.
     async fn counted(&self, guard: &Guard, mut report: Report) -> Result<Report> {
         let (version, after) = (report.schema, report.after.clone().unwrap_or_default());
-        let left = self.store.catalog().query(move |conn| rollouts::count_after(conn, version, &after)).await?;
+        let left = self.store.catalog().query(move |conn| rollouts::count_left(conn, version, &after)).await?;
         report.total = report.handled + left;
         guard.with(|under_way| under_way.total = report.total);
         Ok(report)
@@ -217,10 +257,10 @@ impl Rollouts {
             Some(End::Stopped(why)) => (Status::Stopped, ACTION, author, Some(why)),
             Some(End::Interrupted) => (Status::Interrupted, ACTION, author, None),
         };
-        let now = self.store.clock().now();
-        // It is under way until this is in the catalog: only then may it be resumed.
-        let Some(mut report) = guard.with(|report| report.clone()) else { return };
-        (report.status, report.reason, report.ended) = (status, reason, Some(rfc3339(now).to_string()));
+        let at = self.store.clock().now();
+        // It is under way until this is in the catalog, or kept: only then may it be resumed.
+        let Some((mut report, failed)) = guard.to_record() else { return };
+        (report.status, report.reason, report.ended) = (status, reason, Some(rfc3339(at).to_string()));
         tracing::info!(
             run = report.run,
             status = status.as_str(),
@@ -232,16 +272,10 @@ impl Rollouts {
             reason = report.reason,
             "a run of migrations is over"
         );
-        let recorded = async {
-            let (text, name) = (as_text(&report)?, report.run.clone());
-            let save = move |tx: &Transaction| {
-                by.record(tx, now, action, name.as_str(), status.as_str())?;
-                rollouts::save(tx, id, Some(now), &text)
-            };
-            self.store.catalog().write(save).await
-        };
-        if let Err(error) = recorded.await {
+        let ended = Ended { id, report, failed, at, action, by };
+        if let Err(error) = ended.record(self.store.catalog()).await {
             tracing::error!(error = %error, "the report of a migration could not be recorded");
+            *self.ended.lock().await = Some(ended);
         }
     }
 
@@ -267,11 +301,42 @@ impl Rollouts {
         loop {
             let after = guard.with(|report| report.after.clone()).flatten().unwrap_or_default();
             let page = catalog.query(move |conn| rollouts::next(conn, version, &after, PAGE)).await?;
-            if page.is_empty() || guard.end().is_some() {
+            if guard.end().is_some() {
                 return Ok(());
+            }
+            if page.is_empty() {
+                return self.handle_left(guard, id, version).await;
             }
             self.handle(guard, id, page).await?;
         }
+    }
+
+    /// Tries those again who are left and not quarantined, once: what failed was not their file, or they came back behind the
+    /// run, from the trash say. The run stops if one of them is left after that.
+    async fn handle_left(&self, guard: &Guard, id: i64, version: i32) -> Result<()> {
+        let catalog = self.store.catalog();
+        let mut after = String::new();
+        loop {
+            let from = after.clone();
+            let page = catalog.query(move |conn| rollouts::next_unquarantined(conn, version, &from, PAGE)).await?;
+            if page.is_empty() && after.is_empty() {
+                return Ok(());
+            }
+            let Some((last, _)) = page.last() else { break };
+            last.as_str().clone_into(&mut after);
+            guard.with(|report| report.total = report.total.max(report.handled + page.len() as u64));
+            self.handle(guard, id, page).await?;
+            if guard.end().is_some() {
+                return Ok(());
+            }
+        }
+        let left = catalog.query(move |conn| rollouts::next_unquarantined(conn, version, "", 1)).await?;
+        if let Some((tenant, _)) = left.first() {
+            let why = guard.with(|report| report.why(tenant.as_str()).map(str::to_owned)).flatten();
+            let why = why.map_or(String::new(), |why| format!(" ({why})"));
+            guard.stop(format!("somebody is left who is not quarantined: {tenant}{why}"));
+        }
+        Ok(())
     }
 
     /// Migrates some, begun in their order and done in any.
@@ -308,8 +373,11 @@ impl Rollouts {
 
     /// Records the progress.
     async fn record(&self, guard: &Guard, id: i64) -> Result<()> {
-        let text = guard.with(|report| as_text(report)).transpose()?.unwrap_or_default();
-        self.store.catalog().write(move |tx| rollouts::save(tx, id, None, &text)).await
+        let Some((report, failed)) = guard.to_record() else { return Ok(()) };
+        let (text, names) = (as_text(&report)?, as_text(&failed)?);
+        self.store.catalog().write(move |tx| rollouts::save(tx, id, None, &text, &names)).await?;
+        guard.recorded(failed.len());
+        Ok(())
     }
 
     /// Migrates one; none if it was cut short, and is as it was.
@@ -345,18 +413,4 @@ fn being_started() -> Error {
 
 fn unknown() -> Error {
     Error::new(ErrorKind::NotFound, "there is no such run, or it is not remembered any more")
-}
-
-fn as_text(report: &Report) -> Result<String> {
-    serde_json::to_string(report).map_err(|e| Error::internal("a report").with_source(e))
-}
-
-/// A report from the catalog. A run that is not under way in this process, and has no end, ended with its server.
-fn as_recorded(recorded: &Recorded) -> Result<Report> {
-    let report = serde_json::from_str(&recorded.report);
-    let mut report: Report = report.map_err(|e| Error::internal("a recorded report").with_source(e))?;
-    if report.status.is_under_way() {
-        report.status = Status::Interrupted;
-    }
-    Ok(report)
 }

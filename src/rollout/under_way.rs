@@ -40,6 +40,8 @@ struct State {
     since: Instant,
     handled_before: u64,
     failed_before: u64,
+    /// Who failed, or is quarantined still, since the report was last recorded.
+    failed: Vec<String>,
 }
 
 impl UnderWay {
@@ -71,6 +73,7 @@ impl UnderWay {
             asked,
             cut: cut.clone(),
             since: Instant::now(),
+            failed: Vec::new(),
         });
         Ok(Guard { under_way: self.clone(), asked: is_asked, cut, _ends: ends })
     }
@@ -127,6 +130,9 @@ impl Guard {
     pub fn add(&self, id: &str, outcome: Outcome) {
         let mut state = self.under_way.0.lock();
         let Some(state) = state.as_mut() else { return };
+        if matches!(outcome, Outcome::Failed(_) | Outcome::StillQuarantined) {
+            state.failed.push(id.to_owned());
+        }
         let report = &mut state.report;
         report.add(id, outcome);
         let failed = report.failed - state.failed_before;
@@ -142,6 +148,18 @@ impl Guard {
         if let Some(why) = why {
             state.end.get_or_insert(End::Stopped(why));
             state.asked.send_replace(true);
+        }
+    }
+
+    /// The report, and the tenants whose failures are in it and were not in the one that was last recorded.
+    pub fn to_record(&self) -> Option<(Report, Vec<String>)> {
+        self.under_way.0.lock().as_ref().map(|state| (state.report.clone(), state.failed.clone()))
+    }
+
+    /// A report with the first so many of those is recorded.
+    pub fn recorded(&self, failed: usize) {
+        if let Some(state) = self.under_way.0.lock().as_mut() {
+            state.failed = state.failed.split_off(failed.min(state.failed.len()));
         }
     }
 
@@ -207,6 +225,19 @@ mod tests {
         guard.add("bad_4", failed());
         guard.add("still", Outcome::StillQuarantined);
         assert_eq!(guard.end(), None);
+    }
+
+    #[test]
+    fn who_failed_is_told_until_it_is_recorded() {
+        let (_under_way, guard) = begun(0, "100%");
+        guard.add("bad_0", failed());
+        guard.add("good", Outcome::Migrated);
+        guard.add("still", Outcome::StillQuarantined);
+        let (report, first) = guard.to_record().unwrap();
+        assert_eq!((report.handled, &first[..]), (3, &["bad_0".to_owned(), "still".to_owned()][..]));
+        guard.add("bad_1", failed());
+        guard.recorded(first.len());
+        assert_eq!(guard.to_record().unwrap().1, ["bad_1"]);
     }
 
     #[test]

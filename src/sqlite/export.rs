@@ -1,12 +1,18 @@
 //! What is in a database, written out as text. Statements of their own transaction see one moment; the caller begins it.
 
-use std::io::{BufWriter, Write};
+use std::{
+    ffi::CString,
+    io::{BufWriter, Write},
+};
 
-use rusqlite::{Connection, types::ValueRef};
+use rusqlite::{Connection, ffi, types::ValueRef};
 use serde::{Deserialize, Serialize};
 
 use super::rows::{csv_field, quoted, write_csv, write_json, write_literal};
 use crate::error::{Error, Result};
+
+#[cfg(test)]
+mod tests;
 
 /// A form of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,17 +176,49 @@ fn is_sqlites(name: &str) -> bool {
     name.starts_with("sqlite_")
 }
 
+/// A statement of the schema with its end. SQLite keeps a comment that is behind one: it would take the semicolon in, and
+/// may lack an end of its own.
+fn ended(sql: &str) -> String {
+    let whole = [";", "\n;", "*/;"].iter().map(|end| format!("{sql}{end}")).find(|text| is_complete(text));
+    whole.unwrap_or_else(|| format!("{sql}\n;"))
+}
+
+fn is_complete(sql: &str) -> bool {
+    let Ok(text) = CString::new(sql) else { return false };
+    // SAFETY: it reads up to the text's zero byte and keeps nothing.
+    let complete = unsafe { ffi::sqlite3_complete(text.as_ptr()) };
+    complete == 1
+}
+
+/// The names by which SQLite knows the number that it gives to each row. A column may have one of them instead.
+const ROWIDS: [&str; 3] = ["rowid", "_rowid_", "oid"];
+
+/// The name of a table's row numbers; none if it has none, if one of its columns is them, or if columns have all the names.
+fn rowid(conn: &Connection, table: &str) -> Result<Option<&'static str>> {
+    // A primary key that is the row's number is the one that has no index.
+    let sql = "SELECT type IN ('table', 'shadow') AND NOT wr AND (EXISTS (SELECT 1 FROM pragma_index_list(?1) WHERE \
+               origin = 'pk') OR NOT EXISTS (SELECT 1 FROM pragma_table_xinfo(?1) WHERE pk)) FROM \
+               pragma_table_list(?1) WHERE schema = 'main'";
+    let is_apart: bool = conn.query_row(sql, [table], |row| row.get(0))?;
+    if !is_apart {
+        return Ok(None);
+    }
+    let taken = columns(conn, table, false)?;
+    let is_free = |name: &&&str| !taken.iter().any(|column| column.eq_ignore_ascii_case(name));
+    Ok(ROWIDS.iter().find(is_free).copied())
+}
+
 /// Writes a table, its rows, indexes and triggers. Without the last line it is not whole, and what is loaded of it is
 /// rolled back.
 fn write_table(conn: &Connection, table: &str, out: &mut impl Write) -> Written {
     writeln!(out, "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;")?;
     let objects: Vec<Object> = objects(conn)?.into_iter().filter(|object| object.table == table).collect();
     for object in objects.iter().filter(|object| object.kind == "table") {
-        writeln!(out, "{};", object.sql)?;
+        writeln!(out, "{}", ended(&object.sql))?;
     }
     write_rows(conn, table, out)?;
     for object in objects.iter().filter(|object| object.kind != "table") {
-        writeln!(out, "{};", object.sql)?;
+        writeln!(out, "{}", ended(&object.sql))?;
     }
     Ok(writeln!(out, "COMMIT;")?)
 }
@@ -220,13 +258,13 @@ fn write_database(conn: &Connection, out: &mut impl Write) -> Written {
                 writeln!(out, ");")?;
             }
             name => {
-                writeln!(out, "{};", object.sql)?;
+                writeln!(out, "{}", ended(&object.sql))?;
                 write_rows(conn, name, out)?;
             }
         }
     }
     for object in objects.iter().filter(|object| object.kind != "table") {
-        writeln!(out, "{};", object.sql)?;
+        writeln!(out, "{}", ended(&object.sql))?;
     }
     if changes_schema {
         // Which also has whoever loads it see the virtual tables.
@@ -236,7 +274,11 @@ fn write_database(conn: &Connection, out: &mut impl Write) -> Written {
 }
 
 fn write_rows(conn: &Connection, table: &str, out: &mut impl Write) -> Written {
-    let names = columns(conn, table, true)?;
+    let mut names = columns(conn, table, true)?;
+    // What knows rows by their numbers, such as a search index over another table, finds the same ones again.
+    if let Some(rowid) = rowid(conn, table)? {
+        names.insert(0, rowid.to_owned());
+    }
     let list = names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(",");
     let insert = format!("INSERT INTO {}({list}) VALUES(", quoted(table));
     each_row(conn, table, &names, |values| {
@@ -249,75 +291,4 @@ fn write_rows(conn: &Connection, table: &str, out: &mut impl Write) -> Written {
         }
         Ok(out.write_all(b");\n")?)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{ErrorKind, sqlite::open};
-
-    const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY AUTOINCREMENT, text, twice AS (text || text));
-        CREATE TABLE \"odd \"\"name\" (\"a \"\"column\" BLOB);
-        CREATE VIRTUAL TABLE words USING fts5(text, content='notes', content_rowid='id');
-        CREATE INDEX by_text ON notes (text);
-        CREATE TRIGGER added AFTER INSERT ON notes BEGIN INSERT INTO words(rowid, text) VALUES (new.id, new.text); END;
-        CREATE VIEW texts AS SELECT text FROM notes;
-        INSERT INTO notes (text) VALUES ('it''s'), (NULL), ('third');
-        DELETE FROM notes WHERE id = 3;
-        INSERT INTO \"odd \"\"name\" VALUES (X'00ff'), (CAST(X'ff' AS TEXT)), (9e999), ('');
-        PRAGMA user_version=7";
-
-    fn database() -> Connection {
-        let conn = open::in_memory().unwrap();
-        conn.execute_batch(SCHEMA).unwrap();
-        conn
-    }
-
-    fn text(conn: &Connection, form: Form, table: Option<&str>) -> Result<String> {
-        let mut out = Vec::new();
-        write(conn, form, table, |name| name.starts_with("words"), &mut out)?;
-        Ok(String::from_utf8(out).unwrap())
-    }
-
-    #[test]
-    fn what_was_dumped_is_made_anew_with_everything() {
-        let conn = database();
-        let dump = text(&conn, Form::Sql, None).unwrap();
-        let copy = open::in_memory().unwrap();
-        copy.execute_batch(&dump).unwrap();
-        assert_eq!(text(&copy, Form::Sql, None).unwrap(), dump);
-        let found: i64 =
-            copy.query_row("SELECT rowid FROM words WHERE words MATCH 'it'", [], |row| row.get(0)).unwrap();
-        assert_eq!(found, 1);
-        copy.execute_batch("INSERT INTO notes (text) VALUES ('new')").unwrap();
-        let next: i64 = copy.query_row("SELECT max(id) FROM notes", [], |row| row.get(0)).unwrap();
-        assert_eq!(next, 4, "a number that was used is not used again");
-    }
-
-    #[test]
-    fn a_table_is_rows_of_its_own() {
-        let conn = database();
-        let json = text(&conn, Form::Ndjson, Some("notes")).unwrap();
-        assert_eq!(
-            json,
-            "{\"id\":1,\"text\":\"it's\",\"twice\":\"it'sit's\"}\n{\"id\":2,\"text\":null,\"twice\":null}\n"
-        );
-        let csv = text(&conn, Form::Csv, Some("odd \"name")).unwrap();
-        assert_eq!(csv, "\"a \"\"column\"\r\nAP8=\r\n\u{fffd}\r\ninf\r\n\"\"\r\n");
-        let sql = text(&conn, Form::Sql, Some("notes")).unwrap();
-        assert!(sql.contains("INSERT INTO \"notes\"(\"id\",\"text\") VALUES(1,'it''s');"), "{sql}");
-        assert!(sql.contains("CREATE INDEX by_text") && !sql.contains("CREATE VIEW"), "{sql}");
-    }
-
-    #[test]
-    fn a_table_that_is_not_said_or_not_there_is_an_error_that_names_all() {
-        let conn = database();
-        for table in [None, Some("other"), Some("sqlite_schema")] {
-            let error = text(&conn, Form::Csv, table).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Invalid);
-            assert_eq!(error.message(), "say which table; there are: notes, odd \"name");
-        }
-        conn.execute_batch("DROP TABLE \"odd \"\"name\"").unwrap();
-        assert!(text(&conn, Form::Csv, None).unwrap().starts_with("id,text,twice\r\n"));
-    }
 }

@@ -2,11 +2,12 @@
 //! process of its own, whose [`Order`] and [`Answer`] are all that goes in and out.
 //!
 //! What is taken are rows of tables that the fresh database has. Triggers, views, indexes and further tables of the file
-//! are made only if their names are allowed.
+//! are made only if their names are allowed. No trigger runs; an index for full-text search that triggers would have kept is
+//! built at the end.
 
 use std::{collections::HashMap, path::PathBuf};
 
-use rusqlite::{Connection, ErrorCode, types::ToSqlOutput};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, types::ToSqlOutput};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -203,6 +204,10 @@ fn copy(order: &Order, into: &std::path::Path) -> Result<Answer> {
         return refused(format!("a row of table {table:?} refers to one that is not there"));
     }
     to.execute_batch("COMMIT")?;
+    to.close().map_err(|(_, error)| error)?;
+    // Opened anew: a virtual table may keep in memory what its own tables had before.
+    let to = open::filling(into, order.max_bytes, order.max_value_bytes, CACHE)?;
+    build_indexes(&from, &to)?;
     check(&to, "what was taken is not in order")?;
     to.close().map_err(|(_, error)| error)?;
     Ok(Answer::Copied { rows, made: allowed.into_iter().map(|object| object.name).collect() })
@@ -237,6 +242,53 @@ fn unknown(order: &Order, from: &Connection, to: &Connection) -> Result<Vec<Obje
         "the schema does not know {}{more}; allow by name what is to be taken, or remove it from the file",
         others.join(", ")
     ))
+}
+
+/// Builds the indexes for full-text search whose text is in another table (`content=`), if the file does not have them. One
+/// of the file's stays as it is: it may leave rows out on purpose.
+fn build_indexes(from: &Connection, to: &Connection) -> Result<()> {
+    let (theirs, ours) = (kinds(from)?, kinds(to)?);
+    for name in ours.iter().filter(|(_, kind)| *kind == "virtual").map(|(name, _)| name) {
+        let own = |suffix: &str| format!("{name}_{suffix}");
+        // FTS5 has the first of these tables, FTS3 and FTS4 the second. Without the third they keep no text themselves.
+        let brought = theirs.contains_key(&own("data")) || theirs.contains_key(&own("segdir"));
+        if brought || ours.contains_key(&own("content")) {
+            continue;
+        }
+        let hidden = hidden_columns(to, name)?;
+        let has = |column: &str| hidden.iter().any(|hidden| hidden.eq_ignore_ascii_case(column));
+        let table = quoted(name);
+        let read = || to.query_row(&format!("SELECT rowid FROM {table} LIMIT 1"), [], |_| Ok(())).optional();
+        // Commands are given by a column of the table's name. One whose text is in no table that there is cannot be read.
+        if !has(name) || read().is_err() {
+            continue;
+        }
+        match to.execute(&format!("INSERT INTO {table} ({table}) VALUES ('rebuild')"), []) {
+            // It has no text anywhere (`content=''`), and stays empty.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => {}
+            done => index_is_sound(name, done)?,
+        }
+        // What SQLite checks of a whole database does not compare an index of FTS5 with text elsewhere.
+        if has("rank") {
+            let sql = format!("INSERT INTO {table} ({table}, rank) VALUES ('integrity-check', 1)");
+            index_is_sound(name, to.execute(&sql, []))?;
+        }
+    }
+    Ok(())
+}
+
+fn index_is_sound(name: &str, done: rusqlite::Result<usize>) -> Result<()> {
+    match done {
+        Ok(_) => Ok(()),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Err(error.into()),
+        Err(error) => refused(format!("the index {name:?} cannot be built from the rows of the file: {error}")),
+    }
+}
+
+fn hidden_columns(conn: &Connection, table: &str) -> Result<Vec<String>> {
+    let mut statement = conn.prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden = 1")?;
+    let found = statement.query_map([table], |row| row.get(0))?;
+    Ok(found.collect::<rusqlite::Result<_>>()?)
 }
 
 fn is_own(order: &Order, name: &str) -> bool {

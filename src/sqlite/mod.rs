@@ -2,7 +2,7 @@
 //! ([`process`]), the limits of a connection ([`limits`]), migrations ([`migrate`]), the write queue and group commit
 //! ([`combine`]), pools of readers ([`pool`]), reads that cannot write ([`reading`]), time limits of statements
 //! ([`deadline`]), the write-ahead log ([`wal`]), flushes ([`flush`]), files that were replaced while open ([`named`]),
-//! damage ([`check`]), a database as text (`export`, `rows`), for somebody who only looks (`browse`), rows of a file from
+//! damage ([`check`]), numbers that are used up ([`sequence`]), a database as text (`export`, `rows`), for somebody who only looks (`browse`), rows of a file from
 //! elsewhere (`import`), made-up rows to try a migration on ([`fill`]), SQL that this program did not write ([`guest`])
 //! with its budget of memory ([`memory`]), and who hears of a database's commits ([`feed`]). Knows nothing of tenants,
 //! users or HTTP.
@@ -34,6 +34,7 @@ pub mod process;
 pub mod reading;
 #[cfg(feature = "server")]
 pub mod rows;
+pub mod sequence;
 mod touched;
 pub mod wal;
 

@@ -16,7 +16,7 @@ use crate::{
         combine::lend::{self, Committed},
         deadline::Cancel,
         pool::Pooled,
-        reading,
+        reading, sequence,
     },
 };
 
@@ -51,7 +51,7 @@ impl Held {
     /// May block.
     pub fn run<T>(&mut self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let result = match &mut self.lent {
-            Lent::Writer(lent) => lent.run(work),
+            Lent::Writer(lent) => lent.run(|conn| work(conn).map_err(|error| sequence::told(conn, error))),
             Lent::Reader(conn) => reading::within_snapshot(conn, work),
         };
         self.tenant.record_fault(result)

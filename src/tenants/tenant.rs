@@ -13,7 +13,7 @@ use super::{
 use crate::{
     catalog::queries,
     error::{Error, ErrorKind, Result},
-    sqlite::PAGE_SIZE,
+    sqlite::{PAGE_SIZE, sequence},
 };
 
 /// An open tenant. Its database stays open as long as any clone of this lives, so keep one for a request and not
@@ -112,6 +112,7 @@ impl Tenant {
         F: FnOnce(&Transaction) -> Result<T> + Send + 'static,
         T: Send + 'static,
     {
+        let work = move |tx: &Transaction| work(tx).map_err(|error| sequence::told(tx, error));
         let result = self.lease.combiner().write(|| self.clone(), work).await;
         self.count_write(result)
     }
@@ -127,6 +128,7 @@ impl Tenant {
         F: Fn(&Transaction) -> Result<T> + Send + Sync + 'static,
         T: Send + 'static,
     {
+        let work = move |tx: &Transaction| work(tx).map_err(|error| sequence::told(tx, error));
         let result = self.lease.combiner().write_short(|| self.clone(), work).await;
         self.count_write(result)
     }

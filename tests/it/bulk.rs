@@ -1,12 +1,20 @@
 //! One change of many users: no more than were confirmed, told truthfully, stopped when asked to.
 
+mod confirmation;
+
 use std::{
     io::Write,
     path::Path,
     process::{Output, Stdio},
 };
 
-use cubby::{Store, catalog::model::State};
+use cubby::{
+    Store,
+    catalog::{
+        model::{Profile, State},
+        queries,
+    },
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -45,12 +53,18 @@ async fn in_state(store: &Store, state: State) -> u64 {
     store.list(Some(state), None, 100_000).await.unwrap().len() as u64
 }
 
-/// Counts, and starts what was counted.
-async fn confirmed(operator: &Client, mut draft: Value) -> Value {
+/// The draft with what a dry run answers.
+async fn counted(operator: &Client, mut draft: Value) -> Value {
     let preview = operator.post(DRY, draft.clone()).await.expect(200).json();
-    for name in ["count", "as_of"] {
+    for name in ["count", "as_of", "digest"] {
         draft[name] = preview[name].clone();
     }
+    draft
+}
+
+/// Counts, and starts what was counted.
+async fn confirmed(operator: &Client, draft: Value) -> Value {
+    let draft = counted(operator, draft).await;
     let reply = operator.post(PATH, draft).await.expect(202);
     assert_eq!(reply.header("location"), PATH);
     over(operator).await
@@ -59,7 +73,7 @@ async fn confirmed(operator: &Client, mut draft: Value) -> Value {
 async fn create(server: &Server, ids: &[&str]) {
     let operator = server.client.bearing(ADMIN);
     for id in ids {
-        operator.post("/api/admin/tenants", json!({"id": id})).await.expect(201);
+        operator.post("/api/admin/tenants", json!({"id": id, "email": format!("{id}@example.org")})).await.expect(201);
     }
 }
 
@@ -94,8 +108,10 @@ async fn all_that_match_are_changed_each_with_its_line_in_the_trail() {
     assert_eq!(lines, [(&json!("bulk resume"), &json!("done")), (&json!("bulk resume"), &json!("started"))]);
 
     // Nothing is left to do.
+    let preview = operator.post(DRY, json!({"action": "resume", "filter": {}})).await.expect(200).json();
+    assert_eq!((&preview["count"], &preview["left_out"]), (&json!(0), &json!(1210)));
     let report = confirmed(&operator, json!({"action": "resume", "filter": {}})).await;
-    assert_eq!(counts(&report), [1210, 1210, 0, 1210, 0, 0], "{report}");
+    assert_eq!((&report["status"], counts(&report)), (&json!("done"), [0; 6]), "{report}");
     server.stop().await;
 }
 
@@ -108,6 +124,7 @@ async fn those_of_some_ids_are_deleted_and_the_unknown_are_passed_over() {
     let draft = json!({"action": "delete", "ids": ["ada", "bob", "cy", "nobody", "ada"]});
     let preview = operator.post(DRY, draft.clone()).await.expect(200).json();
     assert_eq!((&preview["count"], &preview["unknown"]), (&json!(4), &json!(["nobody"])));
+    assert_eq!(preview["left_out"], 1, "cy");
     let report = confirmed(&operator, draft).await;
     assert_eq!((&report["status"], counts(&report)), (&json!("done"), [4, 4, 2, 1, 1, 0]), "{report}");
     assert_eq!(in_state(server.app.store(), State::Active).await, 1);
@@ -148,13 +165,12 @@ async fn nobody_is_changed_beyond_those_that_were_confirmed() {
 }
 
 /// A run that cannot go on until it is let go: the second of its users is in use.
-async fn held(server: &Server) -> Blocked {
+async fn held(server: &Server, filter: Value) -> Blocked {
     create(server, &["u0", "u1", "u2", "u3", "u4", "u5", "u6", "u7", "u8", "u9"]).await;
     let tenant = server.app.store().lease(&"u1".parse().unwrap()).await.unwrap();
     let blocked = Blocked::start(tenant).await;
     let operator = server.client.bearing(ADMIN);
-    let preview = operator.post(DRY, json!({"action": "delete", "filter": {}})).await.expect(200).json();
-    let draft = json!({"action": "delete", "filter": {}, "count": preview["count"], "as_of": preview["as_of"]});
+    let draft = counted(&operator, json!({"action": "delete", "filter": filter})).await;
     operator.post(PATH, draft).await.expect(202);
     eventually("the first is handled", async || operator.get(PATH).await.expect(200).json()["run"]["handled"] == 1)
         .await;
@@ -162,11 +178,27 @@ async fn held(server: &Server) -> Blocked {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_does_not_match_any_more_when_reached_is_left_alone() {
+    let server = Server::with(&["--admin-api-key", ADMIN]).await;
+    let (operator, store) = (server.client.bearing(ADMIN), server.app.store());
+    let blocked = held(&server, json!({"q": "@EXAMPLE.org"})).await;
+    // Four at a time: the last has not been begun.
+    let id = "u9".parse().unwrap();
+    let renamed = Profile { email: Some("u9@elsewhere.net".into()), ..Profile::default() };
+    assert!(store.catalog().write(move |tx| queries::set_profile(tx, &id, &renamed)).await.unwrap());
+    blocked.end().await;
+    let report = over(&operator).await;
+    assert_eq!((&report["status"], counts(&report)), (&json!("done"), [10, 10, 9, 1, 0, 0]), "{report}");
+    assert_eq!(operator.get("/api/admin/tenants/u9").await.expect(200).json()["state"], "active");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn there_is_one_run_at_a_time_and_whoever_stops_it_names_it() {
     let server = Server::with(&["--admin-api-key", ADMIN]).await;
     let operator = server.client.bearing(ADMIN);
     assert_eq!(operator.delete(PATH).await.expect(409).code(), "bulk_not_running");
-    let blocked = held(&server).await;
+    let blocked = held(&server, json!({})).await;
     let running = operator.get(PATH).await.expect(200).json()["run"].clone();
     assert_eq!((&running["status"], &running["total"]), (&json!("running"), &json!(10)));
     assert!(running["seconds_left"].is_u64(), "{running}");
@@ -259,9 +291,13 @@ async fn what_cannot_be_meant_is_refused_and_changes_nobody() {
         (json!({"action": "delete", "ids": ["a"], "count": 2}), 422, "count"),
         (json!({"action": "delete", "filter": {}}), 422, "count"),
         (json!({"action": "delete", "filter": {}, "count": 3}), 422, "as_of"),
+        (json!({"action": "delete", "filter": {"q": " "}, "count": 3, "as_of": 3}), 422, "q"),
         (json!({"action": "delete", "filter": {"q": long}, "count": 3, "as_of": 3}), 422, "q"),
         (json!({"action": "suspend", "ids": ["a"]}), 422, "reason"),
         (json!({"action": "delete", "ids": ["a"], "reason": "x"}), 422, "reason"),
+        (json!({"action": "suspend", "ids": ["a"], "reason": " "}), 422, "reason"),
+        (json!({"action": "suspend", "ids": ["a"], "reason": "é".repeat(501)}), 422, "reason"),
+        (json!({"action": "suspend", "ids": ["a"], "reason": "a\u{1b}[2Jb"}), 422, "reason"),
     ] {
         let refused = operator.post(PATH, draft.clone()).await.expect(status);
         assert_eq!(refused.json()["field"], field, "{draft}");
@@ -285,7 +321,7 @@ async fn what_cannot_be_meant_is_refused_and_changes_nobody() {
     assert_eq!(in_state(server.app.store(), State::Active).await, 3);
     let trail = operator.get("/api/admin/audit").await.expect(200).json();
     let refused = trail["audit"].as_array().unwrap().iter().filter(|line| line["action"] == "bulk").count();
-    assert_eq!(refused, 18, "attempts to change are in the trail, dry runs are not: {trail}");
+    assert_eq!(refused, 22, "attempts to change are in the trail, dry runs are not: {trail}");
     server.stop().await;
 }
 

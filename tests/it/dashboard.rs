@@ -65,7 +65,13 @@ async fn every_page_is_there_and_tells_its_own_things() {
         assert!(page.header("content-security-policy").starts_with("default-src 'none'"), "{path}");
         assert!(page.text.contains("Skip to the content"), "{path}");
     }
-    for path in ["/admin/nothing", "/admin/tenants/nobody", "/admin/deliveries/msg_nothing", "/admin/sync/run_nobody", "/admin/sync/runs"] {
+    for path in [
+        "/admin/nothing",
+        "/admin/tenants/nobody",
+        "/admin/deliveries/msg_nothing",
+        "/admin/sync/run_nobody",
+        "/admin/sync/runs",
+    ] {
         let page = browser.get(path).await.expect(404);
         assert!(page.text.starts_with("<!doctype html>"), "{path}: {}", page.text);
     }

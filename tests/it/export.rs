@@ -1,6 +1,10 @@
 //! Users' databases as files, by the route and the command.
 
-use std::{path::Path, process::Output};
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -9,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Process, Server, cubby, run, shell, stdout,
+    Process, Server, cubby, eventually, run, shell, stdout,
     tokens::{SigningKey, flags},
 };
 
@@ -206,6 +210,59 @@ async fn users_export_their_own_database_where_that_is_on_and_not_too_often() {
     }
     assert_eq!(ada.get("/ada/export").await.expect(429).code(), "rate_limited");
     server.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_told_to_come_again_has_used_up_none_of_their_exports() {
+    let key = SigningKey::new("a");
+    let mut all = flags(&key);
+    all.extend(["--user-export", "1/h:2", "--max-note-bytes", "1MiB"].map(str::to_owned));
+    let server = Server::with_flags(&all).await;
+    let ada = server.client.bearing(key.token("ada"));
+    // More than the sockets between the two hold.
+    for _ in 0..24 {
+        ada.note("ada", &"long ".repeat(180_000)).await;
+    }
+    let first = ada.request("GET", "/ada/export").send().await.unwrap();
+    assert_eq!(first.status(), 200);
+    for _ in 0..5 {
+        assert_eq!(ada.get("/ada/export").await.expect(503).code(), "busy");
+    }
+    assert!(first.bytes().await.unwrap().len() > 20 << 20);
+    let when_free = async || {
+        let mut reply = ada.get("/ada/export").await;
+        eventually("the place is free again", async || {
+            if reply.status == 503 {
+                reply = ada.get("/ada/export").await;
+            }
+            reply.status != 503
+        })
+        .await;
+        reply
+    };
+    when_free().await.expect(200);
+    assert_eq!(when_free().await.expect(429).code(), "rate_limited");
+    server.stop().await;
+}
+
+#[test]
+fn an_export_of_all_that_is_told_to_end_says_that_it_can_go_on() {
+    let folder = TempDir::new().unwrap();
+    for signal in ["-TERM", "-INT"] {
+        // A server that takes the request, and does not answer.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut command = cubby();
+        command.args(["export", "--all", "--admin-api-key", ADMIN]);
+        command.arg("--to").arg(folder.path().join("all")).arg("--data").arg(folder.path().join("data"));
+        command.env("CUBBY_URL", format!("http://{}", listener.local_addr().unwrap()));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let asked = listener.accept().unwrap();
+        assert!(Command::new("kill").arg(signal).arg(child.id().to_string()).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{signal}: {output:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("run it again to go on"), "{signal}: {output:?}");
+        drop(asked);
+    }
 }
 
 #[test]

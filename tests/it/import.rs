@@ -1,5 +1,8 @@
 //! Files in the place of users' databases, by the route and the command.
 
+mod command;
+mod schemas;
+
 use std::{
     io::Write as _,
     net::TcpStream,
@@ -247,10 +250,28 @@ async fn an_import_that_fails_last_changes_nothing_and_keeps_what_an_earlier_one
     let again = import.put("ben/import?replace=true", file).await.expect(200).json();
     let newest = Path::new(again["replaced"].as_str().unwrap());
     let count: i64 = shell(newest).query_row("SELECT count(*) FROM notes", [], |row| row.get(0)).unwrap();
-    assert_eq!((count, kept()), (2, 1), "the newest alone is kept");
+    assert_eq!((count, kept()), (2, 2), "what each replaced is kept");
     let undo = std::fs::read(newest).unwrap();
     import.put("ben/import?replace=true", undo).await.expect(200);
     assert_eq!(client.texts("ben").await, ["from ada", "since then"]);
+    import.stop().await;
+}
+
+#[tokio::test]
+async fn what_there_was_first_stays_however_often_an_import_is_tried_again() {
+    let import = Import::start().await;
+    import.server.client.note("ada", "from ada").await;
+    import.server.client.note("ben", "the original").await;
+    let file = import.export("ada", "").await;
+    let mut replaced = Vec::new();
+    for _ in 0..12 {
+        let report = import.put("ben/import?replace=true", file.clone()).await.expect(200).json();
+        replaced.push(report["replaced"].as_str().unwrap().to_owned());
+    }
+    let there: Vec<bool> = replaced.iter().map(|file| Path::new(file).exists()).collect();
+    assert_eq!(there, [vec![true], vec![false; 4], vec![true; 7]].concat());
+    let old: String = shell(Path::new(&replaced[0])).query_row("SELECT text FROM notes", [], |row| row.get(0)).unwrap();
+    assert_eq!(old, "the original");
     import.stop().await;
 }
 
@@ -319,8 +340,10 @@ async fn a_users_own_quota_bounds_what_is_imported_for_them() {
         operator.post(&format!("/api/admin/tenants/{user}/quota"), json!({"bytes": bytes})).await.expect(200);
         let reply = import.put(&format!("{user}/import"), file.clone()).await;
         assert_eq!(reply.status, status, "{user}: {}", reply.json());
-        if status == 507 {
-            assert!(reply.json()["detail"].as_str().unwrap().contains("245760 bytes"), "{}", reply.json());
+        if status != 200 {
+            let (bytes, detail) = (if status == 413 { 2 * bytes } else { bytes }, reply.json()["detail"].to_string());
+            assert!(detail.contains(&format!("{bytes} bytes")) && detail.contains("quota"), "{detail}");
+            assert!(detail.contains(&format!("`cubby tenants quota {user} --bytes SIZE`")), "{detail}");
         }
     }
     import.stop().await;

@@ -204,6 +204,78 @@ async fn a_run_that_was_cut_short_goes_on_where_it_was_and_only_when_told_to() {
     assert_eq!(schemas, json!([{"schema": 3, "users": 4, "quarantined": 0}]));
 }
 
+/// From now on the catalog refuses these updates.
+async fn refuse(server: &Server, updates: &str) {
+    let sql = format!("CREATE TRIGGER refused BEFORE UPDATE {updates} BEGIN SELECT RAISE(ABORT, 'refused'); END");
+    server.app.store().catalog().write(move |tx| tx.execute_batch(&sql)).await.unwrap();
+}
+
+async fn refuse_no_more(server: &Server) {
+    server.app.store().catalog().write(|tx| tx.execute_batch("DROP TRIGGER refused")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_not_done_while_somebody_is_left_who_failed_and_is_not_quarantined() {
+    let users: [(&str, &[&str]); 4] = [("t0", &["x"]), ("t1", &["x"]), ("t2", &["x"]), ("t3", &["x"])];
+    let folder = folder_with(v1(), &users).await;
+    let server = Server::on(folder.path(), &["--admin-api-key", ADMIN]).await;
+    let operator = server.client.bearing(ADMIN);
+    refuse(&server, "OF schema_version ON tenants WHEN new.id = 't1'").await;
+    let started = start(&operator, "canary=0&jobs=1&max_failures=5").await;
+    let report = over(&operator, &started).await;
+    assert_eq!((&report["status"], counts(&report)), (&json!("stopped"), [5, 3, 0, 2, 0]), "tried twice: {report}");
+    let reason = report["reason"].as_str().unwrap();
+    assert!(reason.starts_with("somebody is left who is not quarantined: t1 ("), "{reason}");
+    assert!(reason.contains("refused"), "{reason}");
+    assert_eq!((&report["after"], &report["total"]), (&json!("t3"), &json!(5)));
+
+    let path = at(&report, "/resume");
+    assert_eq!(operator.post(&path, json!({})).await.expect(202).json()["total"], 6, "one is left");
+    let report = over(&operator, &started).await;
+    assert_eq!((&report["status"], counts(&report)), (&json!("stopped"), [6, 3, 0, 3, 0]), "{report}");
+
+    refuse_no_more(&server).await;
+    operator.post(&path, json!({})).await.expect(202);
+    let report = over(&operator, &started).await;
+    assert_eq!((&report["status"], &report["reason"]), (&json!("done"), &Value::Null), "{report}");
+    // Its file was migrated, and the catalog did not know.
+    assert_eq!(counts(&report), [7, 3, 1, 3, 0]);
+    let schemas = operator.get(PATH).await.expect(200).json()["schemas"].clone();
+    assert_eq!(schemas, json!([{"schema": 2, "users": 4, "quarantined": 0}]), "nobody is left");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_cannot_be_recorded_is_told_and_recorded_later() {
+    let (folder, custom, server) = with_bad_ones(&["ada", "bad", "cy"], &["bad"]).await;
+    let operator = server.client.bearing(ADMIN);
+    refuse(&server, "ON migration_runs WHEN new.ended IS NOT NULL").await;
+    let started = start(&operator, "canary=3&jobs=1").await;
+    let report = over(&operator, &started).await;
+    let (stopped, why) = (json!("stopped"), json!("1 of the first 2 failed"));
+    assert_eq!((&report["status"], &report["reason"]), (&stopped, &why), "{report}");
+    assert_eq!(operator.get(PATH).await.expect(200).json()["run"], report);
+    for path in [PATH.to_owned(), at(&report, "/resume")] {
+        let refused = operator.post(&path, json!({})).await;
+        assert!(refused.status >= 500, "{path}: nothing can be recorded, {}", refused.status);
+    }
+    assert_eq!(look(&operator, &started).await, report);
+
+    refuse_no_more(&server).await;
+    for _ in 0..2 {
+        assert_eq!(look(&operator, &started).await, report);
+    }
+    let trail = operator.get("/api/admin/audit").await.expect(200).json();
+    let lines = trail["audit"].as_array().unwrap();
+    let lines: Vec<_> =
+        lines.iter().map(|line| &line["result"]).filter(|result| !result.to_string().contains("500")).collect();
+    assert_eq!(lines, [&stopped, &json!("started")], "once");
+    server.stop().await;
+    let flags = ["migrate", "status", "--json", "--migrations", custom.path().to_str().unwrap()];
+    let overview: Value = serde_json::from_str(&stdout(&run(folder.path(), &flags))).unwrap();
+    assert_eq!(overview["run"], report, "it is in the catalog");
+}
+
 /// Takes minutes on a file with this note.
 const ENDLESS: (&str, &str) = (
     "V3__slow.sql",
@@ -241,6 +313,34 @@ async fn a_slow_one_keeps_no_other_back_and_a_server_that_ends_does_not_wait_for
     assert_eq!(codes, [202, 409], "one of two");
     assert_eq!(counts(&look(&operator, &started).await), [4, 4, 0, 0, 0]);
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_just_before_a_kill_is_counted() {
+    let texts: [(&str, &[&str]); 4] =
+        [("t0", &["quick"]), ("t1", &["same", "same"]), ("t2", &["slow"]), ("t3", &["quick"])];
+    let folder = folder_with(shipped_schema().unwrap(), &texts).await;
+    let custom = migrations(&[UNIQUE, ("V4__slow.sql", ENDLESS.1)]);
+    let flags = ["--migrations", custom.path().to_str().unwrap(), "--admin-api-key", ADMIN];
+    let process = Process::start(folder.path(), &flags);
+    let operator = process.client.bearing(ADMIN);
+    let started = start(&operator, "canary=0&jobs=1&max_failures=5").await;
+    eventually("the slow one is under way", async || look(&operator, &started).await["handled"] == 2).await;
+    process.kill();
+
+    let process = Process::start(folder.path(), &flags);
+    let operator = process.client.bearing(ADMIN);
+    let report = look(&operator, &started).await;
+    assert_eq!((&report["status"], counts(&report)), (&json!("interrupted"), [2, 1, 0, 1, 0]), "{report}");
+    assert_eq!((&report["total"], report["failures"].as_array().unwrap().len()), (&json!(4), 1), "{report}");
+    let failure = &report["failures"][0];
+    assert_eq!((&failure["count"], &failure["tenants"]), (&json!(1), &json!(["t1"])));
+    assert!(failure["error"].as_str().unwrap().contains("UNIQUE constraint failed"), "{report}");
+
+    let resumed = operator.post(&at(&started, "/resume"), json!({})).await.expect(202).json();
+    assert_eq!(counts(&resumed), [2, 1, 0, 1, 0], "{resumed}");
+    let now = look(&operator, &started).await;
+    assert_eq!((&now["failed"], &now["failures"]), (&json!(1), &report["failures"]), "once: {now}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,9 @@
 //! What an operator has for the shell: completions, the manual, and a look at the settings.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -123,4 +126,54 @@ fn all_that_is_wrong_is_told_and_not_only_the_first() {
         serde_json::from_str(text.lines().take_while(|l| *l != "}").chain(["}"]).collect::<String>().as_str()).unwrap();
     assert_eq!((code, report["wrong"].as_array().unwrap().len()), (2, 1), "{report}");
     assert_eq!(check("", &[], &["--no-such-flag"]).0, 2);
+}
+
+#[test]
+fn what_serve_refuses_is_wrong() {
+    let folder = TempDir::new().unwrap();
+    for (arguments, told) in [
+        (
+            &["--listen", "127.0.0.1:8123", "--admin-listen", "127.0.0.1:8123"][..],
+            "--admin-listen are both 127.0.0.1:8123",
+        ),
+        (&["--quota", "1"], "--quota (CUBBY_QUOTA): from 64KiB"),
+        (&["--quota", "65535"], "--quota (CUBBY_QUOTA): from 64KiB"),
+    ] {
+        let (code, text) = check("", &[], arguments);
+        assert_eq!(code, 2, "{arguments:?}: {text}");
+        assert!(text.contains("wrong: ") && text.contains(told), "{arguments:?}: {text}");
+        let served = cubby().arg("serve").args(arguments).arg("--data").arg(folder.path()).output().unwrap();
+        let text = String::from_utf8_lossy(&served.stderr);
+        assert_eq!(served.status.code(), Some(2), "{arguments:?}: {text}");
+        assert!(text.contains(told), "{arguments:?}: {text}");
+    }
+    for arguments in
+        [&["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"][..], &["--quota", "0"], &["--quota", "64KiB"]]
+    {
+        let (code, text) = check("", &[], arguments);
+        assert_eq!(code, 0, "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn a_full_or_closed_standard_output_is_an_error_and_no_panic() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    stdout(&cubby().args(["tenants", "create", "ada", "--data"]).arg(&data).output().unwrap());
+    let to = folder.path().join("ada.db");
+    let export = ["export", "ada", "--replace", "--to", to.to_str().unwrap()];
+    let all = folder.path().join("all");
+    let export_all = ["export", "--all", "--to", all.to_str().unwrap()];
+    for arguments in [&["check-config"][..], &["migrate", "status"], &export, &export_all] {
+        let run = |out: Stdio| cubby().args(arguments).arg("--data").arg(&data).stdout(out).output().unwrap();
+        let full = run(fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into());
+        let text = String::from_utf8_lossy(&full.stderr);
+        assert_eq!(full.status.code(), Some(1), "{arguments:?}: {text}");
+        assert!(text.contains("standard output") && !text.contains("panicked"), "{arguments:?}: {text}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let closed = run(writer.into());
+        let text = String::from_utf8_lossy(&closed.stderr);
+        assert_eq!((closed.status.code(), text.contains("panicked")), (Some(0), false), "{arguments:?}: {text}");
+    }
 }

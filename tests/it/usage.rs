@@ -13,6 +13,7 @@ use cubby::{
     },
     clock::{Clock, day::Day},
 };
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -248,9 +249,28 @@ async fn usage_from_the_command_line() {
     let refused = run(data, &["usage", "--from", "2020-01-01", "--out", out.to_str().unwrap()]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert_eq!(std::fs::read_to_string(&out).unwrap(), csv, "what was there stays");
+    let other = TempDir::new().unwrap();
+    let path = |name: &str| other.path().join(name);
+    let mode = Mode::from_raw_mode(0o600);
+    mknodat(CWD, path("pipe"), FileType::Fifo, mode, 0).unwrap();
+    std::fs::create_dir(path("folder")).unwrap();
+    std::os::unix::fs::symlink("nowhere.csv", path("dangling")).unwrap();
+    for name in ["pipe", "folder", "dangling"] {
+        let before = std::fs::symlink_metadata(path(name)).unwrap().file_type();
+        let refused = run(data, &["usage", "--out", path(name).to_str().unwrap()]);
+        assert_eq!(refused.status.code(), Some(2), "{name}: {refused:?}");
+        assert_eq!(std::fs::symlink_metadata(path(name)).unwrap().file_type(), before, "{name}");
+    }
+    assert!(!path("nowhere.csv").exists());
+    std::os::unix::fs::symlink(&out, path("link")).unwrap();
+    std::fs::write(&out, "of last month").unwrap();
+    stdout(&run(data, &["usage", "--out", path("link").to_str().unwrap()]));
+    assert!(std::fs::symlink_metadata(path("link")).unwrap().is_symlink());
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), csv);
+
     let left = std::fs::read_dir(data)
         .unwrap()
-        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains(".partial"));
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".part"));
     assert_eq!(left.count(), 0);
     assert_eq!(run(data, &["usage", "--from", "monday"]).status.code(), Some(2));
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    operator::{Asked, Change, Operator},
+    operator::{Asked, Change, Operator, Watcher},
     page::{Frame, html},
     sessions::Notice,
     view,
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     admin::bulk::Newest,
     bulk::report::{Action, Preview, Report},
+    catalog::{model::State, queries::search::Sought},
     http::{
         problem::Problem,
         segment::{encode, parameters},
@@ -64,13 +65,18 @@ struct Asking {
     whom: String,
     count: u64,
     as_of: i64,
+    digest: String,
     some: Vec<String>,
     more: bool,
+    /// How many the action cannot change, in words; empty if there are none.
+    left_out: String,
     unknown: Vec<String>,
     /// The words to be typed.
     typed: String,
     suspends: bool,
     deletes: bool,
+    /// What was typed before, if the question is asked again.
+    reason: String,
     ids: String,
     state: String,
     q: String,
@@ -111,11 +117,11 @@ pub(super) async fn page(operator: Operator, Asked(wanted): Asked<Wanted>) -> Re
         "" => None,
         _ => Some(ask(&operator, &wanted, Vec::new()).await?),
     };
-    answer(&operator, asking).await
+    answer(&operator, asking, None).await
 }
 
 /// `GET /admin/bulk/progress`: the part of the page that a script replaces.
-pub(super) async fn progress(operator: Operator) -> Result<Response, Problem> {
+pub(super) async fn progress(Watcher(operator): Watcher) -> Result<Response, Problem> {
     Ok(html(StatusCode::OK, &Progress { shown: newest(&operator).await? }))
 }
 
@@ -135,13 +141,27 @@ pub(super) async fn confirm(change: Change<BTreeMap<String, String>>) -> Result<
     }
     let ids = if all { Vec::new() } else { ids };
     let asking = ask(&operator, &wanted, ids).await.map_err(IntoResponse::into_response)?;
-    answer(&operator, Some(asking)).await.map_err(IntoResponse::into_response)
+    answer(&operator, Some(asking), None).await.map_err(IntoResponse::into_response)
 }
 
-async fn answer(operator: &Operator, asking: Option<Asking>) -> Result<Response, Problem> {
+async fn answer(operator: &Operator, asking: Option<Asking>, notice: Option<Notice>) -> Result<Response, Problem> {
     let shown = newest(operator).await?;
-    let page = Page { frame: operator.frame("Many tenants", PAGE), asking, shown };
-    Ok(html(StatusCode::OK, &page))
+    let mut frame = operator.frame("Many tenants", PAGE);
+    if notice.is_some() {
+        frame.notice = notice;
+    }
+    Ok(html(StatusCode::OK, &Page { frame, asking, shown }))
+}
+
+/// All of a state and a text, in words.
+fn described(state: &str, q: &str) -> String {
+    let text = Sought::new(q).map(|sought| match sought {
+        Sought::Beginning(_) => format!("whose id begins with “{}”", view::cell(q.trim())),
+        Sought::Anywhere(_) => format!("whose id, address or name has “{}”", view::cell(q.trim())),
+    });
+    let state = (!state.is_empty()).then(|| format!("that are {}", view::cell(state)));
+    let parts: Vec<String> = state.into_iter().chain(text).collect();
+    if parts.is_empty() { "all tenants".to_owned() } else { format!("all {}", parts.join(" and ")) }
 }
 
 /// What the route is told of whom a change is about.
@@ -159,14 +179,11 @@ async fn ask(operator: &Operator, wanted: &Wanted, ids: Vec<String>) -> Result<A
     draft["action"] = json!(action);
     let preview: Preview = operator.call(Method::POST, &format!("{ROUTE}?dry_run=true"), Some(draft)).await?;
     let action = preview.action.as_str();
-    let whom = match (ids.is_empty(), state.as_str(), q.trim()) {
-        (false, ..) => "those that were chosen".to_owned(),
-        (true, "", "") => "all tenants".to_owned(),
-        (true, state, "") => format!("all that are {}", view::cell(state)),
-        (true, "", q) => format!("all whose id, address or name has “{}”", view::cell(q)),
-        (true, state, q) => {
-            format!("all that are {} and whose id, address or name has “{}”", view::cell(state), view::cell(q))
-        }
+    let whom = if ids.is_empty() { described(state, q) } else { "those that were chosen".to_owned() };
+    let left_out = match (preview.left_out, ids.is_empty()) {
+        (0, _) => String::new(),
+        (n, true) => format!("{} more match, whose state this does not change: they are left out.", view::number(n)),
+        (n, false) => format!("{} of them, whose state this does not change, are passed over.", view::number(n)),
     };
     Ok(Asking {
         action,
@@ -179,6 +196,9 @@ async fn ask(operator: &Operator, wanted: &Wanted, ids: Vec<String>) -> Result<A
         deletes: preview.action == Action::Delete,
         count: preview.count,
         as_of: preview.as_of,
+        digest: preview.digest,
+        left_out,
+        reason: String::new(),
         ids: ids.join(" "),
         state: state.clone(),
         q: q.trim().to_owned(),
@@ -200,6 +220,8 @@ pub(super) struct Confirmed {
     q: String,
     count: u64,
     as_of: i64,
+    /// Of the question: a form without it would change others than it has shown, and again when it is sent again.
+    digest: String,
     /// What the operator has typed: the number, or the action and the number.
     #[serde(default)]
     confirm: String,
@@ -207,20 +229,18 @@ pub(super) struct Confirmed {
 
 /// `POST /admin/bulk/start`.
 pub(super) async fn start(Change { operator, form }: Change<Confirmed>) -> Response {
-    let Confirmed { action, reason, ids, state, q, count, as_of, confirm } = form;
+    let Confirmed { action, reason, ids, state, q, count, as_of, digest, confirm } = form;
+    let ids: Vec<String> = ids.split_whitespace().map(str::to_owned).collect();
     let typed = confirm.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
     if typed != count.to_string() && typed != format!("{action} {count}") {
         let why =
             format!("Nothing was changed: what was typed is neither {count} nor “{} {count}”.", view::cell(&action));
-        // Back to the question, where it is an address.
-        let again = parameters(&[("action", &action), ("state", &state), ("q", &q)]);
-        let again =
-            if ids.is_empty() { format!("{PAGE}?{}", again.trim_start_matches('&')) } else { "/admin/tenants".into() };
-        return operator.then(&again, Notice::failed(why));
+        let again = ask_again(&operator, &Wanted { action, state, q }, ids, reason, Notice::failed(why)).await;
+        return again.unwrap_or_else(IntoResponse::into_response);
     }
-    let ids: Vec<String> = ids.split_whitespace().map(str::to_owned).collect();
     let mut draft = whom(&ids, &state, &q);
     (draft["action"], draft["count"], draft["as_of"]) = (json!(action), json!(count), json!(as_of));
+    draft["digest"] = json!(digest);
     if !reason.trim().is_empty() {
         draft["reason"] = json!(reason.trim());
     }
@@ -228,9 +248,31 @@ pub(super) async fn start(Change { operator, form }: Change<Confirmed>) -> Respo
         Ok(report) => {
             Notice::done(format!("{} has begun: {} tenants.", title(report.action), view::number(report.total)))
         }
-        Err(problem) => Notice::failed(format!("Nothing was changed: {}", view::long(&problem.detail))),
+        // Another answer may do.
+        Err(problem) if matches!(problem.code, "bulk_changed" | "bulk_grew") || is_about_reason(&problem) => {
+            let wanted = Wanted { action, state, q };
+            let again = ask_again(&operator, &wanted, ids, reason, Notice::refused(&problem)).await;
+            return again.unwrap_or_else(IntoResponse::into_response);
+        }
+        Err(problem) => Notice::refused(&problem),
     };
     operator.then(PAGE, notice)
+}
+
+fn is_about_reason(problem: &Problem) -> bool {
+    problem.field.as_deref() == Some("reason")
+}
+
+/// The same question as it is now, with what was ticked: no address has that.
+async fn ask_again(
+    operator: &Operator,
+    wanted: &Wanted,
+    ids: Vec<String>,
+    reason: String,
+    notice: Notice,
+) -> Result<Response, Problem> {
+    let asking = ask(operator, wanted, ids).await?;
+    answer(operator, Some(Asking { reason, ..asking }), Some(notice)).await
 }
 
 /// The form of the stop.
@@ -260,10 +302,7 @@ fn title(action: Action) -> &'static str {
 
 fn shown(report: &Report) -> Shown {
     let whom = report.filter.as_ref().map_or("those that were chosen".to_owned(), |filter| {
-        let state = filter.state.map(|state| format!("that are {state}"));
-        let text = filter.q.as_deref().map(|q| format!("whose id, address or name has “{}”", view::cell(q)));
-        let parts: Vec<String> = state.into_iter().chain(text).collect();
-        if parts.is_empty() { "all".to_owned() } else { format!("all {}", parts.join(" and ")) }
+        described(filter.state.map_or("", State::as_str), filter.q.as_deref().unwrap_or_default())
     });
     let left = report.seconds_left.map_or(String::new(), |left| format!(", about {} left", view::span(left)));
     let running = report.status.is_under_way();

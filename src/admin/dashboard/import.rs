@@ -162,7 +162,9 @@ async fn send(operator: &Operator, id: &str, fields: &Fields, file: Field<'stati
 
 fn refusal(problem: &Problem) -> String {
     let next = match problem.code {
-        "conflict" if problem.detail.contains("--replace") => " To give up what there is, tick that the file replaces it and type the id.",
+        "conflict" if problem.detail.contains("--replace") => {
+            " To give up what there is, tick that the file replaces it and type the id."
+        }
         "invalid_field" => " If the file is good, choose it again and name what is to be taken beside the schema.",
         _ => "",
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use askama::Template;
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -137,13 +137,12 @@ pub(super) async fn missing(State(seat): State<Seat>, request: Request) -> Respo
 
 /// The address of a form, as it is left in the browser: the page that the form is on is above it.
 pub(super) async fn above(State(seat): State<Seat>, request: Request) -> Response {
+    if !request.method().is_safe() {
+        return Problem::wrong_method().into_response();
+    }
     let (mut parts, _) = request.into_parts();
     match Operator::from_request_parts(&mut parts, &seat).await {
-        Ok(_) if parts.method == Method::GET => {
-            let path = parts.uri.path();
-            see(path.rsplit_once('/').map_or("/admin", |(above, _)| above).to_owned())
-        }
-        Ok(_) => Problem::wrong_method().into_response(),
+        Ok(_) => see(parts.uri.path().rsplit_once('/').map_or("/admin", |(above, _)| above).to_owned()),
         Err(sign_in) => sign_in,
     }
 }

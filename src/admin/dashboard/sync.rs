@@ -190,9 +190,7 @@ pub(super) async fn one(operator: Operator, Segment(run): Segment) -> Result<Res
 }
 
 /// `GET /admin/sync/{run}/progress`: the part of the page that a script replaces.
-pub(super) async fn progress(
-    Watcher(operator): Watcher,
-    Segment(run): Segment) -> Result<Response, Problem> {
+pub(super) async fn progress(Watcher(operator): Watcher, Segment(run): Segment) -> Result<Response, Problem> {
     let status = status_of(&operator, &run).await?;
     let running = match status {
         RunStatus::Running { progress } => Some(under_way(progress)),

@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     admin::tenants::Tenants,
-    catalog::model::{Counts, Profile, Row, State},
+    catalog::{
+        model::{Counts, Profile, Row, State},
+        queries::search::SHORTEST,
+    },
     http::{
         problem::Problem,
         segment::{encode, parameters},
@@ -54,6 +57,8 @@ struct Page {
     sorts: Vec<Choice>,
     lines: Vec<Line>,
     searched: bool,
+    /// Whether ids alone are searched, by their beginning.
+    short: bool,
     /// The state that is asked for, as it was sent.
     state: String,
     next: Option<String>,
@@ -77,6 +82,7 @@ pub(super) async fn page(operator: Operator, Asked(wanted): Asked<Wanted>) -> Re
         sorts: sorts(&sort),
         lines: found.tenants.iter().map(line).collect(),
         searched: !q.is_empty(),
+        short: q.chars().count() < SHORTEST,
         state: state.clone(),
         next,
         first: (!cursor.is_empty()).then(|| format!("/admin/tenants?{}", query.trim_start_matches('&'))),

@@ -3,11 +3,11 @@
 use rusqlite::{Connection, Transaction, params};
 
 use super::{
-    Sql, all, change, counts, first, one,
-    search::{self, Cursor, Listing},
+    Sql, all, change, counts, find, first, one,
+    search::{self, Cursor, Listing, Sought},
 };
 use crate::{
-    catalog::model::{Millis, State},
+    catalog::model::{Millis, Row, State},
     tenants::id::TenantId,
 };
 
@@ -32,47 +32,76 @@ pub fn newest(conn: &Connection) -> Sql<Option<String>> {
     one(conn, "SELECT report FROM bulk_runs ORDER BY id DESC LIMIT 1", [], first)
 }
 
+/// The name of the newest run.
+pub fn newest_name(conn: &Connection) -> Sql<Option<String>> {
+    one(conn, "SELECT name FROM bulk_runs ORDER BY id DESC LIMIT 1", [], first)
+}
+
 /// The number of the newest tenant: all that are made later have a larger one.
 pub fn newest_tenant(conn: &Connection) -> Sql<i64> {
     conn.prepare_cached("SELECT coalesce(max(n), 0) FROM tenant_texts")?.query_row([], first)
 }
 
-/// A page of a list without those that were made after the tenant of number `as_of`, and where the next page begins.
-pub fn page(conn: &Connection, wanted: &Listing, as_of: i64) -> Sql<(Vec<TenantId>, Option<Cursor>)> {
+/// A page of those that an action is about.
+#[derive(Debug)]
+pub struct Page {
+    /// Those in a state that the action changes.
+    pub ids: Vec<TenantId>,
+    /// How many others match.
+    pub left_out: u64,
+    /// Where the next page begins; none if this is the last one.
+    pub next: Option<Cursor>,
+}
+
+/// A page of a list: those in one of the `changed` states, without those made after the tenant of number `as_of`.
+pub fn page(conn: &Connection, wanted: &Listing, changed: &[State], as_of: i64) -> Sql<Page> {
     let found = search::page(conn, wanted)?;
-    let mut ids = Vec::with_capacity(found.rows.len());
+    let mut page = Page { ids: Vec::with_capacity(found.rows.len()), left_out: 0, next: found.next };
     for row in found.rows {
         let number: Option<i64> = one(conn, "SELECT n FROM tenant_texts WHERE id = ?1", [row.id.as_str()], first)?;
-        if number.is_some_and(|number| number <= as_of) {
-            ids.push(row.id);
+        match number.is_some_and(|number| number <= as_of) {
+            true if changed.contains(&row.state) => page.ids.push(row.id),
+            true => page.left_out += 1,
+            false => {}
         }
     }
-    Ok((ids, found.next))
+    Ok(page)
 }
 
-/// How many tenants are in a state, or in any, without those made after the tenant of number `as_of`. Reads these.
-pub fn count(conn: &Connection, state: Option<State>, as_of: i64) -> Sql<u64> {
+/// How many tenants in a state, or in any, are in one of the `changed` states, and how many are not; without those made
+/// after the tenant of number `as_of`. Reads these.
+pub fn count(conn: &Connection, changed: &[State], state: Option<State>, as_of: i64) -> Sql<(u64, u64)> {
     let counts = counts(conn)?;
-    let there = match state {
-        None => counts.active + counts.suspended + counts.deleted + counts.quarantined,
-        Some(State::Active) => counts.active,
-        Some(State::Suspended) => counts.suspended,
-        Some(State::Deleted) => counts.deleted,
-        Some(State::Quarantined) => counts.quarantined,
-    };
-    let sql = "SELECT count(*) FROM tenant_texts CROSS JOIN tenants ON tenants.id = tenant_texts.id WHERE n > ?1 AND \
-               (?2 IS NULL OR state = ?2)";
-    let newer: i64 = conn.prepare_cached(sql)?.query_row(params![as_of, state.map(State::as_str)], first)?;
-    Ok(there.saturating_sub(newer.unsigned_abs()))
-}
-
-/// Those of some ids that no tenant has.
-pub fn unknown(conn: &Connection, ids: &[TenantId]) -> Sql<Vec<TenantId>> {
-    let mut unknown = Vec::new();
-    for id in ids {
-        if all(conn, "SELECT 1 FROM tenants WHERE id = ?1", [id.as_str()], first::<i64>)?.is_empty() {
-            unknown.push(id.clone());
+    let sql = "SELECT state, count(*) FROM tenant_texts CROSS JOIN tenants ON tenants.id = tenant_texts.id WHERE n > ?1 \
+               GROUP BY state";
+    let newer: Vec<(State, i64)> = all(conn, sql, [as_of], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (mut count, mut left_out) = (0, 0);
+    for each in State::ALL.into_iter().filter(|each| state.is_none_or(|state| state == *each)) {
+        let there = match each {
+            State::Active => counts.active,
+            State::Suspended => counts.suspended,
+            State::Deleted => counts.deleted,
+            State::Quarantined => counts.quarantined,
+        };
+        let newer = newer.iter().find(|(state, _)| *state == each).map_or(0, |(_, n)| n.unsigned_abs());
+        let older = there.saturating_sub(newer);
+        match changed.contains(&each) {
+            true => count += older,
+            false => left_out += older,
         }
     }
-    Ok(unknown)
+    Ok((count, left_out))
+}
+
+/// The states of some tenants, in their order; none for an id that nobody has.
+pub fn states(conn: &Connection, ids: &[TenantId]) -> Sql<Vec<Option<State>>> {
+    ids.iter().map(|id| one(conn, "SELECT state FROM tenants WHERE id = ?1", [id.as_str()], first)).collect()
+}
+
+/// The row of a tenant, and whether what is sought finds it.
+pub fn look(conn: &Connection, id: &TenantId, sought: Option<&Sought>) -> Sql<Option<(Row, bool)>> {
+    let Some(row) = find(conn, id)? else { return Ok(None) };
+    let Some(sought) = sought else { return Ok(Some((row, true))) };
+    let text: Option<String> = one(conn, "SELECT text FROM tenant_texts WHERE id = ?1", [id.as_str()], first)?;
+    Ok(Some((row, text.is_some_and(|text| sought.finds(id, &text)))))
 }

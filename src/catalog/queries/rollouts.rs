@@ -20,12 +20,14 @@ pub struct Recorded {
     pub digest: i64,
     /// Its report, JSON.
     pub report: String,
+    /// The tenants that [`count_failure`] has counted and the report has not, each with its reason: JSON, a list of pairs.
+    pub failed: String,
 }
 
-const COLUMNS: &str = "id, digest, report";
+const COLUMNS: &str = "id, digest, report, failed";
 
 fn recorded(row: &SqlRow) -> Sql<Recorded> {
-    Ok(Recorded { id: row.get(0)?, digest: row.get(1)?, report: row.get(2)? })
+    Ok(Recorded { id: row.get(0)?, digest: row.get(1)?, report: row.get(2)?, failed: row.get(3)? })
 }
 
 /// Records that a run began, and deletes the oldest runs.
@@ -37,12 +39,14 @@ pub fn begin(tx: &Transaction, name: &str, digest: i64, started: Millis, report:
     Ok(id)
 }
 
-/// Records how far a run is, and when it ended. What [`count`] has counted stays.
-pub fn save(tx: &Transaction, id: i64, ended: Option<Millis>, report: &str) -> Sql<()> {
+/// Records how far a run is, and when it ended. What [`count`] has counted stays, and so do the failures of tenants that are
+/// not in `failed`, a JSON list of those in the report. `false` if its end was recorded before.
+pub fn save(tx: &Transaction, id: i64, ended: Option<Millis>, report: &str, failed: &str) -> Sql<bool> {
     let sql = "UPDATE migration_runs SET ended = ?2, report = json_set(?3, '$.migrated', max(?3 ->> '$.migrated', report ->> \
-               '$.migrated'), '$.already_current', max(?3 ->> '$.already_current', report ->> '$.already_current')) WHERE id \
-               = ?1";
-    change(tx, sql, params![id, ended, report]).map(drop)
+               '$.migrated'), '$.already_current', max(?3 ->> '$.already_current', report ->> '$.already_current')), failed \
+               = (SELECT json_group_array(json(value)) FROM json_each(failed) WHERE value ->> 0 NOT IN (SELECT value FROM \
+               json_each(?4))) WHERE id = ?1 AND (?2 IS NULL OR ended IS NULL)";
+    change(tx, sql, params![id, ended, report, failed])
 }
 
 /// Counts a tenant that a run has migrated, or has found to be so, in the commit that says of the tenant that it is. So no
@@ -51,6 +55,12 @@ pub fn count(tx: &Transaction, id: i64, is_migrated: bool) -> Sql<()> {
     let name = if is_migrated { "$.migrated" } else { "$.already_current" };
     let sql = "UPDATE migration_runs SET report = json_set(report, ?2, (report ->> ?2) + 1) WHERE id = ?1";
     change(tx, sql, params![id, name]).map(drop)
+}
+
+/// Counts a tenant that failed in a run, in the commit that quarantines it.
+pub fn count_failure(tx: &Transaction, id: i64, tenant: &TenantId, reason: &str) -> Sql<()> {
+    let sql = "UPDATE migration_runs SET failed = json_insert(failed, '$[#]', json_array(?2, ?3)) WHERE id = ?1";
+    change(tx, sql, params![id, tenant.as_str(), reason]).map(drop)
 }
 
 /// One run by its name.
@@ -70,10 +80,20 @@ pub fn next(conn: &Connection, version: i32, after: &str, limit: u32) -> Sql<Vec
     all(conn, &sql, params![version, after, limit], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
-/// How many tenants after `after` are behind `version`. Scans those.
-pub fn count_after(conn: &Connection, version: i32, after: &str) -> Sql<u64> {
+/// The same without those that are quarantined.
+pub fn next_unquarantined(conn: &Connection, version: i32, after: &str, limit: u32) -> Sql<Vec<(TenantId, State)>> {
     let behind = super::BEHIND;
-    let sql = format!("SELECT count(*) FROM tenants WHERE id > ?2 AND {behind}");
+    let sql = format!(
+        "SELECT id, state FROM tenants WHERE id > ?2 AND {behind} AND state <> 'quarantined' ORDER BY id LIMIT ?3"
+    );
+    all(conn, &sql, params![version, after, limit], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// How many tenants a run has left that has reached `after`: those after it that are behind `version`, and those up to it that
+/// are so and not quarantined. Scans all tenants.
+pub fn count_left(conn: &Connection, version: i32, after: &str) -> Sql<u64> {
+    let behind = super::BEHIND;
+    let sql = format!("SELECT count(*) FROM tenants WHERE (id > ?2 OR state <> 'quarantined') AND {behind}");
     conn.query_row(&sql, params![version, after], |row| row.get(0).map(i64::unsigned_abs))
 }
 

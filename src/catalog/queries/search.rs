@@ -132,13 +132,43 @@ const COMPARED: u32 = 2000;
 const COMMON: u32 = 2000;
 const INTERSECTED: usize = 5;
 
+/// What a text is looked for in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sought {
+    /// The beginning of an id: a text of fewer than [`SHORTEST`] characters.
+    Beginning(String),
+    /// The whole of id, address and names: a longer text, in lower case.
+    Anywhere(String),
+}
+
+impl Sought {
+    /// A text as it was sent. None if it is blank, which finds everybody.
+    pub fn new(text: &str) -> Option<Self> {
+        let text = text.trim();
+        match text.chars().count() {
+            0 => None,
+            count if count < SHORTEST => Some(Self::Beginning(text.to_owned())),
+            _ => Some(Self::Anywhere(lowercase(text))),
+        }
+    }
+
+    /// Whether it finds a tenant, by its id and its text in the index.
+    pub fn finds(&self, id: &TenantId, text: &str) -> bool {
+        match self {
+            Self::Beginning(start) => id.as_str().starts_with(start.as_str()),
+            // The text begins with the id.
+            Self::Anywhere(part) => lowercase(text).contains(part.as_str()),
+        }
+    }
+}
+
 /// A page of tenants.
 pub fn page(conn: &Connection, wanted: &Listing) -> Sql<Found> {
-    match wanted.text.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
+    match wanted.text.as_deref().and_then(Sought::new) {
         None if wanted.sort == Sort::Id => beginning_with(conn, wanted, ""),
         None => sorted(conn, wanted),
-        Some(text) if text.chars().count() < SHORTEST => beginning_with(conn, wanted, text),
-        Some(text) => having(conn, wanted, text),
+        Some(Sought::Beginning(start)) => beginning_with(conn, wanted, &start),
+        Some(sought) => having(conn, wanted, &sought),
     }
 }
 
@@ -205,17 +235,18 @@ fn sorted(conn: &Connection, wanted: &Listing) -> Sql<Found> {
 
 /// Whose id, address or name has a text somewhere, newest first. Whose id it is has the first page alone, since few
 /// who look for an id want more.
-fn having(conn: &Connection, wanted: &Listing, text: &str) -> Sql<Found> {
+fn having(conn: &Connection, wanted: &Listing, sought: &Sought) -> Sql<Found> {
     let is_wanted = |row: &Row| wanted.state.is_none_or(|state| row.state == state);
-    let exact = TenantId::parse(text.as_bytes()).ok();
+    // As it was sent: the case of an id matters.
+    let exact = wanted.text.as_deref().and_then(|text| TenantId::parse(text.trim().as_bytes()).ok());
     if let (Some(id), None) = (&exact, &wanted.cursor)
         && let Some(row) = find(conn, id)?.filter(is_wanted)
     {
         return Ok(Found { rows: vec![row], next: Some(Cursor { key: i64::MAX, id: String::new() }) });
     }
     let mut rows = Vec::new();
-    let text = lowercase(text);
-    let trigrams = rarest(conn, trigrams(&text))?;
+    // FTS5 folds them as it folded what is in the index.
+    let trigrams = rarest(conn, trigrams(wanted.text.as_deref().unwrap_or_default().trim()))?;
     if trigrams.is_empty() {
         return Ok(Found::default());
     }
@@ -231,7 +262,7 @@ fn having(conn: &Connection, wanted: &Listing, text: &str) -> Sql<Found> {
         compared += 1;
         let (n, id): (i64, TenantId) = (candidate.get(0)?, candidate.get(1)?);
         let found: String = candidate.get(2)?;
-        if exact.as_ref() != Some(&id) && lowercase(&found).contains(&text) {
+        if exact.as_ref() != Some(&id) && sought.finds(&id, &found) {
             rows.extend(find(conn, &id)?.filter(is_wanted));
         }
         if rows.len() >= wanted.limit as usize || compared == COMPARED {
@@ -243,7 +274,14 @@ fn having(conn: &Connection, wanted: &Listing, text: &str) -> Sql<Found> {
 
 /// Lower case character by character, as FTS5 folds: in whole texts the case of a sigma depends on what follows it.
 fn lowercase(text: &str) -> String {
-    text.chars().flat_map(char::to_lowercase).collect()
+    let folded = |c: char| match c {
+        'ς' => 'σ',
+        'ſ' => 's',
+        // In two characters, which FTS5 does not make of it.
+        'İ' => 'İ',
+        c => c.to_lowercase().next().unwrap_or(c),
+    };
+    text.chars().map(folded).collect()
 }
 
 /// The trigrams of a text as FTS5 reads them, each once.
@@ -290,6 +328,23 @@ mod tests {
         }
         for wrong in ["", "7", "x~ada", "~"] {
             wrong.parse::<Cursor>().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_short_text_is_looked_for_at_the_beginning_of_ids_and_a_longer_one_anywhere() {
+        let id: TenantId = "user_Ab".parse().unwrap();
+        let finds = |text: &str| Sought::new(text).unwrap().finds(&id, "user_Ab\nada@Example.org\nAda Łukasik\n");
+        for text in ["us", " u ", "user_Ab", "USER_AB", "@example.ORG", "łUK", "Ada ł"] {
+            assert!(finds(text), "{text}");
+        }
+        for text in ["Us", "se", "@e", "elsewhere", "user_Abc"] {
+            assert!(!finds(text), "{text}");
+        }
+        assert_eq!(Sought::new(" \t"), None);
+        for (text, query) in [("İlker@example.com", "İLKER"), ("Roſe", "rose"), ("ΟΔΟΣ@x", "οδος@x"), ("οδος", "ΟΔΟΣ")]
+        {
+            assert!(Sought::new(query).unwrap().finds(&id, text), "{text} {query}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Everybody's database in a folder, which an interrupted run is gone on with.
 //!
-//! Files are flushed some hundred at a time, get their names after that, and are written to the list last. So what has a
+//! Files are flushed some at a time, get their names after that, and are written to the list last. So what has a
 //! name is whole, and what is in the list is on the disk. A name that is not in the list is of a run that was cut short
 //! there, and is written again.
 
@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
     pin::pin,
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 use backon::{ExponentialBuilder, Retryable};
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
+    interrupt::interrupted,
     part::{Part, Saved, failed, is_part},
     request::{LIST, What, save},
 };
@@ -28,7 +30,7 @@ use crate::{
     admin::tenants::Tenants as Listed,
     catalog::model::State,
     cli::{
-        shared::{bar, print_json},
+        shared::{bar, print_json, print_rows},
         target::{Target, segment},
     },
     error::{Error, ErrorKind, Result},
@@ -36,8 +38,12 @@ use crate::{
     tenants::id::TenantId,
 };
 
-/// Files that are flushed at once.
+/// Files that wait for a flush at most, and their bytes.
 const BATCH: usize = 256;
+const BATCH_BYTES: u64 = 64 << 20;
+
+/// How long after a flush the next file brings another, so that a kill loses little of a slow run.
+const BATCH_TIME: Duration = Duration::from_secs(1);
 
 /// Failures that are told.
 const TOLD: usize = 100;
@@ -66,6 +72,15 @@ struct Folder {
     whole: HashSet<(TenantId, String)>,
     /// Those that have come, and are not flushed.
     waiting: Vec<(Part, Line)>,
+    /// Their bytes.
+    bytes: u64,
+    /// The last flush.
+    flushed: Instant,
+}
+
+/// Whether so many files, of so many bytes, are flushed so long after the last flush.
+fn is_due(files: usize, bytes: u64, since: Duration) -> bool {
+    files >= BATCH || bytes >= BATCH_BYTES || since >= BATCH_TIME
 }
 
 impl Folder {
@@ -108,14 +123,16 @@ impl Folder {
             std::fs::remove_file(path.join(name)).map_err(|e| failed(path, e))?;
         }
         let whole = read(&mut list, path).map_err(|e| failed(&at, e))?;
-        Ok(Self { path: path.to_owned(), list, whole, waiting: Vec::new() })
+        Ok(Self { path: path.to_owned(), list, whole, waiting: Vec::new(), bytes: 0, flushed: Instant::now() })
     }
 
-    /// Takes one that has come; flushes when there are many.
+    /// Takes one that has come; flushes when that is due.
     fn add(&mut self, id: TenantId, file: String, saved: Saved) -> Result<()> {
         let line = Line { id, file, bytes: saved.bytes, sha256: hex::encode(saved.sha256) };
         self.waiting.push((saved.part, line));
-        if self.waiting.len() >= BATCH { self.flush() } else { Ok(()) }
+        self.bytes += saved.bytes;
+        let is_due = is_due(self.waiting.len(), self.bytes, self.flushed.elapsed());
+        if is_due { self.flush() } else { Ok(()) }
     }
 
     /// Flushes those that have come, gives them their names, and writes them to the list.
@@ -132,6 +149,7 @@ impl Folder {
         }
         flush::sync_folder(&self.path)?;
         let written = self.list.write_all(&lines).and_then(|()| self.list.sync_data());
+        (self.bytes, self.flushed) = (0, Instant::now());
         written.map_err(|e| failed(&self.path.join(LIST), e))
     }
 }
@@ -158,7 +176,7 @@ fn read(list: &mut File, folder: &Path) -> std::io::Result<HashSet<(TenantId, St
 pub async fn run(target: &Target, what: &What, to: &Path, jobs: usize, json: bool) -> Result<ExitCode> {
     let mut folder = Folder::open(to)?;
     let bar = bar("{pos}/{len} {wide_bar} {per_sec} {eta}")?;
-    let interrupt = tokio::signal::ctrl_c().map(drop).shared();
+    let interrupt = interrupted()?.shared();
     // Page by page: a million ids are not in memory at once.
     let length = bar.clone();
     let pages = stream::try_unfold((None::<TenantId>, length), |(after, bar)| async move {
@@ -225,11 +243,22 @@ pub async fn run(target: &Target, what: &What, to: &Path, jobs: usize, json: boo
             "interrupted": interrupted,
         }))?;
     } else {
-        println!("{exported} exported to {}, {already} were there already, {count} failed", to.display());
-        failures.iter().for_each(|failure| println!("  {}: {}", failure.id, failure.error));
-        if interrupted {
-            println!("interrupted; run it again to go on");
-        }
+        let summary = format!("{exported} exported to {}, {already} were there already, {count} failed", to.display());
+        let after = interrupted.then(|| "interrupted; run it again to go on".to_owned());
+        print_rows(&failures, false, Some(summary), after, |failure| format!("  {}: {}", failure.id, failure.error))?;
     }
     Ok(ExitCode::from(u8::from(count > 0 || interrupted)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_files_many_bytes_and_a_while_are_each_enough_for_a_flush() {
+        assert!(!is_due(BATCH - 1, BATCH_BYTES - 1, BATCH_TIME / 2));
+        assert!(is_due(BATCH, 0, Duration::ZERO));
+        assert!(is_due(1, BATCH_BYTES, Duration::ZERO));
+        assert!(is_due(1, 0, BATCH_TIME));
+    }
 }

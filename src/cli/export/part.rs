@@ -63,20 +63,28 @@ impl Part {
     ///
     /// # Errors
     /// The answer broke off, or is not what its digest says.
-    pub async fn receive(mut self, mut answer: Answer, target: &Target) -> Result<Saved> {
+    pub async fn receive(mut self, answer: Answer, target: &Target) -> Result<Saved> {
         let said = answer.header(&DIGEST).and_then(sha256_of).ok_or_else(|| target.other_program())?;
+        let (bytes, sha256) = self.fill(answer).await?;
+        if sha256 != said {
+            let why = "what arrived is not what was sent: its SHA-256 is another one; try again";
+            return Err(Error::new(ErrorKind::Unavailable, why));
+        }
+        Ok(Saved { part: self, bytes, sha256 })
+    }
+
+    /// Writes an answer to it. Returns how many bytes that are, and their SHA-256.
+    ///
+    /// # Errors
+    /// The answer broke off, or cannot be written.
+    pub async fn fill(&mut self, mut answer: Answer) -> Result<(u64, [u8; 32])> {
         let (mut hash, mut bytes) = (Sha256::new(), 0);
         while let Some(piece) = answer.piece().await? {
             hash.update(&piece);
             bytes += piece.len() as u64;
             self.file.write_all(&piece).map_err(|e| failed(&self.path, e))?;
         }
-        let sha256: [u8; 32] = hash.finalize().into();
-        if sha256 != said {
-            let why = "what arrived is not what was sent: its SHA-256 is another one; try again";
-            return Err(Error::new(ErrorKind::Unavailable, why));
-        }
-        Ok(Saved { part: self, bytes, sha256 })
+        Ok((bytes, hash.finalize().into()))
     }
 
     /// Flushes it.
@@ -103,8 +111,25 @@ impl Drop for Part {
     }
 }
 
+/// Where a file is written that is to be called `to`. A link is followed to the file that it leads to, as `cp` does.
+pub fn place_of(to: &Path, replace: bool) -> Result<PathBuf> {
+    let Ok(found) = to.symlink_metadata() else { return Ok(to.to_owned()) };
+    let real = match found.is_symlink() {
+        false => to.to_owned(),
+        true => to.canonicalize().map_err(|_| {
+            Error::config(format!("{} is a link that leads to no file; remove it, or name another file", to.display()))
+        })?,
+    };
+    refuse_no_file(&real)?;
+    if !replace {
+        let why = format!("{} is there already; --replace replaces it", to.display());
+        return Err(Error::new(ErrorKind::Conflict, why));
+    }
+    Ok(real)
+}
+
 /// Refuses what is there and is no plain file: a device, a pipe, a folder, a link.
-pub fn refuse_no_file(to: &Path) -> Result<()> {
+fn refuse_no_file(to: &Path) -> Result<()> {
     match to.symlink_metadata() {
         Ok(found) if !found.is_file() => {
             let what = if found.is_dir() { "a folder" } else { "no plain file" };

@@ -13,7 +13,7 @@ use tokio::signal;
 use crate::{
     admin::migrations::{Migrated, Overview},
     cli::{
-        shared::{bar, print_json},
+        shared::{bar, print_json, print_rows},
         target::{Target, segment},
         watch::{LOOK, is_absent},
     },
@@ -54,8 +54,8 @@ pub async fn some(target: &Target, ids: &[TenantId], json: bool) -> Result<ExitC
         print_json(&json!({"schema": schema, "migrated": migrated, "already_current": current, "failed": failed}))?;
     } else {
         let schema = schema.map_or(String::new(), |schema| format!("schema {schema}: "));
-        println!("{schema}{migrated} migrated, {current} were there already, {} failed", failed.len());
-        failed.iter().for_each(|(id, error)| println!("  {id}: {error}"));
+        let summary = format!("{schema}{migrated} migrated, {current} were there already, {} failed", failed.len());
+        print_rows(&failed, false, Some(summary), None, |(id, error)| format!("  {id}: {error}"))?;
     }
     Ok(ExitCode::from(u8::from(!failed.is_empty())))
 }
@@ -70,15 +70,13 @@ pub async fn status(target: &Target, run: Option<&str>, json: bool) -> Result<Ex
         print_json(&overview)?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{:>7} {:>10} {:>12}", "schema", "users", "quarantined");
-    for share in &overview.schemas {
+    let heading = format!("{:>7} {:>10} {:>12}", "schema", "users", "quarantined");
+    let newest = format!("the newest schema is {}", overview.schema);
+    let after = overview.run.as_ref().map_or(newest.clone(), |run| format!("{newest}\n{}", text(run)));
+    print_rows(&overview.schemas, false, Some(heading), Some(after), |share| {
         let schema = share.schema.map_or("unknown".to_owned(), |schema| schema.to_string());
-        println!("{schema:>7} {:>10} {:>12}", share.users, share.quarantined);
-    }
-    println!("the newest schema is {}", overview.schema);
-    if let Some(run) = &overview.run {
-        print(run);
-    }
+        format!("{schema:>7} {:>10} {:>12}", share.users, share.quarantined)
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -166,31 +164,32 @@ fn show(report: &Report, json: bool) -> Result<()> {
     if json {
         return print_json(report);
     }
-    print(report);
-    Ok(())
+    print_rows(&[text(report)], false, None, None, String::clone).map(drop)
 }
 
-fn print(report: &Report) {
+/// What came of a run, or has so far, in lines.
+fn text(report: &Report) -> String {
     let Report { run, schema, handled, total, migrated, already_current, failed, .. } = report;
     let left = left(report);
     let left = if left.is_empty() { left } else { format!(", about {left}") };
-    println!("{run} is {}: {handled} of {total} users handled{left}", report.status.as_str());
+    let mut lines = vec![format!("{run} is {}: {handled} of {total} users handled{left}", report.status.as_str())];
     if let Some(reason) = &report.reason {
-        println!("  {reason}; `cubby migrate resume` goes on");
+        lines.push(format!("  {reason}; `cubby migrate resume` goes on"));
     }
-    println!("schema {schema}: {migrated} migrated, {already_current} were there already, {failed} failed");
+    lines.push(format!("schema {schema}: {migrated} migrated, {already_current} were there already, {failed} failed"));
     for failure in &report.failures {
-        println!("  {} failed: {}", failure.count, failure.error);
+        lines.push(format!("  {} failed: {}", failure.count, failure.error));
         let hidden = failure.count > failure.tenants.len() as u64;
-        println!("      {}{}", failure.tenants.join(", "), if hidden { ", …" } else { "" });
+        lines.push(format!("      {}{}", failure.tenants.join(", "), if hidden { ", …" } else { "" }));
     }
     if report.still_quarantined > 0 {
-        println!("  {} were quarantined before, and still are", report.still_quarantined);
+        lines.push(format!("  {} were quarantined before, and still are", report.still_quarantined));
     }
     if report.gone > 0 {
-        println!("  {} were deleted meanwhile", report.gone);
+        lines.push(format!("  {} were deleted meanwhile", report.gone));
     }
     if report.status == Status::Interrupted {
-        println!("the server ended before the run did; `cubby migrate resume` goes on");
+        lines.push("the server ended before the run did; `cubby migrate resume` goes on".to_owned());
     }
+    lines.join("\n")
 }

@@ -40,13 +40,13 @@ pub struct Bulk {
     /// All in this state: active, suspended, deleted, quarantined
     #[arg(long)]
     state: Option<State>,
-    /// All whose id, address or name has this text
+    /// All whose id, address or name has this text; one or two characters are the beginning of an id
     #[arg(long, value_name = "TEXT")]
     search: Option<String>,
     /// All users
     #[arg(long, conflicts_with_all = ["state", "search"])]
     all: bool,
-    /// What suspended users are told
+    /// What suspended users are told, up to 500 characters
     #[arg(long)]
     reason: Option<String>,
     /// Only count them
@@ -86,6 +86,9 @@ impl Bulk {
     pub fn validate(&self) -> Result<()> {
         let wrong = |why: &str| Err(Error::config(why.to_owned()));
         let What::Change(action) = self.what else { return Ok(()) };
+        if self.search.as_deref().is_some_and(|text| text.trim().is_empty()) {
+            return wrong("--search is empty, which would be every user; say --all if you mean them");
+        }
         if self.ids.is_empty() && self.state.is_none() && self.search.is_none() && !self.all {
             return wrong("say whom: ids, --state, --search, or --all for every user");
         }
@@ -136,6 +139,7 @@ pub async fn run(target: &Target, bulk: Bulk) -> Result<ExitCode> {
         None => confirm(&preview, from_input).await?,
     }
     (draft["count"], draft["as_of"]) = (json!(preview.count), json!(preview.as_of));
+    draft["digest"] = json!(preview.digest);
     if let Some(reason) = bulk.reason {
         draft["reason"] = json!(reason);
     }
@@ -166,6 +170,9 @@ fn tell(preview: &Preview) {
     println!("{} {} users; nothing was changed", preview.action.as_str(), preview.count);
     let more = preview.count > preview.some.len() as u64;
     println!("  {}{}", preview.some.join(", "), if more { ", …" } else { "" });
+    if preview.left_out > 0 {
+        println!("  left out: {} whose state this does not change", preview.left_out);
+    }
     if !preview.unknown.is_empty() {
         println!("  unknown, among others perhaps: {}", preview.unknown.join(", "));
     }

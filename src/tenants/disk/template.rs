@@ -1,5 +1,7 @@
 //! The template of a new tenant's file, and the row in each file that says whose it is.
 
+use std::collections::BTreeSet;
+
 use parking_lot::Mutex;
 use rusqlite::{Connection, MAIN_DB, params};
 
@@ -58,6 +60,60 @@ impl Template {
             .ok_or_else(|| Error::internal("the template is shorter than a database header"))?
             .fill(WAL);
         Ok(image)
+    }
+
+    /// Whether an open file has the rows of a new one and no others, apart from the bookkeeping: those that the migrations
+    /// insert, and those with which a virtual table begins. In doubt it does not: for a file of an older schema whose rows
+    /// a migration changes, or for rows that come out otherwise each time that the migrations run.
+    pub fn is_untouched(&self, file: &Connection) -> Result<bool> {
+        let new = self.conn.lock();
+        let (theirs, ours) = (stored(file)?, stored(&new)?);
+        for table in theirs.union(&ours).filter(|table| !BOOKKEEPING.contains(&table.as_str())) {
+            let same = match (theirs.contains(table), ours.contains(table)) {
+                (true, true) => have_same_rows(file, &new, table)?,
+                (true, false) => is_empty(file, table)?,
+                (false, _) => is_empty(&new, table)?,
+            };
+            if !same {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The tables that have rows in the file itself, those of virtual tables included.
+fn stored(conn: &Connection) -> Result<BTreeSet<String>> {
+    let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 AND name NOT LIKE 'sqlite\\_%' \
+               ESCAPE '\\'";
+    let names = conn.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    Ok(names)
+}
+
+fn is_empty(conn: &Connection, table: &str) -> Result<bool> {
+    let quoted = table.replace('"', "\"\"");
+    Ok(conn.query_row(&format!("SELECT NOT EXISTS (SELECT 1 FROM \"{quoted}\")"), [], |row| row.get(0))?)
+}
+
+/// Whether a table has the same rows in two databases. Reads no further than to the first that differs.
+fn have_same_rows(file: &Connection, new: &Connection, table: &str) -> Result<bool> {
+    let sql = format!("SELECT * FROM \"{}\" NOT INDEXED", table.replace('"', "\"\""));
+    let (mut file, mut new) = (file.prepare(&sql)?, new.prepare(&sql)?);
+    let columns = file.column_count();
+    let same_columns = columns == new.column_count();
+    let (mut theirs, mut ours) = (file.query([])?, new.query([])?);
+    loop {
+        match (theirs.next()?, ours.next()?) {
+            (None, None) => return Ok(true),
+            (Some(their), Some(our)) if same_columns => {
+                for n in 0..columns {
+                    if their.get_ref(n)? != our.get_ref(n)? {
+                        return Ok(false);
+                    }
+                }
+            }
+            _ => return Ok(false),
+        }
     }
 }
 
@@ -127,16 +183,15 @@ pub fn rename(conn: &Connection, id: &TenantId) -> Result<()> {
     }
 }
 
-/// Whether no table of an open file has a row, apart from the bookkeeping. Always `false` for a schema whose
-/// migrations insert rows.
+/// Whether no table of an open file has a row, apart from the bookkeeping. Always `false` for a schema whose migrations
+/// insert rows or make an index for full-text search.
 pub fn is_untouched(conn: &Connection) -> Result<bool> {
     let tables: Vec<String> = conn
         .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")?
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     for table in tables.iter().filter(|table| !BOOKKEEPING.contains(&table.as_str())) {
-        let quoted = table.replace('"', "\"\"");
-        if conn.query_row(&format!("SELECT EXISTS (SELECT 1 FROM \"{quoted}\")"), [], |row| row.get(0))? {
+        if !is_empty(conn, table)? {
             return Ok(false);
         }
     }

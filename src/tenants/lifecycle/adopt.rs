@@ -90,7 +90,7 @@ impl Store {
             return conflict(format!("the file of {from} says that it is {}'s; `cubby doctor` says more", card.tenant));
         }
         let taken = matches!(files::locate(&place)?, Location::Live | Location::Both);
-        if taken && !replace && !inspect::read_file(&place.live, template::is_untouched)? {
+        if taken && !replace && !inspect::read_file(&place.live, |conn| self.inner.template.is_untouched(conn))? {
             return conflict(format!("{new} has data of their own; --replace gives it up for that of {from}"));
         }
         if taken {

@@ -19,6 +19,7 @@ use crate::{
         migrate::Step,
         open::{self, Options},
     },
+    telemetry::disk::space,
     tenants::{
         disk::{
             files,
@@ -32,6 +33,9 @@ use crate::{
 
 /// How long the new file is looked at for damage before it is swapped in.
 const CHECK: Duration = Duration::from_secs(60);
+
+/// With less than this free, in bytes, it is the disk that is full, whatever the quota.
+const LOW_DISK: u64 = 1 << 20;
 
 /// Carries out an [`Order`], in a process of its own. May block.
 pub type Worker = Arc<dyn Fn(&Order) -> Result<Answer> + Send + Sync>;
@@ -86,8 +90,8 @@ impl Store {
     }
 
     /// Puts the rows of a file into a fresh database of the newest schema, and that in the place of a tenant's. What
-    /// is replaced goes to `trash/replaced/`, until the retention ends or another import replaces it. The tenant's state
-    /// stays; until the swap it is served.
+    /// is replaced goes to `trash/replaced/`, until the retention ends; of many such files the oldest and the newest are
+    /// kept. The tenant's state stays; until the swap it is served.
     ///
     /// A crash before the swap changes nothing but that folder. The swap is one rename. Before it, this is cancelled with
     /// its future.
@@ -144,14 +148,14 @@ impl Store {
         };
         let history: Vec<Step> = match worker(&order)? {
             Answer::Inspected(ran) => ran.into_iter().map(Step::from).collect(),
-            answer => return Err(refusal(answer, max_bytes)),
+            answer => return Err(self.refusal(id, answer, max_bytes)),
         };
         let image = self.image_at(id, &history)?;
         let fresh = Temporary(self.layout().temporary());
         flush::write_unflushed(&fresh.0, &image)?;
         let (rows, made) = match worker(&Order { into: Some(fresh.0.clone()), seconds: seconds(), ..order })? {
             Answer::Copied { rows, made } => (rows, made),
-            answer => return Err(refusal(answer, max_bytes)),
+            answer => return Err(self.refusal(id, answer, max_bytes)),
         };
         self.record_applied()?;
         let options = Options { max_bytes, max_value_bytes: settings.max_value_bytes, ..options() };
@@ -184,18 +188,32 @@ impl Store {
         }
         Template::build(&inner.schema.up_to(version)?, &inner.options.sqlite())?.image(id, self.now())
     }
+
+    /// The error of an order that was not carried out. What was made for it is still there.
+    fn refusal(&self, id: &TenantId, answer: Answer, max_bytes: u64) -> Error {
+        match answer {
+            Answer::Refused(why) => invalid(why),
+            Answer::Full if max_bytes > 0 && self.has_room() => Error::new(
+                ErrorKind::QuotaExceeded,
+                format!(
+                    "the file's rows take more than the quota of {max_bytes} bytes that {id} has; {}",
+                    raise_quota(id)
+                ),
+            ),
+            Answer::Full => Error::new(ErrorKind::DiskFull, "the disk is full"),
+            Answer::Inspected(_) | Answer::Copied { .. } => Error::internal("another answer to an order of an import"),
+        }
+    }
+
+    /// Whether the disk is not full. SQLite reports a full disk and a reached bound of a file with one code.
+    fn has_room(&self) -> bool {
+        space(&self.layout().tmp()).is_none_or(|disk| disk.free >= LOW_DISK)
+    }
 }
 
-fn refusal(answer: Answer, max_bytes: u64) -> Error {
-    match answer {
-        Answer::Refused(why) => invalid(why),
-        Answer::Full if max_bytes > 0 => Error::new(
-            ErrorKind::QuotaExceeded,
-            format!("the file's rows take more than the quota of {max_bytes} bytes, or the disk is full"),
-        ),
-        Answer::Full => Error::new(ErrorKind::DiskFull, "the disk is full"),
-        Answer::Inspected(_) | Answer::Copied { .. } => Error::internal("another answer to an order of an import"),
-    }
+/// How a quota is raised.
+pub fn raise_quota(id: &TenantId) -> String {
+    format!("`cubby tenants quota {id} --bytes SIZE` gives them more")
 }
 
 fn invalid(why: String) -> Error {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::Transaction;
 
 use crate::{
-    catalog::queries::{self, AccessRow, Quarantine},
+    catalog::queries::{self, AccessRow, Quarantine, rollouts},
     clock::millis,
     error::{Error, ErrorKind, Result},
     log::{self, Recovered},
@@ -39,6 +39,12 @@ impl Store {
     /// Opens a file and migrates it, for a request or for eager migration. A failure quarantines the tenant, unless
     /// it is the disk's or the catalog's; a success releases it.
     pub(in crate::tenants) fn open_or_quarantine(&self, params: &OpenParams) -> Result<Opened> {
+        self.open_or_quarantine_in(params, None)
+    }
+
+    /// The same, in a run of migrations perhaps. The commit that quarantines a tenant counts it in the run, unless it was
+    /// quarantined before: so no crash parts the two.
+    pub(in crate::tenants) fn open_or_quarantine_in(&self, params: &OpenParams, run: Option<i64>) -> Result<Opened> {
         let id = params.id;
         let opened = database::open_file(params).inspect_err(|error| {
             // One that was cut short since the server ends is no fault.
@@ -46,7 +52,7 @@ impl Store {
                 self.inner.faults.record(id, self.now(), error);
             }
             if matches!(error.kind(), ErrorKind::Quarantined | ErrorKind::Damaged) {
-                self.quarantine(id, error);
+                self.quarantine(id, error, run.filter(|_| !params.quarantined));
             }
         })?;
         if let Some(version) = opened.migrated_from {
@@ -96,7 +102,7 @@ impl Store {
         Ok(())
     }
 
-    fn quarantine(&self, id: &TenantId, error: &Error) {
+    fn quarantine(&self, id: &TenantId, error: &Error, run: Option<i64>) {
         let (target, reason, digest, now) = (id.clone(), error.detail(), self.inner.schema.digest(), self.now());
         let file = self.inner.layout.tenant(id);
         // Somebody may replace the file: what the log has of this one is not redone onto another.
@@ -113,7 +119,12 @@ impl Store {
                 .map_or(0, |row| row.consecutive_quarantines);
             let (wait, consecutive) = (backoff(before), before.saturating_add(1));
             let retry_at = Some(now.saturating_add(millis(wait)));
-            queries::quarantine(tx, &target, &Quarantine { reason, retry_at, consecutive, digest })?;
+            let quarantine = Quarantine { reason, retry_at, consecutive, digest };
+            if queries::quarantine(tx, &target, &quarantine)?
+                && let Some(run) = run
+            {
+                rollouts::count_failure(tx, run, &target, &quarantine.reason)?;
+            }
             Ok(wait)
         });
         match written {
@@ -153,7 +164,7 @@ impl Store {
                         store.take_uses(lock.id(), database);
                         database.abandon();
                         store.inner.feeds.end(lock.id());
-                        store.quarantine(lock.id(), &cause);
+                        store.quarantine(lock.id(), &cause, None);
                     }
                     // Another request has quarantined it already.
                     None => store.close_locked(&lock),

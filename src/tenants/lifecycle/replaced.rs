@@ -19,7 +19,6 @@ use crate::{
             files::{self, Location},
             inspect,
             path::{TenantPaths, replaced_at, wal_of},
-            template,
         },
         id::TenantId,
         open::{database::Database, slots::TenantLock},
@@ -29,6 +28,9 @@ use crate::{
 
 /// What an import is called in the audit trail.
 const ACTION: &str = "tenants import";
+
+/// Replaced files that are kept of one tenant, at most, while the retention lasts.
+const KEPT: usize = 8;
 
 /// How a new file is swapped in.
 pub(super) struct Swap {
@@ -86,7 +88,7 @@ impl Store {
         let id = lock.id();
         self.importable(id)?;
         let paths = self.layout().paths(id);
-        let there = Self::may_replace(id, &paths, swap.replace)?;
+        let there = self.may_replace(id, &paths, swap.replace)?;
         // The sweep of the trash waits.
         let _turn = self.inner.replaced.lock();
         let aside = self.layout().new_replaced(&paths, self.now())?;
@@ -107,14 +109,14 @@ impl Store {
             remove_if_empty(aside.parent());
             return Ok(None);
         }
-        if inspect::read_file(&aside, template::is_untouched).unwrap_or(false) {
-            // Without a row nobody misses it. What an earlier import replaced stays.
+        if self.is_untouched(&aside) {
+            // Without a row of its own nobody misses it. What an earlier import replaced stays.
             files::discard(&aside)?;
             remove_if_empty(aside.parent());
             return Ok(None);
         }
-        if let Err(error) = header::leave_wal_mode(&aside).and_then(|()| remove_older(&paths.replaced, &aside)) {
-            tracing::warn!(tenant = %id, %error, "what an earlier import replaced stays until the retention ends");
+        if let Err(error) = header::leave_wal_mode(&aside).and_then(|()| thin_out(&paths.replaced, &aside)) {
+            tracing::warn!(tenant = %id, %error, "what earlier imports replaced stays until the retention ends");
         }
         Ok(Some(aside))
     }
@@ -140,12 +142,17 @@ impl Store {
         }
     }
 
+    /// Whether a file that nobody has open has nothing of its tenant's own. One that cannot be read may have.
+    fn is_untouched(&self, file: &Path) -> bool {
+        inspect::read_file(file, |conn| self.inner.template.is_untouched(conn)).unwrap_or(false)
+    }
+
     /// Whether there is a file, which may be replaced and is one file.
-    fn may_replace(id: &TenantId, paths: &TenantPaths, replace: bool) -> Result<bool> {
+    fn may_replace(&self, id: &TenantId, paths: &TenantPaths, replace: bool) -> Result<bool> {
         if !matches!(files::locate(paths)?, Location::Live | Location::Both) {
             return Ok(false);
         }
-        if !replace && !inspect::read_file(&paths.live, template::is_untouched).unwrap_or(false) {
+        if !replace && !self.is_untouched(&paths.live) {
             let why = format!(
                 "{id} has data of their own; --replace puts the file in its place, and their data into the trash"
             );
@@ -185,10 +192,17 @@ impl Store {
     }
 }
 
-/// Removes what earlier imports for a tenant replaced.
-fn remove_older(folder: &Path, newest: &Path) -> Result<()> {
-    let mut older = entries(folder)?.into_iter().filter(|file| file != newest);
-    older.try_for_each(|file| files::remove(&file).map(drop))?;
+/// Removes what earlier imports for a tenant replaced, if it is more than is kept: neither the oldest file nor the newest
+/// ones. An import that is tried again replaces what the one before it has put in, and the oldest is what there was.
+fn thin_out(folder: &Path, newest: &Path) -> Result<()> {
+    let mut older = entries(folder)?;
+    older.retain(|file| file != newest && replaced_at(file).is_some());
+    older.sort_by_key(|file| replaced_at(file));
+    let surplus = (older.len() + 1).saturating_sub(KEPT);
+    if surplus == 0 {
+        return Ok(());
+    }
+    older.iter().skip(1).take(surplus).try_for_each(|file| files::discard(file))?;
     flush::sync_folder(folder)
 }
 
@@ -285,11 +299,37 @@ mod tests {
                 store.suspend(&ben, "x", &Author::program("test")).await.unwrap();
                 assert_eq!(text_in(&paths.live), text, "{}", failing_folder.display());
                 store.resume(&ben, &Author::program("test")).await.unwrap();
-                assert_eq!(entries(&paths.replaced).unwrap_or_default(), kept, "{}", failing_folder.display());
+                let mut there = entries(&paths.replaced).unwrap_or_default();
+                there.sort();
+                assert_eq!(there, kept, "{}", failing_folder.display());
             }
             let replaced = import(&store, &ben).await.unwrap().unwrap();
             assert_eq!((text_in(&replaced), text_in(&paths.live)), (text.to_owned(), "new".to_owned()));
-            kept = vec![replaced];
+            kept.push(replaced);
         }
+        assert_eq!(text_in(&kept[0]), "first", "a further import leaves what an earlier one replaced");
+    }
+
+    #[test]
+    fn of_many_replaced_files_the_oldest_and_the_newest_stay() {
+        let folder = TempDir::new().unwrap();
+        let named = |at: i64| folder.path().join(format!("{at}.db"));
+        let mut there = Vec::new();
+        for at in 90..110 {
+            std::fs::write(named(at), "x").unwrap();
+            thin_out(folder.path(), &named(at)).unwrap();
+            there.push(named(at));
+            if there.len() > KEPT {
+                there.remove(1);
+            }
+            let mut found = entries(folder.path()).unwrap();
+            found.sort_by_key(|file| replaced_at(file));
+            assert_eq!(found, there);
+        }
+        // The clock went back: what was replaced just now is the oldest by its name.
+        std::fs::write(named(1), "x").unwrap();
+        std::fs::write(folder.path().join("91.db-shm"), "x").unwrap();
+        thin_out(folder.path(), &named(1)).unwrap();
+        assert!(named(1).exists() && named(90).exists() && named(109).exists() && !named(103).exists());
     }
 }

@@ -271,7 +271,7 @@ impl Store {
             deadline,
             ..self.open_params(&id, &path, &options, row.state == State::Quarantined)
         };
-        let migrated_from = self.open_or_quarantine(&params)?.close()?;
+        let migrated_from = self.open_or_quarantine_in(&params, run)?.close()?;
         let (migrated, version) = (id.clone(), self.inner.schema.version());
         self.catalog().write_blocking(move |tx| {
             queries::set_schema(tx, &migrated, version)?;

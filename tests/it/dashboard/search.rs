@@ -69,6 +69,13 @@ async fn one_among_a_thousand_is_found_by_a_part_of_their_id_address_or_name() {
     {
         assert_eq!(find(&format!("q={text}")).await, ["user_0007"], "{text}");
     }
+    let rename = |tx: &rusqlite::Transaction| {
+        tx.execute_batch("UPDATE tenants SET first_name = 'İlker', last_name = 'ΟΔΟΣ' WHERE id = 'user_0008'")
+    };
+    server.app.store().catalog().write(rename).await.unwrap();
+    for text in ["%C4%B0lker", "%C4%B0LKER", "%CE%9F%CE%94%CE%9F%CE%A3", "%CE%BF%CE%B4%CE%BF%CF%82"] {
+        assert_eq!(find(&format!("q={text}")).await, ["user_0008"], "{text}");
+    }
     assert_eq!(find("q=us&limit=3").await, ["user_0001", "user_0002", "user_0003"], "two characters are a beginning");
     assert_eq!(find("q=user_01&limit=2").await, ["user_0199", "user_0198"], "newest first");
     assert_eq!(all(&operator, "&q=user_01").await.len(), 100);

@@ -206,6 +206,26 @@ async fn a_tenant_over_its_quota_reads_and_deletes() {
 }
 
 #[tokio::test]
+async fn a_number_that_is_used_up_is_not_told_as_the_quota() {
+    let sql = Sql::start(&["--quota", "300KiB", "--sql-ddl", "allow"]).await;
+    let mut ada = sql.ada();
+    ada.run("CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT)").await.unwrap();
+    ada.run("INSERT INTO counted VALUES (9223372036854775807)").await.unwrap();
+    for begin in [None, Some("BEGIN")] {
+        if let Some(begin) = begin {
+            ada.run(begin).await.unwrap();
+        }
+        let full = ada.run("INSERT INTO counted DEFAULT VALUES").await.unwrap_err();
+        assert_eq!(full["code"], "SQLITE_FULL", "{full}");
+        assert!(!full["message"].as_str().unwrap().contains("quota"), "{full}");
+    }
+    let mut eve = Stream::of(&sql.server.client, "/eve/sql/v2/pipeline");
+    let large = eve.run("INSERT INTO items (name, data) VALUES ('large', zeroblob(1000000))").await.unwrap_err();
+    assert!(large["message"].as_str().unwrap().contains("quota"), "{large}");
+    sql.stop().await;
+}
+
+#[tokio::test]
 async fn a_suspended_or_quarantined_tenant_says_so_in_the_protocols_form() {
     let sql = Sql::start(&["--admin-api-key", "an operator's key of some length"]).await;
     let store = sql.server.app.store().clone();
