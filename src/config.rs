@@ -19,6 +19,7 @@ pub mod notes;
 pub mod provider;
 pub mod sql;
 pub mod told;
+pub mod traces;
 pub mod values;
 pub mod webhooks;
 

@@ -6,6 +6,8 @@
 //! `server`, on by default, has everything above the store: the HTTP toolkit, identity, webhooks, the reconcile, the
 //! operators' routes and the command line. Without it the crate is the store alone.
 //!
+//! `otel`, off by default, has traces of OpenTelemetry: see [`telemetry::trace`].
+//!
 //! # Embedding the store
 //! ```no_run
 //! # async fn example() -> cubby::Result<()> {

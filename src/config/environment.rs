@@ -15,3 +15,9 @@ pub fn unknown(known: &BTreeSet<String>) -> Vec<String> {
     unknown.sort();
     unknown
 }
+
+/// A variable that OpenTelemetry has named. Those of the exporter's details and of what is sampled are read by its SDK.
+#[expect(clippy::disallowed_methods, reason = "the variables of OpenTelemetry are settings, and this is in config")]
+pub fn opentelemetry(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
