@@ -13,7 +13,7 @@ use std::{
 use axum::{
     Router,
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
@@ -27,7 +27,10 @@ use super::{
     limits::{Refused, in_flight::SMALL},
     problem::Problem,
 };
-use crate::telemetry::{self, routes};
+use crate::telemetry::{
+    self, routes,
+    trace::{self, Incoming},
+};
 
 /// The header with the request's id, in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -75,7 +78,19 @@ pub async fn envelope(
     let text: Arc<str> = id.to_str().unwrap_or("").into();
     let plain = (door.plain_problems)(request.uri().path());
     let render = |problem: &Problem| if plain { problem.render_plain() } else { problem.render(&text) };
-    telemetry::in_request(text.clone(), async {
+    let span = trace::request(|| {
+        let of = |name: &str| only(request.headers(), name);
+        Incoming {
+            method: request.method().as_str(),
+            route: pattern,
+            id: &text,
+            encrypted: door.limits.proxies.came_encrypted(&request),
+            host: of("host"),
+            traceparent: of("traceparent"),
+            tracestate: of("tracestate"),
+        }
+    });
+    let answered = async {
         let started = tokio::time::Instant::now();
         let handled = async {
             match refused {
@@ -121,6 +136,7 @@ pub async fn envelope(
         let took = started.elapsed();
         let status = response.status();
         measured.record(status.as_u16(), took);
+        span.answered(status.as_u16());
         if status.is_server_error() && !(overloaded && is_logged_this_second()) {
             tracing::warn!(status = status.as_u16(), took = ?took, "failed");
         } else if took > SLOW {
@@ -130,8 +146,15 @@ pub async fn envelope(
         }
         mark(&mut response, id);
         response
-    })
-    .await
+    };
+    telemetry::in_request(text.clone(), span.around(answered)).await
+}
+
+/// The value of a header that was sent once.
+fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
 }
 
 /// Sets the headers that every answer has.

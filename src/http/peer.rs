@@ -30,6 +30,12 @@ impl Proxies {
         self.0.iter().any(|network| network.contains(address))
     }
 
+    /// Whether a trusted proxy says that a request came to it by https.
+    pub fn came_encrypted(&self, request: &Request) -> bool {
+        let by_proxy = request.extensions().get::<Peer>().is_some_and(|peer| self.contains(peer.0.ip()));
+        by_proxy && request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https")
+    }
+
     /// The address a request comes from: the other end's, or what a trusted proxy says it is.
     pub fn origin(&self, request: &Request) -> IpAddr {
         let peer = request.extensions().get::<Peer>();

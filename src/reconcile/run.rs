@@ -24,7 +24,7 @@ use crate::{
     config::provider::Part,
     error::{Error, ErrorKind, Result},
     identity::provider::{AMONG, Provider},
-    telemetry::metrics,
+    telemetry::{metrics, trace},
     tenants::{id::TenantId, store::Store},
 };
 
@@ -104,7 +104,8 @@ impl Reconciler {
         let provider = self.provider.clone().ok_or_else(missing)?;
         let guard = self.runs.begin()?;
         let (this, run) = (self.clone(), guard.run.clone());
-        Ok(Started { run, report: tokio::spawn(async move { this.run(guard, &*provider, options, author).await }) })
+        let work = async move { this.run(guard, &*provider, options, author).await };
+        Ok(Started { run, report: tokio::spawn(trace::root("reconcile", work)) })
     }
 
     async fn run(&self, guard: RunGuard, provider: &dyn Provider, options: Options, author: Author) -> Report {

@@ -60,6 +60,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     log::{DatabaseLog, Seq},
+    telemetry::trace,
 };
 
 /// Opens the connection: at first use, and again after a fault.
@@ -238,7 +239,7 @@ impl Combiner {
             Some((result, last)) => {
                 if let Some(log) = self.log.as_ref().filter(|log| !log.log().is_durable(last)) {
                     // A commit whose outcome is unknown may be read.
-                    let _ = log.log().wait(last).await;
+                    let _ = trace::during("flush", log.log().wait(last)).await;
                 }
                 result
             }
@@ -252,7 +253,7 @@ impl Combiner {
         let conn = writer.conn.as_ref()?;
         let limit = self.limits.inline.min(self.limits.statement);
         self.deadline.set(Some(limit));
-        let result = deadline::inline(limit, || reading::read(conn, work));
+        let result = trace::within("read", || deadline::inline(limit, || reading::read(conn, work)));
         if let Some(error) = result.as_ref().err().filter(|e| breaks_connection(e)) {
             self.break_connection(&mut writer, error);
         }

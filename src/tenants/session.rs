@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     sqlite::deadline::{Cancel, Deadline},
-    telemetry::{with_request_id, with_request_id_async},
+    telemetry::{trace, with_request_id, with_request_id_async},
 };
 
 /// A transaction that is held open between calls, without a thread. Dropped, it is rolled back.
@@ -145,7 +145,7 @@ impl Session {
         let mut held = self.state.take()?;
         let state = self.state.clone();
         let done = self.state.runtime().spawn_blocking(with_request_id(move || {
-            let result = held.run(work);
+            let result = trace::within("statements", || held.run(work));
             state.put_back(held)?;
             result
         }));

@@ -14,6 +14,7 @@ use crate::{
     catalog::queries,
     error::{Error, ErrorKind, Result},
     sqlite::{PAGE_SIZE, sequence},
+    telemetry::trace,
 };
 
 /// An open tenant. Its database stays open as long as any clone of this lives, so keep one for a request and not
@@ -87,15 +88,15 @@ impl Tenant {
             let own = self.lease.read_permits().acquire_owned().await.ok()?;
             Some((own, inner.long_reads.permits().acquire_owned().await.ok()?))
         };
-        let Ok(Some(permits)) = tokio::time::timeout(inner.options.wait, permits).await else {
+        let Ok(Some(permits)) = trace::during("queue", tokio::time::timeout(inner.options.wait, permits)).await else {
             return Err(Error::new(ErrorKind::Busy, "too many long reads are running; try again later"));
         };
         let lease = self.lease.clone();
-        let done = inner.long_reads.run(move || {
-            let result = lease.read_apart(limit, work);
+        let done = inner.long_reads.run(trace::carried(move || {
+            let result = trace::within("read", || lease.read_apart(limit, work));
             drop((lease, permits));
             result
-        });
+        }));
         let done = done.ok_or_else(|| Error::internal("no threads for long reads"))?;
         let result = done.await.map_err(|e| Error::internal("a long read did not finish").with_source(e))?;
         self.record_fault(result)

@@ -22,7 +22,7 @@ use crate::{
     },
     clock::millis,
     error::{Error, ErrorKind, Result},
-    telemetry::metrics,
+    telemetry::{metrics, trace},
     tenants::store::Store,
 };
 
@@ -68,7 +68,7 @@ pub async fn apply(
         schema: store.schema().version(),
         replay,
     };
-    let result = job.run(store).await;
+    let result = trace::during("delivery", job.run(store)).await;
     // A replay that fails leaves what is recorded of the delivery as it was.
     if let Err(error) = &result
         && job.replay.is_none()

@@ -101,6 +101,8 @@ impl Combiner {
         touched: Option<Touched>,
         answers: Answers,
     ) {
+        #[cfg(feature = "otel")]
+        let answers = if self.log.is_some() && pages.is_some() { answers.flushing() } else { answers };
         let check = self.check.clone();
         if pages.is_some() {
             measures::COMMIT_WRITES.record((answers.writes.len() - answers.failed.len()) as u64);

@@ -9,6 +9,7 @@ use crate::{
         failure::{breaks_connection, catch_panic},
         reading,
     },
+    telemetry::trace::Stages,
 };
 
 /// A queued job. One that is dropped answers its caller that the outcome is unknown.
@@ -35,15 +36,21 @@ where
     T: Send + 'static,
 {
     let (reply, receiver) = oneshot::channel();
+    let mut stages = Stages::at("queue");
     let run = move |conn: Result<&Connection>| {
         if reply.is_closed() {
             // The caller gave up. Running it would keep the other jobs and the thread waiting.
             return None;
         }
+        stages.next("read");
         let result = conn.and_then(|conn| reading::read(conn, work));
         let broken = result.as_ref().err().filter(|e| breaks_connection(e)).cloned();
         // The caller may have given up meanwhile.
-        let answer: Answer = Box::new(move |error| drop(reply.send(error.map_or(result, Err))));
+        stages.next("flush");
+        let answer: Answer = Box::new(move |error| {
+            stages.end();
+            drop(reply.send(error.map_or(result, Err)));
+        });
         Some((answer, broken))
     };
     (Job::Read(Box::new(run)), receiver)
@@ -53,32 +60,36 @@ where
 pub trait WriteJob: Send {
     /// Runs inside the transaction and keeps its result. After `Err` this job must be rolled back.
     fn run(&mut self, tx: &Transaction) -> Result<()>;
+    /// It is committed, and not durable yet.
+    #[cfg(feature = "otel")]
+    fn flushing(&mut self);
     /// Answers with the result of [`run`](Self::run): the transaction is committed.
     fn committed(self: Box<Self>);
     fn fail(self: Box<Self>, error: Error);
 }
 
-/// A write, and the receiver of its answer.
-pub fn write<F, T>(work: F) -> (Job, oneshot::Receiver<Result<T>>)
+/// A write, and the receiver of its answer. Its first stage is `stage`.
+pub fn write<F, T>(stage: &'static str, work: F) -> (Job, oneshot::Receiver<Result<T>>)
 where
     F: FnOnce(&Transaction) -> Result<T> + Send + 'static,
     T: Send + 'static,
 {
     let (reply, receiver) = oneshot::channel();
-    (Job::Write(Box::new(Write { work: Some(work), result: None, reply })), receiver)
+    (Job::Write(Box::new(Write { work: Some(work), result: None, reply, stages: Stages::at(stage) })), receiver)
 }
 
 /// A write that was made already, and the receiver of its answer.
-pub fn made() -> (Box<dyn WriteJob>, oneshot::Receiver<Result<()>>) {
+pub fn made(stages: Stages) -> (Box<dyn WriteJob>, oneshot::Receiver<Result<()>>) {
     let (reply, receiver) = oneshot::channel();
     let work: Option<fn(&Transaction) -> Result<()>> = None;
-    (Box::new(Write { work, result: Some(Ok(())), reply }), receiver)
+    (Box::new(Write { work, result: Some(Ok(())), reply, stages }), receiver)
 }
 
 struct Write<F, T> {
     work: Option<F>,
     result: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
+    stages: Stages,
 }
 
 impl<F, T> WriteJob for Write<F, T>
@@ -88,17 +99,26 @@ where
 {
     fn run(&mut self, tx: &Transaction) -> Result<()> {
         let Some(work) = self.work.take() else { return Ok(()) };
+        self.stages.next("transaction");
         let value = catch_panic(|| work(tx))?;
         self.result = Some(Ok(value));
         Ok(())
     }
 
+    #[cfg(feature = "otel")]
+    fn flushing(&mut self) {
+        self.stages.next("flush");
+    }
+
     fn committed(self: Box<Self>) {
+        // The request's span may end as soon as it has its answer.
+        self.stages.end();
         let result = self.result.unwrap_or_else(|| Err(Error::internal("a write was committed without a result")));
         let _ = self.reply.send(result);
     }
 
     fn fail(self: Box<Self>, error: Error) {
+        self.stages.end();
         let _ = self.reply.send(Err(error));
     }
 }
@@ -111,6 +131,13 @@ pub struct Answers {
 }
 
 impl Answers {
+    /// They are committed, and not durable yet.
+    #[cfg(feature = "otel")]
+    pub fn flushing(mut self) -> Self {
+        self.writes.iter_mut().for_each(|write| write.flushing());
+        self
+    }
+
     /// Answers the failed with their own errors, the others with `broken` if the commit failed, else with their results.
     pub fn send(self, broken: Option<&Error>) {
         let mut failed = self.failed.into_iter().peekable();

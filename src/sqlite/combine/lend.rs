@@ -23,6 +23,7 @@ use crate::{
         touched::Touched,
         wal,
     },
+    telemetry::trace::{self, Stages},
 };
 
 /// Makes what keeps the database open for a combiner that is started when the connection is given back.
@@ -70,7 +71,7 @@ impl Combiner {
             drop(reply.send(lent));
         }));
         let behind = self.submit(job, || own)?;
-        let lent = self.answer(behind, receiver).await?;
+        let lent = trace::during("queue", self.answer(behind, receiver)).await?;
         // What it reads, and answers, must be durable. A commit whose outcome is unknown may be read.
         if let Some(log) = &self.log {
             let _ = log.log().wait(self.last()).await;
@@ -170,6 +171,7 @@ impl Lent {
             // What it would be appended to may not be in the log.
             return Err(Error::new(ErrorKind::Unavailable, "storage failed meanwhile; nothing was written"));
         }
+        let stages = Stages::at("transaction");
         let committing = combiner.committing.lock();
         let pages = match wal::pages_after(|| self.conn.as_ref().map_or(Ok(()), |conn| conn.execute_batch("COMMIT"))) {
             Ok(pages) => pages,
@@ -185,7 +187,7 @@ impl Lent {
                 return Err(error);
             }
         };
-        let (made, committed) = job::made();
+        let (made, committed) = job::made(stages);
         // The commit is read through the connection that made it.
         let reader = std::mem::replace(&mut writer.conn, self.conn.take());
         combiner.committed(&mut writer, pages, self.touched.take(), Answers { writes: vec![made], failed: Vec::new() });

@@ -23,7 +23,7 @@ impl Combiner {
         T: Send + 'static,
         K: Send + 'static,
     {
-        let (job, reply) = job::write(work);
+        let (job, reply) = job::write("queue", work);
         let behind = self.submit(job, keep)?;
         self.answer(behind, reply).await
     }
@@ -83,7 +83,7 @@ impl Combiner {
         {
             return None;
         }
-        let (job, reply) = job::write(work);
+        let (job, reply) = job::write("transaction", work);
         if let Job::Write(write) = job {
             let limit = self.limits.inline.min(self.limits.statement);
             deadline::inline(limit, || self.run_writes(&mut writer, vec![write], limit));
@@ -97,7 +97,7 @@ impl Combiner {
         F: FnOnce(&Transaction) -> Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        let (job, reply) = job::write(work);
+        let (job, reply) = job::write("queue", work);
         self.submit(job, || ())?;
         reply.blocking_recv().unwrap_or_else(|_| Err(outcome_unknown()))
     }

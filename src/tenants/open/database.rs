@@ -30,6 +30,7 @@ use crate::{
         pool::{self, Pool},
         reading,
     },
+    telemetry::trace,
     tenants::{
         disk::template::{self, APPLICATION_ID},
         id::TenantId,
@@ -178,7 +179,7 @@ fn migrate(params: &OpenParams, conn: &mut Connection) -> Result<Option<i32>> {
     if params.as_is {
         return Err(Error::new(ErrorKind::Conflict, "the file does not have the newest schema"));
     }
-    template::upgrade_with(conn, params.schema, params.before_commit)
+    trace::within("migrate", || template::upgrade_with(conn, params.schema, params.before_commit))
 }
 
 impl Opened {

@@ -18,7 +18,7 @@ use crate::{
     clock::{Millis, day::Day, millis},
     error::{Error, ErrorKind, Result},
     sqlite::{deadline::Deadline, open::Options},
-    telemetry::measures,
+    telemetry::{measures, trace},
     tenants::{
         disk::files,
         id::TenantId,
@@ -147,7 +147,8 @@ impl Store {
         wanted: Wanted,
     ) -> Result<(Tenant, bool)> {
         let started = Instant::now();
-        let leased = self.wait_or_open_until(id, acquired, wanted, started + self.inner.options.wait).await;
+        let leased = self.wait_or_open_until(id, acquired, wanted, started + self.inner.options.wait);
+        let leased = trace::during("lease", leased).await;
         measures::LEASE_WAIT.record_time(started.elapsed());
         leased
     }
@@ -167,7 +168,8 @@ impl Store {
                 Acquired::Absent(ticket) => {
                     let wanted = wanted.clone();
                     // Not cancelled with this future: others may wait for the same tenant.
-                    let tried = self.blocking(move |store| store.open_absent(ticket, wanted)).await?;
+                    let tried =
+                        self.blocking(move |store| trace::within("open", || store.open_absent(ticket, wanted))).await?;
                     match tried {
                         Tried::Open(lease, created) => return Ok((self.leased(lease, self.tick()), created)),
                         // Checked here too, or a caller that is woken again and again would wait for ever.
@@ -188,6 +190,7 @@ impl Store {
             return Err(Error::new(ErrorKind::Busy, "the server is shutting down"));
         }
         let id = ticket.id().clone();
+        trace::of_tenant(id.as_str());
         let reads_metadata = inner.options.metadata_quota.is_some();
         let (row, metadata) = inner.catalog.read(|conn| {
             let row = queries::access_row(conn, &id)?;
