@@ -7,7 +7,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{app::App, error::Result, telemetry::disk};
+use crate::{
+    app::App,
+    error::Result,
+    telemetry::{disk, trace},
+};
 
 /// The program, its process and its disk.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -34,6 +38,8 @@ pub struct About {
     pub disk: Option<u64>,
     /// What is free of it.
     pub disk_free: Option<u64>,
+    /// Where traces are exported to; none if they are not.
+    pub traces: Option<String>,
 }
 
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -69,6 +75,7 @@ fn look(app: &App) -> About {
         memory: resident(Path::new("/proc/self/status")),
         disk: disk.map(|disk| disk.size),
         disk_free: disk.map(|disk| disk.free),
+        traces: trace::target(),
     }
 }
 

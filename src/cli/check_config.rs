@@ -16,6 +16,7 @@ use crate::{
     config::{
         DataConfig, LogConfig, ServeConfig, environment,
         told::{self, Setting},
+        traces::Target,
     },
     error::{Error, Result},
     http::text::shown as printable,
@@ -81,20 +82,35 @@ pub fn run(
         Err(_) => {}
     }
     let unknown = environment::unknown(&variables(cubby));
+    let traces = Target::from_environment();
     if as_json {
-        print_json(&json!({"settings": settings, "wrong": wrong, "unknown": unknown}))?;
+        print_json(&json!({"settings": settings, "wrong": wrong, "unknown": unknown, "traces": exported(&traces)}))?;
     } else {
         let heading = format!("{:<28} {:<12} value", "setting", "from");
         let misspelt =
             unknown.iter().map(|name| format!("unknown: {} is no setting; is it misspelt?", printable(name)));
         let good = wrong.is_empty().then(|| "a server would start with these settings".to_owned());
-        let found: Vec<String> = misspelt.chain(wrong.iter().map(|why| format!("wrong: {why}"))).chain(good).collect();
+        let traces = match (exported(&traces), &traces) {
+            (Some(to), _) => Some(format!("traces: exported to {}", printable(&to))),
+            (None, Ok(None)) => None,
+            (None, _) if cfg!(feature = "otel") => None,
+            (None, _) => {
+                Some("traces: not exported, this program was built without them (cargo's feature otel)".to_owned())
+            }
+        };
+        let found: Vec<String> = misspelt.chain(traces).chain(wrong.iter().map(|why| format!("wrong: {why}"))).chain(good).collect();
         print_rows(&settings, false, Some(heading), Some(found.join("\n")), |Checked { setting, .. }| {
             let Setting { variable, value, source, .. } = setting;
             format!("{variable:<28} {source:<12} {}", value.as_deref().unwrap_or("-"))
         })?;
     }
     Ok(ExitCode::from(if wrong.is_empty() { 0 } else { 2 }))
+}
+
+/// Where this program would export traces to.
+fn exported(traces: &Result<Option<Target>>) -> Option<String> {
+    let target = traces.as_ref().ok()?.as_ref()?;
+    cfg!(feature = "otel").then(|| target.shown())
 }
 
 /// The settings that the server has, those of every command first.
@@ -155,6 +171,8 @@ fn problems(Settings { data, log, command }: &Settings) -> Vec<String> {
         telemetry::log::start(log),
         folder,
         serve.validate(),
+        // Nobody uses them otherwise.
+        Target::from_environment().map(drop).or_else(|error| if cfg!(feature = "otel") { Err(error) } else { Ok(()) }),
         data.migrations.as_deref().map(Schema::from_folder).transpose().map(drop),
         Identity::new(&serve.door, &Clock::system()).map(drop),
         Clerk::new(&serve.sync.provider).map(drop),

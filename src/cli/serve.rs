@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     router::NOTES_TABLE,
     server,
+    telemetry::trace,
     webhooks::verify::verifiers,
 };
 
@@ -50,6 +51,7 @@ async fn serve(data: &DataConfig, config: ServeConfig) -> Result<()> {
         Some(listen) => Some(bind(listen, "--admin-listen").await?),
         None => None,
     };
+    trace::start()?;
     let app = App::start(data, config)?;
     if let Some(operators) = &operators {
         let address = operators.local_addr().map_err(|e| Error::io("the operators' address", e))?;
@@ -65,7 +67,9 @@ async fn serve(data: &DataConfig, config: ServeConfig) -> Result<()> {
             std::process::exit(130);
         });
     };
-    server::serve(app, listener, operators, shutdown).await
+    let served = server::serve(app, listener, operators, shutdown).await;
+    trace::stop().await;
+    served
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener> {

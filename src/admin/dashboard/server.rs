@@ -73,6 +73,7 @@ pub(super) async fn about(operator: Operator) -> Result<Response, Problem> {
         ("Descriptors", of(found.descriptors, found.descriptors_limit, view::number)),
         ("Memory", found.memory.map(view::size).unwrap_or_default()),
         ("Free on the disk", of(found.disk_free, found.disk, view::size)),
+        ("Traces", found.traces.map_or("not exported".to_owned(), |to| format!("to {}", view::cell(&to)))),
     ]);
     Ok(html(StatusCode::OK, &AboutPage { frame: operator.frame("About", "/admin/about"), facts: known }))
 }
