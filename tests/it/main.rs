@@ -64,6 +64,8 @@ mod sql;
 mod store;
 mod tokens;
 mod top;
+#[cfg(feature = "otel")]
+mod traces;
 mod usage;
 mod watch;
 mod webhooks;

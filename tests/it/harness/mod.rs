@@ -155,7 +155,7 @@ pub fn cubby() -> Command {
     // A developer's own settings must not reach the tests.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if ["CUBBY_", "CLERK_", "ADMIN_", "HOOKDECK_"].iter().any(|prefix| text.starts_with(prefix)) {
+        if ["CUBBY_", "CLERK_", "ADMIN_", "HOOKDECK_", "OTEL_"].iter().any(|prefix| text.starts_with(prefix)) {
             command.env_remove(&name);
         }
     }
