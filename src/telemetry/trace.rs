@@ -39,3 +39,50 @@ pub struct Incoming<'a> {
     /// The header `tracestate`, if there is one.
     pub tracestate: Option<&'a str>,
 }
+
+/// The longest host name that there is.
+const LONGEST_HOST: usize = 253;
+
+impl<'a> Incoming<'a> {
+    /// The host and the port that the client asked for; none if it is no name or address.
+    pub fn server(&self) -> Option<(&'a str, Option<u16>)> {
+        let host = self.host?;
+        let (name, port) = match host.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => (name, Some(port.parse().ok()?)),
+            _ => (host, None),
+        };
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+        let good = (1..=LONGEST_HOST).contains(&name.len()) && name.bytes().all(legal);
+        good.then_some((name, port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_host_is_not_told() {
+        let server = |host| {
+            let (method, id) = ("GET", "1");
+            let request = Incoming {
+                method,
+                route: None,
+                id,
+                encrypted: false,
+                host: Some(host),
+                traceparent: None,
+                tracestate: None,
+            };
+            request.server()
+        };
+        assert_eq!(server("db.example:8080"), Some(("db.example", Some(8080))));
+        assert_eq!(server("[::1]:80"), Some(("[::1]", Some(80))));
+        assert_eq!(server("[::1]"), Some(("[::1]", None)));
+        assert_eq!(server("localhost"), Some(("localhost", None)));
+        let long = "a".repeat(254);
+        for bad in ["", ":80", "a b", "host:x", "<script>", &long] {
+            assert_eq!(server(bad), None, "{bad}");
+        }
+    }
+}

@@ -85,5 +85,4 @@ pub fn start() -> Result<()> {
 
 /// Exports what is left.
 #[cfg(feature = "server")]
-#[expect(clippy::unused_async, reason = "with the feature there is something to wait for")]
 pub async fn stop() {}

@@ -19,9 +19,6 @@ tokio::task_local! {
 /// The longest `tracestate` that is taken over, in bytes: what others must pass on at least. Each span of a request keeps it.
 const LONGEST_STATE: usize = 512;
 
-/// The longest host name that there is.
-const LONGEST_HOST: usize = 253;
-
 /// The methods that the conventions know; others are named by none, or a caller would choose the names of spans.
 const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "QUERY"];
 
@@ -74,23 +71,12 @@ pub fn request<'a>(incoming: impl FnOnce() -> Incoming<'a>) -> RequestSpan {
         KeyValue::new("cubby.request_id", incoming.id.to_owned()),
     ];
     attributes.extend(incoming.route.map(|route| KeyValue::new("http.route", route.to_owned())));
-    if let Some((host, port)) = incoming.host.and_then(split_host) {
+    if let Some((host, port)) = incoming.server() {
         attributes.push(KeyValue::new("server.address", StringValue::from(host.to_owned())));
         attributes.extend(port.map(|port| KeyValue::new("server.port", i64::from(port))));
     }
     context.span().set_attributes(attributes);
     RequestSpan(span)
-}
-
-/// The host and the port of `Host`; none if it is no name or address.
-fn split_host(host: &str) -> Option<(&str, Option<u16>)> {
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, Some(port.parse().ok()?)),
-        _ => (host, None),
-    };
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
-    let good = (1..=LONGEST_HOST).contains(&name.len()) && name.bytes().all(legal);
-    good.then_some((name, port))
 }
 
 impl RequestSpan {
@@ -206,21 +192,4 @@ impl Stages {
 
     /// Ends the last stage.
     pub fn end(self) {}
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_no_host_is_not_told() {
-        assert_eq!(split_host("db.example:8080"), Some(("db.example", Some(8080))));
-        assert_eq!(split_host("[::1]:80"), Some(("[::1]", Some(80))));
-        assert_eq!(split_host("[::1]"), Some(("[::1]", None)));
-        assert_eq!(split_host("localhost"), Some(("localhost", None)));
-        let long = "a".repeat(254);
-        for bad in ["", ":80", "a b", "host:x", "<script>", &long] {
-            assert_eq!(split_host(bad), None, "{bad}");
-        }
-    }
 }
