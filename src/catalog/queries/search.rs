@@ -256,13 +256,20 @@ fn having(conn: &Connection, wanted: &Listing, sought: &Sought) -> Sql<Found> {
          tenant_texts.n = tenant_search.rowid WHERE tenant_search MATCH ?1 AND tenant_search.rowid < ?2 ORDER BY \
          tenant_search.rowid DESC LIMIT ?3",
     )?;
+    // Most of what many have is of those that are active. Whoever is not is in a small index, and no more is read of others.
+    let few = wanted.state.filter(|state| *state != State::Active).map(|state| {
+        let filter = of_state(Some(state));
+        conn.prepare_cached(&format!("SELECT 1 FROM tenants INDEXED BY tenants_by_state WHERE {filter}id = ?1"))
+    });
+    let mut few = few.transpose()?;
     let mut candidates = select.query(params![trigrams, before, COMPARED])?;
     let mut compared = 0;
     while let Some(candidate) = candidates.next()? {
         compared += 1;
         let (n, id): (i64, TenantId) = (candidate.get(0)?, candidate.get(1)?);
         let found: String = candidate.get(2)?;
-        if exact.as_ref() != Some(&id) && sought.finds(&id, &found) {
+        let is_among = few.as_mut().map_or(Ok(true), |few| few.exists([id.as_str()]))?;
+        if is_among && exact.as_ref() != Some(&id) && sought.finds(&id, &found) {
             rows.extend(find(conn, &id)?.filter(is_wanted));
         }
         if rows.len() >= wanted.limit as usize || compared == COMPARED {
