@@ -186,9 +186,15 @@ pub async fn run(data: &Path, count: u32) {
     let store = Store::open(StoreOptions::new(data)).unwrap();
     let (version, catalog) = (store.schema().version(), store.layout().catalog());
     store.close(tokio::time::Instant::now() + Duration::from_secs(60)).await;
+    drop(store);
     let mut conn = Connection::open(catalog).unwrap();
+    // The store's last threads may have yet to let go of it.
+    conn.busy_timeout(Duration::from_secs(10)).unwrap();
     let unsafely = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -1000000";
-    conn.execute_batch(unsafely).unwrap();
+    while let Err(error) = conn.execute_batch(unsafely) {
+        assert!(began.elapsed() < Duration::from_secs(30), "{error}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let tx = conn.transaction().unwrap();
     insert(&tx, count, version).unwrap();
     tx.commit().unwrap();

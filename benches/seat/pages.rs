@@ -109,7 +109,7 @@ pub async fn run(options: &Options, table: &mut Table) {
     println!("pages of {} tenants, {} requests each, machine's load {load}", options.listed, options.requests);
     let mut worst: f64 = 0.0;
     for (number, Page { name, query, has }) in PAGES.iter().enumerate() {
-        let (mut times, mut bytes) = (Vec::new(), 0);
+        let (mut times, mut bytes, mut found) = (Vec::new(), 0, 0);
         for request in 0..options.requests {
             // Another one each time, so that no page is warm from the one before.
             let n = mixed(((number as u64) << 32) | u64::from(request)) % u64::from(options.listed);
@@ -121,19 +121,17 @@ pub async fn run(options: &Options, table: &mut Table) {
             times.push(u32::try_from(began.elapsed().as_micros()).unwrap());
             let has = has(&who);
             assert_eq!(status, 200, "{name}");
-            assert!(memchr::memmem::find(body, has.as_bytes()).is_some(), "{name}: no {has} in {}", text(body));
+            found += u32::from(memchr::memmem::find(body, has.as_bytes()).is_some());
             bytes += body.len();
         }
         let [p50, p99, most] = [0.5, 0.99, 1.0].map(|share| at(&mut times, share));
         worst = worst.max(p99);
         let each = bytes / options.requests as usize / 1000;
         let figure = format!("p50 {p50:.2} ms, p99 {p99:.2} ms, slowest {most:.2} ms; {each} kB");
-        table.judge(name, figure, &format!("p99 < {BAR} ms"), p99 < BAR);
+        let (all, missed) = (found == options.requests, options.requests - found);
+        let figure = if all { figure } else { format!("{figure}; who is looked for is not there {missed} times") };
+        table.judge(name, figure, &format!("p99 < {BAR} ms"), p99 < BAR && all);
     }
     table.judge("all of these", format!("largest p99 {worst:.2} ms"), &format!("p99 < {BAR} ms"), worst < BAR);
     assert!(server.stop());
-}
-
-fn text(body: &[u8]) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(body)
 }
