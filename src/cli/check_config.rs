@@ -98,7 +98,8 @@ pub fn run(
                 Some("traces: not exported, this program was built without them (cargo's feature otel)".to_owned())
             }
         };
-        let found: Vec<String> = misspelt.chain(traces).chain(wrong.iter().map(|why| format!("wrong: {why}"))).chain(good).collect();
+        let found: Vec<String> =
+            misspelt.chain(traces).chain(wrong.iter().map(|why| format!("wrong: {why}"))).chain(good).collect();
         print_rows(&settings, false, Some(heading), Some(found.join("\n")), |Checked { setting, .. }| {
             let Setting { variable, value, source, .. } = setting;
             format!("{variable:<28} {source:<12} {}", value.as_deref().unwrap_or("-"))

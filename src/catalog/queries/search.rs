@@ -129,7 +129,7 @@ const COMPARED: u32 = 2000;
 
 /// A trigram that is in so many texts is common. Among the rarer ones, a search intersects this many: reading those of
 /// all trigrams of an address takes 25 ms with 300,000 tenants, and of the rarest 6 ms.
-const COMMON: u32 = 2000;
+const COMMON: u32 = 1000;
 const INTERSECTED: usize = 5;
 
 /// What a text is looked for in.
@@ -233,20 +233,19 @@ fn sorted(conn: &Connection, wanted: &Listing) -> Sql<Found> {
     Ok(Found { rows, next })
 }
 
-/// Whose id, address or name has a text somewhere, newest first. Whose id it is has the first page alone, since few
-/// who look for an id want more.
+/// Whose id, address or name has a text somewhere, newest first. Whose id or address it is as a whole has the first page
+/// alone, since few who look for that want more.
 fn having(conn: &Connection, wanted: &Listing, sought: &Sought) -> Sql<Found> {
     let is_wanted = |row: &Row| wanted.state.is_none_or(|state| row.state == state);
-    // As it was sent: the case of an id matters.
-    let exact = wanted.text.as_deref().and_then(|text| TenantId::parse(text.trim().as_bytes()).ok());
-    if let (Some(id), None) = (&exact, &wanted.cursor)
-        && let Some(row) = find(conn, id)?.filter(is_wanted)
-    {
-        return Ok(Found { rows: vec![row], next: Some(Cursor { key: i64::MAX, id: String::new() }) });
+    let text = wanted.text.as_deref().unwrap_or_default().trim();
+    let exact = named_so(conn, text, wanted.limit)?;
+    if wanted.cursor.is_none() && exact.iter().any(is_wanted) {
+        let rows = exact.into_iter().filter(is_wanted).collect();
+        return Ok(Found { rows, next: Some(Cursor { key: i64::MAX, id: String::new() }) });
     }
     let mut rows = Vec::new();
     // FTS5 folds them as it folded what is in the index.
-    let trigrams = rarest(conn, trigrams(wanted.text.as_deref().unwrap_or_default().trim()))?;
+    let trigrams = rarest(conn, trigrams(text))?;
     if trigrams.is_empty() {
         return Ok(Found::default());
     }
@@ -269,7 +268,7 @@ fn having(conn: &Connection, wanted: &Listing, sought: &Sought) -> Sql<Found> {
         let (n, id): (i64, TenantId) = (candidate.get(0)?, candidate.get(1)?);
         let found: String = candidate.get(2)?;
         let is_among = few.as_mut().map_or(Ok(true), |few| few.exists([id.as_str()]))?;
-        if is_among && exact.as_ref() != Some(&id) && sought.finds(&id, &found) {
+        if is_among && exact.iter().all(|row| row.id != id) && sought.finds(&id, &found) {
             rows.extend(find(conn, &id)?.filter(is_wanted));
         }
         if rows.len() >= wanted.limit as usize || compared == COMPARED {
@@ -277,6 +276,20 @@ fn having(conn: &Connection, wanted: &Listing, sought: &Sought) -> Sql<Found> {
         }
     }
     Ok(Found { rows, next: None })
+}
+
+/// Those whose id or address a text is, as it is or in lower case.
+fn named_so(conn: &Connection, text: &str, limit: u32) -> Sql<Vec<Row>> {
+    if let Ok(id) = TenantId::parse(text.as_bytes())
+        && let Some(row) = find(conn, &id)?
+    {
+        return Ok(vec![row]);
+    }
+    if !text.contains('@') {
+        return Ok(Vec::new());
+    }
+    let sql = format!("SELECT {COLUMNS} FROM tenants WHERE email IN (?1, ?2) ORDER BY id LIMIT ?3");
+    all(conn, &sql, params![text, text.to_lowercase(), limit], tenant)
 }
 
 /// Lower case character by character, as FTS5 folds: in whole texts the case of a sigma depends on what follows it.
@@ -312,9 +325,20 @@ fn rarest(conn: &Connection, trigrams: Vec<String>) -> Sql<String> {
         }
         counted.push((texts, trigram));
     }
-    counted.sort_by_key(|(texts, _)| *texts);
-    counted.truncate(INTERSECTED);
-    Ok(counted.into_iter().map(|(_, trigram)| trigram).collect::<Vec<_>>().join(" "))
+    let (common, mut rare): (Vec<_>, Vec<_>) = counted.into_iter().partition(|(texts, _)| *texts >= COMMON);
+    rare.sort_by_key(|(texts, _)| *texts);
+    rare.truncate(INTERSECTED);
+    // Which of the common ones is the rarest would cost too much to tell. Neighbours are of the same word, which many have.
+    let left = INTERSECTED - rare.len();
+    rare.extend(spread(common, left));
+    Ok(rare.into_iter().map(|(_, trigram)| trigram).collect::<Vec<_>>().join(" "))
+}
+
+/// So many of some, from the first to the last.
+fn spread<T>(all: Vec<T>, most: usize) -> impl Iterator<Item = T> {
+    let count = all.len();
+    let taken = move |at: &usize| count <= most || (at * most) / count != ((at + 1) * most) / count;
+    all.into_iter().enumerate().filter(move |(at, _)| taken(at)).map(|(_, one)| one)
 }
 
 /// Removes what is more than a page; says whether there was any.
@@ -352,6 +376,18 @@ mod tests {
         for (text, query) in [("İlker@example.com", "İLKER"), ("Roſe", "rose"), ("ΟΔΟΣ@x", "οδος@x"), ("οδος", "ΟΔΟΣ")]
         {
             assert!(Sought::new(query).unwrap().finds(&id, text), "{text} {query}");
+        }
+    }
+
+    #[test]
+    fn what_is_taken_of_many_is_spread_over_them() {
+        let of = |count, most| spread((0..count).collect(), most).collect::<Vec<usize>>();
+        assert_eq!(of(10, 5), [1, 3, 5, 7, 9]);
+        assert_eq!(of(3, 5), [0, 1, 2]);
+        assert!(of(10, 0).is_empty() && of(0, 5).is_empty());
+        for count in 6..60 {
+            assert_eq!(of(count, 5).len(), 5, "{count}");
+            assert_eq!(of(count, 5).last(), Some(&(count - 1)));
         }
     }
 
