@@ -5,14 +5,15 @@ use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind};
 
-/// The error of a statement that `conn` ran; another one if it says "full" and there is room.
+/// The error of a statement that `conn` ran. One that says "full" though there is room says what is used up: it is a bound of
+/// the database and no fault of the disk.
 pub fn told(conn: &Connection, error: Error) -> Error {
     let is_full = error.kind() == ErrorKind::DiskFull && error.sqlite().is_some();
     if !is_full || !is_used_up(conn).unwrap_or(false) {
         return error;
     }
     let why = "SQLite says that the database is full: an AUTOINCREMENT has given its largest number";
-    Error::new(ErrorKind::Conflict, why).with_source(error)
+    Error::new(ErrorKind::QuotaExceeded, why).with_source(error)
 }
 
 /// Whether there is room for a page, and a table has given its largest number. The size alone does not tell: what the
@@ -41,7 +42,7 @@ mod tests {
         conn.execute_batch("CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT)").unwrap();
         assert_eq!(fail(large), ErrorKind::DiskFull);
         conn.execute_batch("INSERT INTO counted VALUES (9223372036854775807)").unwrap();
-        assert_eq!(fail("INSERT INTO counted DEFAULT VALUES"), ErrorKind::Conflict);
+        assert_eq!(fail("INSERT INTO counted DEFAULT VALUES"), ErrorKind::QuotaExceeded);
         assert_eq!(fail("INSERT INTO nothing VALUES (1)"), ErrorKind::Internal);
     }
 }
