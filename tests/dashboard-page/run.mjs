@@ -21,9 +21,9 @@ import { many, Server } from "./server.mjs";
 
 const [executablePath, cubby, work, ...words] = process.argv.slice(2);
 const wanted = words.filter((word) => word !== "--screenshots");
-// The longest come first, since some run at once.
+// The longest come first, since some run at once. Pictures come last, when there is something to see.
 const pictures = words.includes("--screenshots") ? { screenshots } : {};
-const all = { ...pictures, ...accessibility, ...keyboard, ...hostile, ...operations, ...signIn, ...tenants, ...deliveries, ...keys, ...told };
+const all = { ...accessibility, ...keyboard, ...hostile, ...operations, ...signIn, ...tenants, ...deliveries, ...keys, ...told, ...pictures };
 const chosen = Object.entries(all).filter(([name]) => wanted.length === 0 || wanted.some((part) => name.includes(part)));
 
 /** What a flow is given. What it opens and starts ends with it. */

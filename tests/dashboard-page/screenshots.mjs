@@ -3,6 +3,7 @@ import { mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { outside, pictured } from "./pages.mjs";
+import { person } from "./server.mjs";
 
 const FOLDER = fileURLToPath(new URL("../../docs/img/dashboard", import.meta.url));
 const WIDTHS = { wide: { width: 1280, height: 800 }, narrow: { width: 390, height: 844 } };
@@ -24,7 +25,17 @@ async function take(tab, all) {
   }
 }
 
+/** Something for each page to show. */
+async function use(server) {
+  for (const text of ["buy milk", "call Grace about the compiler", "the talk is on Thursday", "return the books"]) {
+    await (await server.note(person(1).id, text)).text();
+  }
+  await server.operator("POST", "/migrations?canary=2");
+  await server.operator("POST", "/bulk", { action: "migrate", ids: [1, 2, 3, 4, 5].map((at) => person(at).id) });
+}
+
 export async function screenshots(given) {
+  await use(given.many);
   rmSync(FOLDER, { recursive: true, force: true });
   mkdirSync(FOLDER, { recursive: true });
   await take(await given.visitor(), outside);
