@@ -39,7 +39,8 @@ pub struct DataConfig {
     pub migrations: Option<PathBuf>,
 
     /// Whether a user's public metadata in Clerk set their quota and rate: public_metadata.cubby.quota and .rate
-    #[arg(long, env = "CUBBY_METADATA_QUOTA", num_args = 0..=1, default_missing_value = "true", default_value = "false", value_name = "BOOL", global = true)]
+    #[arg(long, env = "CUBBY_METADATA_QUOTA", num_args = 0..=1, default_missing_value = "true", default_value = "false")]
+    #[arg(value_name = "BOOL", global = true)]
     pub metadata_quota: bool,
 
     /// How long a deleted user's file is kept

@@ -20,6 +20,20 @@ pub enum Rate {
     },
 }
 
+/// While callers' requests are in flight, work in the background pauses after each piece: this many times as long as that took.
+#[cfg(feature = "server")]
+const PAUSE: u32 = 3;
+#[cfg(feature = "server")]
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+#[cfg(feature = "server")]
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How long work in the background pauses after a piece of it, so that callers are not kept waiting.
+#[cfg(feature = "server")]
+pub fn pause_after(took: Duration) -> Duration {
+    (took * PAUSE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+}
+
 const UNITS: [(&str, Duration); 3] =
     [("s", Duration::from_secs(1)), ("m", Duration::from_secs(60)), ("h", Duration::from_secs(3600))];
 

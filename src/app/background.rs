@@ -17,6 +17,7 @@ use crate::{
     },
     clock::{Millis, day::Day, millis},
     error::Result,
+    rate::pause_after,
     reconcile::run::Options,
     telemetry::{metrics, recent},
 };
@@ -32,9 +33,6 @@ const USAGE_KEPT: Duration = Duration::from_secs(366 * 86_400);
 
 /// Deliveries or audit rows removed in one commit.
 const FORGET: u32 = 1000;
-
-/// A merge of the index of searches pauses this many times as long as its last step took.
-const IDLE_SHARE: u32 = 4;
 
 /// Records when API keys were last used.
 pub(super) async fn save_uses(app: Weak<Shared>) {
@@ -125,7 +123,7 @@ pub(super) async fn merge_search(app: Weak<Shared>) {
                 }
                 steps += 1;
                 drop((shared, pass));
-                tokio::time::sleep(begun.elapsed() * IDLE_SHARE).await;
+                tokio::time::sleep(pause_after(begun.elapsed())).await;
             }
         }
         .await;

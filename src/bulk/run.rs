@@ -27,6 +27,7 @@ use crate::{
     },
     clock::rfc3339,
     error::{Error, ErrorKind, Result},
+    rate::pause_after,
     reconcile::runs::new_name,
     tenants::{id::TenantId, store::Store},
 };
@@ -63,11 +64,6 @@ const JOBS: usize = 4;
 
 /// How often the progress is recorded.
 const RECORD: Duration = Duration::from_secs(1);
-
-/// While callers' requests are in flight, a change is followed by a rest of so many times its own length, within bounds.
-const REST: u32 = 3;
-const SHORTEST_REST: Duration = Duration::from_millis(1);
-const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// How long a stop waits for the tenants that are being changed.
 const STOP_WAIT: Duration = Duration::from_secs(5);
@@ -249,7 +245,7 @@ impl Bulks {
             }
         };
         if (self.is_busy)() {
-            tokio::time::sleep((began.elapsed() * REST).clamp(SHORTEST_REST, LONGEST_REST)).await;
+            tokio::time::sleep(pause_after(began.elapsed())).await;
         }
         (id, outcome)
     }

@@ -5,7 +5,6 @@
 //! | `all` | everybody, in a folder, which an interrupted run is gone on with |
 //! | `request` | what is asked for |
 //! | `part` | a file that gets its name when all of it is there |
-//! | `interrupt` | being asked to stop |
 
 use std::{
     path::{Path, PathBuf},
@@ -17,11 +16,11 @@ use clap::Args;
 use serde::Serialize;
 
 use self::{
-    interrupt::interrupted,
     part::place_of,
     request::{What, save},
 };
 use super::{
+    interrupt::interrupted,
     shared::{Folder, print_json, print_rows},
     target::{Target, with_target},
 };
@@ -33,7 +32,6 @@ use crate::{
 };
 
 mod all;
-pub(super) mod interrupt;
 pub(super) mod part;
 mod request;
 

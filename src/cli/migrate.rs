@@ -8,9 +8,9 @@ use clap::{Args, Subcommand};
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::signal;
 
 use super::{
+    interrupt::interrupted,
     shared::{Folder, bar, print_json, print_rows, with_store},
     target::{Place, Target, place, with_target},
 };
@@ -178,7 +178,7 @@ async fn migrate(store: &Store, command: &Command, total: u64) -> Result<Outcome
     let version = store.schema().version();
     let bar = bar("{pos}/{len} {wide_bar} {per_sec} {eta}")?;
     bar.set_length(total);
-    let interrupt = signal::ctrl_c().map(drop).shared();
+    let interrupt = interrupted()?.shared();
     // Page by page: a million ids are not in memory at once.
     let behind = stream::try_unfold(None, |last: Option<TenantId>| async move {
         if !command.all {

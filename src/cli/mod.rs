@@ -17,6 +17,7 @@ mod doctor;
 mod export;
 mod import;
 mod import_file;
+mod interrupt;
 mod keys;
 mod log;
 mod man;

@@ -9,10 +9,8 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::{
-    export::{
-        interrupt::interrupted,
-        part::{Part, folder_of, place_of},
-    },
+    export::part::{Part, folder_of, place_of},
+    interrupt::interrupted,
     shared::Folder,
     target::{Answer, Target, segment, with_target},
 };

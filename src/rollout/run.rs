@@ -23,6 +23,7 @@ use crate::{
     },
     clock::rfc3339,
     error::{Error, ErrorKind, Result},
+    rate::pause_after,
     reconcile::runs::new_name,
     tenants::{id::TenantId, store::Store},
 };
@@ -52,11 +53,6 @@ const PAGE: u32 = 500;
 
 /// How often the progress is recorded.
 const RECORD: Duration = Duration::from_secs(1);
-
-/// While callers' requests are in flight, a migration is followed by a rest of so many times its own length, within bounds.
-const REST: u32 = 3;
-const SHORTEST_REST: Duration = Duration::from_millis(1);
-const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// How long a pause waits for the tenants that are being migrated.
 const PAUSE_WAIT: Duration = Duration::from_secs(5);
@@ -400,8 +396,7 @@ impl Rollouts {
             },
         };
         if (self.is_busy)() {
-            let rest = (began.elapsed() * REST).clamp(SHORTEST_REST, LONGEST_REST);
-            let _ = tokio::time::timeout(rest, guard.asked()).await;
+            let _ = tokio::time::timeout(pause_after(began.elapsed()), guard.asked()).await;
         }
         Some(outcome)
     }

@@ -8,7 +8,7 @@ use std::{
 use rusqlite::{Connection, ffi, types::ValueRef};
 use serde::{Deserialize, Serialize};
 
-use super::rows::{csv_field, quoted, write_csv, write_json, write_literal};
+use super::rows::{csv_field, quoted, rowid_beside, write_csv, write_json, write_literal};
 use crate::error::{Error, Result};
 
 #[cfg(test)]
@@ -190,9 +190,6 @@ fn is_complete(sql: &str) -> bool {
     complete == 1
 }
 
-/// The names by which SQLite knows the number that it gives to each row. A column may have one of them instead.
-const ROWIDS: [&str; 3] = ["rowid", "_rowid_", "oid"];
-
 /// The name of a table's row numbers; none if it has none, if one of its columns is them, or if columns have all the names.
 fn rowid(conn: &Connection, table: &str) -> Result<Option<&'static str>> {
     // A primary key that is the row's number is the one that has no index.
@@ -204,8 +201,7 @@ fn rowid(conn: &Connection, table: &str) -> Result<Option<&'static str>> {
         return Ok(None);
     }
     let taken = columns(conn, table, false)?;
-    let is_free = |name: &&&str| !taken.iter().any(|column| column.eq_ignore_ascii_case(name));
-    Ok(ROWIDS.iter().find(is_free).copied())
+    Ok(rowid_beside(&taken))
 }
 
 /// Writes a table, its rows, indexes and triggers. Without the last line it is not whole, and what is loaded of it is

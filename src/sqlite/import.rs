@@ -15,7 +15,7 @@ use super::{
     header,
     migrate::{self, HISTORY_TABLES, Step},
     open,
-    rows::quoted,
+    rows::{quoted, rowid_beside},
 };
 use crate::error::{Error, ErrorKind};
 
@@ -144,9 +144,6 @@ fn check(conn: &Connection, what: &str) -> Result<()> {
     if found == "ok" { Ok(()) } else { refused(format!("{what}: {found}")) }
 }
 
-/// The names by which SQLite knows the number that it gives to each row. A column may have one of them instead.
-const ROWIDS: [&str; 3] = ["rowid", "_rowid_", "oid"];
-
 /// The name of a table's row numbers; none if it has none, or columns have all the names.
 fn rowid(conn: &Connection, table: &str) -> Result<Option<&'static str>> {
     let sql = "SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE";
@@ -154,8 +151,7 @@ fn rowid(conn: &Connection, table: &str) -> Result<Option<&'static str>> {
         return Ok(None);
     }
     let taken = columns(conn, table, false)?;
-    let is_free = |name: &&&str| !taken.iter().any(|column| column.eq_ignore_ascii_case(name));
-    Ok(ROWIDS.iter().find(is_free).copied())
+    Ok(rowid_beside(&taken))
 }
 
 /// The names of tables and views, in small letters, and which kind of table each is.

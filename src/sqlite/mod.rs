@@ -2,10 +2,10 @@
 //! ([`process`]), the limits of a connection ([`limits`]), migrations ([`migrate`]), the write queue and group commit
 //! ([`combine`]), pools of readers ([`pool`]), reads that cannot write ([`reading`]), time limits of statements
 //! ([`deadline`]), the write-ahead log ([`wal`]), flushes ([`flush`]), files that were replaced while open ([`named`]),
-//! damage ([`check`]), numbers that are used up ([`sequence`]), a database as text (`export`, `rows`), for somebody who only looks (`browse`), rows of a file from
-//! elsewhere (`import`), made-up rows to try a migration on ([`fill`]), SQL that this program did not write ([`guest`])
-//! with its budget of memory ([`memory`]), and who hears of a database's commits ([`feed`]). Knows nothing of tenants,
-//! users or HTTP.
+//! damage ([`check`]), numbers that are used up ([`sequence`]), a database as text (`export`, `rows`), for somebody who only
+//! looks (`browse`), rows of a file from elsewhere (`import`), made-up rows to try a migration on ([`fill`]), SQL that this
+//! program did not write ([`guest`]) with its budget of memory ([`memory`]), and who hears of a database's commits
+//! ([`feed`]). Knows nothing of tenants, users or HTTP.
 
 mod authorizer;
 #[cfg(feature = "server")]

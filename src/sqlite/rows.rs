@@ -11,6 +11,15 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rusqlite::types::ValueRef;
 
+/// The names by which SQLite knows the number that it gives to each row.
+const ROWIDS: [&str; 3] = ["rowid", "_rowid_", "oid"];
+
+/// The name of a table's row numbers beside its columns, which may have some of these names instead; none if they have all.
+pub fn rowid_beside(columns: &[impl AsRef<str>]) -> Option<&'static str> {
+    let is_free = |name: &&str| !columns.iter().any(|column| column.as_ref().eq_ignore_ascii_case(name));
+    ROWIDS.into_iter().find(is_free)
+}
+
 /// Writes a row as one JSON object and a line's end. An infinite number is null.
 pub fn write_json<'v>(
     out: &mut impl Write,

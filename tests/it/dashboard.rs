@@ -13,7 +13,15 @@ mod sign_in;
 mod sync;
 mod tenant;
 
-use cubby::catalog::model::{Profile, State};
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use cubby::{
+    catalog::model::{Profile, State},
+    clock::Clock,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -27,6 +35,17 @@ async fn seat() -> (Server, Browser) {
     server.app.store().create(&"ada".parse().unwrap(), profile, &author()).await.unwrap();
     let browser = Browser::signed_in(server.address).await;
     (server, browser)
+}
+
+/// A server whose time of day, in milliseconds, is given out, and a browser that is signed in.
+async fn seat_with_clock() -> (Server, Browser, Arc<AtomicI64>) {
+    let now = Arc::new(AtomicI64::new(1_700_000_000_000));
+    let told = now.clone();
+    let clock = Clock::new(move || told.load(Ordering::Relaxed));
+    let flags: Vec<String> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
+    let server = Server::at(&clock, &flags).await;
+    let browser = Browser::signed_in(server.address).await;
+    (server, browser, now)
 }
 
 async fn state(server: &Server) -> (State, Option<String>) {

@@ -22,7 +22,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    interrupt::interrupted,
     part::{Part, Saved, failed, is_part},
     request::{LIST, What, save},
 };
@@ -30,6 +29,7 @@ use crate::{
     admin::tenants::Tenants as Listed,
     catalog::model::State,
     cli::{
+        interrupt::interrupted,
         shared::{bar, print_json, print_rows},
         target::{Target, segment},
     },

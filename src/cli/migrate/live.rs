@@ -1,18 +1,16 @@
 //! Migrations by the server that holds the data folder: started, watched, paused, resumed.
 
 use std::{
-    pin::pin,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use futures_util::future::{Either, select};
 use serde_json::json;
-use tokio::signal;
 
 use crate::{
     admin::migrations::{Migrated, Overview},
     cli::{
+        interrupt::unless_interrupted,
         shared::{bar, print_json, print_rows},
         target::{Target, segment},
         watch::{LOOK, is_absent},
@@ -112,14 +110,7 @@ async fn named(target: &Target, run: Option<&str>) -> Result<String> {
 /// Watches a run to its end, and says what came of it.
 async fn finish(target: &Target, started: Report, json: bool) -> Result<ExitCode> {
     let run = started.run.clone();
-    let watched = {
-        let (watching, interrupt) = (pin!(watch(target, started)), pin!(signal::ctrl_c()));
-        match select(watching, interrupt).await {
-            Either::Left((watched, _)) => Some(watched?),
-            Either::Right(_) => None,
-        }
-    };
-    let report = match (watched, target) {
+    let report = match (unless_interrupted(watch(target, started)).await?, target) {
         (Some(report), _) => report,
         // Nobody else would finish it.
         (None, Target::Folder(_)) => target.post(&format!("{}/pause", at(&run)), None).await?,

@@ -2,22 +2,20 @@
 
 use std::{
     io::{self, BufRead, IsTerminal, Write},
-    pin::pin,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use clap::Args;
-use futures_util::future::{Either, select};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::signal;
 
 use crate::{
     admin::bulk::Newest,
     bulk::report::{Action, Preview, Report, Status},
     catalog::model::State,
     cli::{
+        interrupt::unless_interrupted,
         shared::{bar, blocking, print_json},
         target::{Target, segment},
         watch::{LOOK, is_absent},
@@ -209,14 +207,7 @@ async fn stop(target: &Target, run: Option<&str>) -> Result<Report> {
 /// Watches a run to its end, and says what came of it.
 async fn finish(target: &Target, started: Report, json: bool) -> Result<ExitCode> {
     let run = started.run.clone();
-    let watched = {
-        let (watching, interrupt) = (pin!(watch(target, started)), pin!(signal::ctrl_c()));
-        match select(watching, interrupt).await {
-            Either::Left((watched, _)) => Some(watched?),
-            Either::Right(_) => None,
-        }
-    };
-    let report = match (watched, target) {
+    let report = match (unless_interrupted(watch(target, started)).await?, target) {
         (Some(report), _) => report,
         // Nobody else would finish it.
         (None, Target::Folder(_)) => stop(target, Some(&run)).await?,

@@ -13,15 +13,12 @@ use crate::{
     error::{Error, Result},
     sqlite::{
         guest::{Guest, SqlError, Statement, Value, ValueRef},
-        rows::quoted,
+        rows::{quoted, rowid_beside},
     },
 };
 
 /// The longest key in a cursor, in bytes; behind a longer one rows are counted off.
 const LONGEST_KEY: usize = 1 << 10;
-
-/// The names of a rowid.
-const ROWIDS: [&str; 3] = ["rowid", "_rowid_", "oid"];
 
 /// Where a page begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,9 +152,8 @@ fn rowid(table: &TableInfo) -> Vec<String> {
     if table.kind == TableKind::View || table.kind == TableKind::Virtual {
         return Vec::new();
     }
-    // A column of that name hides the rowid.
-    let is_free = |name: &&str| !table.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
-    ROWIDS.iter().find(|name| is_free(name)).map(|name| (*name).to_owned()).into_iter().collect()
+    let columns: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+    rowid_beside(&columns).map(str::to_owned).into_iter().collect()
 }
 
 fn statement(table: &TableInfo, key: &[String], place: &Place, limit: u32) -> Statement<'static> {

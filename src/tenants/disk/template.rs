@@ -185,7 +185,7 @@ pub fn rename(conn: &Connection, id: &TenantId) -> Result<()> {
 
 /// Whether no table of an open file has a row, apart from the bookkeeping. Always `false` for a schema whose migrations
 /// insert rows or make an index for full-text search.
-pub fn is_untouched(conn: &Connection) -> Result<bool> {
+pub fn has_no_rows(conn: &Connection) -> Result<bool> {
     let tables: Vec<String> = conn
         .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")?
         .query_map([], |row| row.get(0))?

@@ -70,8 +70,8 @@ impl Store {
         });
         erased.map_err(|error| {
             let why = format!(
-                "{id} is deleted, but not erased yet: {}. The server tries again each minute; `cubby tenants restore {id}` \
-                 takes it back until then",
+                "{id} is deleted, but not erased yet: {}. The server tries again each minute while it runs; what is there \
+                 still, `cubby tenants restore {id}` takes back",
                 error.message()
             );
             Error::new(error.kind(), why).with_source(error)

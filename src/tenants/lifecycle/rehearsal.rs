@@ -230,7 +230,7 @@ fn try_one(
 fn version_to_migrate(conn: &Connection, schema: &Schema, id: &TenantId) -> Result<Option<i32>> {
     let history = migrate::history(conn)?;
     let is_theirs = template::meta(conn)?.tenant == id.as_str();
-    if !is_theirs || schema.continues(&history).is_err() || template::is_untouched(conn)? {
+    if !is_theirs || schema.continues(&history).is_err() || template::has_no_rows(conn)? {
         return Ok(None);
     }
     Ok(history.last().map(|step| step.version).filter(|version| *version < schema.version()))

@@ -1,13 +1,10 @@
 //! One change of many tenants, on its pages.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
-};
+use std::sync::atomic::Ordering;
 
-use cubby::{catalog::model::State, clock::Clock};
+use cubby::catalog::model::State;
 
-use super::{ADMIN, Browser, FLAGS, browser::Page};
+use super::{ADMIN, Browser, FLAGS, browser::Page, seat_with_clock};
 use crate::{
     bulk::{fill, over},
     harness::{Server, author},
@@ -197,12 +194,7 @@ async fn forged_expired_and_hostile_forms_change_nobody() {
 
 #[tokio::test]
 async fn a_page_that_looks_how_far_a_run_is_does_not_make_a_session_last() {
-    let now = Arc::new(AtomicI64::new(1_700_000_000_000));
-    let told = now.clone();
-    let clock = Clock::new(move || told.load(Ordering::Relaxed));
-    let flags: Vec<String> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
-    let server = Server::at(&clock, &flags).await;
-    let browser = Browser::signed_in(server.address).await;
+    let (server, browser, now) = seat_with_clock().await;
     now.fetch_add(59 * 60 * 1000, Ordering::Relaxed);
     browser.get("/admin/bulk/progress").await.expect(200);
     now.fetch_add(60 * 1000, Ordering::Relaxed);

@@ -1,20 +1,14 @@
 //! The overview: what is wrong with where it is mended, the last hour, and events that keep it up to date.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
-};
+use std::sync::atomic::Ordering;
 
-use cubby::{
-    catalog::{
-        model::{Delivery, DeliveryOutcome},
-        queries::deliveries,
-    },
-    clock::Clock,
+use cubby::catalog::{
+    model::{Delivery, DeliveryOutcome},
+    queries::deliveries,
 };
 use serde_json::{Value, json};
 
-use super::{ADMIN, Browser, FLAGS, seat};
+use super::{ADMIN, Browser, FLAGS, seat, seat_with_clock};
 use crate::harness::{
     Server, author,
     clerk::Clerk,
@@ -102,12 +96,7 @@ async fn an_open_page_hears_of_each_sample_until_the_operator_signs_out() {
 
 #[tokio::test]
 async fn an_open_page_does_not_make_a_session_last_and_ends_with_it() {
-    let now = Arc::new(AtomicI64::new(1_700_000_000_000));
-    let told = now.clone();
-    let clock = Clock::new(move || told.load(Ordering::Relaxed));
-    let flags: Vec<String> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
-    let server = Server::at(&clock, &flags).await;
-    let browser = Browser::signed_in(server.address).await;
+    let (server, browser, now) = seat_with_clock().await;
     now.fetch_add(59 * 60 * 1000, Ordering::Relaxed);
     let mut events = listen(&browser).await;
     live(&mut events).await;

@@ -1,13 +1,8 @@
 //! The way in: the key, the cookie, forged forms, expiry, and the way out.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
-};
+use std::sync::atomic::Ordering;
 
-use cubby::clock::Clock;
-
-use super::{ADMIN, Browser, FLAGS, seat, state};
+use super::{ADMIN, Browser, FLAGS, seat, seat_with_clock, state};
 use crate::harness::Server;
 
 const PAGES: [&str; 12] = [
@@ -120,12 +115,7 @@ async fn a_forged_form_changes_nothing() {
 
 #[tokio::test]
 async fn a_session_expires_and_ends_by_signing_out_and_a_stolen_cookie_with_it() {
-    let now = Arc::new(AtomicI64::new(1_700_000_000_000));
-    let told = now.clone();
-    let clock = Clock::new(move || told.load(Ordering::Relaxed));
-    let flags: Vec<String> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
-    let server = Server::at(&clock, &flags).await;
-    let browser = Browser::signed_in(server.address).await;
+    let (server, browser, now) = seat_with_clock().await;
     let page = browser.get("/admin/keys").await.expect(200);
     now.fetch_add(61 * 60 * 1000, Ordering::Relaxed);
     let late = browser.submit(&page, "/admin/keys/make", &[("name", "x")]).await.expect(303);

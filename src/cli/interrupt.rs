@@ -1,5 +1,8 @@
 //! Being asked to stop.
 
+use std::pin::pin;
+
+use futures_util::future::{Either, select};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Error, Result};
@@ -14,4 +17,12 @@ pub fn interrupted() -> Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+/// The result of `work`; none if Ctrl-C or SIGTERM comes first.
+pub async fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<Option<T>> {
+    match select(pin!(work), pin!(interrupted()?)).await {
+        Either::Left((done, _)) => done.map(Some),
+        Either::Right(_) => Ok(None),
+    }
 }
