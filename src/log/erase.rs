@@ -89,7 +89,7 @@ mod tests {
         for n in 0..100_u64 {
             for name in ["ada", "ada2"] {
                 let bytes = format!("a secret of {name} {}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).into_bytes();
-                let change = Change::Commit { offset: 0, salts: n, bytes: bytes.into() };
+                let change = Change::Commit { offset: 0, salts: n, began: None, bytes: bytes.into() };
                 let record = Record { name: name.into(), change };
                 log.wait_blocking(log.append(&Arc::from(name), &record, 0, None)).unwrap();
             }
@@ -112,8 +112,12 @@ mod tests {
     fn a_damaged_length_costs_others_nothing() {
         let mut group = GroupBuilder::new();
         for name in ["ada", "bob", "ada", "bob"] {
-            let change =
-                Change::Commit { offset: 0, salts: 1, bytes: b"a few bytes that do not repeat".to_vec().into() };
+            let change = Change::Commit {
+                offset: 0,
+                salts: 1,
+                began: None,
+                bytes: b"a few bytes that do not repeat".to_vec().into(),
+            };
             group.push(name, &Record { name: name.into(), change }.encode());
         }
         let mut bytes = group.finish(1, 1, 1, 7).to_vec();

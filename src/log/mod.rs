@@ -17,6 +17,7 @@
 //! # Recycling
 //! A segment that is full is free again after a `syncfs` of the data folder, which flushes every database's own log.
 
+mod boot;
 mod database;
 mod erase;
 mod group;
@@ -33,6 +34,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use boot::Boot;
 pub use database::DatabaseLog;
 pub use handle::Log;
 pub use record::What;

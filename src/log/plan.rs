@@ -2,21 +2,39 @@
 
 use std::collections::BTreeMap;
 
-use super::{record::What, scan::Entry};
+use super::{boot::Boot, record::What, scan::Entry};
 
 /// What is to be redone for one database.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The record of its creation, if nothing has changed its file since.
     pub create: Option<Entry>,
-    /// Commits, in order: each begins where the one before it ends. If the first does not begin at 0, the part before it
-    /// is in the database's write-ahead log, provided that this has the same salts.
+    /// Commits, in order: each begins where the one before it ends.
     pub commits: Vec<Entry>,
     /// A record that is needed is damaged or missing: nothing of it may be served until somebody has looked.
     pub damaged: bool,
 }
 
 impl Plan {
+    /// The salts that the write-ahead log on the disk must have for the commits to be redone; none if it may have any, or
+    /// be missing. With others, the commits are in the database file: a write-ahead log is restarted, emptied or removed
+    /// only after a checkpoint of all of it, whoever does that.
+    ///
+    /// That the header is on the disk is known of the beginning of an older one. Of one that began during this boot, the
+    /// page cache has everything: if it is not there any more, another program has opened the database since the crash, and
+    /// may have brought commits into the file that the log does not have. Redoing older ones over them would damage it.
+    /// After a reboot, that program may have found less than the log has.
+    pub fn needed_salts(&self, boot: Option<Boot>) -> Option<u64> {
+        match self.commits.first()?.what {
+            // A file that is made again needs all commits since.
+            _ if self.create.is_some() => None,
+            What::Commit { offset, salts, began, .. } => {
+                (offset > 0 || began.is_some() && began == boot).then_some(salts)
+            }
+            _ => None,
+        }
+    }
+
     fn add(&mut self, entry: &Entry) {
         match entry.what {
             What::Barrier => *self = Self::default(),
@@ -151,6 +169,7 @@ mod tests {
             }
             match does {
                 Does::Commit => {
+                    let fresh = self.fresh;
                     if std::mem::take(&mut self.restart) {
                         (self.cache.0, self.frames) = (self.cache.0 + 1, 0);
                         // SQLite flushes the new header before it overwrites a frame; a new database has none.
@@ -160,10 +179,12 @@ mod tests {
                     }
                     self.newest += 1;
                     let offset = FRAME * self.frames as u64;
+                    let began = Boot::numbered(u16::from(offset == 0 && !fresh));
                     self.cache.1.resize(self.cache.1.len().max(self.frames + 1), None);
                     self.cache.1[self.frames] = Some((self.cache.0, self.newest));
                     self.frames += 1;
-                    self.entries.push((What::Commit { offset, length: FRAME, salts: self.cache.0 }, self.newest));
+                    let (length, salts) = (FRAME, self.cache.0);
+                    self.entries.push((What::Commit { offset, length, salts, began }, self.newest));
                 }
                 Does::Flush => {
                     self.flushed = self.entries.len();
@@ -195,7 +216,8 @@ mod tests {
                     for frame in 0..self.frames {
                         let Some((salts, commit)) = self.cache.1.get(frame).copied().flatten() else { continue };
                         let offset = FRAME * frame as u64;
-                        self.entries.push((What::Commit { offset, length: FRAME, salts }, commit));
+                        let what = What::Commit { offset, length: FRAME, salts, began: None };
+                        self.entries.push((what, commit));
                     }
                     self.in_doubt = true;
                 }
@@ -259,14 +281,16 @@ mod tests {
             if plan.damaged {
                 return Err("taken for damaged".into());
             }
+            let needed_salts = plan.needed_salts(Boot::numbered(2));
             let (copied, file) = match (plan.create, self.placed) {
                 (Some(_), _) => (0, 0),
                 (None, true) => self.file,
                 // There is no file.
                 (None, false) => return Ok(0),
             };
-            if let Some(What::Commit { offset, salts, .. }) = plan.commits.first().map(|entry| entry.what)
-                && (offset == 0 || salts == self.disk.0)
+            let is_needed = needed_salts.is_none_or(|salts| salts == self.disk.0);
+            if let Some(What::Commit { salts, .. }) = plan.commits.first().map(|entry| entry.what)
+                && is_needed
             {
                 self.disk.0 = salts;
                 for entry in plan.commits {
@@ -361,7 +385,7 @@ mod tests {
     #[test]
     fn a_damaged_record_is_one_of_the_database_unless_it_is_not_needed() {
         let entry = |what| Entry { group: 0, name: "ada".into(), what, segment: "".into(), at: 0 };
-        let commit = |offset| entry(What::Commit { offset, length: 10, salts: 1 });
+        let commit = |offset| entry(What::Commit { offset, length: 10, salts: 1, began: None });
         let damaged = |entries: &[Entry]| plan(entries).get("ada").is_some_and(|plan| plan.damaged);
         assert!(damaged(&[commit(0), entry(What::Damaged), commit(20)]));
         assert!(damaged(&[commit(0), commit(20)]), "one is missing");

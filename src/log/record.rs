@@ -6,7 +6,7 @@
 //! | 8..12 | length of the record, padding included |
 //! | 12 | kind |
 //! | 13 | length of the database's name |
-//! | 14..16 | zero |
+//! | 14..16 | boot during which that write-ahead log began, if its header was flushed then, else zero |
 //! | 16..24 | offset in the write-ahead log of the database |
 //! | 24..32 | the salts of that write-ahead log |
 //! | 32..36 | length of the payload, not compressed |
@@ -17,6 +17,8 @@ use std::{borrow::Cow, cell::RefCell};
 
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 use twox_hash::XxHash3_64;
+
+use super::boot::Boot;
 
 const HEADER: usize = 40;
 /// Records begin at multiples of this.
@@ -35,6 +37,9 @@ pub enum Change<'a> {
         /// The two salts of the write-ahead log, which change each time it restarts
         /// (<https://sqlite.org/fileformat2.html#the_write_ahead_log>).
         salts: u64,
+        /// The boot during which the write-ahead log began with this commit, if its header was flushed before this record
+        /// was written.
+        began: Option<Boot>,
         /// The bytes.
         bytes: Cow<'a, [u8]>,
     },
@@ -69,6 +74,8 @@ pub enum What {
         length: u64,
         /// The write-ahead log's salts.
         salts: u64,
+        /// The boot during which the write-ahead log began with this commit and a flushed header.
+        began: Option<Boot>,
     },
     /// The creation of a database with a file of `length` bytes.
     Create {
@@ -91,7 +98,7 @@ impl Record<'_> {
     /// The record as it stands in the log.
     pub fn encode(&self) -> Vec<u8> {
         let (kind, offset, salts, raw): (u8, u64, u64, &[u8]) = match &self.change {
-            Change::Commit { offset, salts, bytes } => (1, *offset, *salts, bytes),
+            Change::Commit { offset, salts, bytes, .. } => (1, *offset, *salts, bytes),
             Change::Create(image) => (2, 0, 0, image),
             Change::Barrier => (3, 0, 0, &[]),
             Change::Nothing => (4, 0, 0, &[]),
@@ -111,6 +118,9 @@ impl Record<'_> {
         out[8..12].copy_from_slice(&to_u32(length).to_le_bytes());
         out[12] = kind;
         out[13] = u8::try_from(self.name.len()).unwrap_or(u8::MAX);
+        if let Change::Commit { began: Some(boot), .. } = self.change {
+            out[14..16].copy_from_slice(&boot.number().to_le_bytes());
+        }
         out[16..24].copy_from_slice(&offset.to_le_bytes());
         out[24..32].copy_from_slice(&salts.to_le_bytes());
         out[32..36].copy_from_slice(&to_u32(raw.len()).to_le_bytes());
@@ -131,7 +141,7 @@ impl Record<'_> {
             false => lz4_flex::block::decompress(payload, raw).map_err(|_| BadRecord)?,
         };
         let change = match what {
-            What::Commit { offset, salts, .. } => Change::Commit { offset, salts, bytes: bytes.into() },
+            What::Commit { offset, salts, began, .. } => Change::Commit { offset, salts, began, bytes: bytes.into() },
             What::Create { .. } => Change::Create(bytes.into()),
             What::Barrier => Change::Barrier,
             What::Nothing => Change::Nothing,
@@ -157,7 +167,8 @@ pub(super) struct Stored<'b> {
 impl<'b> Stored<'b> {
     /// The name and the length of what looks like a record at the start of `bytes`, damaged or not.
     pub fn outline(bytes: &'b [u8]) -> Option<(&'b str, usize)> {
-        let header = bytes.get(..HEADER).filter(|header| (1..=4).contains(&header[12]) && header[14..16] == [0, 0])?;
+        let is_header = |header: &&[u8]| header[12] == 1 || (2..=4).contains(&header[12]) && header[14..16] == [0, 0];
+        let header = bytes.get(..HEADER).filter(is_header)?;
         let name = std::str::from_utf8(bytes.get(HEADER..HEADER + usize::from(header[13]))?).ok()?;
         let length = read_u32(header, 8) as usize;
         let is_length = length >= HEADER + name.len() && length <= bytes.len() && length.is_multiple_of(ALIGN);
@@ -177,7 +188,12 @@ impl<'b> Stored<'b> {
         let name = record.get(HEADER..start).and_then(|name| std::str::from_utf8(name).ok()).ok_or(BadRecord)?;
         let payload = record.get(start..start + stored).filter(|_| raw <= MAX_PAYLOAD).ok_or(BadRecord)?;
         let what = match header[12] {
-            1 => What::Commit { offset: read_u64(header, 16), length: raw as u64, salts: read_u64(header, 24) },
+            1 => What::Commit {
+                offset: read_u64(header, 16),
+                length: raw as u64,
+                salts: read_u64(header, 24),
+                began: Boot::numbered(u16::from_le_bytes([header[14], header[15]])),
+            },
             2 => What::Create { length: raw as u64 },
             3 => What::Barrier,
             4 => What::Nothing,
@@ -241,10 +257,8 @@ mod tests {
             ]
         };
         prop_oneof![
-            (any::<u64>(), any::<u64>(), bytes()).prop_map(|(offset, salts, bytes)| Change::Commit {
-                offset,
-                salts,
-                bytes: bytes.into()
+            (any::<u64>(), any::<u64>(), any::<u16>(), bytes()).prop_map(|(offset, salts, boot, bytes)| {
+                Change::Commit { offset, salts, began: Boot::numbered(boot), bytes: bytes.into() }
             }),
             bytes().prop_map(|image| Change::Create(image.into())),
             Just(Change::Barrier),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    boot::Boot,
     erase,
     plan::{Plan, plan},
     record::{BadRecord, Change, Record, What, read_u32, read_u64},
@@ -280,19 +281,21 @@ fn redo(path: &Path, plan: &Plan, segments: &mut Segments) -> Result<Redone> {
         }
         redone += 1;
     }
-    let Some(What::Commit { offset, salts, .. }) = plan.commits.first().map(|entry| entry.what) else {
+    if plan.commits.is_empty() {
         return Ok(Redone::Records(redone));
-    };
+    }
     if is_missing && plan.create.is_none() {
         tracing::warn!(file = %path.display(), "the log has commits of a file that is not there");
         return Ok(Redone::Missing);
     }
     let log = wal::wal_of(path);
-    // It was checkpointed and restarted since: all of these are in the database file.
-    match salts_of(&log) {
-        Err(error) => return Ok(Redone::Unwritable(error)),
-        Ok(there) if offset > 0 && there != Some(salts) => return Ok(Redone::Records(redone)),
-        Ok(_) => {}
+    if let Some(needed) = plan.needed_salts(Boot::current()) {
+        match salts_of(&log) {
+            Err(error) => return Ok(Redone::Unwritable(error)),
+            // It was checkpointed since: all of these are in the database file.
+            Ok(there) if there != Some(needed) => return Ok(Redone::Records(redone)),
+            Ok(_) => {}
+        }
     }
     let (mut buffer, mut start) = (Vec::new(), 0);
     for entry in &plan.commits {

@@ -42,7 +42,7 @@ fn commit(name: &str, offset: u64, length: usize) -> (Arc<str>, Record<'static>)
         state.to_be_bytes()[0]
     };
     let bytes: Vec<u8> = (0..length).map(|_| byte()).collect();
-    let change = Change::Commit { offset, salts: 7, bytes: bytes.into() };
+    let change = Change::Commit { offset, salts: 7, began: None, bytes: bytes.into() };
     (name.into(), Record { name: name.to_owned().into(), change })
 }
 

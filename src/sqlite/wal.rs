@@ -11,7 +11,10 @@ use std::{
 use rusqlite::{Connection, ffi};
 
 use super::flush;
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    log::Boot,
+};
 
 /// The WAL is truncated to this many bytes when it restarts after a checkpoint, so that one large write does not
 /// leave a large file behind.
@@ -65,12 +68,20 @@ pub(super) struct WalPart {
     pub offset: u64,
     pub end: u64,
     pub salts: u64,
+    /// It is the beginning, and its header was flushed during this boot.
+    pub began: Option<Boot>,
 }
 
 impl WalPart {
     /// What the data folder's log has when it has this part.
     pub fn logged(&self) -> Logged {
         Logged { salts: self.salts, end: self.end }
+    }
+
+    /// Whether the write-ahead log began with this part: it was empty or is to be restarted, or what was `logged` is of the
+    /// one before it.
+    pub fn begins_after(&self, logged: Logged, was_empty: bool) -> bool {
+        self.offset == 0 && self.salts != logged.salts && (was_empty || logged != Logged::default())
     }
 }
 
@@ -88,7 +99,7 @@ pub(super) fn appended(conn: &Connection, logged: Logged, pages: u32) -> Result<
     let (page_size, salts) = header_fields(&header);
     let end = HEADER as u64 + u64::from(pages) * (FRAME_HEADER + page_size);
     let offset = if salts == logged.salts && logged.end <= end { logged.end } else { 0 };
-    Ok(WalPart { offset, end, salts })
+    Ok(WalPart { offset, end, salts, began: None })
 }
 
 /// The whole of a write-ahead log's file; none if it is empty.
@@ -99,7 +110,7 @@ pub(super) fn whole(file: &File) -> std::io::Result<Option<WalPart>> {
         read => read?,
     }
     let (_, salts) = header_fields(&header);
-    Ok(Some(WalPart { offset: 0, end: file.metadata()?.len(), salts }))
+    Ok(Some(WalPart { offset: 0, end: file.metadata()?.len(), salts, began: None }))
 }
 
 fn header_fields(header: &[u8; HEADER]) -> (u64, u64) {

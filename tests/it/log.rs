@@ -38,7 +38,7 @@ async fn killed_with_notes() -> TempDir {
 /// What a power cut takes: everything that was written and not flushed, which is all but the log.
 fn lose_what_was_not_flushed(folder: &Path) {
     let layout = layout(folder);
-    fs::write(wal_of(&layout.catalog()), []).unwrap();
+    harness::lose_wal(&layout.catalog());
     for user in ["ada", "bob"] {
         let file = layout.tenant(&user.parse().unwrap());
         fs::write(wal_of(&file), []).unwrap();
@@ -73,6 +73,55 @@ async fn what_was_never_flushed_but_to_the_log_comes_back() {
     assert!(segments(folder.path()).is_empty(), "a clean stop leaves the log empty");
     let wal = wal_of(&layout(folder.path()).tenant(&"ada".parse().unwrap()));
     assert_eq!(fs::metadata(wal).map_or(0, |found| found.len()), 0, "and every file that was open complete");
+}
+
+/// A commit that the log did not have yet is in the file when another program has opened and closed it after a kill. The log
+/// must not be redone under it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_another_program_has_checkpointed_after_a_kill_is_left_as_it_is() {
+    // SQLite is used here before a store is open.
+    cubby::sqlite::process::init(cubby::sqlite::process::Globals::default()).unwrap();
+    let folder = TempDir::new().unwrap();
+    let layout = layout(folder.path());
+    let ada = layout.tenant(&"ada".parse().unwrap());
+    let process = Process::start(folder.path(), &FLAGS);
+    process.client.note("ada", "one").await;
+    // From here on the log does not make her file.
+    process.signal("TERM");
+    assert!(process.wait().success());
+    let process = Process::start(folder.path(), &FLAGS);
+    for text in ["two", "three"] {
+        process.client.note("ada", text).await;
+    }
+    process.kill();
+    assert!(records(folder.path()).iter().any(|record| record["user"] == "ada"), "there is something to redo");
+
+    let many = "WITH RECURSIVE n(v) AS (SELECT 1 UNION ALL SELECT v + 1 FROM n LIMIT 2000)
+                INSERT INTO notes SELECT 'note_aaaaaaaaaaaaa' || char(97 + v / 676, 97 + v / 26 % 26, 97 + v % 26), 'x', 1, 1 FROM n";
+    for (file, change) in [(&ada, many), (&layout.catalog(), "UPDATE tenants SET created = 7")] {
+        let conn = Connection::open(file).unwrap();
+        conn.execute_batch(change).unwrap();
+        conn.close().unwrap();
+        assert!(!wal_of(file).exists(), "it has checkpointed all of it");
+    }
+    let process = Process::start(folder.path(), &FLAGS);
+    assert!(process.client.texts("ada").await.iter().any(|text| text == "three"));
+    process.signal("TERM");
+    assert!(process.wait().success());
+    let conn = Connection::open(&ada).unwrap();
+    let (whole, notes): (String, u32) = conn
+        .query_row(
+            "SELECT (SELECT integrity_check FROM pragma_integrity_check), (SELECT count(*) FROM notes)",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .unwrap();
+    assert_eq!((whole.as_str(), notes), ("ok", 2003));
+    let created: i64 = Connection::open(layout.catalog())
+        .unwrap()
+        .query_row("SELECT created FROM tenants", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(created, 7);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,8 +274,7 @@ async fn a_user_who_was_deleted_and_made_anew_has_what_was_written_last() {
     process.client.note("ada", "after").await;
     process.kill();
     // Only what came after the restoration was not flushed.
-    let wal = wal_of(&layout(folder.path()).tenant(&"ada".parse().unwrap()));
-    fs::write(wal, []).unwrap();
+    harness::lose_wal(&layout(folder.path()).tenant(&"ada".parse().unwrap()));
     let process = Process::start(folder.path(), &FLAGS);
     assert_eq!(process.client.texts("ada").await, ["before", "after"]);
     process.kill();
@@ -327,7 +375,7 @@ async fn a_write_that_commits_by_itself_is_an_error_and_what_follows_is_durable(
     insert(&store, "ada", "three").await;
     let killed = TempDir::new().unwrap();
     copy(folder.path(), killed.path());
-    fs::write(wal_of(&layout(killed.path()).tenant(&"ada".parse().unwrap())), []).unwrap();
+    harness::lose_wal(&layout(killed.path()).tenant(&"ada".parse().unwrap()));
     let store = Store::open(StoreOptions::new(killed.path())).unwrap();
     let ada = store.lease(&"ada".parse().unwrap()).await.unwrap();
     assert_eq!(ada.read(texts).await.unwrap(), ["one", "three", "two"]);
@@ -357,7 +405,7 @@ async fn a_migration_of_a_database_with_records_in_the_log_is_kept() {
     ada.write(write).await.unwrap();
     let again = TempDir::new().unwrap();
     copy(killed.path(), again.path());
-    fs::write(wal_of(&layout(again.path()).tenant(&"ada".parse().unwrap())), []).unwrap();
+    harness::lose_wal(&layout(again.path()).tenant(&"ada".parse().unwrap()));
     let store = Store::open(options(again.path(), &both)).unwrap();
     let ada = store.lease(&"ada".parse().unwrap()).await.unwrap();
     assert_eq!(ada.read(texts).await.unwrap(), ["one", "two"]);

@@ -5,12 +5,12 @@ use std::{fs, os::unix::process::ExitStatusExt, path::Path, process::Command, ti
 use cubby::{
     Error, ErrorKind, Session, Store, StoreOptions, Tenant, TenantId,
     sqlite::guest::{NoRows, Rules, Statement, guard},
-    tenants::disk::path::{Layout, wal_of},
+    tenants::disk::path::Layout,
 };
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::harness::{author, eventually};
+use crate::harness::{self, author, eventually};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -353,7 +353,7 @@ async fn after_a_crash_a_committed_transaction_is_there_and_nothing_of_an_open_o
         if power_cut {
             // What was written and not flushed is lost.
             let layout = Layout::at(folder.path().canonicalize().unwrap());
-            fs::write(wal_of(&layout.tenant(&id("ada"))), []).unwrap();
+            harness::lose_wal(&layout.tenant(&id("ada")));
         }
         if without_log {
             // Else the case before would prove nothing.

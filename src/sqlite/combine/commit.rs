@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    log::{DatabaseLog, Done, record::Change},
+    log::{Boot, DatabaseLog, Done, record::Change},
     sqlite::{
         failure::outcome_unknown,
         touched::{Touched, Written},
@@ -64,7 +64,7 @@ impl Combiner {
         };
         match outcome {
             CommitOutcome::Committed(pages, touched, answers, committing) => {
-                self.committed(writer, pages, touched, answers);
+                self.committed(writer, pages, touched, answers, !without_flush);
                 drop(committing);
             }
             // An error may tell what the write has read.
@@ -93,17 +93,20 @@ impl Combiner {
     }
 
     /// Logs a commit that left the WAL at `pages`; its writes are answered, and who listens hears of it, when the log has
-    /// it. `touched` is none if nobody listened when the transaction began.
+    /// it. `touched` is none if nobody listened when the transaction began. `flushes_header`: if it began the WAL, SQLite
+    /// flushed the header.
     pub(super) fn committed(
         &self,
         writer: &mut Writer,
         pages: Option<u32>,
         touched: Option<Touched>,
         answers: Answers,
+        flushes_header: bool,
     ) {
         #[cfg(feature = "otel")]
         let answers = if self.log.is_some() && pages.is_some() { answers.flushing() } else { answers };
         let check = self.check.clone();
+        let was_empty = writer.wal.pages() == 0;
         if pages.is_some() {
             measures::COMMIT_WRITES.record((answers.writes.len() - answers.failed.len()) as u64);
         }
@@ -138,7 +141,10 @@ impl Combiner {
         };
         writer.previous = self.last();
         let appended = self.connection(writer).and_then(|conn| {
-            let part = wal::appended(conn, logged, pages)?;
+            let mut part = wal::appended(conn, logged, pages)?;
+            if flushes_header && part.begins_after(logged, was_empty) && wal::confirm(conn).is_ok() {
+                part.began = Boot::current();
+            }
             self.append(log, &part, |into, at| wal::read(conn, into, at), &mut done)?;
             Ok(part.logged())
         });
@@ -175,7 +181,8 @@ impl Combiner {
             // What begins at 0 stands by itself: a write-ahead log restarts when all before it is in the database file.
             let continues = if at == 0 { 0 } else { self.last() };
             let last = end == part.end;
-            let change = Change::Commit { offset: at, salts: part.salts, bytes: (&*bytes).into() };
+            let began = part.began.filter(|_| at == 0);
+            let change = Change::Commit { offset: at, salts: part.salts, began, bytes: (&*bytes).into() };
             let seq = log.append(change, continues, if last { done.take() } else { None });
             if buffer.len() <= KEPT {
                 READ.set(buffer);

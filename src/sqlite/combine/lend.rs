@@ -190,7 +190,8 @@ impl Lent {
         let (made, committed) = job::made(stages);
         // The commit is read through the connection that made it.
         let reader = std::mem::replace(&mut writer.conn, self.conn.take());
-        combiner.committed(&mut writer, pages, self.touched.take(), Answers { writes: vec![made], failed: Vec::new() });
+        let answers = Answers { writes: vec![made], failed: Vec::new() };
+        combiner.committed(&mut writer, pages, self.touched.take(), answers, true);
         drop(committing);
         match writer.conn.take() {
             Some(conn) => {

@@ -395,6 +395,13 @@ pub fn author() -> Author {
     Author::program("test")
 }
 
+/// What a power cut leaves of a database's write-ahead log if none of it was written back: SQLite has flushed the header.
+pub fn lose_wal(database: &Path) {
+    const HEADER: u64 = 32;
+    let wal = cubby::tenants::disk::path::wal_of(database);
+    std::fs::File::options().write(true).open(wal).unwrap().set_len(HEADER).unwrap();
+}
+
 /// Every file and folder below `root` with its size: what a read must not change.
 pub fn tree(root: &Path) -> Vec<(PathBuf, u64, u64)> {
     let mut found = Vec::new();

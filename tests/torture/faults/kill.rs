@@ -13,6 +13,9 @@ use crate::{
 /// Files are looked through after so many kills; contents after each.
 const LOOK: u32 = 10;
 
+/// After so many kills another program opens and closes the files before the server starts again.
+const OPENED: u32 = 3;
+
 pub fn run(setup: &Setup) -> Report {
     let mut report = Report::default();
     let (_folder, data) = folder();
@@ -34,7 +37,16 @@ pub fn run(setup: &Setup) -> Report {
             node.kill();
         });
         report.violations.extend(node.panics());
-        node = launch.start();
+        if round % OPENED == 0 {
+            check::open_all(&data);
+        }
+        node = match launch.try_start() {
+            Ok(node) => node,
+            Err((status, said)) => {
+                report.wrong(format!("START: {status}: {said}"));
+                return report;
+            }
+        };
         slowest = slowest.max(node.ready());
         let verdict = load::compare(node.address, &mut workers, |_| false);
         in_flight += verdict.unanswered_done;

@@ -42,7 +42,8 @@ pub fn cuts(setup: &Setup, plan: &Plan, launch: impl FnOnce(&Path) -> Launch) ->
     let mut rng = Rng::new(setup.seed, 0);
     let mut workers = load::workers(plan);
     let mut in_flight = 0;
-    let count = setup.count.unwrap_or(if setup.control { 4 } else { 10 });
+    // A control ends with the first violation.
+    let count = setup.count.unwrap_or(if setup.control { 40 } else { 10 });
     for round in 0..count {
         let mut node = launch.start();
         let life = Duration::from_millis(rng.range(50, 800));

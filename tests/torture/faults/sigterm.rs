@@ -43,7 +43,13 @@ pub fn run(setup: &Setup) -> Report {
         report.saw(load::take_seen(&mut workers));
         report.violations.extend(check::files(&data, |_| false));
 
-        let node = launch.start();
+        let node = match launch.try_start() {
+            Ok(node) => node,
+            Err((status, said)) => {
+                report.wrong(format!("START: {status}: {said}"));
+                break;
+            }
+        };
         node.ready();
         let verdict = load::compare(node.address, &mut workers, |_| false);
         report.violations.extend(verdict.violations);
