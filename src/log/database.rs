@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use super::{
     handle::Log,
     record::{Change, MAX_PAYLOAD, Record},
-    state::{Done, Seq},
+    state::{Creation, Done, Seq},
 };
 use crate::error::{Error, Result};
 
@@ -33,14 +33,20 @@ impl DatabaseLog {
         if image.len() > MAX_PAYLOAD {
             return false;
         }
+        let flushes = self.log.flushes();
         let seq = self.append(Change::Create(image.into()), 0, None);
-        self.log.shared().created.lock().insert(self.name.clone(), seq);
+        self.log.shared().created.lock().insert(self.name.clone(), Creation { seq, flushes });
         true
     }
 
-    /// Whether the database was created a short while ago, and its write-ahead log never emptied.
+    /// Whether a redo would make the database's file, and will until a flush that nobody has asked for yet. Its write-ahead
+    /// log was never emptied then.
     pub fn is_new(&self) -> bool {
-        self.log.shared().created.lock().contains_key(&self.name)
+        self.created().is_some_and(|creation| creation.flushes == self.log.flushes())
+    }
+
+    fn created(&self) -> Option<Creation> {
+        self.log.shared().created.lock().get(&self.name).copied()
     }
 
     /// Waits until the creation of the database is durable, and adds it once more if it could not be written. To be
@@ -49,21 +55,18 @@ impl DatabaseLog {
     /// # Errors
     /// It could not be written again.
     pub fn confirm_creation(&self, file: &Path) -> Result<()> {
-        let created = self.log.shared().created.lock().get(&self.name).copied();
-        if created.is_none_or(|seq| self.log.wait_blocking(seq).is_ok()) {
+        if self.created().is_none_or(|created| self.log.wait_blocking(created.seq).is_ok()) {
             return Ok(());
         }
         let image = std::fs::read(file).map_err(|e| Error::io(file.display(), e))?;
         self.create(&image);
-        let created = self.log.shared().created.lock().get(&self.name).copied();
-        created.map_or(Ok(()), |seq| self.log.wait_blocking(seq))
+        self.created().map_or(Ok(()), |created| self.log.wait_blocking(created.seq))
     }
 
     /// Brings the file of a database that was created a short while ago to the disk, so that a redo does not create it
     /// again. To be called before its write-ahead log restarts, or anybody but SQLite changes the file. May block.
     pub fn place(&self) -> Result<()> {
-        let was_created = self.log.shared().created.lock().contains_key(&self.name);
-        if was_created { self.log.flush_databases().map(drop) } else { Ok(()) }
+        if self.created().is_some() { self.log.flush_databases().map(drop) } else { Ok(()) }
     }
 
     /// Adds a change of the database; see [`Log::append`].

@@ -142,8 +142,13 @@ impl Log {
         let nothing = Record { name: NOBODY.into(), change: Change::Nothing };
         let seq = self.append(&NOBODY.into(), &nothing, 0, None);
         self.wait_blocking(seq)?;
-        self.shared().created.lock().retain(|_, seq| *seq > through);
+        self.shared().created.lock().retain(|_, creation| creation.seq > through);
         Ok(seq)
+    }
+
+    /// How many flushes of the databases' file system were asked for so far.
+    pub(super) fn flushes(&self) -> u64 {
+        self.0.flusher.asked()
     }
 
     /// Flushes a file, if there is one, whose records are not needed after that. May block.

@@ -25,12 +25,12 @@ impl Plan {
     /// may have brought commits into the file that the log does not have. Redoing older ones over them would damage it.
     /// After a reboot, that program may have found less than the log has.
     pub fn needed_salts(&self, boot: Option<Boot>) -> Option<u64> {
+        let began = |what| if let What::Commit { began, .. } = what { began } else { None };
+        let is_of_this_boot = boot.is_some() && self.commits.iter().any(|entry| began(entry.what) == boot);
         match self.commits.first()?.what {
             // A file that is made again needs all commits since.
             _ if self.create.is_some() => None,
-            What::Commit { offset, salts, began, .. } => {
-                (offset > 0 || began.is_some() && began == boot).then_some(salts)
-            }
+            What::Commit { offset, salts, .. } => (offset > 0 || is_of_this_boot).then_some(salts),
             _ => None,
         }
     }

@@ -67,6 +67,11 @@ impl Flusher {
         self.0.state.lock().synced
     }
 
+    /// How many flushes were asked for so far.
+    pub fn asked(&self) -> u64 {
+        self.0.state.lock().asked
+    }
+
     /// Asks for a flush after which the groups up to this one are not needed any more, and does not wait for it.
     /// Returns how many were asked for so far.
     pub fn request(&self, number: u64) -> u64 {

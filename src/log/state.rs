@@ -46,8 +46,17 @@ pub(super) struct Shared {
     pub is_full: AtomicBool,
     /// The log is closed, or about to be.
     pub closing: AtomicBool,
-    /// Databases whose creation is in the log, and their files perhaps not on the disk; with the records of it.
-    pub created: Mutex<HashMap<Arc<str>, Seq>>,
+    /// Databases whose creation is in the log, and their files perhaps not on the disk.
+    pub created: Mutex<HashMap<Arc<str>, Creation>>,
+}
+
+/// A creation that the log has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Creation {
+    /// Its record.
+    pub seq: Seq,
+    /// How many flushes of the databases' file system had been asked for before it.
+    pub flushes: u64,
 }
 
 #[derive(Default)]

@@ -106,7 +106,7 @@ impl Writer {
             // After the answers, so that nobody waits for it.
             if let Some(placed) = self.full.iter().rfind(|full| full.last < self.base).map(|full| full.last_seq) {
                 // A flush of the whole file system has brought their files to the disk.
-                shared.created.lock().retain(|_, seq| *seq > placed);
+                shared.created.lock().retain(|_, creation| creation.seq > placed);
             }
             shared.set_full(self.prepare(self.reserve()).err());
         }

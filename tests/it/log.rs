@@ -51,6 +51,12 @@ fn records(folder: &Path) -> Vec<Value> {
     shown.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// A connection of another program, which knows nothing of the log.
+#[expect(clippy::disallowed_methods, reason = "as a program that is not this one")]
+fn as_others_do(file: &Path) -> Connection {
+    Connection::open_with_flags(file, cubby::rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap()
+}
+
 fn segments(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder.join("log")).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
@@ -99,7 +105,7 @@ async fn a_file_that_another_program_has_checkpointed_after_a_kill_is_left_as_it
     let many = "WITH RECURSIVE n(v) AS (SELECT 1 UNION ALL SELECT v + 1 FROM n LIMIT 2000)
                 INSERT INTO notes SELECT 'note_aaaaaaaaaaaaa' || char(97 + v / 676, 97 + v / 26 % 26, 97 + v % 26), 'x', 1, 1 FROM n";
     for (file, change) in [(&ada, many), (&layout.catalog(), "UPDATE tenants SET created = 7")] {
-        let conn = Connection::open(file).unwrap();
+        let conn = as_others_do(file);
         conn.execute_batch(change).unwrap();
         conn.close().unwrap();
         assert!(!wal_of(file).exists(), "it has checkpointed all of it");
@@ -108,7 +114,7 @@ async fn a_file_that_another_program_has_checkpointed_after_a_kill_is_left_as_it
     assert!(process.client.texts("ada").await.iter().any(|text| text == "three"));
     process.signal("TERM");
     assert!(process.wait().success());
-    let conn = Connection::open(&ada).unwrap();
+    let conn = as_others_do(&ada);
     let (whole, notes): (String, u32) = conn
         .query_row(
             "SELECT (SELECT integrity_check FROM pragma_integrity_check), (SELECT count(*) FROM notes)",
@@ -117,10 +123,8 @@ async fn a_file_that_another_program_has_checkpointed_after_a_kill_is_left_as_it
         )
         .unwrap();
     assert_eq!((whole.as_str(), notes), ("ok", 2003));
-    let created: i64 = Connection::open(layout.catalog())
-        .unwrap()
-        .query_row("SELECT created FROM tenants", [], |row| row.get(0))
-        .unwrap();
+    let created: i64 =
+        as_others_do(&layout.catalog()).query_row("SELECT created FROM tenants", [], |row| row.get(0)).unwrap();
     assert_eq!(created, 7);
 }
 

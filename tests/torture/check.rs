@@ -74,10 +74,11 @@ pub fn files(data: &Path, leave: impl Fn(&str) -> bool) -> Vec<String> {
 }
 
 /// What somebody does who looks at the files with `sqlite3` after a crash: it checkpoints each when it closes it.
+#[expect(clippy::disallowed_methods, reason = "as a program that is not this one")]
 pub fn open_all(data: &Path) {
     let layout = Layout::at(data.canonicalize().unwrap());
     for path in databases(&layout).into_iter().chain([layout.catalog()]) {
-        let conn = Connection::open(&path).unwrap();
+        let conn = Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();
         // A file that was created a moment before is not one yet.
         let _ = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
     }

@@ -7,9 +7,10 @@ use rusqlite::Connection;
 use super::{Combiner, Writer, wal_state::Checkpoint};
 use crate::{
     error::{Error, ErrorKind, Result},
-    log::DatabaseLog,
+    log::{Boot, DatabaseLog},
     sqlite::{
         failure::breaks_connection,
+        flush,
         wal::{self, Logged},
     },
 };
@@ -67,7 +68,8 @@ impl Combiner {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             opened => opened.map_err(failed)?,
         };
-        let Some(part) = wal::whole(&file).map_err(failed)? else { return Ok(()) };
+        let Some(mut part) = wal::whole(&file).map_err(failed)? else { return Ok(()) };
+        part.began = flush::opened(&file, &path).ok().and_then(|()| Boot::current());
         self.append(log, &part, |into, at| file.read_exact_at(into, at).map_err(failed), &mut None)
     }
 

@@ -1,6 +1,8 @@
 //! Commits: a batch's transaction, its record in the log, and its answers.
 
-use std::{cell::Cell, sync::atomic::Ordering, time::Duration};
+use std::{cell::Cell, path::Path, sync::atomic::Ordering, time::Duration};
+
+use rusqlite::Connection;
 
 use super::{
     Combiner, Writer,
@@ -12,6 +14,7 @@ use crate::{
     log::{Boot, DatabaseLog, Done, record::Change},
     sqlite::{
         failure::outcome_unknown,
+        flush,
         touched::{Touched, Written},
         wal::{self, WalPart},
     },
@@ -64,7 +67,8 @@ impl Combiner {
         };
         match outcome {
             CommitOutcome::Committed(pages, touched, answers, committing) => {
-                self.committed(writer, pages, touched, answers, !without_flush);
+                let flushed = pages.is_some() && (!without_flush || self.has_flushed_header(writer));
+                self.committed(writer, pages, touched, answers, flushed);
                 drop(committing);
             }
             // An error may tell what the write has read.
@@ -82,7 +86,18 @@ impl Combiner {
     /// does not take older frames for its own; that of a new database never had any. One that was emptied may have them
     /// still on the disk.
     pub(super) fn begins_without_flush(&self, writer: &Writer) -> bool {
-        writer.wal.is_empty() && self.log.as_ref().is_some_and(DatabaseLog::is_new)
+        writer.wal.is_empty() && self.is_new()
+    }
+
+    /// Whether the header of a WAL that has just begun without a flush is on the disk as soon as the redo does not make the
+    /// file any more: the flush of the file system before that brings it there, unless that has begun meanwhile.
+    fn has_flushed_header(&self, writer: &Writer) -> bool {
+        let path = writer.conn.as_ref().and_then(Connection::path).map(|path| wal::wal_of(Path::new(path)));
+        self.is_new() || path.is_some_and(|path| flush::if_there(&path).is_ok())
+    }
+
+    fn is_new(&self) -> bool {
+        self.log.as_ref().is_some_and(DatabaseLog::is_new)
     }
 
     /// Tells who listens that something may have been written.
