@@ -176,9 +176,9 @@ pub struct Row {
     pub drifted: Option<Millis>,
     /// The schema of its file when it was last opened.
     pub schema_version: Option<i32>,
-    /// The size of its file when it was last closed.
+    /// The size of its file when it was last looked at, when it was opened or closed.
     pub bytes: Option<u64>,
-    /// When it was last opened or closed.
+    /// The time of its last request, to some minutes; none if there was none yet.
     #[serde(with = "wire")]
     #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = DateTime))]
     pub last_seen: Option<Millis>,
@@ -216,8 +216,6 @@ pub struct Counts {
 pub struct UsageSample {
     /// The tenant.
     pub id: TenantId,
-    /// When.
-    pub at: Millis,
     /// The size of the file.
     pub bytes: u64,
     /// Its schema.

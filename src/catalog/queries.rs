@@ -171,9 +171,9 @@ pub fn counts(conn: &Connection) -> Sql<Counts> {
 /// Adds an active tenant. `false` if its id is known already, in whatever state.
 pub fn insert(tx: &Transaction, id: &TenantId, now: Millis, schema_version: i32, profile: &Profile) -> Sql<bool> {
     // With the profile in the same statement the index of the search is written once.
-    let sql = "INSERT INTO tenants (id, state, created, schema_version, schema_digest, last_seen, email, first_name, \
+    let sql = "INSERT INTO tenants (id, state, created, schema_version, schema_digest, email, first_name, \
                last_name, username, image_url, role, provider_updated_at, provider_event_at, provider_metadata) VALUES \
-               (:id, 'active', :now, :schema, (SELECT digest FROM current_schema), :now, :email, :first, :last, \
+               (:id, 'active', :now, :schema, (SELECT digest FROM current_schema), :email, :first, :last, \
                :username, :image, coalesce(:role, 'client'), :updated, :event, :metadata) ON CONFLICT (id) DO NOTHING";
     let values = named_params! {
         ":id": id.as_str(), ":now": now, ":schema": schema_version, ":email": profile.email,
@@ -292,12 +292,12 @@ pub fn record_fault(tx: &Transaction, id: &TenantId, at: Millis, what: &str) -> 
 /// Writes a batch of usage samples. Tombstones are not changed.
 pub fn record_usage_samples(tx: &Transaction, usage_samples: &[UsageSample]) -> Sql<()> {
     let mut statement = tx.prepare_cached(
-        "UPDATE tenants SET last_seen = ?2, bytes = ?3, schema_version = ?4, schema_digest = (SELECT digest FROM \
-             current_schema) WHERE id = ?1 AND purged IS NULL",
+        "UPDATE tenants SET bytes = ?2, schema_version = ?3, schema_digest = (SELECT digest FROM current_schema) \
+             WHERE id = ?1 AND purged IS NULL",
     )?;
     for sample in usage_samples {
         let bytes = i64::try_from(sample.bytes).unwrap_or(i64::MAX);
-        statement.execute(params![sample.id.as_str(), sample.at, bytes, sample.schema_version])?;
+        statement.execute(params![sample.id.as_str(), bytes, sample.schema_version])?;
     }
     Ok(())
 }

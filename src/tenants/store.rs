@@ -209,7 +209,6 @@ impl Store {
         }
         usage_samples.push_back(UsageSample {
             id: id.clone(),
-            at: self.now(),
             bytes,
             schema_version: database.schema_version(),
         });

@@ -35,8 +35,8 @@ impl Store {
         let mut rows = self.inner.usage_days.take();
         while !rows.is_empty() {
             let batch: Vec<DayUse> = rows.drain(..rows.len().min(BATCH)).collect();
-            let written = batch.clone();
-            let result = self.inner.catalog.write_blocking(move |tx| queries::usage::add(tx, &written));
+            let (written, now) = (batch.clone(), self.now());
+            let result = self.inner.catalog.write_blocking(move |tx| queries::usage::add(tx, &written, now));
             if let Err(error) = result {
                 tracing::warn!(error = %error, "usage could not be written to the catalog");
                 if !self.inner.usage_days.put_back(batch.into_iter().chain(rows)) {

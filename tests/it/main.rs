@@ -64,8 +64,6 @@ mod sql;
 mod store;
 mod tokens;
 mod top;
-#[cfg(feature = "otel")]
-mod traces;
 mod usage;
 mod watch;
 mod webhooks;

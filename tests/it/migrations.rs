@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::harness::{PATIENCE, Process, Server, author, cubby, eventually, run, shell, stdout};
-
-const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/tenant");
+use crate::harness::{
+    PATIENCE, Process, SHIPPED_MIGRATIONS, Server, author, cubby, eventually, migrations, run, shell, stdout,
+};
 
 /// A data folder with users whose files have a schema and a few notes.
 pub async fn folder_with(schema: Schema, users: &[(&str, &[&str])]) -> TempDir {
@@ -38,19 +38,6 @@ pub async fn folder_with(schema: Schema, users: &[(&str, &[&str])]) -> TempDir {
 
 pub fn v1() -> Schema {
     shipped_schema().unwrap().up_to(1).unwrap()
-}
-
-/// The shipped migrations in a folder of one's own, with more or other files.
-pub fn migrations(changes: &[(&str, &str)]) -> TempDir {
-    let folder = TempDir::new().unwrap();
-    for entry in fs::read_dir(SHIPPED).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
-    }
-    for (name, sql) in changes {
-        fs::write(folder.path().join(name), sql).unwrap();
-    }
-    folder
 }
 
 /// Fails on a file in which two notes have one text, and on no other.
@@ -224,7 +211,7 @@ fn refuse(data: &Path, arguments: &[&str]) -> String {
 #[tokio::test]
 async fn an_edited_migration_is_refused_at_start_and_named() {
     let folder = folder_with(shipped_schema().unwrap(), &[("ada", &["x"])]).await;
-    let edited = fs::read_to_string(format!("{SHIPPED}/V1__notes.sql")).unwrap() + "\n-- a later thought\n";
+    let edited = fs::read_to_string(format!("{SHIPPED_MIGRATIONS}/V1__notes.sql")).unwrap() + "\n-- a later thought\n";
     let custom = migrations(&[("V1__notes.sql", &edited)]);
     let flags = ["--migrations", custom.path().to_str().unwrap()];
     refused(folder.path(), &["ada"], &flags, &["V1__notes", "edited", "V3__"]);
@@ -452,7 +439,7 @@ async fn a_new_folder_takes_every_history_that_runs_on_an_empty_file() {
 #[tokio::test]
 async fn an_older_schema_of_ones_own_is_upgraded_by_more_of_the_same() {
     let custom = TempDir::new().unwrap();
-    fs::copy(format!("{SHIPPED}/V1__notes.sql"), custom.path().join("V1__notes.sql")).unwrap();
+    fs::copy(format!("{SHIPPED_MIGRATIONS}/V1__notes.sql"), custom.path().join("V1__notes.sql")).unwrap();
     let flags = ["--migrations", custom.path().to_str().unwrap()];
     let folder = TempDir::new().unwrap();
     stdout(&run(folder.path(), &[&["tenants", "create", "ada"][..], &flags].concat()));

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    harness::{Client, Process, Reply, Server, cubby, eventually, run, stdout},
-    migrations::{UNIQUE, folder_with, migrations, v1},
+    harness::{Client, Process, Reply, Server, cubby, eventually, migrations, run, stdout},
+    migrations::{UNIQUE, folder_with, v1},
 };
 
 const ADMIN: &str = "an operator's key of some length";

@@ -1,4 +1,9 @@
-//! Traces: what a collector hears of a request, and that nothing waits for it.
+//! Traces: what a collector hears of a request, and that nothing waits for it. A program of its own, since only a build with the
+//! feature has them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::pedantic, missing_docs, unreachable_pub)]
+
+#[path = "harness/mod.rs"]
+mod harness;
 
 use std::{
     collections::BTreeMap,
@@ -19,14 +24,11 @@ use prost::Message;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{
-    harness::{
-        Process,
-        clerk::Clerk,
-        cubby,
-        sender::{SECRET, deliver, event, user},
-    },
-    migrations::migrations,
+use harness::{
+    Process,
+    clerk::Clerk,
+    cubby, migrations,
+    sender::{SECRET, deliver, event, user},
 };
 
 const ADMIN: &str = "an operator's key of some length";

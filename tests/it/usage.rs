@@ -63,7 +63,7 @@ fn row(day: &str, user: &str, requests: u64, writes: u64) -> (String, String, u6
 }
 
 async fn add(store: &Store, rows: Vec<DayUse>) {
-    store.catalog().write(move |tx| usage::add(tx, &rows)).await.unwrap();
+    store.catalog().write(move |tx| usage::add(tx, &rows, 1)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -304,4 +304,32 @@ async fn what_a_closed_database_was_used_for_before_midnight_is_of_that_day() {
     flush(server.app.store()).await;
     assert_eq!(shown(&operator, "").await, [row("2026-11-10", "ada", 1, 1), row("2026-11-11", "ada", 1, 1)]);
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn last_seen_is_the_time_of_the_last_request_of_one_whose_database_stays_open_too() {
+    let (now, clock) = clock();
+    let (server, operator) = at(&clock).await;
+    let create = json!({"id": "bob"});
+    operator.post("/api/admin/tenants", create).await.expect(201);
+    server.client.note("ada", "one").await;
+    flush(server.app.store()).await;
+    let seen = async |user: &str| {
+        let shown = operator.get(&format!("/api/admin/tenants/{user}")).await.expect(200).json();
+        shown["last_seen"].as_str().map(str::to_owned)
+    };
+    assert_eq!(seen("bob").await, None, "bob has not used it");
+    assert_eq!(seen("ada").await.unwrap(), "2026-11-10T12:00:00.000Z");
+    // Requests within minutes write nothing.
+    for (later, expected) in [(60_000, "2026-11-10T12:00:00.000Z"), (600_000, "2026-11-10T12:11:00.000Z")] {
+        now.fetch_add(later, Ordering::SeqCst);
+        server.client.texts("ada").await;
+        flush(server.app.store()).await;
+        assert_eq!(seen("ada").await.unwrap(), expected);
+    }
+    // What an operator does is no use.
+    now.fetch_add(600_000, Ordering::SeqCst);
+    operator.get("/api/admin/tenants/ada/export").await.expect(200);
+    flush(server.app.store()).await;
+    assert_eq!(seen("ada").await.unwrap(), "2026-11-10T12:11:00.000Z");
 }

@@ -4,22 +4,32 @@ use rusqlite::{Connection, Row as SqlRow, Transaction, params};
 
 use super::{Sql, all};
 use crate::{
-    catalog::usage::{Count, DayUse},
+    catalog::{
+        model::Millis,
+        usage::{Count, DayUse},
+    },
     clock::day::Day,
     tenants::id::TenantId,
 };
 
-/// Adds what tenants used. Of a purged tenant nothing is written.
-pub fn add(tx: &Transaction, uses: &[DayUse]) -> Sql<()> {
+/// How much older than now `last_seen` may be of a tenant that was used just now: each change of it changes indexes.
+const SEEN_WITHIN: Millis = 5 * 60 * 1000;
+
+/// Adds what tenants used until now, and notes when that was. Of a purged tenant nothing is written.
+pub fn add(tx: &Transaction, uses: &[DayUse], now: Millis) -> Sql<()> {
     let mut statement = tx.prepare_cached(
         "INSERT INTO usage_days (day, tenant, bytes, requests, writes) SELECT ?1, ?2, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 \
          FROM tenants WHERE id = ?2 AND purged IS NULL) ON CONFLICT (day, tenant) DO UPDATE SET bytes = \
          excluded.bytes, requests = requests + excluded.requests, writes = writes + excluded.writes",
     )?;
+    let mut seen = tx.prepare_cached(
+        "UPDATE tenants SET last_seen = ?2 WHERE id = ?1 AND purged IS NULL AND coalesce(last_seen, 0) < ?3",
+    )?;
     for one in uses {
         let [bytes, requests, writes] =
             [one.bytes, one.count.requests, one.count.writes].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
         statement.execute(params![one.day.number(), one.user_id.as_str(), bytes, requests, writes])?;
+        seen.execute(params![one.user_id.as_str(), now, now - SEEN_WITHIN])?;
     }
     Ok(())
 }

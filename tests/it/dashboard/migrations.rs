@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::{ADMIN, Browser, FLAGS};
 use crate::{
-    harness::{Server, author, eventually},
-    migrations::{UNIQUE, folder_with, migrations},
+    harness::{Server, author, eventually, migrations},
+    migrations::{UNIQUE, folder_with},
 };
 
 async fn progress(browser: &Browser) -> String {

@@ -274,7 +274,7 @@ async fn the_page_shows_use_by_day_files_migrations_and_the_size_over_the_quota(
         count: Count { requests, writes },
     };
     let rows = vec![used(40, 9_000_000, 1), used(3, 2000, 500), used(0, 1000, 0)];
-    server.app.store().catalog().write(move |tx| usage::add(tx, &rows)).await.unwrap();
+    server.app.store().catalog().write(move |tx| usage::add(tx, &rows, 1)).await.unwrap();
     let page = browser.get("/admin/tenants/ada").await.expect(200).text;
     assert_eq!((page.matches("<svg").count(), page.matches("<title>").count()), (2, 61), "two charts of thirty days");
     for told in [

@@ -395,6 +395,22 @@ pub fn author() -> Author {
     Author::program("test")
 }
 
+/// The notes API's migrations.
+pub const SHIPPED_MIGRATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/tenant");
+
+/// The shipped migrations in a folder of one's own, with more or other files.
+pub fn migrations(changes: &[(&str, &str)]) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for entry in std::fs::read_dir(SHIPPED_MIGRATIONS).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    for (name, sql) in changes {
+        std::fs::write(folder.path().join(name), sql).unwrap();
+    }
+    folder
+}
+
 /// What a power cut leaves of a database's write-ahead log if none of it was written back: SQLite has flushed the header.
 pub fn lose_wal(database: &Path) {
     const HEADER: u64 = 32;

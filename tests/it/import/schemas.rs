@@ -4,7 +4,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::Import;
-use crate::{harness::shell, migrations::migrations};
+use crate::harness::{migrations, shell};
 
 const SCHEMA: (&str, &str) = (
     "V3__search.sql",
