@@ -31,17 +31,20 @@ pub const EXAMPLES: &str = "Examples:
   cubby check-config --listen 0.0.0.0:8080     the same, with a flag that serve would have
   systemd-run --pipe -p EnvironmentFile=/etc/cubby.env cubby check-config
 
-Nothing is opened and nothing is asked. Secrets are not shown. Exit code: 0 if a server would start with
-the settings, 2 if one of them is wrong.";
+Nothing is opened and nothing is asked. Secrets are not shown.
+
+Exit code: 0 if a server would start with the settings, 2 if one of them is
+wrong.";
 
 #[derive(Debug, Args)]
 pub struct Command {
-    #[command(flatten)]
-    serve: ServeConfig,
-
     /// As JSON
     #[arg(long)]
     json: bool,
+
+    // Last, or the flag above would be below its headings in the help.
+    #[command(flatten)]
+    serve: ServeConfig,
 }
 
 /// The settings, if all could be read.

@@ -26,11 +26,12 @@ pub const EXAMPLES: &str = "Examples:
   cubby deliveries list --outcome failed
   cubby deliveries list --user user_2abc --json
   cubby deliveries show msg_2xyz
-  cubby deliveries replay msg_2xyz     apply it once more, as if it had just come
-  cubby deliveries test                sign one with CLERK_WEBHOOK_SECRET, send it through the endpoint's route
+  cubby deliveries replay msg_2xyz    apply it once more, as if it had just come
+  cubby deliveries test               sign one with CLERK_WEBHOOK_SECRET, send it
+                                      through the endpoint's route
 
-Deliveries and their bodies are kept for CUBBY_DELIVERY_RETENTION. While a server holds the data
-folder, these commands ask it, with ADMIN_API_KEY.";
+Deliveries and their bodies are kept for CUBBY_DELIVERY_RETENTION. While a
+server holds the data folder, these commands ask it, with ADMIN_API_KEY.";
 
 #[derive(Debug, Args)]
 pub struct Deliveries {

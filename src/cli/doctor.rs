@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    shared::{Folder, bar, blocking, open_store, print_entries, print_json, with_store},
+    shared::{Folder, bar, blocking, counted, open_store, print_entries, print_json, with_store},
     sync,
     target::Target,
 };
@@ -24,22 +24,25 @@ use crate::{
 };
 
 pub const EXAMPLES: &str = "Examples:
-  cubby doctor                      compare the catalog with the files; changes nothing
-  cubby doctor --fix                add files that name their user to the catalog, complete interrupted moves
-  cubby doctor --provider           compare with Clerk's list too, as `cubby sync --dry-run` does
-  cubby doctor --rebuild-catalog    after catalog.db was lost or damaged: rebuild it from the files and what
-                                    can be read of it; the old one is kept, and what is lost is named
+  cubby doctor                      compare the catalog with the files; changes
+                                    nothing
+  cubby doctor --fix                add files that name their user to the
+                                    catalog, complete interrupted moves
+  cubby doctor --provider           compare with Clerk's list too, as
+                                    `cubby sync --dry-run` does
+  cubby doctor --rebuild-catalog    after catalog.db was lost or damaged: rebuild
+                                    it from the files and what can be read of
+                                    it; the old one is kept, and what is lost is
+                                    named
 
 It needs the data folder for itself: stop the server first.
 
-Exit code: 0 if all is in order, 1 if something is left for you to repair.";
+Exit code: 0 if all is in order, 1 if something is left for you to repair, 2 if
+a server has the folder.";
 
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Command {
-    #[command(flatten)]
-    clerk: ProviderConfig,
-
     /// Repair what can be repaired without losing anything
     #[arg(long)]
     fix: bool,
@@ -55,6 +58,10 @@ pub struct Command {
     /// As JSON
     #[arg(long)]
     json: bool,
+
+    // Last, or the flags above would be below its heading in the help.
+    #[command(flatten)]
+    clerk: ProviderConfig,
 }
 
 pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
@@ -112,34 +119,42 @@ fn locked(error: Error) -> Error {
         return error;
     }
     let why = format!(
-        "{}. The doctor looks into every file, so it needs the folder for itself: stop the server (`systemctl stop \
-         cubby`), run this again, start it. On a running server `cubby sync --dry-run` compares the catalog with \
-         Clerk's list and names files of no user, and `cubby tenants list --state quarantined` lists quarantined users",
+        "stop the server (`systemctl stop cubby`), run this again, start it: the doctor looks into every file, so it \
+         needs the folder for itself. On a running server `cubby sync --dry-run` compares the catalog with Clerk's list \
+         and names files of no user, and `cubby tenants list --state quarantined` lists quarantined users. In detail: {}",
         error.message()
     );
     Error::new(ErrorKind::FolderLocked, why)
 }
 
 fn print(found: &Findings, unfinished: usize, provider: Option<&Report>) {
-    let problems = |entries: &Entries, what, hint| print_entries(entries, what, hint, 0, usize::MAX);
-    println!("{} files, {} users in the catalog", found.files, found.rows);
+    let problems = |entries: &Entries, [one, many]: [&str; 2], hint| {
+        print_entries(entries, if entries.count == 1 { one } else { many }, hint, 0, usize::MAX);
+    };
+    println!("{}, {} in the catalog", counted(found.files, "file", "files"), counted(found.rows, "user", "users"));
     if unfinished > 0 {
         println!("{unfinished} unfinished files in tmp/ were removed");
     }
     if found.older > 0 {
         println!("{} files have an older schema; `cubby migrate --all` brings them up to date now", found.older);
     }
-    problems(&found.catalog, "errors in the catalog", "restore the whole folder from a backup, or --rebuild-catalog");
-    problems(&found.logs, "damaged logs", "`cubby log show --folder` lists one; remove it when you have looked");
-    problems(&found.orphans, "files of users who are not in the catalog", "--fix adds them");
-    problems(&found.missing, "users without a file", "restore it from a backup, or `cubby tenants purge ID --yes`");
-    problems(&found.interrupted, "moves that were interrupted", "--fix completes them");
-    problems(&found.damaged, "files that are no user's", "look at them; the doctor does not touch them");
-    problems(&found.misplaced, "files at another user's path", "look at them; the doctor does not touch them");
-    problems(&found.leftover, "files left beside databases", "look at them; the doctor does not touch them");
-    problems(&found.quarantined, "quarantined users", "`cubby tenants show ID` says why");
-    problems(&found.newer, "files of a newer version of Cubby", "use that version; the doctor does not touch them");
-    problems(&found.fixed, "repaired", "");
+    let look = "look into it; the doctor does not touch it";
+    let restore = "restore the whole folder from a backup, or --rebuild-catalog";
+    problems(&found.catalog, ["error in the catalog", "errors in the catalog"], restore);
+    let list = "`cubby log show --folder` lists one; remove it when you have looked";
+    problems(&found.logs, ["damaged log", "damaged logs"], list);
+    let orphans = ["file of a user who is not in the catalog", "files of users who are not in the catalog"];
+    problems(&found.orphans, orphans, "--fix adds them");
+    let purge = "restore it from a backup, or `cubby tenants purge ID --yes`";
+    problems(&found.missing, ["user without a file", "users without a file"], purge);
+    problems(&found.interrupted, ["move that was interrupted", "moves that were interrupted"], "--fix completes them");
+    problems(&found.damaged, ["file that is no user's", "files that are no user's"], look);
+    problems(&found.misplaced, ["file at another user's path", "files at another user's path"], look);
+    problems(&found.leftover, ["file left beside a database", "files left beside databases"], look);
+    problems(&found.quarantined, ["quarantined user", "quarantined users"], "`cubby tenants show ID` says why");
+    let newer = "use that version; the doctor does not touch them";
+    problems(&found.newer, ["file of a newer version of Cubby", "files of a newer version of Cubby"], newer);
+    problems(&found.fixed, ["repaired"; 2], "");
     if found.problems() == 0 {
         println!("catalog and files agree");
     }

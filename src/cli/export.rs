@@ -36,14 +36,21 @@ pub(super) mod part;
 mod request;
 
 pub const EXAMPLES: &str = "Examples:
-  cubby export user_2abc --to ada.db                               the whole database, as a SQLite file
-  cubby export user_2abc --to ada.sql --format sql                 the same as statements
-  cubby export user_2abc --to notes.csv --format csv --table notes one table
-  cubby export --all --to backup/2026-05-01                        everybody; run again after an interruption, it goes on
+  cubby export user_2abc --to ada.db
+      the whole database, as a SQLite file
+  cubby export user_2abc --to ada.sql --format sql
+      the same as statements
+  cubby export user_2abc --to notes.csv --format csv --table notes
+      one table
+  cubby export --all --to exports/monday
+      everybody; run again after an interruption, it goes on
 
-Each file is its user's database at one moment, while the server serves. It gets its name when all of it has come and
-its SHA-256 is what the server said. With --all, cubby-export.ndjson in the folder lists the files that are whole.
-Everybody is who is active or suspended; a suspended or deleted user can be exported by ID until nothing is left of them.
+Each file is its user's database at one moment, while the server serves. It gets
+its name when all of it has come and its SHA-256 is what the server said. With
+--all, cubby-export.ndjson in the folder lists the files that are whole.
+
+Everybody is who is active or suspended; a suspended or deleted user can be
+exported by ID until nothing is left of them.
 
 While a server holds the data folder, this command asks it, with ADMIN_API_KEY.
 

@@ -21,24 +21,33 @@ use crate::{
 };
 
 pub const EXAMPLES: &str = "Examples:
-  cubby import user_2abc ada.db                                rows of a file for a user who has none
-  cubby import user_2abc ada.db --replace                      instead of those that they have
-  cubby import user_2abc ada.db --allow tags --allow by_tag    with a table and an index that the schema does not have
+  cubby import user_2abc ada.db
+      rows of a file for a user who has none
+  cubby import user_2abc ada.db --replace
+      instead of those that they have
+  cubby import user_2abc ada.db --allow tags --allow by_tag
+      with a table and an index that the schema does not have
 
-The user must exist: `cubby tenants create ID`. The file is one of `cubby export`, or any SQLite file with the schema's
-tables; it must be closed, without a -wal or -journal beside it, and not in WAL mode: `sqlite3 FILE 'PRAGMA
-journal_mode=DELETE'` brings all into the file. It is read in a process of its own, with limits; its rows are put into a
-fresh database of the newest schema, and that in the place of the user's. The one that is replaced is kept in
-trash/replaced/ of the data folder until --retention ends; of more than eight for one user, the oldest and the newest
-seven. No trigger of the schema runs meanwhile.
+The user must exist: `cubby tenants create ID`. The file is one of `cubby
+export`, or any SQLite file with the schema's tables. It must be closed, without
+a -wal or -journal beside it, and not in WAL mode. This brings all into it:
+  sqlite3 FILE 'PRAGMA journal_mode=DELETE'
 
-Triggers, views, indexes and tables that the schema does not have are refused with their names, but for those that are
-allowed. A trigger runs with the user's writes: look at it first.
+It is read in a process of its own, with limits; its rows are put into a fresh
+database of the newest schema, and that in the place of the user's. The one that
+is replaced is kept in trash/replaced/ of the data folder until --retention
+ends; of more than eight for one user, the oldest and the newest seven. No
+trigger of the schema runs meanwhile.
+
+Triggers, views, indexes and tables that the schema does not have are refused
+with their names, but for those that are allowed. A trigger runs with the user's
+writes: look at it first.
 
 While a server holds the data folder, this command asks it, with ADMIN_API_KEY.
 
-Exit code: 0 if the rows are there; 1, or 2 for a setting or a file that cannot be read, if nothing was changed, or if the
-error says that the rows are there all the same, or that what came of the import is unknown.";
+Exit code: 0 if the rows are there; 1, or 2 for a setting or a file that cannot
+be read, if nothing was changed, or if the error says that the rows are there
+all the same, or that what came of the import is unknown.";
 
 /// In the folder nobody else waits.
 const NO_HURRY: Duration = Duration::from_secs(60 * 60);
@@ -82,7 +91,8 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
     let path = format!("{user}/import?replace={replace}&allow={}", segment(&allow.join(",")));
     let named = |error: Error| match error.kind() {
         ErrorKind::UnknownTenant => {
-            Error::new(ErrorKind::UnknownTenant, format!("{id} is unknown; `cubby tenants create {id}` makes them"))
+            let why = format!("\"{id}\" is unknown; `cubby tenants create {id}` makes them");
+            Error::new(ErrorKind::UnknownTenant, why)
         }
         _ => error,
     };

@@ -26,8 +26,9 @@ pub const EXAMPLES: &str = "Examples:
   cubby keys list
   cubby keys revoke key_abcdefghijkl
 
-While a server holds the data folder, these commands ask it, with ADMIN_API_KEY: a key works, and
-stops working, at once. The server must accept keys: CUBBY_AUTH=keys or jwt+keys.";
+While a server holds the data folder, these commands ask it, with ADMIN_API_KEY:
+a key works, and stops working, at once. The server must accept keys:
+CUBBY_AUTH=keys or jwt+keys.";
 
 #[derive(Debug, Args)]
 pub struct Keys {

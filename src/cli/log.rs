@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::shared::print_rows;
+use super::shared::{counted, print_rows};
 use crate::{
     config::DataConfig,
     error::{Error, Result},
@@ -19,7 +19,8 @@ pub const EXAMPLES: &str = "Examples:
   cubby log show --json | head                one JSON object a line
   cubby log show --folder data/log.damaged-1  a damaged log that was kept
 
-A clean shutdown leaves the log empty. While a server writes to it, the newest records may be missing.
+A clean shutdown leaves the log empty. While a server writes to it, the newest
+records may be missing.
 
 Exit code: 0 if every record can be read, 1 if one is damaged.";
 
@@ -92,7 +93,8 @@ pub fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
     let damaged = lines.iter().any(|line| line.change == "damaged");
     let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
     let head = format!("{:>10} {:<8} {:>12} {:>10}  user", "group", "change", "offset", "bytes");
-    print_rows(&lines, json, Some(head), Some(format!("{} records", lines.len())), |line| {
+    let count = counted(lines.len() as u64, "record", "records");
+    print_rows(&lines, json, Some(head), Some(count), |line| {
         let user = line.user.as_deref().unwrap_or("(catalog)");
         format!("{:>10} {:<8} {:>12} {:>10}  {user}", line.group, line.change, number(line.offset), number(line.bytes))
     })?;

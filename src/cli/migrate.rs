@@ -22,30 +22,34 @@ use crate::{
 };
 
 pub const EXAMPLES: &str = "Examples:
-  cubby migrate --all --dry-run       how many files are behind; tries some of each schema on copies
-  cubby migrate --all                 migrate them; run again after an interruption, it goes on
-  cubby migrate user_2abc user_2def   just these
-  cubby migrate --all --canary 100    at a running server: a hundred first, then the others
-  cubby migrate status                how many users have which schema, and how far the run is
-  cubby migrate pause                 the run begins no further file
-  cubby migrate resume                go on after a pause, a stop, or the end of the server
+  cubby migrate --all --dry-run        how many files are behind; tries some of
+                                       each schema on copies
+  cubby migrate --all                  migrate them; run again after an
+                                       interruption, it goes on
+  cubby migrate user_2abc user_2def    just these
+  cubby migrate --all --canary 100     at a running server: a hundred first,
+                                       then the others
+  cubby migrate status                 how many users have which schema, and how
+                                       far the run is
+  cubby migrate pause                  the run begins no further file
+  cubby migrate resume                 go on after a pause, a stop, or the end
+                                       of the server
 
-While a server holds the data folder, it migrates, with ADMIN_API_KEY: a few users first, of whom none may
-fail, then the others, with a rest after each while requests are in flight. It stops by itself when too
-many fail. Ctrl-C ends the watching only.
+While a server holds the data folder, it migrates, with ADMIN_API_KEY: a few
+users first, of whom none may fail, then the others, with a rest after each
+while requests are in flight. It stops by itself when too many fail. Ctrl-C ends
+the watching only.
 
-Exit code: 0 if all are at the newest schema, 1 if some failed or the run did not come to its end. A file
-that fails is left as it was and its user is quarantined; `cubby tenants show ID` has the reason.
-Migrations that do not belong to the data folder, or would fail for every user, are refused before any
+Exit code: 0 if all are at the newest schema, 1 if some failed or the run did
+not come to its end. A file that fails is left as it was and its user is
+quarantined; `cubby tenants show ID` has the reason. Migrations that do not
+belong to the data folder, or would fail for every user, are refused before any
 file is touched: exit code 2.";
 
 #[derive(Debug, Args)]
 #[command(subcommand_negates_reqs = true)]
 #[command(group(clap::ArgGroup::new("which").required(true)))]
 pub struct Command {
-    #[command(flatten)]
-    remote: RemoteConfig,
-
     /// Just these
     #[arg(value_name = "ID", group = "which")]
     ids: Vec<TenantId>,
@@ -74,6 +78,10 @@ pub struct Command {
     /// The result as JSON
     #[arg(long)]
     json: bool,
+
+    // Last, or the flags above would be below its heading in the help.
+    #[command(flatten)]
+    remote: RemoteConfig,
 
     #[command(subcommand)]
     run: Option<Run>,
@@ -132,8 +140,8 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
         Place::Folder(store) => on_folder(store, &command).await,
         Place::Server(_) if command.dry_run => Err(Error::new(
             ErrorKind::FolderLocked,
-            "a dry run works on copies of files, so it needs the data folder for itself: stop the server, or try a few \
-             users with `cubby migrate ID`",
+            "stop the server, or try a few users with `cubby migrate ID`: a dry run works on copies of files, so it needs \
+             the data folder for itself",
         )),
         Place::Server(target) if command.all => {
             let jobs = command.jobs.map(|jobs| format!("&jobs={jobs}")).unwrap_or_default();
@@ -210,7 +218,11 @@ async fn migrate(store: &Store, command: &Command, total: u64) -> Result<Outcome
     }
     bar.finish_and_clear();
     let (count, interrupted) = (failed.len(), interrupt.now_or_never().is_some());
-    let text = format!("schema {version}: {migrated} migrated, {current} were there already, {count} failed");
+    let nobody = command.all && migrated == 0 && current == 0 && count == 0 && !interrupted;
+    let text = match nobody {
+        true => live::already_there(version),
+        false => format!("schema {version}: {migrated} migrated, {current} were there already, {count} failed"),
+    };
     let fields = json!({
         "schema": version, "migrated": migrated, "already_current": current, "interrupted": interrupted,
     });
@@ -233,10 +245,14 @@ async fn dry_run(store: &Store, command: &Command, total: u64) -> Result<Outcome
             failed.push(Failure::new(store, id, &error));
         }
     }
-    let text = format!(
-        "{total} to check for schema {version}; tried on copies of {tried}, of which {} failed; nothing was changed",
-        failed.len()
-    );
+    let text = match command.all && total == 0 {
+        true => live::already_there(version),
+        false => format!(
+            "{total} to check for schema {version}; tried on copies of {tried}, of which {} failed; nothing was \
+             changed",
+            failed.len()
+        ),
+    };
     let fields = json!({"schema": version, "behind": total, "dry_run": true, "tried": tried});
     Ok((failed, false, text, fields))
 }

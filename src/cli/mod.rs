@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, io, process::ExitCode};
 
-use clap::{Args as _, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
+use clap::{
+    Args as _, CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable, error::ErrorKind as Wrong,
+    parser::ValueSource,
+};
 
 use crate::{
     config::{DataConfig, LogConfig, ServeConfig, environment, told},
@@ -139,7 +142,8 @@ fn exit(done: Result<ExitCode>) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::from(if error.kind() == ErrorKind::Config { 2 } else { 1 })
+            // Whoever finds the folder in use has to change how the command is called, as with a wrong setting.
+            ExitCode::from(if matches!(error.kind(), ErrorKind::Config | ErrorKind::FolderLocked) { 2 } else { 1 })
         }
     }
 }
@@ -176,7 +180,7 @@ fn read_env_file() -> Result<FromFile, String> {
 /// refused; settings of every command may be on either side.
 fn parse(from_file: &FromFile) -> Result<Cli, clap::Error> {
     let mut command = Cli::command();
-    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let matches = command.try_get_matches_from_mut(std::env::args_os()).map_err(of_the_line)?;
     if let Some(name) = matches.subcommand_name() {
         let server = ServeConfig::augment_args(clap::Command::new(""));
         let given = |arg: &&clap::Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
@@ -188,7 +192,7 @@ fn parse(from_file: &FromFile) -> Result<Cli, clap::Error> {
         let misplaced = server.get_arguments().find(|arg| given(arg) && !taken(arg));
         if let Some(flag) = misplaced.and_then(clap::Arg::get_long) {
             let why = format!("--{flag} is a setting of the server: write `cubby serve --{flag} …`, not before {name}");
-            return Err(command.error(clap::error::ErrorKind::ArgumentConflict, why));
+            return Err(command.error(Wrong::ArgumentConflict, why));
         }
     }
     let mut cli = Cli::from_arg_matches(&matches)?;
@@ -202,6 +206,20 @@ fn parse(from_file: &FromFile) -> Result<Cli, clap::Error> {
         _ => {}
     }
     Ok(cli)
+}
+
+/// The same error with a usage line that has only what the command line has. clap adds what variables set, such as
+/// `--admin-api-key`, as if it were required.
+fn of_the_line(error: clap::Error) -> clap::Error {
+    fn unread(command: clap::Command) -> clap::Command {
+        command.mut_args(|arg| arg.env(Resettable::Reset)).mut_subcommands(unread)
+    }
+    let help = [Wrong::DisplayHelp, Wrong::DisplayVersion, Wrong::DisplayHelpOnMissingArgumentOrSubcommand];
+    if help.contains(&error.kind()) {
+        return error;
+    }
+    let again = unread(Cli::command()).try_get_matches_from(std::env::args_os()).err();
+    again.filter(|again| again.kind() == error.kind()).unwrap_or(error)
 }
 
 fn run(cli: Cli, from_file: &FromFile) -> Result<ExitCode> {
@@ -234,4 +252,45 @@ fn run(cli: Cli, from_file: &FromFile) -> Result<ExitCode> {
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| Error::io("starting the runtime", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A command and those below it.
+    fn with_all_below(command: clap::Command) -> Vec<clap::Command> {
+        let below: Vec<_> = command.get_subcommands().cloned().flat_map(with_all_below).collect();
+        std::iter::once(command).chain(below).collect()
+    }
+
+    #[test]
+    fn a_commands_own_flags_are_not_below_the_heading_of_settings() {
+        for command in with_all_below(Cli::command()) {
+            // Whatever has a variable is a setting.
+            let own = command.get_arguments().filter(|arg| arg.get_env().is_none());
+            let misplaced: Vec<_> = own.filter(|arg| arg.get_help_heading().is_some()).map(clap::Arg::get_id).collect();
+            assert!(misplaced.is_empty(), "{}: {misplaced:?}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn everything_on_the_command_line_is_explained() {
+        for command in with_all_below(Cli::command()) {
+            let silent = command.get_arguments().filter(|arg| arg.get_help().is_none());
+            let silent: Vec<_> = silent.map(clap::Arg::get_id).collect();
+            assert!(silent.is_empty(), "{}: {silent:?}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn the_text_below_help_has_lines_that_clap_does_not_wrap_again() {
+        // So wide is help where clap does not ask the terminal.
+        const WIDTH: usize = 100;
+        for command in with_all_below(Cli::command()) {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let long: Vec<&str> = text.lines().filter(|line| line.chars().count() > WIDTH).collect();
+            assert!(long.is_empty(), "{}: {long:#?}", command.get_name());
+        }
+    }
 }

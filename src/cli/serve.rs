@@ -80,11 +80,10 @@ async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener> {
 /// Logs what is served, where, and who may call.
 fn announce(app: &App, data: &DataConfig, address: SocketAddr) {
     let config = app.config();
+    let has_notes = app.store().has_table(NOTES_TABLE);
     let schema = match &data.migrations {
         None => "shipped".to_owned(),
-        Some(folder) if app.store().has_table(NOTES_TABLE) => {
-            format!("{}: {}", folder.display(), app.store().schema().form())
-        }
+        Some(folder) if has_notes => format!("{}: {}", folder.display(), app.store().schema().form()),
         Some(folder) => format!(
             "{}: {} (no table {NOTES_TABLE}: the notes API is not mounted)",
             folder.display(),
@@ -92,7 +91,9 @@ fn announce(app: &App, data: &DataConfig, address: SocketAddr) {
         ),
     };
     let provisioning = match config.provisioning {
-        Provisioning::Open => "a first POST creates a user's database",
+        Provisioning::Open if has_notes => "a first POST creates a user's database",
+        // No other route creates anybody.
+        Provisioning::Open => "webhooks and operators create users' databases (`cubby tenants create ID`)",
         Provisioning::Webhook => "only webhooks and operators create users' databases",
         Provisioning::OnDemand => "the provider is asked for unknown users, besides webhooks and operators",
         Provisioning::OnProof => "a user's first session token creates their database",

@@ -7,9 +7,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::{
     app,
     config::DataConfig,
-    error::{Error, Result},
+    error::{Error, ErrorKind as Kind, Result},
     reconcile::report::Entries,
-    tenants::{disk::path::Layout, store::Store},
+    tenants::{disk::path::Layout, id::TenantId, store::Store},
 };
 
 /// Whether a command may create the data folder.
@@ -80,6 +80,16 @@ pub fn print_rows<T: serde::Serialize>(
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Error::io("standard output", error)),
     }
+}
+
+/// A number and what is counted: `1 user`, `2 users`.
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// The error of a user who is not there. In quotes an id is no word of the sentence.
+pub fn unknown(id: &TenantId) -> Error {
+    Error::new(Kind::UnknownTenant, format!("\"{id}\" is unknown; `cubby tenants list` shows who is there"))
 }
 
 /// Prints how many there are of something and what to do about it, and names some of them. Counts are

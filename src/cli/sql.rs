@@ -40,18 +40,26 @@ mod queries;
 mod stream;
 
 pub const EXAMPLES: &str = "Examples:
-  cubby sql user_2abc                                 a prompt; .help says what it knows
-  cubby sql user_2abc 'SELECT * FROM todos'           one statement, or several with semicolons
-  cubby sql user_2abc < fix.sql                       a file, statement by statement, up to the first error
-  cubby sql user_2abc --csv 'SELECT * FROM todos'     as CSV, with the names in the first line
-  cubby sql user_2abc --read-only .schema             how the tables were made; nothing can be changed
+  cubby sql user_2abc
+      a prompt; .help says what it knows
+  cubby sql user_2abc 'SELECT * FROM todos'
+      one statement, or several with semicolons
+  cubby sql user_2abc < fix.sql
+      a file, statement by statement, up to the first error
+  cubby sql user_2abc --csv 'SELECT * FROM todos'
+      as CSV, with the names in the first line
+  cubby sql user_2abc --read-only .schema
+      how the tables were made; nothing can be changed
 
-Rows are printed as a table on a terminal, and elsewhere as one JSON object a line. Each statement is committed
-by itself, but between BEGIN and COMMIT. What SQL may do is what it may over HTTP.
+Rows are printed as a table on a terminal, and elsewhere as one JSON object a
+line. Each statement is committed by itself, but between BEGIN and COMMIT. What
+SQL may do is what it may over HTTP.
 
-While a server holds the data folder, the server runs it, with its own settings, CUBBY_SQL and ADMIN_API_KEY.
+While a server holds the data folder, the server runs it, with its own settings,
+CUBBY_SQL and ADMIN_API_KEY.
 
-Exit code: 0 if all was run, 1 at the first error; what was committed before it stays.";
+Exit code: 0 if all was run, 1 at the first error; what was committed before it
+stays.";
 
 /// In the folder nobody else waits for a transaction or for a reader of an answer.
 const NO_HURRY: Duration = Duration::from_secs(60 * 60);

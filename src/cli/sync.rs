@@ -26,23 +26,21 @@ use crate::{
 
 pub const EXAMPLES: &str = "Examples:
   cubby sync --dry-run     what a reconcile would change; changes nothing
-  cubby sync               create, update, restore and delete so that the catalog is like Clerk's list
-  cubby sync --plan 3f…    exactly what a dry run told, which names its plan; nothing if it is another one by now
+  cubby sync               make the catalog like Clerk's list: create, update,
+                           restore, delete
+  cubby sync --plan 3f…    exactly what a dry run told, which names its plan;
+                           nothing if it is another one by now
   cubby sync --force       the same, however many have to be deleted
 
-While a server holds the data folder, the server does it, with its own settings and ADMIN_API_KEY.
+While a server holds the data folder, the server does it, with its own settings
+and ADMIN_API_KEY.
 
-Exit code: 0 if all is done, 1 if deletions were held back, something failed for a user, or the run
-stopped. A run that stopped because of Clerk's answers has deleted nobody.";
+Exit code: 0 if all is done, 1 if deletions were held back, something failed for
+a user, or the run stopped. A run that stopped because of Clerk's answers has
+deleted nobody.";
 
 #[derive(Debug, Args)]
 pub struct Command {
-    #[command(flatten)]
-    provider: ProviderConfig,
-
-    #[command(flatten)]
-    remote: RemoteConfig,
-
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
@@ -58,6 +56,13 @@ pub struct Command {
     /// The report as JSON
     #[arg(long)]
     json: bool,
+
+    // Last, or the flags above would be below their headings in the help.
+    #[command(flatten)]
+    provider: ProviderConfig,
+
+    #[command(flatten)]
+    remote: RemoteConfig,
 }
 
 pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
@@ -119,6 +124,13 @@ pub async fn reconcile(target: &Target, Options { dry_run, force, plan }: Option
 /// A report for people.
 pub fn print(report: &Report) {
     let list = |entries: &Entries, what, hint| print_entries(entries, what, hint, 10, 10);
+    // Numbers of a list that nobody has read would be taken for counts.
+    if report.stopped == Some(Phase::Listing) && report.provider_listed == 0 {
+        let why = report.error.as_deref().unwrap_or_default();
+        println!("no users could be read from Clerk's list, so nothing was compared with it and nothing was changed");
+        println!("stopped: {why}");
+        return;
+    }
     println!(
         "{} at Clerk ({} listed), {} here{}",
         report.provider_count,

@@ -95,7 +95,8 @@ impl Target {
     fn server(config: &RemoteConfig, why: &str) -> Result<Self> {
         let key = config.admin_api_key.clone().ok_or_else(|| {
             Error::config(format!(
-                "{why}. Set ADMIN_API_KEY to the key the server was started with, and this command will ask the server"
+                "Set ADMIN_API_KEY to the key that the server was started with, and this command asks the server; start \
+                 the server with one if it has none: {why}"
             ))
         })?;
         let endpoint = config.endpoint()?;
@@ -242,6 +243,14 @@ async fn over_http(base: &str, request: reqwest::RequestBuilder) -> Result<reqwe
     let problem: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
     let text = |name: &str| problem[name].as_str().unwrap_or_default();
     let error = refusal(text("code"), text("detail").to_owned());
+    let about_key = match text("code") {
+        "unauthorized" => Some("another ADMIN_API_KEY"),
+        "admin_not_configured" => Some("no ADMIN_API_KEY; start it with the one that is set here"),
+        _ => None,
+    };
+    if let Some(what) = about_key {
+        return Err(Error::new(error.kind(), format!("the server at {base} has {what} ({status})")));
+    }
     if matches!(error.kind(), ErrorKind::UnknownTenant | ErrorKind::NotFound | ErrorKind::Suspended) {
         return Err(error);
     }

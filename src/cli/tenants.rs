@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{
-    shared::{Folder, print_json, print_rows},
+    shared::{Folder, print_json, print_rows, unknown},
     target::{Target, place, segment, with_target},
 };
 use crate::{
@@ -85,7 +85,10 @@ enum Command {
     /// Show all that is known of one
     Show(One),
     /// Print where one's file is, whether it exists or not
-    Path { id: TenantId },
+    Path {
+        /// The user's id
+        id: TenantId,
+    },
     /// Create one
     Create {
         #[command(flatten)]
@@ -116,13 +119,17 @@ enum Command {
     Restore(One),
     /// Erase one for good: file, personal data, and the deliveries about them; a tombstone stays
     Purge {
+        /// The user's id
         id: TenantId,
         /// Yes, for good
         #[arg(long)]
         yes: bool,
     },
     /// Restore one of whom nothing is left, with an empty database
-    Revive { id: TenantId },
+    Revive {
+        /// The user's id
+        id: TenantId,
+    },
     /// Show what one may use, or set it over CUBBY_QUOTA and CUBBY_TENANT_RATE
     Quota {
         #[command(flatten)]
@@ -165,6 +172,7 @@ impl<T: FromStr> FromStr for Setting<T> {
 
 #[derive(Debug, Args)]
 struct One {
+    /// The user's id
     id: TenantId,
 
     /// As JSON
@@ -307,7 +315,7 @@ fn name(error: Error, id: &TenantId) -> Error {
     if error.kind() != ErrorKind::UnknownTenant || error.message() != Error::unknown_tenant().message() {
         return error;
     }
-    Error::new(ErrorKind::UnknownTenant, format!("{id} is unknown; `cubby tenants list` shows who is"))
+    unknown(id)
 }
 
 async fn list(target: &Target, wanted: &str, limit: Option<u32>, json: bool) -> Result<()> {
@@ -371,10 +379,12 @@ fn print(one: &OneTenant) {
     println!("file size       {}", one.file_bytes.map_or("missing".into(), |n| format!("{n} bytes")));
     print_quota(&one.may_use);
     println!("email           {}", text(&row.profile.email));
-    println!("name            {} {}", text(&row.profile.first_name), text(&row.profile.last_name));
+    let names: Vec<&str> =
+        [&row.profile.first_name, &row.profile.last_name].into_iter().flatten().map(String::as_str).collect();
+    println!("name            {}", optional((!names.is_empty()).then(|| names.join(" "))));
     println!("username        {}", text(&row.profile.username));
-    println!("role            {}", text(&row.profile.role));
-    println!("workspace       {}", row.workspace);
+    println!("role            {} (public_metadata.role at the provider, else client)", text(&row.profile.role));
+    println!("workspace name  {}", row.workspace);
 }
 
 fn optional(value: Option<impl ToString>) -> String {

@@ -28,17 +28,15 @@ pub const EXAMPLES: &str = "Examples:
   cubby usage --from 2026-10-01 --to 2026-10-31 --out october.csv
   cubby usage --user user_2abc --format json
 
-A row is one user on one day: the size of their database, the requests that reached it, and the
-writes. A user who was not used on a day has no row of it. Rows are kept for a year, and what was
-counted in the last minute may not be among them yet.
+A row is one user on one day: the size of their database, the requests that
+reached it, and the writes. A user who was not used on a day has no row of it.
+Rows are kept for a year, and what was counted in the last minute may not be
+among them yet.
 
 While a server holds the data folder, this command asks it, with ADMIN_API_KEY.";
 
 #[derive(Debug, Args)]
 pub struct Command {
-    #[command(flatten)]
-    remote: RemoteConfig,
-
     /// The first day, such as 2026-11-01 [default: the first of the last day's month]
     #[arg(long, value_name = "DAY")]
     from: Option<Day>,
@@ -58,6 +56,10 @@ pub struct Command {
     /// Write to this file, which is there when all of it is
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+
+    // Last, or the flags above would be below its heading in the help.
+    #[command(flatten)]
+    remote: RemoteConfig,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

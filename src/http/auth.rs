@@ -82,7 +82,12 @@ pub async fn authenticate(door: &Door, parts: &Parts) -> Result<Caller, Problem>
     }
     // The header comes before the cookie: it was set on purpose.
     let Some(token) = bearer.or_else(|| cookie(parts, door)) else {
-        return Err(unauthorized("unauthorized", "send a session token or an API key as Authorization: Bearer …"));
+        let detail = match (door.identity.sessions().is_some(), door.identity.takes_keys()) {
+            (false, _) => "send an API key as Authorization: Bearer …",
+            (true, false) => "send a session token as Authorization: Bearer …",
+            (true, true) => "send a session token or an API key as Authorization: Bearer …",
+        };
+        return Err(unauthorized("unauthorized", detail));
     };
     let Some(verifier) = door.identity.sessions() else {
         return Err(refused(Refusal("only API keys are accepted here")));

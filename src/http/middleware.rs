@@ -40,7 +40,12 @@ const SLOW: Duration = Duration::from_secs(1);
 
 /// Answers what no route answers.
 pub fn with_fallbacks<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
-    routes.fallback(|| async { Problem::no_route() }).method_not_allowed_fallback(|| async { Problem::wrong_method() })
+    let missing = || async {
+        let mut problem = Problem::no_route();
+        problem.detail.push_str("; it may be mistyped, end in a slash, or lack the user's id");
+        problem
+    };
+    routes.fallback(missing).method_not_allowed_fallback(|| async { Problem::wrong_method() })
 }
 
 /// The same, with the envelope around all: all requests have an id, a time limit and one shape of errors.
@@ -66,7 +71,9 @@ pub async fn envelope(
     // The body of a change, or what it removes, was within the limits, and the answer is about as long.
     let answers_change = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
     // The pattern of a route, of which there are so many as routes; a path is the caller's.
-    let pattern = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let pattern = matched.as_ref().map(MatchedPath::as_str);
+    let method = method_name(request.method());
     let measured = routes::route(request.method().as_str(), pattern);
     let most = match pattern {
         // It ends by itself within its own time, and says what has become of it.
@@ -115,7 +122,8 @@ pub async fn envelope(
             )
             .into_response(),
         };
-        let overloaded = response.extensions().get::<Problem>().is_some_and(|problem| problem.code == "overloaded");
+        let mut code = response.extensions().get::<Problem>().map(|problem| problem.code);
+        let overloaded = code == Some("overloaded");
         let mut response = match response.extensions().get::<Problem>() {
             Some(problem) => {
                 let mut rendered = render(problem);
@@ -129,7 +137,10 @@ pub async fn envelope(
                 None => response,
                 Some(length) => match connection::hold_answer(length, answers_change) {
                     Ok(()) => response,
-                    Err(problem) => render(&problem),
+                    Err(problem) => {
+                        code = Some(problem.code);
+                        render(&problem)
+                    }
                 },
             },
         };
@@ -137,10 +148,11 @@ pub async fn envelope(
         let status = response.status();
         measured.record(status.as_u16(), took);
         span.answered(status.as_u16());
+        let route = pattern.unwrap_or("none");
         if status.is_server_error() && !(overloaded && is_logged_this_second()) {
-            tracing::warn!(status = status.as_u16(), took = ?took, "failed");
+            tracing::warn!(method, route, code, status = status.as_u16(), took = ?took, "failed");
         } else if took > SLOW {
-            tracing::warn!(status = status.as_u16(), took = ?took, "slow");
+            tracing::warn!(method, route, code, status = status.as_u16(), took = ?took, "slow");
         } else {
             tracing::debug!(status = status.as_u16(), took = ?took, "answered");
         }
@@ -148,6 +160,20 @@ pub async fn envelope(
         response
     };
     telemetry::in_request(text.clone(), span.around(answered)).await
+}
+
+/// A method's name in the log. One that is not HTTP's own is the caller's text.
+fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
 }
 
 /// The value of a header that was sent once.

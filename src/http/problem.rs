@@ -74,9 +74,9 @@ impl Problem {
         response
     }
 
-    /// No route has this path.
+    /// No route has this path. Its code is that of an unknown user, since most paths begin with a user's id.
     pub fn no_route() -> Self {
-        Error::unknown_tenant().into()
+        Error::new(ErrorKind::UnknownTenant, "nothing is served at this path").into()
     }
 
     /// The route has other methods; axum adds `Allow`.

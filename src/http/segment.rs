@@ -9,7 +9,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use utoipa::IntoParams;
 
 use super::problem::Problem;
-use crate::tenants::id::TenantId;
+use crate::{error::Error, tenants::id::TenantId};
 
 /// `{user_id}` among the parameters of a route's path, wherever it stands.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -46,6 +46,6 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Segment
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let found = Path::<T>::from_request_parts(parts, state).await;
-        found.map(|Path(found)| Self(found)).map_err(|_| Problem::no_route())
+        found.map(|Path(found)| Self(found)).map_err(|_| Error::unknown_tenant().into())
     }
 }

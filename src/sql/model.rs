@@ -18,6 +18,7 @@ pub const MOST_STATEMENTS: usize = 20_000;
 
 /// `POST v2/pipeline`, `v3/pipeline`.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = r#"{"requests":[…]}, and the stream's baton"#)]
 pub struct Pipeline {
     /// The stream to go on with; a new one if none.
     #[serde(default)]
@@ -29,6 +30,7 @@ pub struct Pipeline {
 
 /// `POST v3/cursor`.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = r#"{"batch":{"steps":[…]}}, and the stream's baton"#)]
 pub struct Cursor {
     /// The stream to go on with; a new one if none.
     #[serde(default)]
@@ -39,6 +41,7 @@ pub struct Cursor {
 
 /// `POST v1/execute`.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = r#"{"stmt":{"sql":"SELECT 1"}}"#)]
 pub struct Execute {
     /// What to run.
     pub stmt: Stmt,
@@ -46,6 +49,7 @@ pub struct Execute {
 
 /// `POST v1/batch`.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = r#"{"batch":{"steps":[{"stmt":{"sql":"SELECT 1"}}]}}"#)]
 pub struct OneBatch {
     /// What to run.
     pub batch: Batch,
@@ -98,6 +102,7 @@ pub struct Stmt {
 
 /// Statements under conditions.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = r#"a batch, such as {"steps":[{"stmt":{"sql":"SELECT 1"}}]}"#)]
 pub struct Batch {
     /// In order.
     #[serde(deserialize_with = "bounded")]
@@ -106,6 +111,7 @@ pub struct Batch {
 
 /// A statement of a batch.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = r#"a step of a batch, such as {"stmt":{"sql":"SELECT 1"}}"#)]
 pub struct Step {
     /// It runs only if this holds.
     #[serde(default)]
@@ -133,6 +139,7 @@ pub enum Condition {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = r#"a request, such as {"type":"execute","stmt":{"sql":"SELECT 1"}}"#)]
 struct WireRequest {
     r#type: String,
     #[serde(default)]
@@ -182,6 +189,7 @@ fn text(sql: Option<String>, id: Option<i64>) -> Result<Text, String> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = r#"a statement, such as {"sql":"SELECT 1"}"#)]
 struct WireStmt {
     #[serde(default)]
     sql: Option<String>,
@@ -196,6 +204,7 @@ struct WireStmt {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = r#"a named argument, such as {"name":"a","value":{"type":"integer","value":"1"}}"#)]
 struct NamedArgument {
     name: String,
     value: Argument,
@@ -216,6 +225,7 @@ impl TryFrom<WireStmt> for Stmt {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = r#"a condition, such as {"type":"ok","step":0}"#)]
 struct WireCondition {
     r#type: String,
     #[serde(default)]

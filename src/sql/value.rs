@@ -17,6 +17,7 @@ use crate::sqlite::guest::{SqlError, Value, ValueRef};
 pub struct Argument(pub Value);
 
 #[derive(Deserialize)]
+#[serde(expecting = r#"an argument with its type, such as {"type":"integer","value":"1"}"#)]
 struct WireValue<'a> {
     r#type: Cow<'a, str>,
     #[serde(default)]
@@ -202,6 +203,11 @@ mod tests {
             json!({"value": "x"}),
         ] {
             assert!(value(&json).is_err(), "{json}");
+        }
+        for json in [json!("x"), json!(1), json!(null), json!(true)] {
+            let error = value(&json).unwrap_err();
+            let wanted = r#"expected an argument with its type, such as {"type":"integer","value":"1"}"#;
+            assert!(error.contains(wanted), "{error}");
         }
     }
 

@@ -19,6 +19,7 @@ mod folder;
 mod form;
 mod history;
 mod ledger;
+mod numbered;
 mod order;
 mod plain;
 mod prisma;

@@ -207,11 +207,7 @@ impl Store {
         if usage_samples.len() >= MAX_SAMPLES {
             usage_samples.pop_front();
         }
-        usage_samples.push_back(UsageSample {
-            id: id.clone(),
-            bytes,
-            schema_version: database.schema_version(),
-        });
+        usage_samples.push_back(UsageSample { id: id.clone(), bytes, schema_version: database.schema_version() });
     }
 
     /// Drops all that is not in the catalog yet of a tenant that is being purged.

@@ -8,7 +8,9 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Server, cubby, run, stdout};
+use crate::harness::{Process, Server, cubby, run, stdout};
+
+const ADMIN: &str = "an operator's key of some length";
 
 fn json(output: &Output) -> Value {
     serde_json::from_str(&stdout(output)).unwrap()
@@ -108,8 +110,9 @@ fn a_command_that_fails_says_why() {
     stdout(&run(data, &["tenants", "create", "ada"]));
     for (command, code, part) in [
         (&["tenants", "show", "nobody"][..], 1, "cubby tenants list"),
-        (&["tenants", "suspend", "nobody", "--reason", "x"], 1, "nobody is unknown"),
-        (&["tenants", "delete", "nobody"], 1, "nobody is unknown"),
+        (&["tenants", "suspend", "nobody", "--reason", "x"], 1, "\"nobody\" is unknown"),
+        (&["tenants", "delete", "nobody"], 1, "\"nobody\" is unknown"),
+        (&["export", "ada", "--to", "/no-such-folder/x.db"], 2, "mkdir -p /no-such-folder"),
         (&["tenants", "restore", "ada"], 1, "not deleted"),
         (&["tenants", "suspend", "ada"], 2, "--reason"),
         (&["tenants", "create", "a/b"], 2, "A-Z a-z 0-9"),
@@ -167,4 +170,110 @@ fn every_command_has_help_with_examples() {
         assert!(text.contains("Examples:") && text.contains("cubby "), "{command:?}: {text}");
     }
     assert!(stdout(&cubby().arg("--version").output().unwrap()).starts_with("cubby "));
+}
+
+#[test]
+fn a_usage_line_does_not_show_what_a_variable_sets() {
+    let mut command = cubby();
+    command.env("ADMIN_API_KEY", ADMIN).env("CUBBY_DATA", "elsewhere");
+    let output = command.args(["tenants", "suspend", "ada"]).output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("Usage: cubby tenants suspend --reason <REASON> <ID>"), "{text}");
+}
+
+#[tokio::test]
+async fn a_folder_in_use_ends_each_command_with_2_and_what_to_do_comes_first() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path();
+    let server = Process::start(data, &["--admin-api-key", ADMIN]);
+    server.client.note("ada", "x").await;
+    let key = "Set ADMIN_API_KEY";
+    for (command, remedy) in [
+        (&["tenants", "list"][..], key),
+        (&["keys", "list"], key),
+        (&["sql", "ada", "SELECT 1"], key),
+        (&["migrate", "--all"], key),
+        (&["doctor"], "stop the server"),
+    ] {
+        let output = run(data, command);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{command:?}: {text}");
+        let (before, _) = text.split_once("is in use by process").expect(&text);
+        assert!(before.contains(remedy), "{command:?}: {text}");
+    }
+    assert_eq!(run(data, &["serve", "--listen", "127.0.0.1:0"]).status.code(), Some(2));
+
+    let url = server.client.url("");
+    let mut command = cubby();
+    command.args(["tenants", "list", "--data"]).arg(data).env("CUBBY_URL", &url).env("ADMIN_API_KEY", "another key");
+    let text = stderr(&command.output().unwrap());
+    assert!(text.contains(&format!("the server at {url} has another ADMIN_API_KEY")), "{text}");
+}
+
+#[test]
+fn the_line_at_start_says_who_makes_users_with_the_notes_api_and_without() {
+    let migrations = TempDir::new().unwrap();
+    std::fs::write(migrations.path().join("V1__todos.sql"), "CREATE TABLE todos (what TEXT) STRICT;").unwrap();
+    let said = |flags: &[&str]| {
+        let folder = TempDir::new().unwrap();
+        let lines = Process::start(folder.path(), flags).log();
+        let said = lines.iter().filter_map(|line| line["message"].as_str()).find(|text| text.contains("serving on"));
+        said.expect("it says that it serves").to_owned()
+    };
+    let (with, without) = (said(&[]), said(&["--migrations", migrations.path().to_str().unwrap()]));
+    assert!(with.contains("a first POST creates a user's database"), "{with}");
+    assert!(without.contains("webhooks and operators") && without.contains("cubby tenants create ID"), "{without}");
+    assert!(!without.contains("POST"), "{without}");
+}
+
+#[test]
+fn a_list_of_clerks_that_cannot_be_read_is_not_told_as_an_empty_one() {
+    let folder = TempDir::new().unwrap();
+    stdout(&run(folder.path(), &["tenants", "create", "ada"]));
+    // Nothing listens on this port.
+    let clerk = ["--clerk-secret-key", "sk_test_0123456789", "--clerk-api-url", "http://127.0.0.1:1/v1"];
+    let flags = [&["sync", "--dry-run", "--provider-retries", "0"][..], &clerk].concat();
+    let output = run(folder.path(), &flags);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("no users could be read from Clerk's list") && text.contains("stopped: "), "{text}");
+    assert!(!text.contains("0 at Clerk"), "{text}");
+}
+
+#[tokio::test]
+async fn a_log_line_of_a_failed_request_says_which_route_failed_and_how() {
+    let folder = TempDir::new().unwrap();
+    let server = Process::start(folder.path(), &[]);
+    server.client.get("/api/admin/tenants/zoe?q=personal").await.expect(503);
+    let line = &server.logged("failed").await[0];
+    assert_eq!(
+        (&line["method"], &line["route"], &line["code"], &line["status"]),
+        (&json!("GET"), &json!("/api/admin/tenants/{user_id}"), &json!("admin_not_configured"), &json!(503))
+    );
+    assert!(!line.to_string().contains("zoe") && !line.to_string().contains("personal"), "{line}");
+}
+
+#[test]
+fn a_migration_of_all_with_nobody_left_says_so() {
+    let folder = TempDir::new().unwrap();
+    stdout(&run(folder.path(), &["tenants", "create", "ada"]));
+    for more in [&[][..], &["--dry-run"]] {
+        let told = stdout(&run(folder.path(), &[&["migrate", "--all"][..], more].concat()));
+        assert!(told.starts_with("everybody is at version ") && told.contains("of the schema already"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_is_told_what_is_served_and_what_to_show() {
+    let server = Server::with(&["--auth", "keys"]).await;
+    for path in ["/", "/ada/notes/of/mine"] {
+        let reply = server.client.get(path).await.expect(404);
+        assert_eq!(reply.header("content-type"), "application/problem+json", "{path}");
+        let problem = reply.json();
+        assert!(problem["detail"].as_str().unwrap().starts_with("nothing is served at this path; "), "{problem}");
+    }
+    let problem = server.client.get("/ada").await.expect(401).json();
+    assert_eq!(problem["detail"], "send an API key as Authorization: Bearer …");
+    server.stop().await;
 }

@@ -198,7 +198,7 @@ fn the_folder_and_a_server_answer_the_same() {
         ("ada PRAGMA journal_mode", "SQLITE_AUTH"),
         ("ada DELETE FROM items --read-only", "without --read-only it may write"),
         ("ada BEGIN; DELETE FROM items; COMMIT --read-only", "without --read-only it may write"),
-        ("nobody", "nobody is unknown; `cubby tenants list` shows who is"),
+        ("nobody", "\"nobody\" is unknown; `cubby tenants list` shows who is"),
     ] {
         let (arguments, code, _, error) = of(start);
         assert!(error.contains(wanted), "{arguments}: {error}");
@@ -337,7 +337,7 @@ fn suspended_and_unknown_users_and_wrong_folders_are_said_clearly() {
         stdout(&suspend.output().unwrap());
         let error = failed(&place.run(&["eve", "SELECT 1"]));
         assert_eq!(error, "error: this user is suspended: overdue; `cubby tenants resume eve` ends that");
-        assert!(failed(&place.run(&["nobody"])).contains("nobody is unknown"), "before anything is read");
+        assert!(failed(&place.run(&["nobody"])).contains("\"nobody\" is unknown"), "before anything is read");
     }
     let nowhere = TempDir::new().unwrap();
     let output = run(&nowhere.path().join("dtaa"), &["sql", "ada", "SELECT 1"]);

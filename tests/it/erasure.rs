@@ -256,7 +256,7 @@ async fn a_running_server_does_what_the_commands_ask_of_its_folder() {
     assert_eq!(trail.json()["audit"][0]["result"], "422 invalid_field", "a refusal is recorded too");
 
     let doctor = harness::run(folder.path(), &["doctor"]);
-    assert_eq!(doctor.status.code(), Some(1));
+    assert_eq!(doctor.status.code(), Some(2));
     let said = String::from_utf8_lossy(&doctor.stderr).into_owned();
     assert!(said.contains("stop the server") && said.contains("sync --dry-run"), "{said}");
     let refused = harness::run(folder.path(), &["sync", "--url", &url, "--admin-api-key", ADMIN]);

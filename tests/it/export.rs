@@ -135,7 +135,7 @@ async fn a_command_writes_a_file_with_a_server_and_without() {
     let bytes = std::fs::read(&to).unwrap();
     assert_eq!((&told["bytes"], &told["sha256"]), (&json!(bytes.len()), &json!(hex::encode(Sha256::digest(&bytes)))));
     let nobody = run(&data, &["export", "nobody", "--to", folder.path().join("nobody.db").to_str().unwrap()]);
-    assert!(stderr(&nobody).contains("nobody is unknown"), "{}", stderr(&nobody));
+    assert!(stderr(&nobody).contains("\"nobody\" is unknown"), "{}", stderr(&nobody));
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "nothing half-written is left: {left:?}");
 }

@@ -11,7 +11,7 @@ async fn a_second_server_on_the_folder_is_refused_and_the_first_goes_on() {
     first.client.note("ada", "x").await;
     let second = run(folder.path(), &["serve", "--listen", "127.0.0.1:0"]);
     let text = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert_eq!(second.status.code(), Some(1), "{text}");
+    assert_eq!(second.status.code(), Some(2), "{text}");
     for part in ["in use by process", &first.id().to_string(), "cubby.lock", "Stop that process", "--data"] {
         assert!(text.contains(part), "{part}: {text}");
     }

@@ -470,6 +470,51 @@ fn a_folder_that_is_in_no_form_or_in_two_is_refused_and_told_why() {
     }
 }
 
+#[test]
+fn a_file_of_sql_that_nobody_would_run_is_refused_by_its_name_in_every_form() {
+    let (a, lock) = ("CREATE TABLE a (x);", "provider = \"sqlite\"\n");
+    let journal = r#"{"dialect":"sqlite","entries":[{"when":1700000000000,"tag":"0000_a"}]}"#;
+    let (numbered, folders) = ("name it V<number>__<name>.sql", "name it 20250102030405_name/migration.sql");
+    let cases: &[(&[&str], &[&str], &str)] = &[
+        (&["V1__a.sql"], &["V2_q.sql", "V2__q.SQL", "v2__q.sql", "q.sql", "V2__a-b.sql", "|2__q.sql"], numbered),
+        (&["more/V1__a.sql"], &["V2_q.sql", "more/V2_q.sql"], numbered),
+        (&["001_a.sql"], &["q.sql", "002_q.SQL"], "name it 001_name.sql"),
+        (&["meta/_journal.json", "0000_a.sql"], &["q.sql", "0001_q.SQL"], "is not in meta/_journal.json"),
+        (
+            &["20250101000000_a/migration.sql", "20250101000000_a/snapshot.json"],
+            &["q.sql", "20250102000000_q/migrations.sql"],
+            folders,
+        ),
+        (&["migration_lock.toml", "20250101000000_a/migration.sql"], &["q.sql"], folders),
+    ];
+    let text = |name: &str| match name.rsplit(['/', '.']).next() {
+        Some("json") if name.ends_with("_journal.json") => journal,
+        Some("json") => "{}",
+        Some("toml") => lock,
+        _ => a,
+    };
+    let data = TempDir::new().unwrap();
+    for (files, strays, part) in cases {
+        let files: Vec<(&str, &str)> = files.iter().map(|name| (*name, text(name))).collect();
+        // What is no SQL, is hidden, or is in a folder of its own, is nobody's business.
+        let beside = [("README.md", ""), (".q.sql", a), ("seeds/q.sql", a)];
+        // Each folder in Prisma's is a migration.
+        let beside = if files[0].0 == "migration_lock.toml" { &beside[..2] } else { &beside[..] };
+        Schema::from_folder(folder_of(&[&files[..], beside].concat()).path()).unwrap();
+        for stray in *strays {
+            let folder = folder_of(&[&files[..], &[(*stray, a)]].concat());
+            let output = run(data.path(), &[&["tenants", "create", "ada"][..], &flags(folder.path())].concat());
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(2), "{files:?} {stray}: {told}");
+            assert!(
+                told.contains(&format!("{stray} is not ")) || told.contains(&format!("{stray} does not ")),
+                "{told}"
+            );
+            assert!(told.contains(part), "{files:?} {stray}: {told}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn statements_without_semicolons_and_what_is_undone_are_taken_as_their_tools_do() {
     let journal = r#"{"dialect":"sqlite","entries":[{"when":1700000000000,"tag":"0000_a"}]}"#;

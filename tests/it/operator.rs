@@ -316,7 +316,7 @@ async fn commands_work_on_a_running_server_and_on_the_folder_alike() {
     let listed = stdout(&ask(data, &url, &["tenants", "list"]));
     assert!(listed.contains("1 active, 0 suspended"), "{listed}");
     let unknown = ask(data, &url, &["tenants", "show", "nobody|+"]);
-    assert!(String::from_utf8_lossy(&unknown.stderr).contains("nobody|+ is unknown"), "{unknown:?}");
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("\"nobody|+\" is unknown"), "{unknown:?}");
 
     let id = made["key"]["id"].as_str().unwrap();
     stdout(&ask(data, &url, &["keys", "revoke", id]));

@@ -239,7 +239,7 @@ async fn quotas_from_the_command_line() {
         assert_eq!(refused.status.code(), Some(2), "{wrong:?}");
     }
     let refused = run(data, &["tenants", "quota", "nobody"]);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("nobody is unknown"));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("\"nobody\" is unknown"));
 
     // A server holds the folder: the command asks it.
     let server = harness::Process::start(data, &["--admin-api-key", ADMIN]);

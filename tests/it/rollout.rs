@@ -428,7 +428,7 @@ async fn the_command_line_has_a_running_server_migrate() {
     assert_eq!((&report["status"], counts(&report)), (&json!("done"), [1, 0, 0, 0, 1]));
 
     let dry = ask(folder.path(), &server, &["migrate", "--all", "--dry-run"]);
-    assert_eq!(dry.status.code(), Some(1));
+    assert_eq!(dry.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&dry.stderr).contains("needs the data folder for itself"), "{dry:?}");
     let mixed = ask(folder.path(), &server, &["migrate", "--all", "status"]);
     assert_eq!(mixed.status.code(), Some(2), "{mixed:?}");

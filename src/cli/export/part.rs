@@ -112,7 +112,16 @@ impl Drop for Part {
 }
 
 /// Where a file is written that is to be called `to`. A link is followed to the file that it leads to, as `cp` does.
+///
+/// # Errors
+/// There is no folder for it, what is there is no plain file, or it is there and is not to be replaced.
 pub fn place_of(to: &Path, replace: bool) -> Result<PathBuf> {
+    let folder = folder_of(to);
+    if folder.metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+        let folder = folder.display();
+        let why = format!("there is no folder {folder}: make it first (mkdir -p {folder}), or name another");
+        return Err(Error::config(why));
+    }
     let Ok(found) = to.symlink_metadata() else { return Ok(to.to_owned()) };
     let real = match found.is_symlink() {
         false => to.to_owned(),

@@ -6,8 +6,11 @@ use clap::{Args, ValueEnum};
 
 use super::part::{Part, Saved};
 use crate::{
-    cli::target::{Target, segment},
-    error::{Error, ErrorKind, Result},
+    cli::{
+        shared::unknown,
+        target::{Target, segment},
+    },
+    error::{ErrorKind, Result},
     tenants::id::TenantId,
 };
 
@@ -86,9 +89,7 @@ pub async fn save(target: &Target, id: &TenantId, what: &What, to: &Path) -> Res
     let format = what.format.name();
     let path = format!("/api/admin/tenants/{}/export?format={format}{table}", segment(id.as_str()));
     let answer = target.download(&path).await.map_err(|error| match error.kind() {
-        ErrorKind::UnknownTenant => {
-            Error::new(ErrorKind::UnknownTenant, format!("{id} is unknown; `cubby tenants list` shows who is"))
-        }
+        ErrorKind::UnknownTenant => unknown(id),
         _ => error,
     })?;
     Part::beside(to)?.receive(answer, target).await

@@ -11,7 +11,7 @@ use crate::{
     admin::migrations::{Migrated, Overview},
     cli::{
         interrupt::unless_interrupted,
-        shared::{bar, print_json, print_rows},
+        shared::{bar, counted, print_json, print_rows},
         target::{Target, segment},
         watch::{LOOK, is_absent},
     },
@@ -151,6 +151,11 @@ fn left(report: &Report) -> String {
         .map_or(String::new(), |seconds| format!("{} left", humantime::format_duration(Duration::from_secs(seconds))))
 }
 
+/// What is said where nobody is behind.
+pub fn already_there(version: i32) -> String {
+    format!("everybody is at version {version} of the schema already")
+}
+
 fn show(report: &Report, json: bool) -> Result<()> {
     if json {
         return print_json(report);
@@ -161,9 +166,13 @@ fn show(report: &Report, json: bool) -> Result<()> {
 /// What came of a run, or has so far, in lines.
 fn text(report: &Report) -> String {
     let Report { run, schema, handled, total, migrated, already_current, failed, .. } = report;
+    if *total == 0 && report.status == Status::Done && report.still_quarantined == 0 {
+        return format!("{run} is done: {}", already_there(*schema));
+    }
     let left = left(report);
     let left = if left.is_empty() { left } else { format!(", about {left}") };
-    let mut lines = vec![format!("{run} is {}: {handled} of {total} users handled{left}", report.status.as_str())];
+    let users = counted(*total, "user", "users");
+    let mut lines = vec![format!("{run} is {}: {handled} of {users} handled{left}", report.status.as_str())];
     if let Some(reason) = &report.reason {
         lines.push(format!("  {reason}; `cubby migrate resume` goes on"));
     }

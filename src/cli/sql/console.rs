@@ -16,6 +16,7 @@ use super::{
     stream::{Failure, Sink, SqlError, Stream},
 };
 use crate::{
+    cli::shared::unknown,
     error::{Error, ErrorKind, Result},
     http::text::{shown, shown_lines},
     sqlite::guest::{Kind, Value, text},
@@ -358,9 +359,7 @@ fn problem(why: &str) -> Error {
 /// Names the user where the server does not.
 fn named(error: Error, id: &TenantId) -> Error {
     match error.kind() {
-        ErrorKind::UnknownTenant => {
-            Error::new(ErrorKind::UnknownTenant, format!("{id} is unknown; `cubby tenants list` shows who is"))
-        }
+        ErrorKind::UnknownTenant => unknown(id),
         ErrorKind::Suspended => {
             let why = format!("{}; `cubby tenants resume {id}` ends that", shown(error.message()));
             Error::new(ErrorKind::Suspended, why)

@@ -16,7 +16,7 @@ use crate::{
     catalog::model::State,
     cli::{
         interrupt::unless_interrupted,
-        shared::{bar, blocking, print_json},
+        shared::{bar, blocking, counted, print_json},
         target::{Target, segment},
         watch::{LOOK, is_absent},
     },
@@ -131,7 +131,8 @@ pub async fn run(target: &Target, bulk: Bulk) -> Result<ExitCode> {
     match bulk.confirm {
         Some(count) if count == preview.count => {}
         Some(count) => {
-            let why = format!("{count} users were confirmed, and there are {}; nothing was changed", preview.count);
+            let (confirmed, found) = (counted(count, "user", "users"), counted(preview.count, "user is", "users are"));
+            let why = format!("{confirmed} confirmed, but {found} meant by now; nothing was changed");
             return Err(Error::new(ErrorKind::Conflict, why));
         }
         None => confirm(&preview, from_input).await?,
@@ -165,7 +166,7 @@ async fn ids(given: Vec<String>) -> Result<Vec<TenantId>> {
 }
 
 fn tell(preview: &Preview) {
-    println!("{} {} users; nothing was changed", preview.action.as_str(), preview.count);
+    println!("{} {}; nothing was changed", preview.action.as_str(), counted(preview.count, "user", "users"));
     let more = preview.count > preview.some.len() as u64;
     println!("  {}{}", preview.some.join(", "), if more { ", …" } else { "" });
     if preview.left_out > 0 {
@@ -180,7 +181,8 @@ fn tell(preview: &Preview) {
 async fn confirm(preview: &Preview, from_input: bool) -> Result<()> {
     let (action, count) = (preview.action.as_str(), preview.count);
     if from_input || !io::stdin().is_terminal() {
-        return Err(Error::config(format!("{count} users are meant; to {action} them: --confirm {count}")));
+        let meant = counted(count, "user is", "users are");
+        return Err(Error::config(format!("{meant} meant; to {action} them: --confirm {count}")));
     }
     let wanted = format!("{action} {count}");
     tell(preview);
@@ -265,7 +267,8 @@ fn print(report: &Report) {
     let Report { run, action, handled, total, changed, unchanged, gone, failed, .. } = report;
     let left = left(report);
     let left = if left.is_empty() { left } else { format!(", about {left}") };
-    println!("{run} ({}) is {}: {handled} of {total} users handled{left}", action.as_str(), report.status.as_str());
+    let users = counted(*total, "user", "users");
+    println!("{run} ({}) is {}: {handled} of {users} handled{left}", action.as_str(), report.status.as_str());
     if let Some(why) = &report.why {
         println!("  {why}");
     }

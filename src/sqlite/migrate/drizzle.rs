@@ -9,7 +9,7 @@ use serde::Deserialize;
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};
 
 use super::{
-    form::{File, Record},
+    form::{File, Form, Record},
     text::{self, Text},
 };
 use crate::error::{Error, Result};
@@ -42,7 +42,7 @@ pub(super) fn journal(folder: &Path) -> Result<Vec<File>> {
     let journal: Journal = parse(&folder.join(JOURNAL), JOURNAL)?;
     check_dialect(journal.dialect.as_deref(), JOURNAL)?;
     let listed = |name: &str| journal.entries.iter().any(|entry| name.strip_suffix(".sql") == Some(&entry.tag));
-    let left_out = text::names(folder)?.into_iter().find(|name| text::is_numbered_sql(name) && !listed(name));
+    let left_out = text::names(folder)?.into_iter().find(|name| text::is_like_sql(name) && !listed(name));
     if let Some(name) = left_out {
         return Err(Error::config(format!(
             "{name} is not in {JOURNAL}, so Drizzle would not run it: have it written anew (drizzle-kit generate), or \
@@ -69,6 +69,7 @@ pub(super) fn folders(folder: &Path) -> Result<Vec<File>> {
         let (sql, snapshot) = (format!("{name}/migration.sql"), format!("{name}/snapshot.json"));
         let has_snapshot = folder.join(&snapshot).is_file();
         if !has_snapshot && !folder.join(&sql).is_file() {
+            refuse_misnamed(folder, &name)?;
             continue;
         }
         if has_snapshot {
@@ -81,6 +82,18 @@ pub(super) fn folders(folder: &Path) -> Result<Vec<File>> {
         files.push(file(name.clone(), &name, text::read(folder, &sql)?, when));
     }
     Ok(files)
+}
+
+/// Refuses SQL in a folder that is named as one of a migration, if it is not in `migration.sql`.
+fn refuse_misnamed(folder: &Path, name: &str) -> Result<()> {
+    let own = folder.join(name);
+    if name.get(..14).and_then(folder_millis).is_none() || !own.is_dir() {
+        return Ok(());
+    }
+    match text::names(&own)?.iter().find(|file| text::is_like_sql(file)) {
+        Some(file) => Err(Form::DrizzleFolders.stray(&format!("{name}/{file}"))),
+        None => Ok(()),
+    }
 }
 
 fn file(name: String, own: &str, Text { text, hash }: Text, when: i64) -> File {

@@ -65,9 +65,15 @@ pub(super) fn read(folder: &Path, form: Form) -> Result<Vec<File>> {
         Form::Numbered => Ok(Vec::new()),
         Form::Plain => plain::read(folder),
         Form::Drizzle => drizzle::journal(folder),
-        Form::DrizzleFolders => drizzle::folders(folder),
-        Form::Prisma => prisma::read(folder),
+        Form::DrizzleFolders => refuse_loose(folder, form).and_then(|()| drizzle::folders(folder)),
+        Form::Prisma => refuse_loose(folder, form).and_then(|()| prisma::read(folder)),
     }
+}
+
+/// Refuses a file of SQL beside the folders in which a form has its migrations: nobody would run it.
+fn refuse_loose(folder: &Path, form: Form) -> Result<()> {
+    let is_loose = |name: &String| text::is_like_sql(name) && !folder.join(name).is_dir();
+    text::names(folder)?.iter().find(|name| is_loose(name)).map_or(Ok(()), |name| Err(form.stray(name)))
 }
 
 /// Whether a file's name is like `V1__name.sql`.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::error::Error;
+
 /// The form of a folder of migrations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -96,6 +98,20 @@ impl Form {
         }
     }
 
+    /// Why a file of SQL is refused that would not be run, because its name is not of this form.
+    pub(super) fn stray(self, name: &str) -> Error {
+        let wanted = match self {
+            // It has all parts, and some other sign among them.
+            Self::Numbered if is_almost_numbered(name.rsplit('/').next().unwrap_or(name)) => {
+                "V<number>__<name>.sql, with letters, digits and _ alone in <name>"
+            }
+            Self::Numbered => "V<number>__<name>.sql",
+            Self::Plain | Self::Drizzle => "001_name.sql",
+            Self::DrizzleFolders | Self::Prisma => "20250102030405_name/migration.sql",
+        };
+        Error::config(format!("{name} is not named as the others are: name it {wanted}, or move it out of the folder"))
+    }
+
     /// How a migration is put behind those that have run, after `version` of them. `name` is without the mark.
     pub fn put_last(self, name: &str, version: i32) -> String {
         match self {
@@ -108,6 +124,12 @@ impl Form {
             Self::Prisma => "give its folder's name a later time than all others".to_owned(),
         }
     }
+}
+
+/// Whether a name has the parts of `V1__name.sql`.
+fn is_almost_numbered(name: &str) -> bool {
+    let parts = name.strip_prefix('V').and_then(|rest| rest.strip_suffix(".sql")?.split_once("__"));
+    parts.is_some_and(|(number, rest)| !rest.is_empty() && number.parse::<u32>().is_ok())
 }
 
 impl fmt::Display for Form {

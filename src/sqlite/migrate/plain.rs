@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    form::{File, Record},
+    form::{File, Form, Record},
     text::{self, Text},
 };
 use crate::error::{Error, Result};
@@ -14,7 +14,10 @@ const UNDOES: [&str; 3] = ["-- migrate:down", "-- +goose down", "-- +migrate dow
 /// The migrations of a folder, in the order of their numbers.
 pub(super) fn read(folder: &Path) -> Result<Vec<File>> {
     let mut names = text::names(folder)?;
-    names.retain(|name| text::is_sql(name));
+    names.retain(|name| text::is_like_sql(name));
+    if let Some(name) = names.iter().find(|name| !text::is_sql(name)) {
+        return Err(Form::Plain.stray(name));
+    }
     let mut files: Vec<(u64, File)> = Vec::new();
     for name in &names {
         if let Some(stem) = name.strip_suffix(".down.sql") {
@@ -28,7 +31,10 @@ pub(super) fn read(folder: &Path) -> Result<Vec<File>> {
         let digits = name.find(|c: char| !c.is_ascii_digit()).unwrap_or(name.len());
         let number = name[..digits].parse().ok().filter(|_| name[digits..].starts_with(['_', '-']));
         let number = number.ok_or_else(|| {
-            Error::config(format!("{name} does not begin with a number as the others do: 001_name.sql"))
+            Error::config(format!(
+                "{name} does not begin with a number as the others do: name it 001_name.sql, or move it out of the \
+                 folder"
+            ))
         })?;
         files.push((number, file(folder, name)?));
     }

@@ -9,7 +9,7 @@ use super::{
     folder,
     form::{File, Form, Record},
     history::{Mismatch, Step},
-    order,
+    numbered, order,
 };
 use crate::error::{Error, Result};
 
@@ -87,6 +87,7 @@ impl Schema {
         }
         let read = folder::form(folder).and_then(|form| match form {
             Form::Numbered => {
+                numbered::refuse_strays(folder)?;
                 let found = refinery::load_sql_migrations(folder);
                 let migrations = found.map_err(|e| Error::config(chain(&e)).with_source(e))?;
                 match migrations.is_empty() {

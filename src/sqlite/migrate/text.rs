@@ -48,7 +48,12 @@ pub(super) fn is_sql(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|extension| extension == "sql")
 }
 
-/// The same, of one that begins with a digit.
+/// The same, where case does not count.
+pub(super) fn is_like_sql(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("sql"))
+}
+
+/// Whether a file's name is that of SQL, and begins with a digit.
 pub(super) fn is_numbered_sql(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_digit()) && is_sql(name)
 }

@@ -51,8 +51,8 @@ impl FolderLock {
                 return Err(Error::new(
                     ErrorKind::FolderLocked,
                     format!(
-                        "the data folder {} is in use by {holder}: {} is locked. Stop that process first, or choose \
-                         another folder with --data",
+                        "the data folder {} is in use by {holder}. Stop that process first, or choose another folder \
+                         with --data ({} is locked)",
                         path.parent().unwrap_or(path).display(),
                         path.display()
                     ),
