@@ -131,9 +131,9 @@ pub fn list(conn: &Connection, state: Option<State>, after: Option<&str>, limit:
     all(conn, &sql, params![after.unwrap_or(""), limit], tenant)
 }
 
-/// Writes that SQL has changed the schema of a tenant's file.
-pub fn mark_drifted(tx: &Transaction, id: &TenantId, now: Millis) -> Sql<bool> {
-    change(tx, "UPDATE tenants SET drifted = ?2 WHERE id = ?1", params![id.as_str(), now])
+/// Writes since when the schema of a tenant's file is not that of the migrations; none if it is.
+pub fn set_drifted(tx: &Transaction, id: &TenantId, since: Option<Millis>) -> Sql<bool> {
+    change(tx, "UPDATE tenants SET drifted = ?2 WHERE id = ?1", params![id.as_str(), since])
 }
 
 /// The tenants that an eager migration visits: those whose file is not known to have the schema's version, or has it

@@ -192,9 +192,11 @@ fn is_complete(sql: &str) -> bool {
 
 /// The name of a table's row numbers; none if it has none, if one of its columns is them, or if columns have all the names.
 fn rowid(conn: &Connection, table: &str) -> Result<Option<&'static str>> {
-    // A primary key that is the row's number is the one that has no index.
-    let sql = "SELECT type IN ('table', 'shadow') AND NOT wr AND (EXISTS (SELECT 1 FROM pragma_index_list(?1) WHERE \
-               origin = 'pk') OR NOT EXISTS (SELECT 1 FROM pragma_table_xinfo(?1) WHERE pk)) FROM \
+    // A primary key that is the row's number is the one that has no index. Of virtual tables, an index for full-text
+    // search has numbers that no column has; it is the one with a hidden column of its own name.
+    let sql = "SELECT NOT wr AND CASE type WHEN 'virtual' THEN EXISTS (SELECT 1 FROM pragma_table_xinfo(?1) WHERE \
+               hidden = 1 AND name = ?1 COLLATE NOCASE) ELSE EXISTS (SELECT 1 FROM pragma_index_list(?1) WHERE \
+               origin = 'pk') OR NOT EXISTS (SELECT 1 FROM pragma_table_xinfo(?1) WHERE pk) END FROM \
                pragma_table_list(?1) WHERE schema = 'main'";
     let is_apart: bool = conn.query_row(sql, [table], |row| row.get(0))?;
     if !is_apart {
@@ -208,7 +210,9 @@ fn rowid(conn: &Connection, table: &str) -> Result<Option<&'static str>> {
 /// rolled back.
 fn write_table(conn: &Connection, table: &str, out: &mut impl Write) -> Written {
     writeln!(out, "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;")?;
-    let objects: Vec<Object> = objects(conn)?.into_iter().filter(|object| object.table == table).collect();
+    // A trigger keeps the table's name as it was written there.
+    let is_its = |object: &Object| object.table.eq_ignore_ascii_case(table);
+    let objects: Vec<Object> = objects(conn)?.into_iter().filter(is_its).collect();
     for object in objects.iter().filter(|object| object.kind == "table") {
         writeln!(out, "{}", ended(&object.sql))?;
     }

@@ -3,9 +3,12 @@
 //!
 //! What is taken are rows of tables that the fresh database has. Triggers, views, indexes and further tables of the file
 //! are made only if their names are allowed. No trigger runs; an index for full-text search that triggers would have kept is
-//! built at the end.
+//! built at the end. A virtual table's own tables are taken only if the file makes it as the fresh database does.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, types::ToSqlOutput};
 use serde::{Deserialize, Serialize};
@@ -211,7 +214,7 @@ fn copy(order: &Order, into: &std::path::Path) -> Result<Answer> {
 
 /// What the fresh database does not have, all of it allowed, in the order in which it was made.
 fn unknown(order: &Order, from: &Connection, to: &Connection) -> Result<Vec<Object>> {
-    let known: std::collections::HashSet<_> = objects(to)?.iter().map(Object::key).collect();
+    let known: HashSet<_> = objects(to)?.iter().map(Object::key).collect();
     let (theirs, ours) = (kinds(from)?, kinds(to)?);
     let (mut allowed, mut others) = (Vec::new(), Vec::new());
     for object in objects(from)? {
@@ -240,32 +243,84 @@ fn unknown(order: &Order, from: &Connection, to: &Connection) -> Result<Vec<Obje
     ))
 }
 
-/// Builds the indexes for full-text search whose text is in another table (`content=`), if the file does not have them. One
-/// of the file's stays as it is: it may leave rows out on purpose.
-fn build_indexes(from: &Connection, to: &Connection) -> Result<()> {
-    let (theirs, ours) = (kinds(from)?, kinds(to)?);
-    for name in ours.iter().filter(|(_, kind)| *kind == "virtual").map(|(name, _)| name) {
-        let own = |suffix: &str| format!("{name}_{suffix}");
-        // FTS5 has the first of these tables, FTS3 and FTS4 the second. Without the third they keep no text themselves.
-        let brought = theirs.contains_key(&own("data")) || theirs.contains_key(&own("segdir"));
-        if brought || ours.contains_key(&own("content")) {
+/// The tables that the file makes as the fresh database does, by their names in small letters.
+fn alike(from: &Connection, to: &Connection) -> Result<HashSet<String>> {
+    let makers = |conn: &Connection| -> Result<HashSet<(String, String)>> {
+        let tables = objects(conn)?.into_iter().filter(|object| object.kind == "table");
+        Ok(tables.map(|table| (table.name.to_ascii_lowercase(), maker(&table.sql))).collect())
+    };
+    Ok((&makers(from)? & &makers(to)?).into_iter().map(|(name, _)| name).collect())
+}
+
+/// A statement in small letters outside of quotes, without blanks that mean nothing; a virtual table's from `USING` on.
+fn maker(sql: &str) -> String {
+    let (mut text, mut quote, mut apart) = (String::new(), None, false);
+    for letter in sql.chars() {
+        if quote.is_none() && letter.is_ascii_whitespace() {
+            apart = true;
             continue;
         }
+        if std::mem::take(&mut apart) && !"(),=".contains(letter) && !text.ends_with(['(', ')', ',', '=']) {
+            text.push(' ');
+        }
+        text.push(if quote.is_none() { letter.to_ascii_lowercase() } else { letter });
+        quote = match (quote, letter) {
+            (None, '\'' | '"' | '`') => Some(letter),
+            (None, '[') => Some(']'),
+            (Some(end), _) if end == letter => None,
+            (quote, _) => quote,
+        };
+    }
+    text.split_off(text.find(" using ").unwrap_or(0))
+}
+
+/// The virtual table that a table in which one keeps its content belongs to.
+fn owner(shadow: &str) -> &str {
+    shadow.rsplit_once('_').map_or(shadow, |(owner, _)| owner)
+}
+
+/// Whether a virtual table has rows of its own that can be read. An index for full-text search has none if its text is
+/// in another table, or nowhere.
+fn keeps_rows(conn: &Connection, kinds: &HashMap<String, String>, name: &str) -> Result<bool> {
+    if !hidden_columns(conn, name)?.iter().any(|hidden| hidden.eq_ignore_ascii_case(name)) {
+        return Ok(kinds.iter().any(|(other, kind)| kind == "shadow" && owner(other) == name));
+    }
+    // It has a column for each whose text is kept, which may be some of them alone (`contentless_unindexed`).
+    let kept = columns(conn, &format!("{name}_content"), false)?;
+    let texts = kept.iter().filter(|column| column.starts_with('c')).count();
+    Ok(texts > 0 && texts >= columns(conn, name, true)?.len())
+}
+
+fn made_otherwise<T>(index: &str) -> Result<T> {
+    let why = "in another way than the schema, and does not have its text: drop it in the file, and fill it afterwards";
+    refused(format!("the file makes the index {index:?} {why}"))
+}
+
+/// Builds the indexes for full-text search whose text is in another table (`content=`), if the file does not have them
+/// as the schema makes them. One that is made so stays as it is: it may leave rows out on purpose.
+fn build_indexes(from: &Connection, to: &Connection) -> Result<()> {
+    let (theirs, ours, alike) = (kinds(from)?, kinds(to)?, alike(from, to)?);
+    for name in ours.iter().filter(|(_, kind)| *kind == "virtual").map(|(name, _)| name) {
         let hidden = hidden_columns(to, name)?;
         let has = |column: &str| hidden.iter().any(|hidden| hidden.eq_ignore_ascii_case(column));
-        let table = quoted(name);
-        let read = || to.query_row(&format!("SELECT rowid FROM {table} LIMIT 1"), [], |_| Ok(())).optional();
-        // Commands are given by a column of the table's name. One whose text is in no table that there is cannot be read.
-        if !has(name) || read().is_err() {
+        // Commands are given by a column of the table's name.
+        if !has(name) || alike.contains(name) || keeps_rows(to, &ours, name)? {
             continue;
         }
-        match to.execute(&format!("INSERT INTO {table} ({table}) VALUES ('rebuild')"), []) {
-            // It has no text anywhere (`content=''`), and stays empty.
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => {}
-            done => index_is_sound(name, done)?,
+        let table = quoted(name);
+        let read = to.query_row(&format!("SELECT rowid FROM {table} LIMIT 1"), [], |_| Ok(())).optional();
+        let rebuild = || to.execute(&format!("INSERT INTO {table} ({table}) VALUES ('rebuild')"), []);
+        let has_text = match read.map(|_| rebuild()) {
+            // Its text is in no table that there is, or nowhere (`content=''`).
+            Err(_) => false,
+            Ok(Err(error)) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => false,
+            Ok(done) => index_is_sound(name, done).map(|()| true)?,
+        };
+        if !has_text && theirs.get(name).is_some_and(|kind| kind == "virtual") {
+            return made_otherwise(name);
         }
         // What SQLite checks of a whole database does not compare an index of FTS5 with text elsewhere.
-        if has("rank") {
+        if has_text && has("rank") {
             let sql = format!("INSERT INTO {table} ({table}, rank) VALUES ('integrity-check', 1)");
             index_is_sound(name, to.execute(&sql, []))?;
         }
@@ -309,36 +364,53 @@ fn make(to: &Connection, object: &Object) -> Result<()> {
     }
 }
 
+/// Takes the rows of all tables; says how many, without those in which virtual tables keep their content.
 fn copy_tables(order: &Order, from: &Connection, to: &Connection) -> Result<u64> {
-    let (theirs, ours) = (kinds(from)?, kinds(to)?);
-    let is_stored = |kind: &String| kind == "table" || kind == "shadow";
+    let (theirs, ours, alike) = (kinds(from)?, kinds(to)?, alike(from, to)?);
+    let kind_of = |name: &str| ours.get(name).map(String::as_str);
     let (mut rows, mut tables) = (0, 0);
-    for (name, kind) in theirs.iter().filter(|(name, kind)| is_stored(kind) && !name.starts_with("sqlite_")) {
+    for (name, kind) in theirs.iter().filter(|(name, kind)| *kind != "view" && !name.starts_with("sqlite_")) {
         if is_own(order, name) {
             continue;
         }
         tables += 1;
-        match ours.get(name) {
-            Some(kind) if is_stored(kind) => rows += copy_table(from, to, name)?,
-            Some(ours) => return refused(format!("{name:?} is a {kind} in the file, and a {ours} in the schema")),
-            None => return refused(format!("the schema does not know the table {name:?}")),
+        match (kind.as_str(), kind_of(name)) {
+            ("table", Some("table")) => rows += copy_table(from, to, name)?,
+            // It is taken with its own tables, or built at the end.
+            ("virtual", Some("virtual")) if alike.contains(name) || !keeps_rows(to, &ours, name)? => {}
+            ("virtual", Some("virtual")) if !keeps_rows(from, &theirs, name)? => return made_otherwise(name),
+            // Its own tables are filled by its rows.
+            ("shadow", _) if !alike.contains(owner(name)) && kind_of(owner(name)) == Some("virtual") => {}
+            ("virtual", Some("virtual")) | ("shadow", Some("shadow")) => drop(copy_table(from, to, name)?),
+            (_, Some(ours)) => return refused(format!("{name:?} is a {kind} in the file, and a {ours} in the schema")),
+            (_, None) => return refused(format!("the schema does not know the table {name:?}")),
         }
     }
     if tables == 0 {
         return refused("it has none of the schema's tables");
     }
-    // Numbers that were used are not used again.
     if theirs.contains_key("sqlite_sequence") && ours.contains_key("sqlite_sequence") {
-        let used = from
-            .prepare("SELECT name, seq FROM sqlite_sequence WHERE typeof(name) = 'text' AND typeof(seq) = 'integer'")?
-            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        for (name, number) in used.iter().filter(|(name, _)| ours.contains_key(&name.to_ascii_lowercase())) {
-            to.execute("DELETE FROM sqlite_sequence WHERE name = ?1", [name])?;
-            to.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)", (name, number))?;
-        }
+        keep_used_numbers(order, from, to)?;
     }
     Ok(rows)
+}
+
+/// Has numbers that AUTOINCREMENT gave in the file not given again.
+fn keep_used_numbers(order: &Order, from: &Connection, to: &Connection) -> Result<()> {
+    let used = from
+        .prepare("SELECT name, seq FROM sqlite_sequence WHERE typeof(name) = 'text' AND typeof(seq) = 'integer'")?
+        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    // SQLite looks for the name there as the table has it, with regard to case.
+    let counted = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE AND sql LIKE \
+                   '%AUTOINCREMENT%'";
+    for (name, number) in used.iter().filter(|(name, _)| !is_own(order, name)) {
+        let Some(table) = to.query_row(counted, [name], |row| row.get::<_, String>(0)).optional()? else { continue };
+        if to.execute("UPDATE sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1", (&table, number))? == 0 {
+            to.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)", (&table, number))?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes the rows of a table instead of those that the migrations inserted. A column that the file does not have gets its

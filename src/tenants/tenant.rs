@@ -157,7 +157,7 @@ impl Tenant {
     /// The catalog's.
     pub async fn mark_drifted(&self) -> Result<()> {
         let (id, now) = (self.id().clone(), self.store.now());
-        self.store.inner.catalog.write(move |tx| queries::mark_drifted(tx, &id, now)).await.map(drop)
+        self.store.inner.catalog.write(move |tx| queries::set_drifted(tx, &id, Some(now))).await.map(drop)
     }
 
     /// Records an error that is a fault of the file or the disk, which may quarantine the tenant.

@@ -1,9 +1,10 @@
 //! Users' databases as files, by the route and the command.
 
 use std::{
-    net::TcpListener,
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -13,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Process, Server, cubby, eventually, run, shell, stdout,
+    Process, Server, cubby, eventually, migrations, run, shell, stdout,
     tokens::{SigningKey, flags},
 };
 
@@ -85,6 +86,34 @@ async fn text_is_of_one_table_or_the_whole_database() {
         assert_eq!(get(query).await.expect(422).code(), "invalid_field", "{query}");
     }
     assert_eq!(get("?format=xml").await.expect(400).code(), "malformed_request");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_table_as_sql_has_its_triggers_and_the_numbers_of_its_rows() {
+    let search = "CREATE TABLE pages (id INTEGER PRIMARY KEY, body TEXT);
+        CREATE TABLE bodies (body TEXT);
+        CREATE TRIGGER added AFTER INSERT ON Pages BEGIN INSERT INTO bodies VALUES (new.body); END;
+        CREATE VIRTUAL TABLE words USING fts5(body)";
+    let custom = migrations(&[("V3__search.sql", search)]);
+    let server = Server::with(&["--admin-api-key", ADMIN, "--migrations", custom.path().to_str().unwrap()]).await;
+    let operator = server.client.bearing(ADMIN);
+    operator.post("/api/admin/tenants", json!({"id": "ada"})).await.expect(201);
+    let tenant = server.app.store().lease(&"ada".parse().unwrap()).await.unwrap();
+    let rows = "INSERT INTO words (rowid, body) VALUES (7, 'seven'), (9, 'nine')";
+    tenant.write(move |tx| Ok(tx.execute_batch(rows)?)).await.unwrap();
+    drop(tenant);
+    let sql = async |table: &str| {
+        let path = format!("/api/admin/tenants/ada/export?format=sql&table={table}");
+        String::from_utf8(operator.get(&path).await.expect(200).body).unwrap()
+    };
+    let pages = sql("pages").await;
+    assert!(pages.contains("CREATE TRIGGER added AFTER INSERT ON Pages"), "{pages}");
+    let folder = TempDir::new().unwrap();
+    let copy = shell(&folder.path().join("words.db"));
+    copy.execute_batch(&sql("words").await).unwrap();
+    let find = "SELECT rowid FROM words WHERE words MATCH 'nine'";
+    assert_eq!(copy.query_row(find, [], |row| row.get::<_, i64>(0)).unwrap(), 9);
     server.stop().await;
 }
 
@@ -245,23 +274,86 @@ async fn who_is_told_to_come_again_has_used_up_none_of_their_exports() {
     server.stop().await;
 }
 
+/// An export of all that a server at this address holds, to `all` in a folder.
+fn export_all(address: SocketAddr, folder: &Path) -> Child {
+    let mut command = cubby();
+    command.args(["export", "--all", "--admin-api-key", ADMIN]);
+    command.arg("--to").arg(folder.join("all")).arg("--data").arg(folder.join("data"));
+    command.env("CUBBY_URL", format!("http://{address}"));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Sends a signal to an export, which says that it can be gone on with.
+fn ends_by(signal: &str, child: Child) {
+    assert!(Command::new("kill").arg(signal).arg(child.id().to_string()).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{signal}: {output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("run it again to go on"), "{signal}: {output:?}");
+}
+
 #[test]
 fn an_export_of_all_that_is_told_to_end_says_that_it_can_go_on() {
     let folder = TempDir::new().unwrap();
     for signal in ["-TERM", "-INT"] {
         // A server that takes the request, and does not answer.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut command = cubby();
-        command.args(["export", "--all", "--admin-api-key", ADMIN]);
-        command.arg("--to").arg(folder.path().join("all")).arg("--data").arg(folder.path().join("data"));
-        command.env("CUBBY_URL", format!("http://{}", listener.local_addr().unwrap()));
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let child = export_all(listener.local_addr().unwrap(), folder.path());
         let asked = listener.accept().unwrap();
-        assert!(Command::new("kill").arg(signal).arg(child.id().to_string()).status().unwrap().success());
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{signal}: {output:?}");
-        assert!(String::from_utf8_lossy(&output.stdout).contains("run it again to go on"), "{signal}: {output:?}");
+        ends_by(signal, child);
         drop(asked);
+    }
+}
+
+/// Answers as a server that has these users, and sends no more than the beginning of a file.
+fn stall(mut socket: TcpStream, mut users: Value) {
+    let mut lines = BufReader::new(socket.try_clone().unwrap()).lines().map_while(Result::ok);
+    let Some(asked) = lines.next() else { return };
+    lines.find(String::is_empty);
+    if asked.contains("/export?") {
+        let digest = BASE64_STANDARD.encode([0_u8; 32]);
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\nrepr-digest: sha-256=:{digest}:\r\n\r\n");
+        socket.write_all(head.as_bytes()).unwrap();
+        socket.write_all(b"SQLite format 3").unwrap();
+        // Until the client hangs up.
+        lines.next();
+    } else {
+        if asked.contains("&after=") {
+            users["tenants"] = json!([]);
+        }
+        let body = users.to_string();
+        let length = body.len();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+        socket.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_export_of_all_that_is_told_to_end_does_not_wait_for_a_file_that_stalls() {
+    let server = Server::with(&["--admin-api-key", ADMIN]).await;
+    for id in ["ada", "ben"] {
+        server.client.note(id, "x").await;
+    }
+    let users = server.client.bearing(ADMIN).get("/api/admin/tenants").await.expect(200).json();
+    server.stop().await;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let (socket, users) = (socket.unwrap(), users.clone());
+            std::thread::spawn(move || stall(socket, users));
+        }
+    });
+    for signal in ["-TERM", "-INT"] {
+        let folder = TempDir::new().unwrap();
+        let files = || {
+            let entries = std::fs::read_dir(folder.path().join("all")).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name().into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let child = export_all(address, folder.path());
+        let parts = || files().iter().filter(|name| name.ends_with(".part")).count();
+        eventually("both are under way", async || parts() == 2).await;
+        ends_by(signal, child);
+        assert_eq!(files(), ["cubby-export.ndjson"], "{signal}");
     }
 }
 

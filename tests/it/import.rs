@@ -1,6 +1,7 @@
 //! Files in the place of users' databases, by the route and the command.
 
 mod command;
+mod leftovers;
 mod schemas;
 
 use std::{
@@ -151,6 +152,9 @@ async fn what_the_schema_does_not_know_is_refused_by_name_unless_allowed() {
     assert_eq!(report["replaced"], Value::Null, "nobody misses an empty file");
     assert!(report["tenant"]["drifted"].is_string() || report["tenant"]["drifted"].is_number(), "{report}");
     assert_eq!(import.server.client.texts("ben").await, ["x"]);
+    let plain = import.export("ada", "").await;
+    let report = import.put("ben/import?replace=true", plain).await.expect(200).json();
+    assert_eq!(report["tenant"]["drifted"], Value::Null, "what was allowed is gone: {report}");
     import.stop().await;
 }
 

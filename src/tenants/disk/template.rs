@@ -9,7 +9,7 @@ use crate::{
     clock::Millis,
     error::{Error, ErrorKind, Result},
     sqlite::{
-        migrate::{HISTORY_TABLES, Schema},
+        migrate::{HISTORY_TABLES, Schema, user_version},
         open::{self, Options},
     },
     tenants::id::TenantId,
@@ -23,6 +23,8 @@ pub const APPLICATION_ID: i32 = 0x4375_4274;
 pub struct Template {
     conn: Mutex<Connection>,
     tables: Vec<String>,
+    schema: Schema,
+    options: Options,
 }
 
 /// Offsets of the file format's write and read version; 2 is WAL. A database in memory cannot be in WAL mode, and
@@ -41,7 +43,7 @@ impl Template {
             .prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?
             .query_map([], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
-        Ok(Self { conn: Mutex::new(conn), tables })
+        Ok(Self { conn: Mutex::new(conn), tables, schema: schema.clone(), options: options.clone() })
     }
 
     /// Whether this schema has a table.
@@ -62,24 +64,43 @@ impl Template {
         Ok(image)
     }
 
-    /// Whether an open file has the rows of a new one and no others, apart from the bookkeeping: those that the migrations
-    /// insert, and those with which a virtual table begins. In doubt it does not: for a file of an older schema whose rows
-    /// a migration changes, or for rows that come out otherwise each time that the migrations run.
+    /// Whether an open file has the schema and the rows of a new one and no others, apart from the bookkeeping: rows that
+    /// the migrations insert, and those with which a virtual table begins. A file of an older schema is compared with a
+    /// new one of that. In doubt it does not: for rows that come out otherwise each time that the migrations run.
     pub fn is_untouched(&self, file: &Connection) -> Result<bool> {
+        let version = user_version(file)?;
+        if version == self.schema.version() {
+            return self.is_like(file);
+        }
+        match self.schema.up_to(version) {
+            Ok(older) if older.version() == version => Self::build(&older, &self.options)?.is_like(file),
+            _ => Ok(false),
+        }
+    }
+
+    fn is_like(&self, file: &Connection) -> Result<bool> {
         let new = self.conn.lock();
-        let (theirs, ours) = (stored(file)?, stored(&new)?);
-        for table in theirs.union(&ours).filter(|table| !BOOKKEEPING.contains(&table.as_str())) {
-            let same = match (theirs.contains(table), ours.contains(table)) {
-                (true, true) => have_same_rows(file, &new, table)?,
-                (true, false) => is_empty(file, table)?,
-                (false, _) => is_empty(&new, table)?,
-            };
-            if !same {
+        if objects(file)? != objects(&new)? {
+            return Ok(false);
+        }
+        for table in stored(file)?.iter().filter(|table| !BOOKKEEPING.contains(&table.as_str())) {
+            if !have_same_rows(file, &new, table)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
+}
+
+/// What a schema is made of, apart from the bookkeeping and what SQLite makes by itself: kind, name, table, statement.
+fn objects(conn: &Connection) -> Result<BTreeSet<[String; 4]>> {
+    let sql = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE \
+               'sqlite\\_%' ESCAPE '\\'";
+    let read = |row: &rusqlite::Row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
+    let mut objects: BTreeSet<[String; 4]> =
+        conn.prepare(sql)?.query_map([], read)?.collect::<rusqlite::Result<_>>()?;
+    objects.retain(|[_, _, table, _]| !BOOKKEEPING.contains(&table.as_str()));
+    Ok(objects)
 }
 
 /// The tables that have rows in the file itself, those of virtual tables included.

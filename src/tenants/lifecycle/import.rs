@@ -57,11 +57,11 @@ pub struct Import {
 pub struct Imported {
     /// The tenant as it is now.
     pub row: Row,
-    /// Rows that were taken.
+    /// Rows that were taken, without those in which indexes keep their content.
     pub rows: u64,
     /// What was made although the schema does not have it.
     pub made: Vec<String>,
-    /// Where the file is that was replaced, if there was one with rows.
+    /// Where the file is that was replaced, if there was one with something of the tenant's own.
     pub replaced: Option<PathBuf>,
 }
 
@@ -97,7 +97,7 @@ impl Store {
     /// its future.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the file cannot be taken, with why; [`ErrorKind::Conflict`] if the tenant has rows and
+    /// [`ErrorKind::Invalid`] if the file cannot be taken, with why; [`ErrorKind::Conflict`] if the tenant has data and
     /// they are not to be replaced; [`ErrorKind::QuotaExceeded`], [`ErrorKind::DiskFull`]; [`ErrorKind::Timeout`] if it was
     /// not done in time.
     pub async fn import(&self, id: &TenantId, import: Import, author: &Author, worker: Worker) -> Result<Imported> {

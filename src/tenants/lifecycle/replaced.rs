@@ -1,7 +1,15 @@
 //! Swapping a new file in for a tenant's, and what was replaced, which is kept in the trash.
 //!
-//! Each replaced file has a name of its own, in a folder of its tenant's. The new file gets that name first, and the two are
-//! exchanged by one rename: at every moment the tenant has the old file or the new one, and the other has that name.
+//! Each replaced file has a name of its own in a folder of its tenant's, `<time>.db`. The new file goes there first, as
+//! `<time>-<number>.new`, and the two are exchanged by one rename: at every moment the tenant has the old file or the
+//! new one, and the other is there. Then the old one gets its name. What a crash leaves as `.new` is told by the number,
+//! the new file's own on the disk (its inode), which goes with it through every rename.
+//!
+//! | the crash came | `.new` is | what is done |
+//! |---|---|---|
+//! | before the exchange, or when it was taken back | the new file | it is removed |
+//! | after it, before or after the catalog's commit | what the tenant had | it is named `.db` |
+//! | after it was named | not there | nothing |
 
 use std::path::{Path, PathBuf};
 
@@ -32,6 +40,9 @@ const ACTION: &str = "tenants import";
 /// Replaced files that are kept of one tenant, at most, while the retention lasts.
 const KEPT: usize = 8;
 
+/// How the name of a new file ends until it is exchanged. Nothing counts, lists or removes such a file by its age.
+const NEW: &str = ".new";
+
 /// How a new file is swapped in.
 pub(super) struct Swap {
     /// Whether what the tenant has is given up.
@@ -44,22 +55,36 @@ pub(super) struct Swap {
 
 /// A new file, and the names between which it goes.
 struct Staged<'s> {
-    new: Option<(u64, u64)>,
-    aside: &'s Path,
+    new: (u64, u64),
+    aside: PathBuf,
     live: &'s Path,
 }
 
-impl Staged<'_> {
+impl<'s> Staged<'s> {
+    /// What is replaced will be `kept`.
+    fn new(fresh: &Path, kept: &Path, live: &'s Path) -> Result<Self> {
+        let new = files::identity(fresh)?.ok_or_else(|| Error::internal("the new file of an import is gone"))?;
+        let at = replaced_at(kept).unwrap_or_default();
+        Ok(Self { new, aside: kept.with_file_name(format!("{at}-{}{NEW}", new.1)), live })
+    }
+
+    /// Exchanges the two.
+    fn exchange(&self, fresh: &Path) -> Result<()> {
+        files::relocate(fresh, &self.aside)?;
+        files::swap_in(&self.aside, self.live)?;
+        self.aside.parent().map_or(Ok(()), flush::sync_folder)
+    }
+
     /// Puts both files back, and removes the new one. Nothing else is ever removed.
     fn take_back(&self) -> Result<()> {
-        if files::identity(self.live)? == self.new {
-            match files::identity(self.aside)? {
-                Some(_) => drop(files::swap_in(self.aside, self.live)?),
-                None => files::relocate(self.live, self.aside)?,
+        if files::identity(self.live)? == Some(self.new) {
+            match files::identity(&self.aside)? {
+                Some(_) => drop(files::swap_in(&self.aside, self.live)?),
+                None => files::relocate(self.live, &self.aside)?,
             }
         }
-        if files::identity(self.aside)? == self.new {
-            files::discard(self.aside)?;
+        if files::identity(&self.aside)? == Some(self.new) {
+            files::discard(&self.aside)?;
             remove_if_empty(self.aside.parent());
         }
         Ok(())
@@ -91,34 +116,49 @@ impl Store {
         let there = self.may_replace(id, &paths, swap.replace)?;
         // The sweep of the trash waits.
         let _turn = self.inner.replaced.lock();
-        let aside = self.layout().new_replaced(&paths, self.now())?;
-        let staged = Staged { new: files::identity(fresh)?, aside: &aside, live: &paths.live };
-        let swapped = files::relocate(fresh, &aside)
-            .and_then(|()| files::swap_in(&aside, &paths.live).map(drop))
-            .and_then(|()| aside.parent().map_or(Ok(()), flush::sync_folder))
-            .and_then(|()| is_theirs(id, &paths.live));
+        if let Err(error) = settle(&paths.replaced) {
+            tracing::warn!(tenant = %id, %error, "what an import left that was cut short is looked at again later");
+        }
+        let kept = self.layout().new_replaced(&paths, self.now())?;
+        let staged = Staged::new(fresh, &kept, &paths.live)?;
+        let swapped = staged.exchange(fresh).and_then(|()| is_theirs(id, &paths.live));
         let done = swapped.map_err(|error| (error, true)).and_then(|()| self.commit_import(id, swap));
         if let Err((error, take_back)) = done {
-            if take_back && let Err(undone) = staged.take_back() {
-                tracing::error!(tenant = %id, error = %undone, kept = %aside.display(), "an import is not taken back");
+            let left = match take_back {
+                true => staged.take_back(),
+                false if there => keep(&staged.aside, &kept),
+                false => Ok(()),
+            };
+            if let Err(left) = left {
+                let kept = staged.aside.display();
+                tracing::error!(tenant = %id, error = %left, %kept, "an import is not taken back");
             }
             return Err(error);
         }
         self.forget_size(id);
         if !there {
-            remove_if_empty(aside.parent());
+            remove_if_empty(staged.aside.parent());
             return Ok(None);
         }
-        if self.is_untouched(&aside) {
-            // Without a row of its own nobody misses it. What an earlier import replaced stays.
-            files::discard(&aside)?;
+        Ok(self.put_away(id, &staged.aside, &kept))
+    }
+
+    /// Gives what was replaced the name under which it is kept, and says where it is; none if nobody misses it. The
+    /// import is done: what fails here is not its error.
+    fn put_away(&self, id: &TenantId, aside: &Path, kept: &Path) -> Option<PathBuf> {
+        if self.is_untouched(aside) {
+            // Nothing in it is the tenant's own. What an earlier import replaced stays.
+            if let Err(error) = files::discard(aside) {
+                tracing::warn!(tenant = %id, %error, "the empty file that was replaced stays until the retention ends");
+            }
             remove_if_empty(aside.parent());
-            return Ok(None);
+            return None;
         }
-        if let Err(error) = header::leave_wal_mode(&aside).and_then(|()| thin_out(&paths.replaced, &aside)) {
-            tracing::warn!(tenant = %id, %error, "what earlier imports replaced stays until the retention ends");
+        if let Err(error) = keep(aside, kept).and_then(|()| thin_out(kept.parent().unwrap_or(kept), kept)) {
+            tracing::warn!(tenant = %id, %error, "what imports replaced is named and thinned out by a later one");
         }
-        Ok(Some(aside))
+        let place = if kept.exists() { kept } else { aside };
+        Some(place.to_owned())
     }
 
     /// Writes an import to the catalog. An error says whether the catalog does not have it.
@@ -127,9 +167,7 @@ impl Store {
         let Swap { drifted, author, .. } = swap;
         let committed = self.catalog().write_blocking(move |tx| {
             queries::set_schema(tx, &to, schema)?;
-            if drifted {
-                queries::mark_drifted(tx, &to, now)?;
-            }
+            queries::set_drifted(tx, &to, drifted.then_some(now))?;
             author.record(tx, now, ACTION, to.as_str(), "done")
         });
         let Err(error) = committed else { return Ok(()) };
@@ -171,25 +209,53 @@ impl Store {
         Ok(true)
     }
 
-    /// Removes replaced files whose retention has ended; says how many. One that cannot be removed keeps no other. May
-    /// block.
+    /// Removes replaced files whose retention has ended; says how many. One that cannot be removed keeps no other. What
+    /// a crash left of an import is named or removed before. May block.
     pub fn remove_replaced(&self) -> Result<u64> {
-        let folder = self.layout().replaced();
-        if !folder.exists() {
-            return Ok(0);
-        }
         let (retention, mut removed, mut failed) = (millis(self.inner.options.retention), 0, None);
-        for of_one in entries(&folder)? {
+        for of_one in entries(&self.layout().replaced())? {
             // No import swaps a file meanwhile.
             let _turn = self.inner.replaced.lock();
             let before = self.now().saturating_sub(retention);
-            match remove_before(&of_one, before) {
-                Ok(count) => removed += count,
-                Err(error) => failed = Some(error),
+            for done in [settle(&of_one).map(|()| 0), remove_before(&of_one, before)] {
+                match done {
+                    Ok(count) => removed += count,
+                    Err(error) => failed = Some(error),
+                }
             }
         }
         failed.map_or(Ok(removed), Err)
     }
+}
+
+/// Decides about what crashes have left of a tenant's imports, of which none is under way: see the module.
+fn settle(folder: &Path) -> Result<()> {
+    for file in entries(folder)? {
+        let Some((at, number)) = staged_at(&file) else { continue };
+        match files::identity(&file)? {
+            Some((_, found)) if found == number => files::discard(&file)?,
+            Some(_) => {
+                let mut names = (at..).map(|at| folder.join(format!("{at}.db")));
+                let free = names.find(|name| name.symlink_metadata().is_err()).unwrap_or_default();
+                keep(&file, &free)?;
+                tracing::info!(file = %free.display(), "what an import replaced that was cut short has its name");
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Names what was replaced, so that it is kept and can be imported again.
+fn keep(aside: &Path, kept: &Path) -> Result<()> {
+    header::leave_wal_mode(aside)?;
+    files::relocate(aside, kept)
+}
+
+/// When a new file was to be exchanged, and its number; none for a file of another kind.
+fn staged_at(file: &Path) -> Option<(i64, u64)> {
+    let (at, number) = file.file_name()?.to_str()?.strip_suffix(NEW)?.rsplit_once('-')?;
+    Some((at.parse().ok()?, number.parse().ok()?))
 }
 
 /// Removes what earlier imports for a tenant replaced, if it is more than is kept: neither the oldest file nor the newest
@@ -209,12 +275,7 @@ fn thin_out(folder: &Path, newest: &Path) -> Result<()> {
 /// Removes the files of one tenant that were replaced before a time; says how many.
 fn remove_before(folder: &Path, before: i64) -> Result<u64> {
     let mut removed = 0;
-    let files = match entries(folder) {
-        // Purged meanwhile.
-        Err(_) if !folder.exists() => return Ok(0),
-        files => files?,
-    };
-    for file in files.iter().filter(|file| replaced_at(file).is_some_and(|at| at < before)) {
+    for file in entries(folder)?.iter().filter(|file| replaced_at(file).is_some_and(|at| at < before)) {
         files::discard(file)?;
         removed += 1;
     }
@@ -222,9 +283,13 @@ fn remove_before(folder: &Path, before: i64) -> Result<u64> {
     Ok(removed)
 }
 
+/// What is in a folder; nothing if it is not there, since a purge removes it.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = |e| Error::io(folder.display(), e);
-    std::fs::read_dir(folder).map_err(failed)?.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
+    match std::fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        found => found.map_err(failed)?.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect(),
+    }
 }
 
 /// Removes a tenant's folder of replaced files that has none.
@@ -308,6 +373,49 @@ mod tests {
             kept.push(replaced);
         }
         assert_eq!(text_in(&kept[0]), "first", "a further import leaves what an earlier one replaced");
+    }
+
+    #[test]
+    fn what_a_crash_leaves_is_told_by_which_file_it_is() {
+        let folder = TempDir::new().unwrap();
+        let [live, fresh, trash] = ["live", "fresh", "trash"].map(|name| folder.path().join(name));
+        let kept = trash.join("7.db");
+        for steps in 0..4 {
+            std::fs::create_dir(&trash).unwrap();
+            std::fs::write(&live, "old".repeat(50)).unwrap();
+            std::fs::write(&fresh, "new".repeat(50)).unwrap();
+            let staged = Staged::new(&fresh, &kept, &live).unwrap();
+            match steps {
+                0 => {}
+                1 => files::relocate(&fresh, &staged.aside).unwrap(),
+                _ => staged.exchange(&fresh).unwrap(),
+            }
+            if steps > 2 {
+                keep(&staged.aside, &kept).unwrap();
+            }
+            settle(&trash).unwrap();
+            let text = |file: &Path| std::fs::read(file).map_or(b'-', |bytes| bytes[0]);
+            let (expected, left) = if steps < 2 { (b"o-", 0) } else { (b"no", 1) };
+            assert_eq!((&[text(&live), text(&kept)], entries(&trash).unwrap().len()), (expected, left), "{steps}");
+            std::fs::remove_dir_all(&trash).unwrap();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_import_is_done_whatever_becomes_of_the_empty_file_that_it_replaced() {
+        let folder = TempDir::new().unwrap();
+        let store = Store::open(StoreOptions::new(folder.path())).unwrap();
+        let ben: TenantId = "ben".parse().unwrap();
+        drop(store.lease_or_create(&ben).await.unwrap());
+        store.suspend(&ben, "x", &Author::program("test")).await.unwrap();
+        let paths = store.layout().paths(&ben);
+        let kept = store.layout().new_replaced(&paths, 7).unwrap();
+        let aside = kept.with_extension("new");
+        std::fs::copy(&paths.live, &aside).unwrap();
+        // A folder is not removed as a file.
+        std::fs::create_dir(aside.with_extension("new-shm")).unwrap();
+        assert_eq!(store.put_away(&ben, &aside, &kept), None);
+        assert!(!aside.exists() && !kept.exists());
     }
 
     #[test]

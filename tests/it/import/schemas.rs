@@ -3,8 +3,8 @@
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::Import;
-use crate::harness::{migrations, shell};
+use super::{ADMIN, Import};
+use crate::harness::{Server, migrations, shell};
 
 const SCHEMA: (&str, &str) = (
     "V3__search.sql",
@@ -19,7 +19,11 @@ const SCHEMA: (&str, &str) = (
      CREATE VIRTUAL TABLE words USING fts5(body);
      CREATE VIRTUAL TABLE tokens USING fts5(body, content='');
      CREATE TABLE cards (id INTEGER, body TEXT);
-     CREATE VIRTUAL TABLE by_card USING fts5(body, content='cards', content_rowid='id');",
+     CREATE VIRTUAL TABLE by_card USING fts5(body, content='cards', content_rowid='id');
+     CREATE TABLE Things (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT);
+     CREATE TABLE Used (id INTEGER PRIMARY KEY AUTOINCREMENT);
+     INSERT INTO Used VALUES (9);
+     DELETE FROM Used;",
 );
 
 /// What a file has that was made without the schema's triggers and indexes.
@@ -106,6 +110,9 @@ async fn what_a_new_database_has_is_nothing_that_an_import_must_replace() {
         ("indexed", "INSERT INTO words VALUES ('theirs')"),
         ("page", "INSERT INTO pages VALUES (1, 'theirs')"),
         ("table", "CREATE TABLE more (x); INSERT INTO more VALUES (1)"),
+        ("empty", "CREATE TABLE more (x)"),
+        ("viewed", "CREATE VIEW bodies AS SELECT body FROM pages"),
+        ("keyed", "CREATE INDEX by_body ON pages (body)"),
     ] {
         import.make(id).await;
         write(&import, id, sql).await;
@@ -114,5 +121,96 @@ async fn what_a_new_database_has_is_nothing_that_an_import_must_replace() {
         let report = import.put(&format!("{id}/import?replace=true"), made(&import, PAGES)).await.expect(200).json();
         assert!(report["replaced"].is_string(), "{id}: {report}");
     }
+    import.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_database_of_an_older_schema_is_nothing_that_an_import_must_replace() {
+    let (data, custom) = (TempDir::new().unwrap(), migrations(&[SCHEMA]));
+    let on = async |flags: &[&str]| Import {
+        server: Server::on(data.path(), &[&["--admin-api-key", ADMIN], flags].concat()).await,
+        folder: TempDir::new().unwrap(),
+    };
+    let old = on(&[]).await;
+    for id in ["ben", "eve"] {
+        old.make(id).await;
+    }
+    write(&old, "eve", "CREATE VIEW texts AS SELECT text FROM notes").await;
+    old.stop().await;
+
+    let import = on(&["--migrations", custom.path().to_str().unwrap()]).await;
+    let report = import.put("ben/import", made(&import, PAGES)).await.expect(200).json();
+    assert_eq!(report["replaced"], Value::Null);
+    import.put("eve/import", made(&import, PAGES)).await.expect(409);
+    import.stop().await;
+}
+
+#[tokio::test]
+async fn an_index_that_the_file_makes_in_another_way_is_built_from_its_text() {
+    let (import, _custom) = start().await;
+    for id in ["ada", "ben"] {
+        import.make(id).await;
+    }
+    write(&import, "ada", "INSERT INTO pages VALUES (1, 'hello world'), (2, 'hello you')").await;
+    let other = "DROP TABLE search;
+        CREATE VIRTUAL TABLE search USING fts5(body, content='pages', content_rowid='id', tokenize='trigram');
+        INSERT INTO search (search) VALUES ('rebuild');
+        DROP TABLE words;
+        CREATE VIRTUAL TABLE words USING fts5(body, tokenize='trigram');
+        INSERT INTO words (rowid, body) VALUES (7, 'kept text')";
+    let report = import.put("ben/import", import.export("ada", other).await).await.expect(200).json();
+    assert_eq!(report["rows"], 4, "two kinds and two pages, and nothing of the indexes: {report}");
+    assert_eq!(numbers(&import, "ben", FOUND).await, [1, 2]);
+    assert_eq!(numbers(&import, "ben", "SELECT rowid FROM words WHERE words MATCH 'kept'").await, [7]);
+    let part = "SELECT rowid FROM words WHERE words MATCH 'ept'";
+    assert!(numbers(&import, "ben", part).await.is_empty(), "that would be the file's tokenizer");
+    write(&import, "ben", "DELETE FROM pages WHERE id = 1; DELETE FROM words WHERE rowid = 7").await;
+    write(&import, "ben", "INSERT INTO search (search, rank) VALUES ('integrity-check', 1)").await;
+    assert_eq!(numbers(&import, "ben", FOUND).await, [2]);
+
+    // Of these there is no text to build them from.
+    for (name, index) in [
+        ("tokens", "CREATE VIRTUAL TABLE tokens USING fts5(body, content='', tokenize='trigram')"),
+        ("words", "CREATE VIRTUAL TABLE words USING fts5(body, content='')"),
+    ] {
+        let file = import.export("ada", &format!("DROP TABLE {name}; {index}")).await;
+        let refused = import.put("ben/import?replace=true", file).await.expect(422).json();
+        let detail = refused["detail"].as_str().unwrap();
+        assert!(detail.contains(&format!("{name:?}")) && detail.contains("drop it in the file"), "{detail}");
+        assert_eq!(numbers(&import, "ben", FOUND).await, [2]);
+    }
+    import.stop().await;
+}
+
+#[tokio::test]
+async fn an_index_that_is_only_spelled_in_another_way_is_taken_as_it_is() {
+    let (import, _custom) = start().await;
+    for id in ["ada", "ben"] {
+        import.make(id).await;
+    }
+    write(&import, "ada", "INSERT INTO pages VALUES (1, 'hello world')").await;
+    // It leaves the page out.
+    let spelled = "DROP TABLE search;
+        create virtual table Search\n using FTS5( BODY , content = 'pages',content_rowid='id' )";
+    import.put("ben/import", import.export("ada", spelled).await).await.expect(200);
+    assert!(numbers(&import, "ben", FOUND).await.is_empty());
+    assert_eq!(numbers(&import, "ben", "SELECT id FROM pages").await, [1]);
+    import.stop().await;
+}
+
+#[tokio::test]
+async fn numbers_that_were_used_are_not_given_again_however_the_file_spells_the_table() {
+    let (import, _custom) = start().await;
+    import.make("ben").await;
+    let counted = "CREATE TABLE things (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT);
+        CREATE TABLE USED (id INTEGER PRIMARY KEY AUTOINCREMENT);
+        INSERT INTO things (name) VALUES ('a'), ('b'), ('c');
+        DELETE FROM things WHERE id > 1;
+        INSERT INTO used VALUES (4)";
+    import.put("ben/import", made(&import, counted)).await.expect(200);
+    assert_eq!(numbers(&import, "ben", "SELECT seq FROM sqlite_sequence ORDER BY seq").await, [3, 9]);
+    write(&import, "ben", "INSERT INTO things (name) VALUES ('d'); INSERT INTO used DEFAULT VALUES").await;
+    assert_eq!(numbers(&import, "ben", "SELECT id FROM things ORDER BY id").await, [1, 4]);
+    assert_eq!(numbers(&import, "ben", "SELECT id FROM used ORDER BY id").await, [4, 10]);
     import.stop().await;
 }
