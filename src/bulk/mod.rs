@@ -9,8 +9,10 @@
 //! 3. **Each change is one.** It takes the tenant's lock and is in the audit trail as if it were made alone, by whoever started
 //!    the run; but for migrations, which are in the trail as a whole.
 //! 4. **A run does not go on by itself.** One that its server did not survive is told as interrupted.
+//! 5. **An end is told, recorded or not.** One that the catalog did not take is kept, and written when somebody asks.
 
 mod digest;
+mod ended;
 mod find;
 pub mod report;
 pub mod run;

@@ -12,6 +12,7 @@ use rusqlite::Transaction;
 
 use super::{
     digest::digest,
+    ended::{Ended, as_text},
     find::{Found, NAMED, Walk, find},
     report::{Action, Filter, Order, Outcome, Preview, Report, Selection, Status},
     under_way::{End, Guard, UnderWay},
@@ -38,6 +39,8 @@ pub struct Bulks {
     /// Whether callers' requests are in flight.
     is_busy: Box<dyn Fn() -> bool + Send + Sync>,
     under_way: Arc<UnderWay>,
+    /// The newest run, while its end could not be recorded.
+    ended: tokio::sync::Mutex<Option<Ended>>,
 }
 
 /// Why a run is not started.
@@ -74,12 +77,16 @@ const STOP: &str = "bulk stop";
 impl Bulks {
     /// Changes tenants of `store`; `is_busy` says whether callers' requests are in flight.
     pub fn new(store: Store, is_busy: impl Fn() -> bool + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { store, is_busy: Box::new(is_busy), under_way: Arc::default() })
+        let (under_way, ended) = (Arc::default(), tokio::sync::Mutex::default());
+        Arc::new(Self { store, is_busy: Box::new(is_busy), under_way, ended })
     }
 
     /// The newest run.
     pub async fn newest(&self) -> Result<Option<Report>> {
         if let Some(report) = self.under_way.report() {
+            return Ok(Some(report));
+        }
+        if let Some((report, _)) = self.unrecorded().await {
             return Ok(Some(report));
         }
         let Some(text) = self.store.catalog().query(bulk::newest).await? else { return Ok(None) };
@@ -94,6 +101,19 @@ impl Bulks {
             report.why = Some(CUT_SHORT.to_owned());
         }
         Ok(Some(report))
+    }
+
+    /// Records the end of a run again that could not be recorded. Gives its report and the reason if it still cannot.
+    async fn unrecorded(&self) -> Option<(Report, Error)> {
+        let mut ended = self.ended.lock().await;
+        let recorded = ended.as_ref()?.record(self.store.catalog()).await;
+        match recorded {
+            Ok(()) => {
+                *ended = None;
+                None
+            }
+            Err(error) => ended.as_ref().map(|ended| (ended.report.clone(), error)),
+        }
     }
 
     /// Counts whom a run would be about. Changes nothing.
@@ -129,6 +149,10 @@ impl Bulks {
         let by = author.origin.as_ref().map_or(author.actor.clone(), |from| format!("{}, {from}", author.actor));
         let report = Report::new(new_name(), &order, by, rfc3339(now).to_string());
         let guard = self.under_way.begin(report.clone()).map_err(Refusal::Running)?;
+        // There is one such run at most, and it is the newest.
+        if let Some((_, error)) = self.unrecorded().await {
+            return Err(error.into());
+        }
         let listed = self.confirm(&order).await?;
         let (text, name, by) = (as_text(&report)?, report.run.clone(), author.clone());
         let begin = move |tx: &Transaction| {
@@ -192,6 +216,7 @@ impl Bulks {
         if let Some(mut over) = self.under_way.ask(None, End::Interrupted) {
             let _ = over.changed().await;
         }
+        drop(self.unrecorded().await);
     }
 
     async fn handle_all(
@@ -219,16 +244,26 @@ impl Bulks {
     async fn handle(&self, guard: &Guard, id: i64, some: Vec<TenantId>, order: &Order, author: &Author) -> Result<()> {
         let begun = stream::iter(some).take_while(|_| future::ready(guard.may_begin()));
         let mut handled = begun.map(|tenant| self.change(guard, tenant, order, author)).buffered(JOBS);
-        let mut recorded = Instant::now();
+        let (mut recorded, mut failed) = (Instant::now(), None);
+        // To the end whatever happens: what was begun is to be counted.
         while let Some((tenant, outcome)) = handled.next().await {
             guard.add(&tenant, outcome);
-            if recorded.elapsed() >= RECORD {
-                let text = guard.report().as_ref().map(as_text).transpose()?.unwrap_or_default();
-                self.store.catalog().write(move |tx| bulk::save(tx, id, None, &text)).await?;
+            if failed.is_none() && recorded.elapsed() >= RECORD {
+                if let Err(error) = self.record(guard, id).await {
+                    guard.fail(error.detail());
+                    failed = Some(error);
+                }
                 recorded = Instant::now();
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Records the progress.
+    async fn record(&self, guard: &Guard, id: i64) -> Result<()> {
+        let Some(report) = guard.report() else { return Ok(()) };
+        let text = as_text(&report)?;
+        self.store.catalog().write(move |tx| bulk::save(tx, id, None, &text)).await
     }
 
     async fn change(&self, guard: &Guard, id: TenantId, order: &Order, author: &Author) -> (TenantId, Outcome) {
@@ -296,9 +331,10 @@ impl Bulks {
             Some(End::Failed(why)) => (Status::Stopped, started, author, Some(why)),
             Some(End::Interrupted) => (Status::Interrupted, started, author, Some(ENDED.to_owned())),
         };
-        let now = self.store.clock().now();
+        let at = self.store.clock().now();
+        // It is under way until this is in the catalog, or kept.
         let Some(mut report) = guard.report() else { return };
-        (report.status, report.why, report.ended) = (status, why, Some(rfc3339(now).to_string()));
+        (report.status, report.why, report.ended) = (status, why, Some(rfc3339(at).to_string()));
         tracing::info!(
             run = report.run,
             action = report.action.as_str(),
@@ -310,16 +346,10 @@ impl Bulks {
             why = report.why,
             "a change of many users is over"
         );
-        let recorded = async {
-            let (text, name) = (as_text(&report)?, report.run.clone());
-            let save = move |tx: &Transaction| {
-                by.record(tx, now, action, name.as_str(), status.as_str())?;
-                bulk::save(tx, id, Some(now), &text)
-            };
-            self.store.catalog().write(save).await
-        };
-        if let Err(error) = recorded.await {
+        let ended = Ended { id, report, at, action, by };
+        if let Err(error) = ended.record(self.store.catalog()).await {
             tracing::error!(error = %error, "the report of a change of many users could not be recorded");
+            *self.ended.lock().await = Some(ended);
         }
     }
 }
@@ -363,10 +393,6 @@ pub fn filter(state: Option<State>, q: Option<String>) -> Result<Filter> {
         return Err(Error::invalid("q", format!("a text of at most {LONGEST} characters")));
     }
     Ok(Filter { state, q })
-}
-
-fn as_text(report: &Report) -> Result<String> {
-    serde_json::to_string(report).map_err(|e| Error::internal("a report").with_source(e))
 }
 
 #[cfg(test)]

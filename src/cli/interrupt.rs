@@ -1,21 +1,46 @@
 //! Being asked to stop.
 
-use std::pin::pin;
+use std::{pin::pin, process::exit, thread};
 
 use futures_util::future::{Either, select};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
 
 use crate::error::{Error, Result};
 
-/// Waits for Ctrl-C or SIGTERM, of which none is lost from this call on.
+/// Waits for Ctrl-C or SIGTERM, of which none is lost from this call on. A second one ends the process at once, whatever
+/// it waits for.
 pub fn interrupted() -> Result<impl Future<Output = ()>> {
-    let handle = |kind| signal(kind).map_err(|e| Error::io("waiting for signals", e));
-    let (mut terminate, mut interrupt) = (handle(SignalKind::terminate())?, handle(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+    let failed = |e| Error::io("waiting for signals", e);
+    // Of their own: the command's runtime may be what does not come to its end.
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let signals = {
+        let _within = runtime.enter();
+        signal(SignalKind::terminate()).and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)))
+    };
+    let (mut terminate, mut interrupt) = match signals {
+        Ok(signals) => signals,
+        Err(error) => {
+            // Dropped, it would wait, which no thread of the command's runtime may.
+            runtime.shutdown_background();
+            return Err(failed(error));
         }
+    };
+    let (asked, is_asked) = oneshot::channel();
+    thread::spawn(move || {
+        runtime.block_on(async move {
+            select(pin!(terminate.recv()), pin!(interrupt.recv())).await;
+            // The command may be past what this would have ended.
+            let _ = asked.send(());
+            select(pin!(terminate.recv()), pin!(interrupt.recv())).await;
+        });
+        exit(130);
+    });
+    Ok(async move {
+        let _ = is_asked.await;
     })
 }
 

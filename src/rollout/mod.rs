@@ -8,7 +8,7 @@
 //!    are in flight each migration is followed by a rest.
 //! 4. **Only an operator resumes a run.** One that brought the server down must not do so again at the next start.
 //! 5. **Done is done.** A run is done when everybody has the schema or is quarantined: those who failed otherwise, as on a full
-//!    disk, are tried once more at its end, and if one of them is left it stops.
+//!    disk, are tried once more at its end, and if one of them is left it stops. A tenant counts once, as it is at last.
 //! 6. **An end is told, recorded or not.** One that the catalog did not take is kept, and tried again when somebody asks.
 
 mod ended;

@@ -182,8 +182,14 @@ impl Report {
         }
     }
 
-    /// Counts a tenant.
+    /// Counts a tenant. One that is named as failed is counted anew, but for one that is quarantined since then.
     pub fn add(&mut self, id: &str, outcome: Outcome) {
+        if let Some(reason) = self.why(id).map(str::to_owned) {
+            if outcome == Outcome::StillQuarantined {
+                return;
+            }
+            self.take_back(id, &reason);
+        }
         self.handled += 1;
         self.canaries += u64::from(self.phase == Phase::Canary);
         match outcome {
@@ -195,6 +201,23 @@ impl Report {
                 self.failed += 1;
                 self.add_failure(id, error);
             }
+        }
+        self.total = self.total.max(self.handled);
+    }
+
+    /// Takes back that a tenant failed, of those that failed for this reason: it was tried again.
+    pub fn take_back(&mut self, id: &str, reason: &str) {
+        let Some(at) = self.failures.iter().position(|failure| failure.error == reason) else { return };
+        self.handled = self.handled.saturating_sub(1);
+        self.failed = self.failed.saturating_sub(1);
+        if self.phase == Phase::Canary {
+            self.canaries = self.canaries.saturating_sub(1);
+        }
+        let failure = &mut self.failures[at];
+        failure.count = failure.count.saturating_sub(1);
+        failure.tenants.retain(|tenant| tenant != id);
+        if failure.count == 0 {
+            self.failures.remove(at);
         }
     }
 
@@ -216,6 +239,12 @@ impl Report {
     pub fn why(&self, id: &str) -> Option<&str> {
         let named = self.failures.iter().rev().find(|failure| failure.tenants.iter().any(|tenant| tenant == id));
         named.map(|failure| failure.error.as_str())
+    }
+
+    /// The reason that an error is counted for: itself, unless there are too many.
+    pub fn reason_of<'e>(&self, error: &'e str) -> &'e str {
+        let is_told = self.failures.iter().any(|failure| failure.error == error);
+        if is_told { error } else { OTHER }
     }
 
     fn add_failure(&mut self, id: &str, error: String) {
@@ -254,6 +283,26 @@ mod tests {
         assert_eq!((last.error.as_str(), last.count, last.tenants.len()), (OTHER, 30, NAMED));
         assert_eq!(report.after, None, "tenants are done in any order");
         assert_eq!((report.why("user_030"), report.why("user_089")), (Some("reason 0"), None));
+    }
+
+    #[test]
+    fn whoever_is_tried_again_is_counted_once() {
+        let options = Options { canary: 3, jobs: 1, max_failures: "0".parse().unwrap() };
+        let mut report = Report::new("run_x".into(), 2, options, String::new());
+        let failed = |why: &str| Outcome::Failed(why.into());
+        report.add("ada", failed("the disk"));
+        report.add("ben", failed("the disk"));
+        report.add("ben", failed("its file"));
+        assert_eq!((report.handled, report.canaries, report.failed, report.total), (2, 2, 2, 2));
+        assert_eq!(report.failures.iter().map(|failure| failure.count).collect::<Vec<_>>(), [1, 1]);
+        report.phase = Phase::All;
+        report.add("ada", Outcome::Migrated);
+        report.add("ben", Outcome::StillQuarantined);
+        assert_eq!((report.handled, report.canaries, report.failed, report.migrated), (2, 2, 1, 1));
+        assert_eq!(report.still_quarantined, 0, "it is one of those that failed");
+        assert_eq!((report.failures.len(), report.why("ben"), report.why("ada")), (1, Some("its file"), None));
+        report.add("ben", Outcome::Gone);
+        assert_eq!((report.handled, report.failed, report.gone, report.failures.len()), (2, 0, 1, 0));
     }
 
     #[test]

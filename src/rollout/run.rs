@@ -307,8 +307,8 @@ impl Rollouts {
         }
     }
 
-    /// Tries those again who are left and not quarantined, once: what failed was not their file, or they came back behind the
-    /// run, from the trash say. The run stops if one of them is left after that.
+    /// Tries those again who are left and not quarantined, once: what failed was not their file, or they came back behind
+    /// the run, from the trash say. What comes of it counts in the place of the failure; whoever is left then stops the run.
     async fn handle_left(&self, guard: &Guard, id: i64, version: i32) -> Result<()> {
         let catalog = self.store.catalog();
         let mut after = String::new();
@@ -320,7 +320,7 @@ impl Rollouts {
             }
             let Some((last, _)) = page.last() else { break };
             last.as_str().clone_into(&mut after);
-            guard.with(|report| report.total = report.total.max(report.handled + page.len() as u64));
+            guard.try_also(page.iter().map(|(tenant, _)| tenant.as_str()));
             self.handle(guard, id, page).await?;
             if guard.end().is_some() {
                 return Ok(());

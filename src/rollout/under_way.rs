@@ -1,6 +1,10 @@
 //! The run that is under way: its report, and what it is asked to do. Without I/O.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -23,6 +27,10 @@ pub enum End {
     Interrupted,
 }
 
+/// The most tenants that are remembered as failed beside those that the report names: each counts once if it is tried
+/// again.
+const REMEMBERED: usize = 10_000;
+
 /// The one run that may be under way.
 #[derive(Default)]
 pub struct UnderWay(Mutex<Option<State>>);
@@ -36,12 +44,16 @@ struct State {
     asked: watch::Sender<bool>,
     /// Stops the migrations that it has begun.
     cut: Cancel,
-    /// When it was started or resumed, and what it had handled then.
+    /// When it was started or resumed, whom it has handled since, and how many of them failed.
     since: Instant,
-    handled_before: u64,
-    failed_before: u64,
+    handled: u64,
+    failed: u64,
+    /// Who was named as failed when it was resumed. Whoever is left of them is in the total twice until they are tried.
+    before: HashSet<String>,
+    /// Who failed since then and is not named, and for which reason of the report.
+    unnamed: HashMap<String, String>,
     /// Who failed, or is quarantined still, since the report was last recorded.
-    failed: Vec<String>,
+    unrecorded: Vec<String>,
 }
 
 impl UnderWay {
@@ -64,16 +76,19 @@ impl UnderWay {
         let (ends, over) = watch::channel(());
         let (asked, is_asked) = watch::channel(false);
         let cut = Cancel::default();
+        let before = report.failures.iter().flat_map(|failure| failure.tenants.iter().cloned()).collect();
         *state = Some(State {
-            handled_before: report.handled,
-            failed_before: report.failed,
             report,
             end: None,
             over,
             asked,
             cut: cut.clone(),
             since: Instant::now(),
-            failed: Vec::new(),
+            handled: 0,
+            failed: 0,
+            before,
+            unnamed: HashMap::new(),
+            unrecorded: Vec::new(),
         });
         Ok(Guard { under_way: self.clone(), asked: is_asked, cut, _ends: ends })
     }
@@ -105,10 +120,48 @@ impl State {
     }
 
     fn seconds_left(&self) -> Option<u64> {
-        let report = &self.report;
-        let handled = report.handled.checked_sub(self.handled_before).filter(|handled| *handled > 0)?;
-        let left = u128::from(report.total.saturating_sub(report.handled));
+        let handled = Some(self.handled).filter(|handled| *handled > 0)?;
+        let left = u128::from(self.report.total.saturating_sub(self.report.handled));
         u64::try_from(self.since.elapsed().as_millis() * left / u128::from(handled) / 1000).ok()
+    }
+
+    /// Whether a tenant is counted as failed.
+    fn has_failed(&self, id: &str) -> bool {
+        self.unnamed.contains_key(id) || self.report.why(id).is_some()
+    }
+
+    /// Counts a tenant once: the failure of one that is tried again is taken back.
+    fn add(&mut self, id: &str, outcome: Outcome) {
+        let error = match &outcome {
+            Outcome::Failed(error) => Some(error.clone()),
+            _ => None,
+        };
+        let is_quarantined = outcome == Outcome::StillQuarantined;
+        if error.is_some() || is_quarantined {
+            self.unrecorded.push(id.to_owned());
+        }
+        let has_failed = self.has_failed(id);
+        if !has_failed {
+            self.handled += 1;
+        } else if self.before.remove(id) {
+            self.handled += 1;
+            self.report.total = self.report.total.saturating_sub(1).max(self.report.handled);
+        } else if !is_quarantined {
+            self.failed = self.failed.saturating_sub(1);
+        }
+        if has_failed && is_quarantined {
+            // Its failure is why.
+            return;
+        }
+        if let Some(reason) = self.unnamed.remove(id) {
+            self.report.take_back(id, &reason);
+        }
+        self.report.add(id, outcome);
+        let Some(error) = error else { return };
+        self.failed += 1;
+        if self.report.why(id).is_none() && self.unnamed.len() < REMEMBERED {
+            self.unnamed.insert(id.to_owned(), self.report.reason_of(&error).to_owned());
+        }
     }
 }
 
@@ -130,13 +183,9 @@ impl Guard {
     pub fn add(&self, id: &str, outcome: Outcome) {
         let mut state = self.under_way.0.lock();
         let Some(state) = state.as_mut() else { return };
-        if matches!(outcome, Outcome::Failed(_) | Outcome::StillQuarantined) {
-            state.failed.push(id.to_owned());
-        }
-        let report = &mut state.report;
-        report.add(id, outcome);
-        let failed = report.failed - state.failed_before;
-        let handled = report.handled - state.handled_before;
+        state.add(id, outcome);
+        let State { report, handled, failed, .. } = &*state;
+        let (handled, failed) = (*handled, *failed);
         let why = match report.phase {
             Phase::Canary if failed > 0 => Some(format!("{failed} of the first {handled} failed")),
             Phase::All if failed > report.options.max_failures.of(handled) => {
@@ -151,15 +200,23 @@ impl Guard {
         }
     }
 
+    /// These are to be tried, some of them again: whoever is not counted yet is one more to handle.
+    pub fn try_also<'i>(&self, ids: impl Iterator<Item = &'i str>) {
+        let mut state = self.under_way.0.lock();
+        let Some(state) = state.as_mut() else { return };
+        let more = ids.filter(|id| !state.has_failed(id)).count() as u64;
+        state.report.total = state.report.total.max(state.report.handled + more);
+    }
+
     /// The report, and the tenants whose failures are in it and were not in the one that was last recorded.
     pub fn to_record(&self) -> Option<(Report, Vec<String>)> {
-        self.under_way.0.lock().as_ref().map(|state| (state.report.clone(), state.failed.clone()))
+        self.under_way.0.lock().as_ref().map(|state| (state.report.clone(), state.unrecorded.clone()))
     }
 
     /// A report with the first so many of those is recorded.
     pub fn recorded(&self, failed: usize) {
         if let Some(state) = self.under_way.0.lock().as_mut() {
-            state.failed = state.failed.split_off(failed.min(state.failed.len()));
+            state.unrecorded = state.unrecorded.split_off(failed.min(state.unrecorded.len()));
         }
     }
 
@@ -225,6 +282,37 @@ mod tests {
         guard.add("bad_4", failed());
         guard.add("still", Outcome::StillQuarantined);
         assert_eq!(guard.end(), None);
+    }
+
+    #[test]
+    fn whoever_is_tried_again_is_counted_once_named_or_not_and_after_a_resumption() {
+        let (under_way, guard) = begun(0, "100%");
+        guard.with(|report| report.total = 40);
+        // Ten of them are named.
+        let ids: Vec<String> = (0..40).map(|n| format!("user_{n:02}")).collect();
+        ids.iter().for_each(|id| guard.add(id, failed()));
+        guard.try_also(ids.iter().map(String::as_str));
+        ids[..20].iter().for_each(|id| guard.add(id, failed()));
+        ids[20..].iter().for_each(|id| guard.add(id, Outcome::Migrated));
+        let report = under_way.report().unwrap();
+        assert_eq!((report.handled, report.failed, report.migrated, report.total), (40, 20, 20, 40));
+        assert_eq!((report.failures[0].count, report.failures[0].tenants.len()), (20, 10));
+
+        drop(guard);
+        let guard = under_way.begin(report).unwrap();
+        // Two who failed are left, and one who came back.
+        guard.with(|report| report.total = 42);
+        let left = [&*ids[8], &*ids[9], "back"];
+        guard.try_also(left.into_iter());
+        assert_eq!(under_way.report().unwrap().total, 42);
+        let named = guard.with(|report| report.failures[0].tenants.clone()).unwrap();
+        assert!(named.contains(&ids[8]) && named.contains(&ids[9]), "{named:?}");
+        guard.add(left[0], failed());
+        guard.add(left[1], Outcome::Current);
+        guard.add(left[2], Outcome::Migrated);
+        let report = under_way.report().unwrap();
+        assert_eq!((report.handled, report.failed, report.migrated, report.total), (41, 19, 21, 41));
+        assert_eq!((report.already_current, guard.end()), (1, None));
     }
 
     #[test]

@@ -116,12 +116,17 @@ async fn a_write_that_takes_the_batch_with_it_is_told_so_and_the_writes_behind_i
     let limits = Limits { statement: Duration::from_millis(50), ..Limits::default() };
     let quota = 64 * 4096;
     const LARGE: &str = "INSERT INTO notes VALUES ('large', hex(zeroblob(150000)), 0, 0)";
+    const USED_UP: &str = "CREATE TABLE counted (n INTEGER PRIMARY KEY AUTOINCREMENT, v);
+                           INSERT INTO counted VALUES (9223372036854775807, 'last')";
+    const NEXT: &str = "INSERT INTO counted (v) VALUES ('one more')";
     for (kind, sql, options) in [
         (ErrorKind::Timeout, ENDLESS, StoreOptions { limits, ..StoreOptions::new(folder.path().join("slow")) }),
         (ErrorKind::QuotaExceeded, LARGE, StoreOptions { quota, ..StoreOptions::new(folder.path().join("large")) }),
+        (ErrorKind::QuotaExceeded, NEXT, StoreOptions::new(folder.path().join("used_up"))),
     ] {
         let store = Store::open(options).unwrap();
         let (tenant, _) = store.lease_or_create(&id("ada")).await.unwrap();
+        tenant.write(|tx| Ok(tx.execute_batch(USED_UP)?)).await.unwrap();
         let blocked = Blocked::start(tenant.clone()).await;
         let mut writes = vec![
             tenant.write(|tx| add(tx, "before")).boxed(),
@@ -133,8 +138,8 @@ async fn a_write_that_takes_the_batch_with_it_is_told_so_and_the_writes_behind_i
             assert!(write.now_or_never().is_none(), "it waits");
         }
         let (results, ()) = tokio::join!(join_all(writes), blocked.end());
-        assert_eq!(kinds(&results), [Some(ErrorKind::Busy), Some(kind), None, None]);
-        assert_eq!(texts(&tenant).await, ["behind", "last"]);
+        assert_eq!(kinds(&results), [Some(ErrorKind::Busy), Some(kind), None, None], "{sql}");
+        assert_eq!(texts(&tenant).await, ["behind", "last"], "{sql}");
         tenant.write(|tx| add(tx, "again")).await.unwrap();
         assert_eq!(texts(&tenant).await, ["again", "behind", "last"]);
     }

@@ -1,6 +1,7 @@
 //! One change of many users: no more than were confirmed, told truthfully, stopped when asked to.
 
 mod confirmation;
+mod unrecorded;
 
 use std::{
     io::Write,

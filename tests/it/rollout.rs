@@ -1,6 +1,9 @@
 //! Migrations of all users by a running server: a few first, stopped by failures, paused, resumed, cut short.
 
-use std::{path::Path, process::Output};
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+};
 
 use cubby::tenants::options::shipped_schema;
 use serde_json::{Value, json};
@@ -8,14 +11,14 @@ use tempfile::TempDir;
 
 use crate::{
     harness::{Client, Process, Reply, Server, cubby, eventually, migrations, run, stdout},
-    migrations::{UNIQUE, folder_with, v1},
+    migrations::{UNIQUE, file, folder_with, shown, v1},
 };
 
 const ADMIN: &str = "an operator's key of some length";
 const PATH: &str = "/api/admin/migrations";
 
 /// Takes a second or so on a file with this note.
-const SLOW: (&str, &str) = (
+pub const SLOW: (&str, &str) = (
     "V3__slow.sql",
     "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 4000000)
         UPDATE notes SET text = (SELECT max(x) FROM n) WHERE text = 'slow';",
@@ -120,7 +123,8 @@ async fn one_failure_among_the_first_stops_the_run_until_it_is_resumed() {
     operator.post(&at(&report, "/resume"), json!({})).await.expect(202);
     let report = over(&operator, &started).await;
     assert_eq!((&report["status"], &report["reason"]), (&json!("done"), &Value::Null), "{report}");
-    assert_eq!(counts(&report), [4, 2, 0, 1, 1], "who was quarantined is tried again, and fails for nobody else");
+    assert_eq!(counts(&report), [3, 2, 0, 1, 0], "who was quarantined is tried again, and counted once");
+    assert_eq!((&report["total"], &report["failures"][0]["tenants"]), (&json!(3), &json!(["bad"])), "{report}");
     assert_eq!(schema_of(&operator, "cy").await, 3);
     assert_eq!(operator.post(&at(&report, "/resume"), json!({})).await.expect(409).code(), "migration_not_resumable");
     server.stop().await;
@@ -205,12 +209,12 @@ async fn a_run_that_was_cut_short_goes_on_where_it_was_and_only_when_told_to() {
 }
 
 /// From now on the catalog refuses these updates.
-async fn refuse(server: &Server, updates: &str) {
+pub async fn refuse(server: &Server, updates: &str) {
     let sql = format!("CREATE TRIGGER refused BEFORE UPDATE {updates} BEGIN SELECT RAISE(ABORT, 'refused'); END");
     server.app.store().catalog().write(move |tx| tx.execute_batch(&sql)).await.unwrap();
 }
 
-async fn refuse_no_more(server: &Server) {
+pub async fn refuse_no_more(server: &Server) {
     server.app.store().catalog().write(|tx| tx.execute_batch("DROP TRIGGER refused")).await.unwrap();
 }
 
@@ -223,25 +227,46 @@ async fn a_run_is_not_done_while_somebody_is_left_who_failed_and_is_not_quaranti
     refuse(&server, "OF schema_version ON tenants WHEN new.id = 't1'").await;
     let started = start(&operator, "canary=0&jobs=1&max_failures=5").await;
     let report = over(&operator, &started).await;
-    assert_eq!((&report["status"], counts(&report)), (&json!("stopped"), [5, 3, 0, 2, 0]), "tried twice: {report}");
+    assert_eq!((&report["status"], counts(&report)), (&json!("stopped"), [4, 3, 0, 1, 0]), "counted once: {report}");
+    assert_eq!((&report["failures"][0]["count"], &report["failures"][0]["tenants"]), (&json!(1), &json!(["t1"])));
     let reason = report["reason"].as_str().unwrap();
     assert!(reason.starts_with("somebody is left who is not quarantined: t1 ("), "{reason}");
     assert!(reason.contains("refused"), "{reason}");
-    assert_eq!((&report["after"], &report["total"]), (&json!("t3"), &json!(5)));
+    assert_eq!((&report["after"], &report["total"]), (&json!("t3"), &json!(4)));
 
     let path = at(&report, "/resume");
-    assert_eq!(operator.post(&path, json!({})).await.expect(202).json()["total"], 6, "one is left");
+    assert_eq!(operator.post(&path, json!({})).await.expect(202).json()["total"], 5, "one is left");
     let report = over(&operator, &started).await;
-    assert_eq!((&report["status"], counts(&report)), (&json!("stopped"), [6, 3, 0, 3, 0]), "{report}");
+    assert_eq!((&report["status"], counts(&report)), (&json!("stopped"), [4, 3, 0, 1, 0]), "{report}");
+    assert_eq!(report["total"], 4, "{report}");
 
     refuse_no_more(&server).await;
     operator.post(&path, json!({})).await.expect(202);
     let report = over(&operator, &started).await;
     assert_eq!((&report["status"], &report["reason"]), (&json!("done"), &Value::Null), "{report}");
     // Its file was migrated, and the catalog did not know.
-    assert_eq!(counts(&report), [7, 3, 1, 3, 0]);
+    assert_eq!(counts(&report), [4, 3, 1, 0, 0]);
+    assert_eq!((&report["total"], &report["failures"]), (&json!(4), &json!([])), "{report}");
     let schemas = operator.get(PATH).await.expect(200).json()["schemas"].clone();
     assert_eq!(schemas, json!([{"schema": 2, "users": 4, "quarantined": 0}]), "nobody is left");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_fails_once_and_not_again_has_not_failed() {
+    let users: [(&str, &[&str]); 4] = [("t0", &["x"]), ("t1", &["x"]), ("t2", &["x"]), ("t3", &["x"])];
+    let folder = folder_with(v1(), &users).await;
+    let server = Server::on(folder.path(), &["--admin-api-key", ADMIN]).await;
+    let operator = server.client.bearing(ADMIN);
+    // Until all others have the schema.
+    let once = "OF schema_version ON tenants WHEN new.id IN ('t1', 't2')
+        AND (SELECT count(*) FROM tenants WHERE schema_version = 2) < 2";
+    refuse(&server, once).await;
+    let report = over(&operator, &start(&operator, "canary=0&jobs=1&max_failures=5").await).await;
+    assert_eq!((&report["status"], &report["reason"]), (&json!("done"), &Value::Null), "{report}");
+    // Their files were migrated, and the catalog did not know.
+    assert_eq!(counts(&report), [4, 2, 2, 0, 0], "{report}");
+    assert_eq!((&report["total"], &report["failures"]), (&json!(4), &json!([])), "{report}");
     server.stop().await;
 }
 
@@ -313,6 +338,40 @@ async fn a_slow_one_keeps_no_other_back_and_a_server_that_ends_does_not_wait_for
     assert_eq!(codes, [202, 409], "one of two");
     assert_eq!(counts(&look(&operator, &started).await), [4, 4, 0, 0, 0]);
     server.stop().await;
+}
+
+/// Whether a process has this file open, and ends no more when it gets SIGTERM or SIGINT for the first time.
+fn is_at(process: u32, file: &Path) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    let both = (1 << (15 - 1)) | (1 << (2 - 1));
+    let open = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().flatten();
+    u64::from_str_radix(caught.trim(), 16).unwrap() & both == both
+        && open.map(|entry| std::fs::read_link(entry.path())).any(|link| link.is_ok_and(|link| link == file))
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_command_at_once_whatever_it_waits_for() {
+    let folder = folder_with(shipped_schema().unwrap(), &[("ada", &["slow"])]).await;
+    let endless = migrations(&[ENDLESS]);
+    let flags = ["--migrations", endless.path().to_str().unwrap()];
+    let mut command = cubby();
+    command.args(["migrate", "--all"]).args(flags).arg("--data").arg(folder.path());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let file = file(folder.path(), "ada");
+    eventually("the slow one is under way", async || is_at(child.id(), &file)).await;
+    // Two that come together may be one.
+    let mut ended = None;
+    eventually("it ends", async || {
+        for signal in ["-TERM", "-INT"] {
+            assert!(Command::new("kill").arg(signal).arg(child.id().to_string()).status().unwrap().success());
+        }
+        ended = child.try_wait().unwrap();
+        ended.is_some()
+    })
+    .await;
+    assert_eq!(ended.unwrap().code(), Some(130));
+    assert_eq!(shown(folder.path(), "ada", &flags)["schema_version"], 2, "its file is as it was");
 }
 
 #[tokio::test(flavor = "multi_thread")]

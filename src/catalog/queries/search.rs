@@ -82,7 +82,7 @@ pub struct Listing {
 pub struct Cursor {
     /// What the last row was ordered by.
     pub key: i64,
-    /// Its id.
+    /// Its id. Of a search by a text: the last one of those whose id or address it is, if they have the first page alone.
     pub id: String,
 }
 
@@ -238,18 +238,24 @@ fn sorted(conn: &Connection, wanted: &Listing) -> Sql<Found> {
 fn having(conn: &Connection, wanted: &Listing, sought: &Sought) -> Sql<Found> {
     let is_wanted = |row: &Row| wanted.state.is_none_or(|state| row.state == state);
     let text = wanted.text.as_deref().unwrap_or_default().trim();
-    let exact = named_so(conn, text, wanted.limit)?;
-    if wanted.cursor.is_none() && exact.iter().any(is_wanted) {
-        let rows = exact.into_iter().filter(is_wanted).collect();
-        return Ok(Found { rows, next: Some(Cursor { key: i64::MAX, id: String::new() }) });
-    }
+    let (before, shown) = match &wanted.cursor {
+        Some(cursor) => (cursor.key, cursor.id.as_str()),
+        None => {
+            let exact = named_so(conn, text, wanted.limit)?;
+            if exact.iter().any(is_wanted) {
+                let next = exact.last().map(|row| Cursor { key: i64::MAX, id: row.id.as_str().to_owned() });
+                return Ok(Found { rows: exact.into_iter().filter(is_wanted).collect(), next });
+            }
+            (i64::MAX, "")
+        }
+    };
+    let is_left = |row: &Row| is_wanted(row) && !was_shown(row, text, shown);
     let mut rows = Vec::new();
     // FTS5 folds them as it folded what is in the index.
     let trigrams = rarest(conn, trigrams(text))?;
     if trigrams.is_empty() {
         return Ok(Found::default());
     }
-    let before = wanted.cursor.as_ref().map_or(i64::MAX, |cursor| cursor.key);
     let mut select = conn.prepare_cached(
         "SELECT tenant_texts.n, tenant_texts.id, tenant_texts.text FROM tenant_search CROSS JOIN tenant_texts ON \
          tenant_texts.n = tenant_search.rowid WHERE tenant_search MATCH ?1 AND tenant_search.rowid < ?2 ORDER BY \
@@ -268,11 +274,11 @@ fn having(conn: &Connection, wanted: &Listing, sought: &Sought) -> Sql<Found> {
         let (n, id): (i64, TenantId) = (candidate.get(0)?, candidate.get(1)?);
         let found: String = candidate.get(2)?;
         let is_among = few.as_mut().map_or(Ok(true), |few| few.exists([id.as_str()]))?;
-        if is_among && exact.iter().all(|row| row.id != id) && sought.finds(&id, &found) {
-            rows.extend(find(conn, &id)?.filter(is_wanted));
+        if is_among && sought.finds(&id, &found) {
+            rows.extend(find(conn, &id)?.filter(is_left));
         }
         if rows.len() >= wanted.limit as usize || compared == COMPARED {
-            return Ok(Found { rows, next: Some(Cursor { key: n, id: String::new() }) });
+            return Ok(Found { rows, next: Some(Cursor { key: n, id: shown.to_owned() }) });
         }
     }
     Ok(Found { rows, next: None })
@@ -290,6 +296,18 @@ fn named_so(conn: &Connection, text: &str, limit: u32) -> Sql<Vec<Row>> {
     }
     let sql = format!("SELECT {COLUMNS} FROM tenants WHERE email IN (?1, ?2) ORDER BY id LIMIT ?3");
     all(conn, &sql, params![text, text.to_lowercase(), limit], tenant)
+}
+
+/// Whether a tenant was on the first page, as one of those that [`named_so`] has up to the id `shown`; that may be more
+/// than a later page has room for.
+fn was_shown(row: &Row, text: &str, shown: &str) -> bool {
+    let id = row.id.as_str();
+    if shown == text {
+        // Whose id it is was there alone.
+        return id == text;
+    }
+    let is_text = |email: &str| email == text || email == text.to_lowercase();
+    id <= shown && row.profile.email.as_deref().is_some_and(is_text)
 }
 
 /// Lower case character by character, as FTS5 folds: in whole texts the case of a sigma depends on what follows it.
@@ -354,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_cursor_is_read_as_it_was_written() {
-        for cursor in [Cursor { key: -7, id: "a~b".into() }, Cursor { key: i64::MAX, id: String::new() }] {
+        for cursor in [Cursor { key: -7, id: "a~b".into() }, Cursor { key: 7, id: String::new() }] {
             assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
         for wrong in ["", "7", "x~ada", "~"] {

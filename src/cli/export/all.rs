@@ -189,27 +189,23 @@ pub async fn run(target: &Target, what: &What, to: &Path, jobs: usize, json: boo
     let rows = pages.map_ok(|rows| stream::iter(rows.into_iter().map(Ok::<_, Error>))).try_flatten();
     let whole = std::mem::take(&mut folder.whole);
     let (whole, path) = (&whole, folder.path.clone());
-    let saved = rows
-        .take_until(interrupt.clone())
-        .try_filter(|row| std::future::ready(row.state != State::Deleted))
-        .map_ok(|row| {
-            let (id, file) = (row.id.clone(), what.file_of(&row.id));
-            let to = path.join(&file);
-            async move {
-                let named = (id, file);
-                if whole.contains(&named) {
-                    return Ok::<_, Error>((named.0, named.1, Ok(None)));
-                }
-                let (id, file) = named;
-                let again = |error: &Error| error.kind() == ErrorKind::Busy;
-                let saved = (|| save(target, &id, what, &to))
-                    .retry(ExponentialBuilder::default().with_jitter())
-                    .when(again)
-                    .await;
-                Ok((id, file, saved.map(Some)))
+    let saved = rows.try_filter(|row| std::future::ready(row.state != State::Deleted)).map_ok(|row| {
+        let (id, file) = (row.id.clone(), what.file_of(&row.id));
+        let to = path.join(&file);
+        async move {
+            let named = (id, file);
+            if whole.contains(&named) {
+                return Ok::<_, Error>((named.0, named.1, Ok(None)));
             }
-        });
-    let mut saved = pin!(saved.try_buffer_unordered(jobs));
+            let (id, file) = named;
+            let again = |error: &Error| error.kind() == ErrorKind::Busy;
+            let saved =
+                (|| save(target, &id, what, &to)).retry(ExponentialBuilder::default().with_jitter()).when(again).await;
+            Ok((id, file, saved.map(Some)))
+        }
+    });
+    // What is under way when it is interrupted is given up, since it may never come; its parts are removed at the end.
+    let mut saved = pin!(saved.try_buffer_unordered(jobs).take_until(interrupt.clone()));
     let (mut exported, mut already, mut count, mut failures) = (0_u64, 0_u64, 0_u64, Vec::new());
     while let Some((id, file, saved)) = saved.try_next().await? {
         bar.inc(1);

@@ -91,7 +91,11 @@ impl<'g> Batch<'_, 'g> {
                 if tx.is_autocommit() || breaks_connection(&error) {
                     if matches!(
                         error.kind(),
-                        ErrorKind::Timeout | ErrorKind::DiskFull | ErrorKind::TooLarge | ErrorKind::Conflict
+                        ErrorKind::Timeout
+                            | ErrorKind::DiskFull
+                            | ErrorKind::QuotaExceeded
+                            | ErrorKind::TooLarge
+                            | ErrorKind::Conflict
                     ) {
                         culprit = Some((index, error.kind()));
                     }
@@ -111,9 +115,9 @@ impl<'g> Batch<'_, 'g> {
                 let rest = writes.split_off(index + 1);
                 Answers { writes, failed }.send(Some(&rolled_back()));
                 // A statement that is interrupted, needs too much memory or says ROLLBACK does not harm the connection; a
-                // full disk may.
+                // full disk may, and SQLite says the same of a number that is used up.
                 return match kind {
-                    ErrorKind::DiskFull => CommitOutcome::Broken(error, rest),
+                    ErrorKind::DiskFull | ErrorKind::QuotaExceeded => CommitOutcome::Broken(error, rest),
                     _ => CommitOutcome::Nothing(rest),
                 };
             }

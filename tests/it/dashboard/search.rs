@@ -101,6 +101,61 @@ async fn one_among_a_thousand_is_found_by_a_part_of_their_id_address_or_name() {
 }
 
 #[tokio::test]
+async fn a_search_has_each_user_once_whatever_the_limits_of_its_pages() {
+    let server = Server::with(FLAGS).await;
+    let operator = server.client.bearing(ADMIN);
+    // Nine have one address, and four have it in theirs; what two have as an address, one has as an id.
+    let fill = |tx: &rusqlite::Transaction| {
+        tx.execute_batch(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20)
+             INSERT INTO tenants (id, state, created, email)
+             SELECT printf('user_%02d', i * 7 % 20), iif(i % 4 = 1, 'suspended', 'active'), i,
+                    CASE WHEN i % 2 THEN 'team@example.com' WHEN i < 9 THEN 'the-team@example.com' ELSE 'x@y.z' END
+             FROM n WHERE i < 19;
+             INSERT INTO tenants (id, state, created, email) VALUES
+             ('boss@example.com', 'active', 1, 'x@y.z'), ('a', 'active', 1, 'boss@example.com'),
+             ('z', 'active', 1, 'boss@example.com')",
+        )
+    };
+    server.app.store().catalog().write(fill).await.unwrap();
+    let pages = async |query: &str, limits: &[u32]| {
+        let (mut found, mut cursor) = (Vec::new(), String::new());
+        for limit in limits.iter().chain(std::iter::repeat(&1000)) {
+            let path = format!("/api/admin/tenants?q={query}&limit={limit}{cursor}");
+            let page = operator.get(&path).await.expect(200).json();
+            let ids = ids(&page);
+            assert!(ids.len() <= *limit as usize, "{query} {limits:?}");
+            found.extend(ids);
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={}", cubby::http::segment::encode(next)),
+                None => break,
+            }
+        }
+        found.sort();
+        found
+    };
+    for (query, count) in [
+        ("team%40example.com", 13),
+        ("TEAM%40example.com", 13),
+        ("team%40example.com&state=active", 8),
+        ("team%40example.com&state=suspended", 5),
+        ("boss%40example.com", 3),
+        ("example.com", 16),
+    ] {
+        let once = pages(query, &[]).await;
+        let distinct: BTreeSet<&String> = once.iter().collect();
+        assert_eq!((once.len(), distinct.len()), (count, count), "{query}: {once:?}");
+        for limits in [&[2][..], &[1], &[2, 1], &[9, 2, 2, 1], &[3, 1, 1, 1, 1, 1, 1], &[1000, 1, 1, 1]] {
+            assert_eq!(pages(query, limits).await, once, "{query} {limits:?}");
+        }
+    }
+    // As an older version wrote it: nobody is missing.
+    let old = operator.get("/api/admin/tenants?q=team%40example.com&cursor=9223372036854775807~").await.expect(200);
+    assert_eq!(ids(&old.json()).len(), 13);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_found_follows_changes_and_an_erased_user_is_not_found_by_their_address() {
     let server = Server::with(FLAGS).await;
     let (store, id) = (server.app.store(), "ada".parse().unwrap());
