@@ -1,6 +1,11 @@
 //! Being asked to stop.
 
-use std::{pin::pin, process::exit, thread};
+use std::{
+    pin::pin,
+    process::exit,
+    thread,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::{Either, select};
 use tokio::{
@@ -10,6 +15,9 @@ use tokio::{
 };
 
 use crate::error::{Error, Result};
+
+/// Signals within this time are one: a program that has started this one may pass on what both have got.
+const ONE: Duration = Duration::from_millis(500);
 
 /// Waits for Ctrl-C or SIGTERM, of which none is lost from this call on. A second one ends the process at once, whatever
 /// it waits for.
@@ -35,7 +43,10 @@ pub fn interrupted() -> Result<impl Future<Output = ()>> {
             select(pin!(terminate.recv()), pin!(interrupt.recv())).await;
             // The command may be past what this would have ended.
             let _ = asked.send(());
-            select(pin!(terminate.recv()), pin!(interrupt.recv())).await;
+            let first = Instant::now();
+            while first.elapsed() < ONE {
+                select(pin!(terminate.recv()), pin!(interrupt.recv())).await;
+            }
         });
         exit(130);
     });

@@ -328,7 +328,7 @@ impl Rollouts {
         }
         let left = catalog.query(move |conn| rollouts::next_unquarantined(conn, version, "", 1)).await?;
         if let Some((tenant, _)) = left.first() {
-            let why = guard.with(|report| report.why(tenant.as_str()).map(str::to_owned)).flatten();
+            let why = guard.why(tenant.as_str());
             let why = why.map_or(String::new(), |why| format!(" ({why})"));
             guard.stop(format!("somebody is left who is not quarantined: {tenant}{why}"));
         }

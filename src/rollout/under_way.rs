@@ -33,7 +33,11 @@ const REMEMBERED: usize = 10_000;
 
 /// The one run that may be under way.
 #[derive(Default)]
-pub struct UnderWay(Mutex<Option<State>>);
+pub struct UnderWay {
+    state: Mutex<Option<State>>,
+    /// The run before, and who failed in it and is not named: it may be resumed.
+    remembered: Mutex<(String, HashMap<String, String>)>,
+}
 
 struct State {
     report: Report,
@@ -48,9 +52,9 @@ struct State {
     since: Instant,
     handled: u64,
     failed: u64,
-    /// Who was named as failed when it was resumed. Whoever is left of them is in the total twice until they are tried.
+    /// Who was known to have failed when it was resumed. Whoever is left of them is in the total twice until they are tried.
     before: HashSet<String>,
-    /// Who failed since then and is not named, and for which reason of the report.
+    /// Who failed and is not named, and for which reason of the report.
     unnamed: HashMap<String, String>,
     /// Who failed, or is quarantined still, since the report was last recorded.
     unrecorded: Vec<String>,
@@ -59,7 +63,7 @@ struct State {
 impl UnderWay {
     /// The report of the run as it is now.
     pub fn report(&self) -> Option<Report> {
-        self.0.lock().as_ref().map(State::view)
+        self.state.lock().as_ref().map(State::view)
     }
 
     /// Begins a run.
@@ -67,7 +71,7 @@ impl UnderWay {
     /// # Errors
     /// [`ErrorKind::Conflict`] while there is another one.
     pub fn begin(self: &Arc<Self>, report: Report) -> Result<Guard> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if let Some(running) = &*state {
             let why =
                 format!("a migration is running already ({}); pause it, or wait until it is done", running.report.run);
@@ -76,7 +80,10 @@ impl UnderWay {
         let (ends, over) = watch::channel(());
         let (asked, is_asked) = watch::channel(false);
         let cut = Cancel::default();
-        let before = report.failures.iter().flat_map(|failure| failure.tenants.iter().cloned()).collect();
+        let (of, unnamed) = std::mem::take(&mut *self.remembered.lock());
+        let unnamed = if of == report.run { unnamed } else { HashMap::new() };
+        let named = report.failures.iter().flat_map(|failure| failure.tenants.iter().cloned());
+        let before = named.chain(unnamed.keys().cloned()).collect();
         *state = Some(State {
             report,
             end: None,
@@ -87,7 +94,7 @@ impl UnderWay {
             handled: 0,
             failed: 0,
             before,
-            unnamed: HashMap::new(),
+            unnamed,
             unrecorded: Vec::new(),
         });
         Ok(Guard { under_way: self.clone(), asked: is_asked, cut, _ends: ends })
@@ -96,7 +103,7 @@ impl UnderWay {
     /// Asks a run, or whichever there is, to end. What it has begun it finishes, unless the server ends. Gives what is closed
     /// when it is over.
     pub fn ask(&self, run: Option<&str>, end: End) -> Option<watch::Receiver<()>> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let state = state.as_mut().filter(|state| run.is_none_or(|run| state.report.run == run))?;
         if end == End::Interrupted {
             state.cut.trigger();
@@ -176,12 +183,12 @@ pub struct Guard {
 impl Guard {
     /// Looks at the report, or changes it.
     pub fn with<R>(&self, work: impl FnOnce(&mut Report) -> R) -> Option<R> {
-        self.under_way.0.lock().as_mut().map(|state| work(&mut state.report))
+        self.under_way.state.lock().as_mut().map(|state| work(&mut state.report))
     }
 
     /// Counts a tenant. Too many failures end the run.
     pub fn add(&self, id: &str, outcome: Outcome) {
-        let mut state = self.under_way.0.lock();
+        let mut state = self.under_way.state.lock();
         let Some(state) = state.as_mut() else { return };
         state.add(id, outcome);
         let State { report, handled, failed, .. } = &*state;
@@ -202,7 +209,7 @@ impl Guard {
 
     /// These are to be tried, some of them again: whoever is not counted yet is one more to handle.
     pub fn try_also<'i>(&self, ids: impl Iterator<Item = &'i str>) {
-        let mut state = self.under_way.0.lock();
+        let mut state = self.under_way.state.lock();
         let Some(state) = state.as_mut() else { return };
         let more = ids.filter(|id| !state.has_failed(id)).count() as u64;
         state.report.total = state.report.total.max(state.report.handled + more);
@@ -210,14 +217,21 @@ impl Guard {
 
     /// The report, and the tenants whose failures are in it and were not in the one that was last recorded.
     pub fn to_record(&self) -> Option<(Report, Vec<String>)> {
-        self.under_way.0.lock().as_ref().map(|state| (state.report.clone(), state.unrecorded.clone()))
+        self.under_way.state.lock().as_ref().map(|state| (state.report.clone(), state.unrecorded.clone()))
     }
 
     /// A report with the first so many of those is recorded.
     pub fn recorded(&self, failed: usize) {
-        if let Some(state) = self.under_way.0.lock().as_mut() {
+        if let Some(state) = self.under_way.state.lock().as_mut() {
             state.unrecorded = state.unrecorded.split_off(failed.min(state.unrecorded.len()));
         }
+    }
+
+    /// Why a tenant failed, as far as it is remembered.
+    pub fn why(&self, id: &str) -> Option<String> {
+        let state = self.under_way.state.lock();
+        let state = state.as_ref()?;
+        state.report.why(id).or_else(|| state.unnamed.get(id).map(String::as_str)).map(str::to_owned)
     }
 
     /// What stops the migrations that it has begun, when the server ends.
@@ -238,13 +252,15 @@ impl Guard {
 
     /// What the run is asked to do.
     pub fn end(&self) -> Option<End> {
-        self.under_way.0.lock().as_ref().and_then(|state| state.end.clone())
+        self.under_way.state.lock().as_ref().and_then(|state| state.end.clone())
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        *self.under_way.0.lock() = None;
+        if let Some(state) = self.under_way.state.lock().take() {
+            *self.under_way.remembered.lock() = (state.report.run, state.unnamed);
+        }
     }
 }
 
@@ -298,6 +314,13 @@ mod tests {
         assert_eq!((report.handled, report.failed, report.migrated, report.total), (40, 20, 20, 40));
         assert_eq!((report.failures[0].count, report.failures[0].tenants.len()), (20, 10));
 
+        let not_named = ids[..20].iter().find(|id| report.why(id).is_none()).unwrap().clone();
+        assert_eq!(guard.why(&not_named).as_deref(), Some("why"));
+        drop(guard);
+        let guard = under_way.begin(report.clone()).unwrap();
+        assert_eq!(guard.why(&not_named).as_deref(), Some("why"), "a run that is resumed remembers them");
+        guard.add(&not_named, Outcome::Migrated);
+        assert_eq!(under_way.report().unwrap().failed, 19);
         drop(guard);
         let guard = under_way.begin(report).unwrap();
         // Two who failed are left, and one who came back.

@@ -1,9 +1,9 @@
 //! Swapping a new file in for a tenant's, and what was replaced, which is kept in the trash.
 //!
 //! Each replaced file has a name of its own in a folder of its tenant's, `<time>.db`. The new file goes there first, as
-//! `<time>-<number>.new`, and the two are exchanged by one rename: at every moment the tenant has the old file or the
-//! new one, and the other is there. Then the old one gets its name. What a crash leaves as `.new` is told by the number,
-//! the new file's own on the disk (its inode), which goes with it through every rename.
+//! `<time>-<hash>.new`, and the two are exchanged by one rename: at every moment the tenant has the old file or the
+//! new one, and the other is there. Then the old one gets its name. What a crash leaves as `.new` is told by the hash of
+//! the new file's content.
 //!
 //! | the crash came | `.new` is | what is done |
 //! |---|---|---|
@@ -64,8 +64,8 @@ impl<'s> Staged<'s> {
     /// What is replaced will be `kept`.
     fn new(fresh: &Path, kept: &Path, live: &'s Path) -> Result<Self> {
         let new = files::identity(fresh)?.ok_or_else(|| Error::internal("the new file of an import is gone"))?;
-        let at = replaced_at(kept).unwrap_or_default();
-        Ok(Self { new, aside: kept.with_file_name(format!("{at}-{}{NEW}", new.1)), live })
+        let (at, hash) = (replaced_at(kept).unwrap_or_default(), files::hash(fresh)?);
+        Ok(Self { new, aside: kept.with_file_name(format!("{at}-{hash:016x}{NEW}")), live })
     }
 
     /// Exchanges the two.
@@ -231,17 +231,15 @@ impl Store {
 /// Decides about what crashes have left of a tenant's imports, of which none is under way: see the module.
 fn settle(folder: &Path) -> Result<()> {
     for file in entries(folder)? {
-        let Some((at, number)) = staged_at(&file) else { continue };
-        match files::identity(&file)? {
-            Some((_, found)) if found == number => files::discard(&file)?,
-            Some(_) => {
-                let mut names = (at..).map(|at| folder.join(format!("{at}.db")));
-                let free = names.find(|name| name.symlink_metadata().is_err()).unwrap_or_default();
-                keep(&file, &free)?;
-                tracing::info!(file = %free.display(), "what an import replaced that was cut short has its name");
-            }
-            None => {}
+        let Some((at, hash)) = staged_at(&file) else { continue };
+        if files::hash(&file)? == hash {
+            files::discard(&file)?;
+            continue;
         }
+        let mut names = (at..).map(|at| folder.join(format!("{at}.db")));
+        let free = names.find(|name| name.symlink_metadata().is_err()).unwrap_or_default();
+        keep(&file, &free)?;
+        tracing::info!(file = %free.display(), "what an import replaced that was cut short has its name");
     }
     Ok(())
 }
@@ -252,10 +250,10 @@ fn keep(aside: &Path, kept: &Path) -> Result<()> {
     files::relocate(aside, kept)
 }
 
-/// When a new file was to be exchanged, and its number; none for a file of another kind.
+/// When a new file was to be exchanged, and the hash of its content; none for a file of another kind.
 fn staged_at(file: &Path) -> Option<(i64, u64)> {
-    let (at, number) = file.file_name()?.to_str()?.strip_suffix(NEW)?.rsplit_once('-')?;
-    Some((at.parse().ok()?, number.parse().ok()?))
+    let (at, hash) = file.file_name()?.to_str()?.strip_suffix(NEW)?.rsplit_once('-')?;
+    Some((at.parse().ok()?, u64::from_str_radix(hash, 16).ok()?))
 }
 
 /// Removes what earlier imports for a tenant replaced, if it is more than is kept: neither the oldest file nor the newest

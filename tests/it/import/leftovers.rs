@@ -1,12 +1,12 @@
 //! What a crash in the midst of an import leaves, and who finds it.
 
 use std::{
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::json;
+use twox_hash::XxHash3_64;
 
 use super::{ADMIN, Import};
 use crate::harness::shell;
@@ -38,9 +38,9 @@ fn leave(import: &Import, id: &str, content: &[u8], cut: Cut) -> PathBuf {
     let file = folder.join("file");
     std::fs::write(&file, content).unwrap();
     let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() - 60_000;
-    // The name has the number of the new file, which after the exchange is another one.
-    let number = std::fs::metadata(&file).unwrap().ino() + u64::from(cut == Cut::AfterIt);
-    std::fs::rename(&file, folder.join(format!("{at}-{number}.new"))).unwrap();
+    // The name has the hash of the new file, which after the exchange is another one.
+    let hash = XxHash3_64::oneshot(content) ^ u64::from(cut == Cut::AfterIt);
+    std::fs::rename(&file, folder.join(format!("{at}-{hash:016x}.new"))).unwrap();
     folder.join(format!("{at}.db"))
 }
 
