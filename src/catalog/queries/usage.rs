@@ -23,7 +23,9 @@ pub fn add(tx: &Transaction, uses: &[DayUse], now: Millis) -> Sql<()> {
          excluded.bytes, requests = requests + excluded.requests, writes = writes + excluded.writes",
     )?;
     let mut seen = tx.prepare_cached(
-        "UPDATE tenants SET last_seen = ?2 WHERE id = ?1 AND purged IS NULL AND coalesce(last_seen, 0) < ?3",
+        // One in the future is of a clock that was wrong.
+        "UPDATE tenants SET last_seen = ?2 WHERE id = ?1 AND purged IS NULL AND (last_seen IS NULL OR last_seen NOT \
+         BETWEEN ?3 AND ?2)",
     )?;
     for one in uses {
         let [bytes, requests, writes] =

@@ -310,21 +310,6 @@ fn sync_folders(one: &Path, other: &Path) -> Result<()> {
     [other.parent(), one.parent()].into_iter().flatten().try_for_each(sync_folder)
 }
 
-/// A hash of a file's content.
-#[cfg(feature = "server")]
-pub(in crate::tenants) fn hash(path: &Path) -> Result<u64> {
-    use std::{hash::Hasher, io::Read};
-    let failed = |e| Error::io(path.display(), e);
-    let mut file = std::fs::File::open(path).map_err(failed)?;
-    let (mut hash, mut piece) = (twox_hash::XxHash3_64::new(), vec![0; 256 << 10]);
-    loop {
-        match file.read(&mut piece).map_err(failed)? {
-            0 => return Ok(hash.finish()),
-            length => hash.write(&piece[..length]),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,6 +21,7 @@ use crate::{
     },
     telemetry::disk::space,
     tenants::{
+        copy,
         disk::{
             files,
             inspect::{self, options},
@@ -83,6 +84,16 @@ impl Drop for Temporary {
     }
 }
 
+/// A fresh database with the rows of a file.
+struct Filled {
+    fresh: Temporary,
+    /// Its digest. It is not written to any more.
+    sha256: [u8; 32],
+    rows: u64,
+    /// What was made that the schema does not have.
+    made: Vec<String>,
+}
+
 impl Store {
     /// A name for a file that is to be imported.
     pub fn import_file(&self) -> Temporary {
@@ -104,7 +115,7 @@ impl Store {
         let (author, target) = (author.clone(), id.clone());
         let Import { file, replace, allow, until } = import;
         let filled = self.blocking(move |store| store.fill(&target, &file, allow, until, &worker));
-        let (fresh, rows, made) = timeout_at(until, filled).await.map_err(|_| too_late())??;
+        let Filled { fresh, sha256, rows, made } = timeout_at(until, filled).await.map_err(|_| too_late())??;
         let (sent, told) = tokio::sync::oneshot::channel();
         let drifted = !made.is_empty();
         let lock = timeout_at(until, self.inner.slots.lock(id)).await.map_err(|_| too_late())?;
@@ -114,7 +125,8 @@ impl Store {
                 if Instant::now() >= until {
                     return Err(too_late());
                 }
-                let replaced = store.swap_imported(lock, &fresh.0, Swap { replace, drifted, author })?;
+                let swap = Swap { replace, drifted, sha256, author };
+                let replaced = store.swap_imported(lock, &fresh.0, swap)?;
                 // Whoever asked may be gone.
                 let _ = sent.send(replaced);
                 Ok(())
@@ -133,7 +145,7 @@ impl Store {
         allow: Vec<String>,
         until: Instant,
         worker: &Worker,
-    ) -> Result<(Temporary, u64, Vec<String>)> {
+    ) -> Result<Filled> {
         let row = self.importable(id)?;
         let (settings, max_bytes) = (&self.inner.options, self.max_bytes_of(&row));
         let seconds = || u32::try_from(until.saturating_duration_since(Instant::now()).as_secs()).unwrap_or(u32::MAX);
@@ -169,8 +181,11 @@ impl Store {
         if !inspect::check(&fresh.0, CHECK)? {
             tracing::warn!(tenant = %id, "too large to be looked through whole");
         }
-        flush::if_there(&fresh.0)?;
-        Ok((fresh, rows, made))
+        let failed = |e| Error::io(fresh.0.display(), e);
+        let mut file = std::fs::File::open(&fresh.0).map_err(failed)?;
+        flush::opened(&file, &fresh.0)?;
+        let (_, sha256) = copy::digest(&mut file).map_err(failed)?;
+        Ok(Filled { fresh, sha256, rows, made })
     }
 
     /// An empty database of the schema that a file with this history has; of the newest for a file without one.

@@ -1,9 +1,9 @@
 //! Swapping a new file in for a tenant's, and what was replaced, which is kept in the trash.
 //!
 //! Each replaced file has a name of its own in a folder of its tenant's, `<time>.db`. The new file goes there first, as
-//! `<time>-<hash>.new`, and the two are exchanged by one rename: at every moment the tenant has the old file or the
-//! new one, and the other is there. Then the old one gets its name. What a crash leaves as `.new` is told by the hash of
-//! the new file's content.
+//! `<time>-<SHA-256>.new`, and the two are exchanged by one rename: at every moment the tenant has the old file or the
+//! new one, and the other is there. Then the old one gets its name. What a crash leaves as `.new` is told by the digest
+//! in its name, that of the new file.
 //!
 //! | the crash came | `.new` is | what is done |
 //! |---|---|---|
@@ -23,6 +23,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     sqlite::{flush, header},
     tenants::{
+        copy,
         disk::{
             files::{self, Location},
             inspect,
@@ -49,6 +50,8 @@ pub(super) struct Swap {
     pub replace: bool,
     /// Whether the new file has what the schema does not.
     pub drifted: bool,
+    /// SHA-256 of the new file.
+    pub sha256: [u8; 32],
     /// Who does it.
     pub author: Author,
 }
@@ -61,11 +64,11 @@ struct Staged<'s> {
 }
 
 impl<'s> Staged<'s> {
-    /// What is replaced will be `kept`.
-    fn new(fresh: &Path, kept: &Path, live: &'s Path) -> Result<Self> {
+    /// What is replaced will be `kept`; `sha256` is that of the new file.
+    fn new(fresh: &Path, sha256: [u8; 32], kept: &Path, live: &'s Path) -> Result<Self> {
         let new = files::identity(fresh)?.ok_or_else(|| Error::internal("the new file of an import is gone"))?;
-        let (at, hash) = (replaced_at(kept).unwrap_or_default(), files::hash(fresh)?);
-        Ok(Self { new, aside: kept.with_file_name(format!("{at}-{hash:016x}{NEW}")), live })
+        let name = format!("{}-{}{NEW}", replaced_at(kept).unwrap_or_default(), hex::encode(sha256));
+        Ok(Self { new, aside: kept.with_file_name(name), live })
     }
 
     /// Exchanges the two.
@@ -120,7 +123,7 @@ impl Store {
             tracing::warn!(tenant = %id, %error, "what an import left that was cut short is looked at again later");
         }
         let kept = self.layout().new_replaced(&paths, self.now())?;
-        let staged = Staged::new(fresh, &kept, &paths.live)?;
+        let staged = Staged::new(fresh, swap.sha256, &kept, &paths.live)?;
         let swapped = staged.exchange(fresh).and_then(|()| is_theirs(id, &paths.live));
         let done = swapped.map_err(|error| (error, true)).and_then(|()| self.commit_import(id, swap));
         if let Err((error, take_back)) = done {
@@ -231,8 +234,9 @@ impl Store {
 /// Decides about what crashes have left of a tenant's imports, of which none is under way: see the module.
 fn settle(folder: &Path) -> Result<()> {
     for file in entries(folder)? {
-        let Some((at, hash)) = staged_at(&file) else { continue };
-        if files::hash(&file)? == hash {
+        let Some((at, sha256)) = staged_at(&file) else { continue };
+        let Some(mut opened) = flush::open_if_there(&file)? else { continue };
+        if copy::digest(&mut opened).map_err(|e| Error::io(file.display(), e))?.1 == sha256 {
             files::discard(&file)?;
             continue;
         }
@@ -250,10 +254,12 @@ fn keep(aside: &Path, kept: &Path) -> Result<()> {
     files::relocate(aside, kept)
 }
 
-/// When a new file was to be exchanged, and the hash of its content; none for a file of another kind.
-fn staged_at(file: &Path) -> Option<(i64, u64)> {
-    let (at, hash) = file.file_name()?.to_str()?.strip_suffix(NEW)?.rsplit_once('-')?;
-    Some((at.parse().ok()?, u64::from_str_radix(hash, 16).ok()?))
+/// When a new file was to be exchanged, and its SHA-256; none for a file of another kind.
+fn staged_at(file: &Path) -> Option<(i64, [u8; 32])> {
+    let (at, digest) = file.file_name()?.to_str()?.strip_suffix(NEW)?.rsplit_once('-')?;
+    let mut sha256 = [0; 32];
+    hex::decode_to_slice(digest, &mut sha256).ok()?;
+    Some((at.parse().ok()?, sha256))
 }
 
 /// Removes what earlier imports for a tenant replaced, if it is more than is kept: neither the oldest file nor the newest
@@ -382,7 +388,8 @@ mod tests {
             std::fs::create_dir(&trash).unwrap();
             std::fs::write(&live, "old".repeat(50)).unwrap();
             std::fs::write(&fresh, "new".repeat(50)).unwrap();
-            let staged = Staged::new(&fresh, &kept, &live).unwrap();
+            let sha256 = copy::digest(&mut std::fs::File::open(&fresh).unwrap()).unwrap().1;
+            let staged = Staged::new(&fresh, sha256, &kept, &live).unwrap();
             match steps {
                 0 => {}
                 1 => files::relocate(&fresh, &staged.aside).unwrap(),

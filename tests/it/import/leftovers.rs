@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::json;
-use twox_hash::XxHash3_64;
+use sha2::{Digest, Sha256};
 
 use super::{ADMIN, Import};
 use crate::harness::shell;
@@ -38,9 +38,10 @@ fn leave(import: &Import, id: &str, content: &[u8], cut: Cut) -> PathBuf {
     let file = folder.join("file");
     std::fs::write(&file, content).unwrap();
     let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() - 60_000;
-    // The name has the hash of the new file, which after the exchange is another one.
-    let hash = XxHash3_64::oneshot(content) ^ u64::from(cut == Cut::AfterIt);
-    std::fs::rename(&file, folder.join(format!("{at}-{hash:016x}.new"))).unwrap();
+    // The name has the digest of the new file, which after the exchange is another one.
+    let mut sha256: [u8; 32] = Sha256::digest(content).into();
+    sha256[0] ^= u8::from(cut == Cut::AfterIt);
+    std::fs::rename(&file, folder.join(format!("{at}-{}.new", hex::encode(sha256)))).unwrap();
     folder.join(format!("{at}.db"))
 }
 
