@@ -1,13 +1,14 @@
 //! The long-lived parts of a server, built from its configuration.
 
 mod background;
+mod replicate;
 mod shared;
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use self::shared::Shared;
+use self::{replicate::Replication, shared::Shared};
 use crate::{
     bulk::run::Bulks,
     catalog::quota::ReadQuota,
@@ -33,13 +34,21 @@ pub struct App {
 impl App {
     /// Opens the data folder and starts the background tasks.
     pub fn start(data: &DataConfig, config: ServeConfig) -> Result<Self> {
-        let store = Store::open(serving(data, &config)?)?;
-        Self::over(store, config)
+        let mut options = serving(data, &config)?;
+        let replica = replicate::prepare(data, &config, &options.clock)?;
+        options.log.tail = replica.tail();
+        let store = Store::open(options)?;
+        replica.start(&store)?;
+        Self::running(store, config, replica)
     }
 
-    /// The same over a store that is open already.
+    /// The same over a store that is open already, and is not replicated.
     pub fn over(store: Store, config: ServeConfig) -> Result<Self> {
-        let app = Self::new(store, config)?;
+        Self::running(store, config, Replication::default())
+    }
+
+    fn running(store: Store, config: ServeConfig, replica: Replication) -> Result<Self> {
+        let app = Self::with(store, config, replica)?;
         tokio::spawn(background::save_uses(Arc::downgrade(&app.inner)));
         tokio::spawn(background::sweep(Arc::downgrade(&app.inner)));
         tokio::spawn(background::merge_search(Arc::downgrade(&app.inner)));
@@ -55,6 +64,10 @@ impl App {
     /// # Errors
     /// If the settings of authentication cannot be used, or SQL over HTTP is on and cannot be bounded.
     pub fn new(store: Store, config: ServeConfig) -> Result<Self> {
+        Self::with(store, config, Replication::default())
+    }
+
+    fn with(store: Store, config: ServeConfig, replica: Replication) -> Result<Self> {
         if config.sql_mode() != SqlMode::Off && !memory::is_limited() {
             return Err(Error::config(
                 "SQL over HTTP needs a budget of memory for each statement, and SQLite has none in this process: it was \
@@ -81,6 +94,7 @@ impl App {
                 rollouts,
                 bulks,
                 health,
+                replica,
                 recent: Recent::default(),
                 upkeep: Arc::default(),
             }),
@@ -139,6 +153,12 @@ impl App {
         &self.inner.health
     }
 
+    /// What replicates the data folder, if anything does.
+    #[cfg(feature = "replicate")]
+    pub fn replica(&self) -> Option<&Arc<crate::replica::running::Replica>> {
+        self.inner.replica.running()
+    }
+
     /// The metrics of the last hour.
     pub fn recent(&self) -> &Recent {
         &self.inner.recent
@@ -169,7 +189,12 @@ impl App {
         if let Err(error) = tokio::task::spawn_blocking(move || inner.save_uses(true)).await {
             tracing::error!(error = %error, "the last uses of API keys were not recorded");
         }
-        self.store().close(until).await
+        let left = self.store().close(until).await;
+        let inner = self.inner.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || inner.replica.stop()).await {
+            tracing::error!(error = %error, "the replication was not stopped");
+        }
+        left
     }
 }
 
@@ -246,7 +271,7 @@ fn serving(data: &DataConfig, config: &ServeConfig) -> Result<StoreOptions> {
             events: config.changes.changes_events as usize,
             keep: config.changes.changes_keep,
         },
-        log: log::Options { segment_bytes: config.log_segment.0 },
+        log: log::Options { segment_bytes: config.log_segment.0, ..defaults.log },
         ..defaults
     })
 }

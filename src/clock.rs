@@ -7,6 +7,8 @@ use std::{
 };
 
 pub mod day;
+#[cfg(feature = "server")]
+pub mod moment;
 
 /// Milliseconds since the Unix epoch, UTC.
 pub type Millis = i64;

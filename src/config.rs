@@ -17,6 +17,7 @@ pub mod export;
 pub mod limits;
 pub mod notes;
 pub mod provider;
+pub mod replicate;
 pub mod sql;
 pub mod told;
 pub mod traces;
@@ -209,6 +210,10 @@ pub struct ServeConfig {
     #[expect(missing_docs, reason = "a doc comment would replace the heading in --help")]
     pub browse: browse::BrowseConfig,
 
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would replace the heading in --help")]
+    pub replicate: replicate::ReplicateConfig,
+
     /// What is set and from where, for operators to read; empty if no command line was read.
     #[arg(skip)]
     pub told: Vec<told::Setting>,
@@ -305,6 +310,7 @@ impl ServeConfig {
         if !(64 << 10..=1 << 30).contains(&self.log_segment.0) {
             return Err(Error::config("--log-segment: from 64KiB to 1GiB"));
         }
+        self.replicate.validate()?;
         self.sql.validate(self.door.auth)?;
         self.changes.validate(self.max_connections)?;
         self.notes.validate()

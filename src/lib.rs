@@ -70,6 +70,8 @@ pub mod notes;
 pub mod rate;
 #[cfg(feature = "server")]
 pub mod reconcile;
+#[cfg(feature = "replicate")]
+pub mod replica;
 #[cfg(feature = "server")]
 pub mod rollout;
 #[cfg(feature = "server")]

@@ -88,7 +88,7 @@ async fn take(
     })?;
     let allow = query.allow.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
     // Removed with this request, however it ends.
-    let file = store.import_file();
+    let file = store.temporary_file();
     // The largest that may become of it, and as much for what is free in it.
     let limit = store.max_bytes_of(&row).saturating_mul(2);
     let received = receive(request.into_body(), file.path(), &id, if limit == 0 { u64::MAX } else { limit });

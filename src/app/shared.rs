@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
+use super::replicate::Replication;
 use crate::{
     bulk::run::Bulks,
     catalog::queries::{self, keys},
@@ -23,6 +24,7 @@ pub struct Shared {
     pub rollouts: Arc<Rollouts>,
     pub bulks: Arc<Bulks>,
     pub health: Health,
+    pub replica: Replication,
     pub recent: Recent,
     /// Held by a background task while it works; the close waits for all.
     pub upkeep: Arc<RwLock<()>>,

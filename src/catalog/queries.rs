@@ -16,6 +16,7 @@ pub mod bulk;
 pub mod deliveries;
 pub mod keys;
 pub mod migrations;
+pub mod placement;
 pub mod quota;
 pub mod rollouts;
 pub mod runs;

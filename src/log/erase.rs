@@ -85,7 +85,7 @@ mod tests {
         let root = tempfile::TempDir::new().unwrap();
         let folder = root.path().join("log.kept-1");
         std::fs::create_dir(&folder).unwrap();
-        let log = Log::start(&folder, root.path(), Options { segment_bytes: 64 << 10 }).unwrap();
+        let log = Log::start(&folder, root.path(), Options { segment_bytes: 64 << 10, ..Options::default() }).unwrap();
         for n in 0..100_u64 {
             for name in ["ada", "ada2"] {
                 let bytes = format!("a secret of {name} {}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).into_bytes();

@@ -4,6 +4,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -14,6 +15,7 @@ use super::{
     recover::discard,
     recycler::Flusher,
     state::{Done, Options, Pending, Seq, Shared, outcome_unknown},
+    tail::Tail,
     writer::Writer,
 };
 use crate::{
@@ -30,18 +32,23 @@ struct Inner {
     thread: Mutex<Option<JoinHandle<()>>>,
     folder: PathBuf,
     flusher: Flusher,
+    tail: Option<Tail>,
 }
+
+/// How long the end waits for who reads the tail.
+const READ_AT_END: Duration = Duration::from_secs(10);
 
 impl Log {
     /// Starts a log in `folder`, which is empty. `data` is the folder of the databases, whose file system is flushed
     /// before a segment is used again.
     pub fn start(folder: &Path, data: &Path, options: Options) -> Result<Self> {
+        let tail = options.tail.clone();
         let writer = Writer::new(folder, data, options)?;
         let (shared, flusher) = (Arc::<Shared>::default(), writer.flusher());
         let own = shared.clone();
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || writer.run(&own));
         let thread = Mutex::new(Some(thread.map_err(|e| Error::io("starting the log's thread", e))?));
-        Ok(Self(Arc::new(Inner { shared, thread, folder: folder.to_owned(), flusher })))
+        Ok(Self(Arc::new(Inner { shared, thread, folder: folder.to_owned(), flusher, tail })))
     }
 
     /// What it shares with the thread that writes it.
@@ -57,10 +64,18 @@ impl Log {
         if self.shared().closing.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Busy, "the server is shutting down"));
         }
+        if let Some(error) = self.shared().refused.get() {
+            return Err(error.clone());
+        }
         if !self.shared().is_full.load(Ordering::Acquire) {
             return Ok(());
         }
         self.shared().state.lock().full.clone().map_or(Ok(()), Err)
+    }
+
+    /// From now on no commit is made: each fails with this error.
+    pub fn refuse(&self, error: &Error) {
+        let _ = self.shared().refused.set(error.clone());
     }
 
     /// Adds a record; `done` is called when it is durable, or with the error for which its outcome is unknown. If the
@@ -193,7 +208,11 @@ impl Log {
         let Some(thread) = self.0.thread.lock().take() else { return Ok(()) };
         thread.join().map_err(|_| Error::internal("the log's thread ended"))?;
         let last = self.shared().state.lock().last;
-        match complete == Some(last) {
+        let tail = self.0.tail.as_ref();
+        tail.inspect(|tail| tail.end());
+        // What was not read is read by the next start.
+        let is_read = tail.is_none_or(|tail| tail.wait_released(READ_AT_END));
+        match complete == Some(last) && is_read {
             true => discard(&self.0.folder),
             false => Ok(()),
         }

@@ -15,7 +15,8 @@
 //! 4. What is read is answered when the commits that it may have seen are durable.
 //!
 //! # Recycling
-//! A segment that is full is free again after a `syncfs` of the data folder, which flushes every database's own log.
+//! A segment that is full is free again after a `syncfs` of the data folder, which flushes every database's own log, and when
+//! the [`Tail`] was read that far, if somebody reads it.
 
 mod boot;
 mod database;
@@ -29,6 +30,7 @@ mod recycler;
 mod scan;
 mod segment;
 mod state;
+mod tail;
 mod writer;
 
 #[cfg(test)]
@@ -39,5 +41,6 @@ pub use database::DatabaseLog;
 pub use handle::Log;
 pub use record::What;
 pub use recover::{Recovered, damaged_logs, erase_kept, losses_recorded, recover};
-pub use scan::{Entry, read};
+pub use scan::{Entry, newest_of_all, read};
 pub use state::{Done, Options, Seq};
+pub use tail::{Flushed, Hold, Left, Tail};

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     group::{self, BLOCK, GroupHeader, Headless, Slot},
-    record::What,
+    record::{NOBODY, What},
     segment,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -85,6 +85,35 @@ pub fn read(folder: &Path) -> Result<Vec<Entry>> {
         }
     }
     Ok(entries)
+}
+
+/// The last record of each database that any group in the log's segments has, needed or not.
+///
+/// # Errors
+/// They cannot be read.
+pub fn newest_of_all(folder: &Path) -> Result<BTreeMap<String, What>> {
+    let mut found = Groups { segments: segments(folder)?, ..Groups::default() };
+    found.find()?;
+    let mut newest = BTreeMap::new();
+    let numbers: Vec<u64> = found.places.keys().copied().collect();
+    for number in numbers {
+        let Some((segment, at, header)) = found.place(number) else { continue };
+        let Ok(slots) = group::records(&header, found.bytes(segment, at)?) else { continue };
+        for slot in slots {
+            match slot {
+                Slot::Whole { name, what, .. } => newest.insert(name, what),
+                Slot::Damaged { name } => newest.insert(name, What::Damaged),
+            };
+        }
+    }
+    for (_, group) in &found.headless {
+        for slot in &group.slots {
+            let (Slot::Whole { name, .. } | Slot::Damaged { name }) = slot;
+            newest.insert(name.clone(), What::Damaged);
+        }
+    }
+    newest.remove(NOBODY);
+    Ok(newest)
 }
 
 /// The groups of a log's segments.

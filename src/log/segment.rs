@@ -6,6 +6,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::group::BLOCK;
@@ -36,7 +37,7 @@ pub fn seed_of(path: &Path) -> Option<u64> {
 /// A segment that is being written, or free.
 pub struct Segment {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     seed: u64,
     position: u64,
     /// Up to here the file has blocks that were written and flushed before, so that a write in them changes no
@@ -53,12 +54,17 @@ impl Segment {
         let created = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         let file = created.map_err(|e| Error::io(path.display(), e))?;
         flush::sync_folder(folder)?;
-        Ok(Self { path, file, seed, position: 0, allocated: 0 })
+        Ok(Self { path, file: Arc::new(file), seed, position: 0, allocated: 0 })
     }
 
     /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file.
+    pub fn file(&self) -> Arc<File> {
+        self.file.clone()
     }
 
     /// The seed of the checksums of its groups' headers.

@@ -2,8 +2,9 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -11,6 +12,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
+use super::tail::Tail;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The place of a record in the order of this process's records, from 1. 0 is durable always.
@@ -24,11 +26,15 @@ pub type Done = Box<dyn FnOnce(Result<()>) + Send>;
 pub struct Options {
     /// The length of a segment, in bytes. Redo reads at most four of them.
     pub segment_bytes: u64,
+    /// Who reads the log while it is written; none if nobody does.
+    pub tail: Option<Tail>,
+    /// A file that is removed before the first record is written: it says how far the log was read, and nobody reads it now.
+    pub unread: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20 }
+        Self { segment_bytes: 64 << 20, tail: None, unread: None }
     }
 }
 
@@ -46,6 +52,8 @@ pub(super) struct Shared {
     pub is_full: AtomicBool,
     /// The log is closed, or about to be.
     pub closing: AtomicBool,
+    /// Why no more commits are taken.
+    pub refused: OnceLock<Error>,
     /// Databases whose creation is in the log, and their files perhaps not on the disk.
     pub created: Mutex<HashMap<Arc<str>, Creation>>,
 }

@@ -30,7 +30,7 @@ impl Folder {
     }
 
     fn start(&self, segment_bytes: u64) -> Log {
-        Log::start(&self.log(), self.root.path(), Options { segment_bytes }).unwrap()
+        Log::start(&self.log(), self.root.path(), Options { segment_bytes, ..Options::default() }).unwrap()
     }
 }
 

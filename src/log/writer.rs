@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use super::{
@@ -13,9 +13,11 @@ use super::{
     recycler::{Flusher, Recycler},
     segment::Segment,
     state::{Done, Options, Pending, Seq, Shared, outcome_unknown},
+    tail::{Flushed, Tail},
 };
 use crate::{
     error::{Error, Result},
+    sqlite::flush,
     telemetry::measures,
 };
 
@@ -61,6 +63,8 @@ pub(super) struct Writer {
     options: Options,
     current: Option<Segment>,
     full: VecDeque<Full>,
+    /// Segments that the redo does not need any more, and that are kept for who reads the tail.
+    kept: VecDeque<Full>,
     /// Segments created, which gives the next its name.
     created: u64,
     /// Segments begun, new ones and those that are used again.
@@ -81,6 +85,7 @@ impl Writer {
             options,
             current: None,
             full: VecDeque::new(),
+            kept: VecDeque::new(),
             created: 0,
             uses: 0,
             number: 0,
@@ -131,8 +136,13 @@ impl Writer {
         }
         self.last_seq = through;
         let waiting = shared.decide(&batch, through, self.number, result.is_err());
-        for done in batch.into_iter().filter_map(|pending| pending.done) {
-            answer(done, result.clone());
+        let hold = self.options.tail.as_ref().and_then(Tail::holder).filter(|_| result.is_ok());
+        for pending in batch {
+            match (pending.done, &hold) {
+                (Some(done), Some(hold)) => hold.hold(&pending.name, pending.seq, done),
+                (Some(done), None) => answer(done, result.clone()),
+                (None, _) => {}
+            }
         }
         for done in gaps.into_iter().filter_map(|pending| pending.done) {
             answer(done, Err(outcome_unknown(None)));
@@ -153,22 +163,33 @@ impl Writer {
         for pending in batch {
             group.push(&pending.name, &pending.record);
         }
-        let written = self.prepare(group.length() as u64).and_then(|()| self.append(group));
+        let last = batch.last().map_or(self.last_seq, |pending| pending.seq);
+        let written = self.prepare(group.length() as u64).and_then(|()| self.append(group, last));
         written.map_err(|error| {
             tracing::error!(error = %error, "the log could not be written");
             outcome_unknown(Some(error))
         })
     }
 
-    fn append(&mut self, group: &mut GroupBuilder) -> Result<()> {
+    /// Writes a group, of which `last` is the last record.
+    fn append(&mut self, group: &mut GroupBuilder, last: Seq) -> Result<()> {
+        if let Some(unread) = &self.options.unread {
+            flush::remove(unread)?;
+            self.options.unread = None;
+        }
         let base = self.recycler.flusher().synced() + 1;
         let segment = self.current.as_mut().ok_or_else(|| Error::internal("no segment"))?;
         let group = group.finish(self.number + 1, base, self.uses, segment.seed());
+        let offset = segment.position();
         if let Err(error) = segment.append(group) {
             self.retire(true);
             return Err(error);
         }
         (self.number, self.base) = (self.number + 1, base);
+        if let Some(tail) = &self.options.tail {
+            let (number, at, length) = (self.number, SystemTime::now(), group.len());
+            tail.flushed(Flushed { number, last, at, file: segment.file(), seed: segment.seed(), offset, length });
+        }
         Ok(())
     }
 
@@ -199,7 +220,7 @@ impl Writer {
             // A full disk is not a write that failed.
             segment.reserve(group.length() as u64)?;
         }
-        self.append(&mut group)
+        self.append(&mut group, self.last_seq)
     }
 
     /// Takes the current segment out of use until the databases' own logs are flushed.
@@ -217,12 +238,23 @@ impl Writer {
     fn next_segment(&mut self) -> Result<Segment> {
         // A segment is overwritten only when a base beyond it is durable: else, after a crash, it would be missed.
         while let Some(full) = self.full.pop_front_if(|full| full.last < self.base) {
-            if full.given_up {
+            self.kept.push_back(full);
+        }
+        let needed = self.options.tail.as_ref().map_or(u64::MAX, Tail::needed);
+        let mut free = None;
+        // More of them than usual are there after the tail was not read for a while.
+        while (free.is_none() || self.kept.len() + self.full.len() >= MAX_SEGMENTS)
+            && let Some(full) = self.kept.pop_front_if(|full| full.last < needed)
+        {
+            if full.given_up || free.is_some() {
                 std::fs::remove_file(full.segment.path()).map_err(|e| Error::io(full.segment.path().display(), e))?;
                 continue;
             }
             let mut segment = full.segment;
             segment.rewind();
+            free = Some(segment);
+        }
+        if let Some(segment) = free {
             return Ok(segment);
         }
         self.created += 1;

@@ -101,6 +101,15 @@ pub mod failing {
     }
 }
 
+/// Removes a file, if it is there, for good.
+pub fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io(path.display(), error)),
+        Ok(()) => sync_folder(path.parent().unwrap_or(path)),
+    }
+}
+
 /// Flushes a file, if there is one.
 pub fn if_there(path: &Path) -> Result<()> {
     open_if_there(path)?.map_or(Ok(()), |file| opened(&file, path))

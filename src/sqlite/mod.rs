@@ -20,6 +20,7 @@ mod failure;
 pub mod feed;
 pub mod fill;
 pub mod flush;
+pub mod frames;
 pub mod guest;
 pub mod header;
 #[cfg(feature = "server")]
@@ -31,6 +32,7 @@ pub mod named;
 pub mod open;
 pub mod pool;
 pub mod process;
+pub mod raw;
 pub mod reading;
 #[cfg(feature = "server")]
 pub mod rows;

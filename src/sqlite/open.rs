@@ -185,6 +185,20 @@ pub fn scratch(path: &Path, cache_kib: u32) -> Result<Connection> {
     Ok(conn)
 }
 
+/// Opens a small database of the program's own, made if it is not there, whose commits are durable by themselves. Nobody else
+/// opens it.
+pub fn own(path: &Path) -> Result<Connection> {
+    process::globals()?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=TRUNCATE; PRAGMA synchronous=FULL")?;
+    Ok(conn)
+}
+
 /// Opens a file that somebody else made, to read it in a process of its own. Nobody writes to it, and nothing beside it is
 /// looked at.
 pub fn foreign(path: &Path, max_value_bytes: u64) -> Result<Connection> {

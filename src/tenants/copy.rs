@@ -99,7 +99,7 @@ fn copy(conn: &Connection, path: &Path, until: Instant) -> Result<()> {
 }
 
 /// A file's length and SHA-256. Afterwards it is at its beginning again.
-pub(in crate::tenants) fn digest(file: &mut File) -> std::io::Result<(u64, [u8; 32])> {
+pub(crate) fn digest(file: &mut File) -> std::io::Result<(u64, [u8; 32])> {
     let (mut hash, mut bytes, mut piece) = (Sha256::new(), 0, vec![0; PIECE]);
     loop {
         match file.read(&mut piece)? {

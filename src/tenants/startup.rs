@@ -119,6 +119,9 @@ impl Store {
 
 /// Brings the databases to where the log says, and begins a new log.
 fn recover(layout: &Layout, options: &log::Options) -> Result<(Log, Recovered)> {
+    if let Some(tail) = &options.tail {
+        tail.note_left(&log::newest_of_all(&layout.log())?)?;
+    }
     let recovered = log::recover(&layout.log(), layout.root(), |name| layout.logged(name))?;
     if recovered.records > 0 {
         let (databases, records) = (recovered.databases, recovered.records);
@@ -131,7 +134,8 @@ fn recover(layout: &Layout, options: &log::Options) -> Result<(Log, Recovered)> 
              --rebuild-catalog`",
         ));
     }
-    let log = Log::start(&layout.log(), layout.root(), options.clone())?;
+    let unread = options.tail.is_none().then(|| layout.replica_state());
+    let log = Log::start(&layout.log(), layout.root(), log::Options { unread, ..options.clone() })?;
     Ok((log, recovered))
 }
 

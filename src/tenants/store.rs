@@ -34,7 +34,7 @@ use crate::{
         queries,
     },
     clock::{Clock, Millis},
-    error::Result,
+    error::{Error, Result},
     log::Log,
     sqlite::{migrate::Schema, open::Options},
     telemetry::measures,
@@ -152,6 +152,11 @@ impl Store {
     /// Whether the tenants' schema has a table.
     pub fn has_table(&self, name: &str) -> bool {
         self.inner.template.has_table(name)
+    }
+
+    /// From now on every write fails with this error.
+    pub fn refuse_writes(&self, error: &Error) {
+        self.inner.log.refuse(error);
     }
 
     /// How many tenants may be open at once.

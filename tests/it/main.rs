@@ -52,6 +52,8 @@ mod provisioning;
 mod quotas;
 mod rebuild;
 mod reconcile;
+#[cfg(feature = "replicate")]
+mod replica;
 mod restoration;
 mod rollout;
 mod scale;

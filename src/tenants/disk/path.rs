@@ -77,6 +77,11 @@ impl Layout {
         self.root.join("cubby.lock")
     }
 
+    /// What of each database is in object storage.
+    pub fn replica_state(&self) -> PathBuf {
+        self.root.join("replica.db")
+    }
+
     /// The folder of the log.
     pub fn log(&self) -> PathBuf {
         self.root.join("log")

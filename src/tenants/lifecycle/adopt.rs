@@ -207,13 +207,17 @@ fn is_whole(path: &Path, id: &TenantId) -> Result<()> {
 
 /// Copies a closed database without a write-ahead log, makes the copy another tenant's, and flushes it.
 fn copy_as(database: &Path, copy: &Path, id: &TenantId) -> Result<()> {
-    let failed = |e| Error::io(copy.display(), e);
-    std::fs::copy(database, copy).map_err(failed)?;
-    let conn = open::open(copy, &options(), &Deadline::none())?;
+    std::fs::copy(database, copy).map_err(|e| Error::io(copy.display(), e))?;
+    give_to(copy, id)
+}
+
+/// Makes a closed database without a write-ahead log another tenant's, and flushes it.
+pub(super) fn give_to(file: &Path, id: &TenantId) -> Result<()> {
+    let conn = open::open(file, &options(), &Deadline::none())?;
     template::rename(&conn, id)?;
     open::close(conn)?;
-    for log in [wal_of(copy), shm_of(copy)] {
+    for log in [wal_of(file), shm_of(file)] {
         files::remove_unless_filled(&log)?;
     }
-    std::fs::File::open(copy).and_then(|file| file.sync_all()).map_err(failed)
+    std::fs::File::open(file).and_then(|opened| opened.sync_all()).map_err(|e| Error::io(file.display(), e))
 }

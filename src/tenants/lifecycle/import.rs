@@ -1,16 +1,12 @@
 //! Giving a tenant the rows of a file that somebody else made.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::replaced::Swap;
+use super::swap::{RowChange, Swap, Temporary};
 use crate::{
-    catalog::{audit::Author, model::Row},
+    catalog::{audit::Author, model::Row, queries},
     error::{Error, ErrorKind, Result},
     sqlite::{
         deadline::Deadline,
@@ -23,7 +19,6 @@ use crate::{
     tenants::{
         copy,
         disk::{
-            files,
             inspect::{self, options},
             template::{self, BOOKKEEPING, Template},
         },
@@ -31,6 +26,9 @@ use crate::{
         store::Store,
     },
 };
+
+/// What an import is called in the audit trail.
+const ACTION: &str = "tenants import";
 
 /// How long the new file is looked at for damage before it is swapped in.
 const CHECK: Duration = Duration::from_secs(60);
@@ -66,24 +64,6 @@ pub struct Imported {
     pub replaced: Option<PathBuf>,
 }
 
-/// A file in `tmp/` with a name of its own. Dropped, it is removed.
-pub struct Temporary(PathBuf);
-
-impl Temporary {
-    /// Its path.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if let Err(error) = files::discard(&self.0) {
-            tracing::warn!(%error, "a file of an import stays in tmp/ until the next start");
-        }
-    }
-}
-
 /// A fresh database with the rows of a file.
 struct Filled {
     fresh: Temporary,
@@ -95,11 +75,6 @@ struct Filled {
 }
 
 impl Store {
-    /// A name for a file that is to be imported.
-    pub fn import_file(&self) -> Temporary {
-        Temporary(self.layout().temporary())
-    }
-
     /// Puts the rows of a file into a fresh database of the newest schema, and that in the place of a tenant's. What
     /// is replaced goes to `trash/replaced/`, until the retention ends; of many such files the oldest and the newest are
     /// kept. The tenant's state stays; until the swap it is served.
@@ -121,12 +96,18 @@ impl Store {
         let lock = timeout_at(until, self.inner.slots.lock(id)).await.map_err(|_| too_late())?;
         let row = self
             .locked(lock, move |store, lock, _| {
+                store.replaceable(lock.id())?;
                 store.take_files(lock)?;
                 if Instant::now() >= until {
                     return Err(too_late());
                 }
-                let swap = Swap { replace, drifted, sha256, author };
-                let replaced = store.swap_imported(lock, &fresh.0, swap)?;
+                let schema = store.schema().version();
+                let change: RowChange = Box::new(move |tx, id, now| {
+                    queries::set_schema(tx, id, schema)?;
+                    queries::set_drifted(tx, id, drifted.then_some(now)).map(drop)
+                });
+                let swap = Swap { replace, sha256, author, action: ACTION, change };
+                let replaced = store.swap_file(lock, fresh.path(), swap)?;
                 // Whoever asked may be gone.
                 let _ = sent.send(replaced);
                 Ok(())
@@ -146,11 +127,11 @@ impl Store {
         until: Instant,
         worker: &Worker,
     ) -> Result<Filled> {
-        let row = self.importable(id)?;
+        let row = self.replaceable(id)?;
         let (settings, max_bytes) = (&self.inner.options, self.max_bytes_of(&row));
         let seconds = || u32::try_from(until.saturating_duration_since(Instant::now()).as_secs()).unwrap_or(u32::MAX);
         let order = Order {
-            file: file.0.clone(),
+            file: file.path().to_owned(),
             into: None,
             allow,
             own: BOOKKEEPING.map(str::to_owned).to_vec(),
@@ -163,27 +144,27 @@ impl Store {
             answer => return Err(self.refusal(id, answer, max_bytes)),
         };
         let image = self.image_at(id, &history)?;
-        let fresh = Temporary(self.layout().temporary());
-        flush::write_unflushed(&fresh.0, &image)?;
-        let (rows, made) = match worker(&Order { into: Some(fresh.0.clone()), seconds: seconds(), ..order })? {
+        let fresh = self.temporary_file();
+        flush::write_unflushed(fresh.path(), &image)?;
+        let (rows, made) = match worker(&Order { into: Some(fresh.path().to_owned()), seconds: seconds(), ..order })? {
             Answer::Copied { rows, made } => (rows, made),
             answer => return Err(self.refusal(id, answer, max_bytes)),
         };
         self.record_applied()?;
         let options = Options { max_bytes, max_value_bytes: settings.max_value_bytes, ..options() };
-        let mut conn = open::open(&fresh.0, &options, &Deadline::none())?;
+        let mut conn = open::open(fresh.path(), &options, &Deadline::none())?;
         template::upgrade(&mut conn, &self.inner.schema).map_err(|error| match error.kind() {
             ErrorKind::Quarantined => invalid(format!("the file's rows cannot be migrated: {}", error.message())),
             _ => error,
         })?;
         open::close(conn)?;
-        inspect::merge_log(&fresh.0)?;
-        if !inspect::check(&fresh.0, CHECK)? {
+        inspect::merge_log(fresh.path())?;
+        if !inspect::check(fresh.path(), CHECK)? {
             tracing::warn!(tenant = %id, "too large to be looked through whole");
         }
-        let failed = |e| Error::io(fresh.0.display(), e);
-        let mut file = std::fs::File::open(&fresh.0).map_err(failed)?;
-        flush::opened(&file, &fresh.0)?;
+        let failed = |e| Error::io(fresh.path().display(), e);
+        let mut file = std::fs::File::open(fresh.path()).map_err(failed)?;
+        flush::opened(&file, fresh.path())?;
         let (_, sha256) = copy::digest(&mut file).map_err(failed)?;
         Ok(Filled { fresh, sha256, rows, made })
     }

@@ -9,7 +9,9 @@
 //! | `browse` | reading a tenant's database for an operator, whatever its state, and changing nothing |
 //! | `export` | a copy of a tenant's database, whatever its state |
 //! | `import` | giving a tenant the rows of a file that somebody else made |
-//! | `replaced` | swapping that in, and what it replaced |
+//! | `snapshot` | an exact copy of a database, whatever its state |
+//! | `swap` | swapping a new file in for a tenant's; a tenant that has a file from the start |
+//! | `replaced` | what was replaced, and kept |
 //! | `quarantine` | the quarantine backoff: which file is not served, and when it is tried again |
 //! | [`quota`] | what one tenant may use |
 //! | `faults` | faults of files, reported to operators |
@@ -30,6 +32,10 @@ pub mod quota;
 pub(super) mod rehearsal;
 #[cfg(feature = "server")]
 mod replaced;
+#[cfg(feature = "replicate")]
+mod snapshot;
 mod states;
 pub(super) mod steady_clock;
+#[cfg(feature = "server")]
+pub mod swap;
 mod transition;

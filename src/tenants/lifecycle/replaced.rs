@@ -1,9 +1,8 @@
-//! Swapping a new file in for a tenant's, and what was replaced, which is kept in the trash.
+//! What was replaced by another file, which is kept in the trash.
 //!
-//! Each replaced file has a name of its own in a folder of its tenant's, `<time>.db`. The new file goes there first, as
-//! `<time>-<SHA-256>.new`, and the two are exchanged by one rename: at every moment the tenant has the old file or the
-//! new one, and the other is there. Then the old one gets its name. What a crash leaves as `.new` is told by the digest
-//! in its name, that of the new file.
+//! Each replaced file has a name of its own in a folder of its tenant's, `<time>.db`. Until then it has, there, the name
+//! that the new file had before the two were exchanged (`swap.rs`). What a crash leaves under such a name is told by the
+//! digest in it, that of the new file.
 //!
 //! | the crash came | `.new` is | what is done |
 //! |---|---|---|
@@ -14,11 +13,6 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    catalog::{
-        audit::Author,
-        model::{Row, State},
-        queries::{self, audit},
-    },
     clock::millis,
     error::{Error, ErrorKind, Result},
     sqlite::{flush, header},
@@ -30,127 +24,22 @@ use crate::{
             path::{TenantPaths, replaced_at, wal_of},
         },
         id::TenantId,
-        open::{database::Database, slots::TenantLock},
         store::Store,
     },
 };
-
-/// What an import is called in the audit trail.
-const ACTION: &str = "tenants import";
 
 /// Replaced files that are kept of one tenant, at most, while the retention lasts.
 const KEPT: usize = 8;
 
 /// How the name of a new file ends until it is exchanged. Nothing counts, lists or removes such a file by its age.
-const NEW: &str = ".new";
-
-/// How a new file is swapped in.
-pub(super) struct Swap {
-    /// Whether what the tenant has is given up.
-    pub replace: bool,
-    /// Whether the new file has what the schema does not.
-    pub drifted: bool,
-    /// SHA-256 of the new file.
-    pub sha256: [u8; 32],
-    /// Who does it.
-    pub author: Author,
-}
-
-/// A new file, and the names between which it goes.
-struct Staged<'s> {
-    new: (u64, u64),
-    aside: PathBuf,
-    live: &'s Path,
-}
-
-impl<'s> Staged<'s> {
-    /// What is replaced will be `kept`; `sha256` is that of the new file.
-    fn new(fresh: &Path, sha256: [u8; 32], kept: &Path, live: &'s Path) -> Result<Self> {
-        let new = files::identity(fresh)?.ok_or_else(|| Error::internal("the new file of an import is gone"))?;
-        let name = format!("{}-{}{NEW}", replaced_at(kept).unwrap_or_default(), hex::encode(sha256));
-        Ok(Self { new, aside: kept.with_file_name(name), live })
-    }
-
-    /// Exchanges the two.
-    fn exchange(&self, fresh: &Path) -> Result<()> {
-        files::relocate(fresh, &self.aside)?;
-        files::swap_in(&self.aside, self.live)?;
-        self.aside.parent().map_or(Ok(()), flush::sync_folder)
-    }
-
-    /// Puts both files back, and removes the new one. Nothing else is ever removed.
-    fn take_back(&self) -> Result<()> {
-        if files::identity(self.live)? == Some(self.new) {
-            match files::identity(&self.aside)? {
-                Some(_) => drop(files::swap_in(&self.aside, self.live)?),
-                None => files::relocate(self.live, &self.aside)?,
-            }
-        }
-        if files::identity(&self.aside)? == Some(self.new) {
-            files::discard(&self.aside)?;
-            remove_if_empty(self.aside.parent());
-        }
-        Ok(())
-    }
-}
+pub(super) const NEW: &str = ".new";
 
 impl Store {
-    /// The row of a tenant that a file can be imported for.
-    pub(super) fn importable(&self, id: &TenantId) -> Result<Row> {
-        let row = self.catalog().read(|conn| queries::find(conn, id))?.ok_or_else(Error::unknown_tenant)?;
-        if row.state == State::Deleted {
-            let why = format!("{id} is deleted; `cubby tenants restore {id}` brings them back");
-            return Err(Error::new(ErrorKind::Conflict, why));
-        }
-        Ok(row)
-    }
-
-    /// Swaps the new file in and writes the import to the catalog. The tenant's files are complete. After an error the
-    /// tenant has its old file, unless the catalog cannot say whether it has the import.
-    pub(super) fn swap_imported(
-        &self,
-        lock: &TenantLock<Database>,
-        fresh: &Path,
-        swap: Swap,
-    ) -> Result<Option<PathBuf>> {
-        let id = lock.id();
-        self.importable(id)?;
-        let paths = self.layout().paths(id);
-        let there = self.may_replace(id, &paths, swap.replace)?;
-        // The sweep of the trash waits.
-        let _turn = self.inner.replaced.lock();
-        if let Err(error) = settle(&paths.replaced) {
-            tracing::warn!(tenant = %id, %error, "what an import left that was cut short is looked at again later");
-        }
-        let kept = self.layout().new_replaced(&paths, self.now())?;
-        let staged = Staged::new(fresh, swap.sha256, &kept, &paths.live)?;
-        let swapped = staged.exchange(fresh).and_then(|()| is_theirs(id, &paths.live));
-        let done = swapped.map_err(|error| (error, true)).and_then(|()| self.commit_import(id, swap));
-        if let Err((error, take_back)) = done {
-            let left = match take_back {
-                true => staged.take_back(),
-                false if there => keep(&staged.aside, &kept),
-                false => Ok(()),
-            };
-            if let Err(left) = left {
-                let kept = staged.aside.display();
-                tracing::error!(tenant = %id, error = %left, %kept, "an import is not taken back");
-            }
-            return Err(error);
-        }
-        self.forget_size(id);
-        if !there {
-            remove_if_empty(staged.aside.parent());
-            return Ok(None);
-        }
-        Ok(self.put_away(id, &staged.aside, &kept))
-    }
-
     /// Gives what was replaced the name under which it is kept, and says where it is; none if nobody misses it. The
-    /// import is done: what fails here is not its error.
-    fn put_away(&self, id: &TenantId, aside: &Path, kept: &Path) -> Option<PathBuf> {
+    /// swap is done: what fails here is not its error.
+    pub(super) fn put_away(&self, id: &TenantId, aside: &Path, kept: &Path) -> Option<PathBuf> {
         if self.is_untouched(aside) {
-            // Nothing in it is the tenant's own. What an earlier import replaced stays.
+            // Nothing in it is the tenant's own. What an earlier swap replaced stays.
             if let Err(error) = files::discard(aside) {
                 tracing::warn!(tenant = %id, %error, "the empty file that was replaced stays until the retention ends");
             }
@@ -158,38 +47,19 @@ impl Store {
             return None;
         }
         if let Err(error) = keep(aside, kept).and_then(|()| thin_out(kept.parent().unwrap_or(kept), kept)) {
-            tracing::warn!(tenant = %id, %error, "what imports replaced is named and thinned out by a later one");
+            tracing::warn!(tenant = %id, %error, "what was replaced is named and thinned out by a later swap");
         }
         let place = if kept.exists() { kept } else { aside };
         Some(place.to_owned())
     }
 
-    /// Writes an import to the catalog. An error says whether the catalog does not have it.
-    fn commit_import(&self, id: &TenantId, swap: Swap) -> std::result::Result<(), (Error, bool)> {
-        let (to, schema, now) = (id.clone(), self.inner.schema.version(), self.now());
-        let Swap { drifted, author, .. } = swap;
-        let committed = self.catalog().write_blocking(move |tx| {
-            queries::set_schema(tx, &to, schema)?;
-            queries::set_drifted(tx, &to, drifted.then_some(now))?;
-            author.record(tx, now, ACTION, to.as_str(), "done")
-        });
-        let Err(error) = committed else { return Ok(()) };
-        // A failed commit may be in the catalog all the same. Asked by a write: that connection has recovered.
-        let to = id.clone();
-        match self.catalog().write_blocking(move |tx| audit::exists(tx, now, ACTION, to.as_str(), "done")) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err((error, true)),
-            Err(_) => Err((error, false)),
-        }
-    }
-
     /// Whether a file that nobody has open has nothing of its tenant's own. One that cannot be read may have.
-    fn is_untouched(&self, file: &Path) -> bool {
+    pub(super) fn is_untouched(&self, file: &Path) -> bool {
         inspect::read_file(file, |conn| self.inner.template.is_untouched(conn)).unwrap_or(false)
     }
 
     /// Whether there is a file, which may be replaced and is one file.
-    fn may_replace(&self, id: &TenantId, paths: &TenantPaths, replace: bool) -> Result<bool> {
+    pub(super) fn may_replace(&self, id: &TenantId, paths: &TenantPaths, replace: bool) -> Result<bool> {
         if !matches!(files::locate(paths)?, Location::Live | Location::Both) {
             return Ok(false);
         }
@@ -213,11 +83,11 @@ impl Store {
     }
 
     /// Removes replaced files whose retention has ended; says how many. One that cannot be removed keeps no other. What
-    /// a crash left of an import is named or removed before. May block.
+    /// a crash left of a swap is named or removed before. May block.
     pub fn remove_replaced(&self) -> Result<u64> {
         let (retention, mut removed, mut failed) = (millis(self.inner.options.retention), 0, None);
         for of_one in entries(&self.layout().replaced())? {
-            // No import swaps a file meanwhile.
+            // Nobody swaps a file meanwhile.
             let _turn = self.inner.replaced.lock();
             let before = self.now().saturating_sub(retention);
             for done in [settle(&of_one).map(|()| 0), remove_before(&of_one, before)] {
@@ -231,8 +101,8 @@ impl Store {
     }
 }
 
-/// Decides about what crashes have left of a tenant's imports, of which none is under way: see the module.
-fn settle(folder: &Path) -> Result<()> {
+/// Decides about what crashes have left of swaps of a tenant's files, of which none is under way: see the module.
+pub(super) fn settle(folder: &Path) -> Result<()> {
     for file in entries(folder)? {
         let Some((at, sha256)) = staged_at(&file) else { continue };
         let Some(mut opened) = flush::open_if_there(&file)? else { continue };
@@ -243,13 +113,13 @@ fn settle(folder: &Path) -> Result<()> {
         let mut names = (at..).map(|at| folder.join(format!("{at}.db")));
         let free = names.find(|name| name.symlink_metadata().is_err()).unwrap_or_default();
         keep(&file, &free)?;
-        tracing::info!(file = %free.display(), "what an import replaced that was cut short has its name");
+        tracing::info!(file = %free.display(), "what a swap replaced that was cut short has its name");
     }
     Ok(())
 }
 
 /// Names what was replaced, so that it is kept and can be imported again.
-fn keep(aside: &Path, kept: &Path) -> Result<()> {
+pub(super) fn keep(aside: &Path, kept: &Path) -> Result<()> {
     header::leave_wal_mode(aside)?;
     files::relocate(aside, kept)
 }
@@ -262,7 +132,7 @@ fn staged_at(file: &Path) -> Option<(i64, [u8; 32])> {
     Some((at.parse().ok()?, sha256))
 }
 
-/// Removes what earlier imports for a tenant replaced, if it is more than is kept: neither the oldest file nor the newest
+/// Removes what earlier swaps for a tenant replaced, if it is more than is kept: neither the oldest file nor the newest
 /// ones. An import that is tried again replaces what the one before it has put in, and the oldest is what there was.
 fn thin_out(folder: &Path, newest: &Path) -> Result<()> {
     let mut older = entries(folder)?;
@@ -297,17 +167,9 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Removes a tenant's folder of replaced files that has none.
-fn remove_if_empty(folder: Option<&Path>) {
+pub(super) fn remove_if_empty(folder: Option<&Path>) {
     // Refused while it has one.
     let _ = folder.map(std::fs::remove_dir);
-}
-
-/// Whether the file that was swapped in is its tenant's.
-fn is_theirs(id: &TenantId, path: &Path) -> Result<()> {
-    match inspect::inspect(path)?.tenant {
-        tenant if tenant == *id => Ok(()),
-        tenant => Err(Error::internal(format!("the new file says that it is {tenant}'s"))),
-    }
 }
 
 #[cfg(test)]
@@ -321,8 +183,12 @@ mod tests {
     use super::*;
     use crate::{
         StoreOptions,
+        catalog::audit::Author,
         sqlite::{flush::failing, import::perform},
-        tenants::{copy::Form, lifecycle::import::Import},
+        tenants::{
+            copy::Form,
+            lifecycle::{import::Import, swap::Staged},
+        },
     };
 
     const LONG: Duration = Duration::from_secs(600);
@@ -342,7 +208,7 @@ mod tests {
     /// Gives ben what ada has.
     async fn import(store: &Store, ben: &TenantId) -> Result<Option<PathBuf>> {
         let mut copy = store.export(&"ada".parse().unwrap(), Form::Database, LONG).await.unwrap();
-        let file = store.import_file();
+        let file = store.temporary_file();
         std::io::copy(&mut copy.file, &mut std::fs::File::create(file.path()).unwrap()).unwrap();
         let import = Import { file, replace: true, allow: Vec::new(), until: Instant::now() + LONG };
         let author = Author::program("test");
