@@ -53,6 +53,11 @@ impl App {
         tokio::spawn(background::sweep(Arc::downgrade(&app.inner)));
         tokio::spawn(background::merge_search(Arc::downgrade(&app.inner)));
         tokio::spawn(background::sample(Arc::downgrade(&app.inner)));
+        #[cfg(feature = "replicate")]
+        if app.config().replicate.backup_to.is_some() {
+            let every = app.config().replicate.backup_every;
+            tokio::spawn(background::back_up(Arc::downgrade(&app.inner), every));
+        }
         if let Some(every) = app.config().sync.sync_every {
             tokio::spawn(background::reconcile(Arc::downgrade(&app.inner), every));
         }
@@ -87,6 +92,12 @@ impl App {
         let rollouts = Rollouts::new(door.store.clone(), move || callers.limits.in_flight() > 0);
         let callers = door.clone();
         let bulks = Bulks::new(door.store.clone(), move || callers.limits.in_flight() > 0);
+        #[cfg(feature = "replicate")]
+        let backups = {
+            let callers = door.clone();
+            let settings = crate::backup::run::Settings::from(&door.config.replicate);
+            crate::backup::run::Backups::new(door.store.clone(), settings, move || callers.limits.in_flight() > 0)
+        };
         Ok(Self {
             inner: Arc::new(Shared {
                 door,
@@ -95,6 +106,8 @@ impl App {
                 bulks,
                 health,
                 replica,
+                #[cfg(feature = "replicate")]
+                backups,
                 recent: Recent::default(),
                 upkeep: Arc::default(),
             }),
@@ -159,6 +172,12 @@ impl App {
         self.inner.replica.running()
     }
 
+    /// Makes backups.
+    #[cfg(feature = "replicate")]
+    pub fn backups(&self) -> &Arc<crate::backup::run::Backups> {
+        &self.inner.backups
+    }
+
     /// The metrics of the last hour.
     pub fn recent(&self) -> &Recent {
         &self.inner.recent
@@ -180,6 +199,10 @@ impl App {
         }
         if tokio::time::timeout_at(until, self.inner.bulks.end()).await.is_err() {
             tracing::warn!("a change of many users did not end in time");
+        }
+        #[cfg(feature = "replicate")]
+        if tokio::time::timeout_at(until, self.inner.backups.end()).await.is_err() {
+            tracing::warn!("a backup did not end in time");
         }
         // A background task that still runs would keep the data folder, and its lock.
         if tokio::time::timeout_at(until, self.inner.upkeep.write()).await.is_err() {
@@ -220,7 +243,11 @@ fn audience(path: &str) -> Audience {
 fn is_transfer(pattern: &str) -> bool {
     matches!(
         pattern,
-        "/api/admin/tenants/{user_id}/export" | "/api/admin/tenants/{user_id}/import" | "/{user_id}/export"
+        "/api/admin/tenants/{user_id}/export"
+            | "/api/admin/tenants/{user_id}/import"
+            | "/api/admin/tenants/{user_id}/rewind"
+            | "/api/admin/tenants/{user_id}/fork"
+            | "/{user_id}/export"
     )
 }
 

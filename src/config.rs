@@ -7,6 +7,7 @@ use clap::{Args, Command, FromArgMatches, ValueEnum, builder::Resettable};
 
 use crate::error::{Error, Result};
 
+pub mod backup;
 pub mod browse;
 pub mod changes;
 pub mod console;

@@ -47,6 +47,8 @@
 pub mod admin;
 #[cfg(feature = "server")]
 pub mod app;
+#[cfg(feature = "replicate")]
+pub mod backup;
 #[cfg(feature = "server")]
 pub mod bulk;
 pub mod catalog;

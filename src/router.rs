@@ -86,7 +86,7 @@ fn finish(app: &App, routes: OpenApiRouter<App>, listen: SocketAddr) -> Router {
 }
 
 /// What the document says of each group of routes.
-fn groups(app: &App) -> [Group; 9] {
+fn groups(app: &App) -> [Group; 11] {
     let operators = Group {
         tag: "operators",
         prefix: "/api/admin/",
@@ -104,6 +104,9 @@ fn groups(app: &App) -> [Group; 9] {
         problems: &[400, 401, 403, 404, 409, 413, 422, 429, 500, 503],
         ..operators
     };
+    let replica =
+        Group { prefix: "/api/admin/replica", problems: &[400, 401, 404, 409, 422, 429, 500, 503], ..operators };
+    let history = Group { prefix: "/api/admin/tenants/{user_id}/history", ..replica };
     let watch = Group { prefix: "", scheme: operators.scheme.filter(|_| !app.is_watched_openly()), ..operators };
     let notes = Group {
         tag: "notes",
@@ -124,5 +127,5 @@ fn groups(app: &App) -> [Group; 9] {
     };
     let ready =
         Group { tag: "health", prefix: "/readyz", scheme: None, problems: &[500, 503], problems_of_changes: &[] };
-    [exports, browse, operators, watch, notes, changes, own, webhooks, ready]
+    [exports, browse, replica, history, operators, watch, notes, changes, own, webhooks, ready]
 }

@@ -112,6 +112,9 @@ fn action(method: &Method, path: &str) -> Option<String> {
     if noun == "sync-users" {
         return Some("sync".to_owned());
     }
+    if noun == "backups" {
+        return Some(if verb == "delete" { "backup stop" } else { "backup" }.to_owned());
+    }
     if noun == "bulk" {
         return Some(if verb == "delete" { "bulk stop" } else { "bulk" }.to_owned());
     }
@@ -142,6 +145,8 @@ mod tests {
             (Method::POST, "/api/admin/migrations/{run}/pause", Some("migrate pause")),
             (Method::POST, "/api/admin/test-deliveries", Some("deliveries test")),
             (Method::POST, "/api/admin/sample-tenants", Some("tenants sample")),
+            (Method::POST, "/api/admin/backups", Some("backup")),
+            (Method::DELETE, "/api/admin/backups/{run}", Some("backup stop")),
             (Method::POST, "/api/admin/bulk", Some("bulk")),
             (Method::DELETE, "/api/admin/bulk", Some("bulk stop")),
             (Method::GET, "/api/admin/tenants", None),

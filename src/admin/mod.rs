@@ -1,11 +1,13 @@
 //! What an operator does, over HTTP or from the command line.
 //!
 //! [`guard`] checks the operator's key and records attempts that are refused; [`tenants`], [`quota`], [`browse`],
-//! `export`, [`import`], [`bulk`], [`keys`], [`sync`], [`migrations`], [`top`], [`usage`], [`audit`],
+//! `export`, [`import`], [`bulk`], [`keys`], [`sync`], [`migrations`], `replica`, [`top`], [`usage`], [`audit`],
 //! [`first_run`], `recent`, [`about`] and [`settings`] are the routes; [`dashboard`] is the pages over them.
 
 pub mod about;
 pub mod audit;
+#[cfg(feature = "replicate")]
+pub mod backups;
 pub mod browse;
 pub mod bulk;
 mod call;
@@ -19,6 +21,8 @@ pub mod keys;
 pub mod migrations;
 pub mod quota;
 mod recent;
+#[cfg(feature = "replicate")]
+pub mod replica;
 pub mod settings;
 pub mod sync;
 pub mod tenants;
@@ -49,5 +53,7 @@ pub fn routes(app: &App) -> OpenApiRouter<App> {
         .merge(recent::routes())
         .merge(about::routes())
         .merge(settings::routes());
+    #[cfg(feature = "replicate")]
+    let routes = routes.merge(replica::routes()).merge(backups::routes());
     guard::protect(app, routes)
 }

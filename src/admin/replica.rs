@@ -151,7 +151,7 @@ fn problem(error: Error) -> Problem {
 #[utoipa::path(get, path = "/api/admin/replica", tag = "operators",
     responses((status = 200, description = "How far behind it is, and what it costs", body = Status)))]
 async fn look(State(app): State<App>) -> Result<Json<Status>, Problem> {
-    Ok(Json(status::status(&replica(&app)?).await?))
+    Ok(Json(status::status(&*replica(&app)?).await?))
 }
 
 /// Restores some of the active users to temporary files, and compares them with what they have.

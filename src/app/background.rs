@@ -150,6 +150,25 @@ async fn forget(
     }
 }
 
+/// Makes backups on schedule.
+#[cfg(feature = "replicate")]
+pub(super) async fn back_up(app: Weak<Shared>, every: Duration) {
+    loop {
+        let wait = {
+            let Some((_pass, app)) = Shared::pass(&app).await else { return };
+            app.backups.due_in(every).await
+        };
+        tokio::time::sleep(wait).await;
+        let Some((pass, app)) = Shared::pass(&app).await else { return };
+        let over = app.backups.start_scheduled().await;
+        drop((app, pass));
+        if let Some(mut over) = over {
+            // Closed at the end: nothing is ever sent.
+            let _ = over.changed().await;
+        }
+    }
+}
+
 /// Reconciles on schedule, a little earlier or later each time: servers that were started together must not
 /// ask the provider together.
 pub(super) async fn reconcile(app: Weak<Shared>, every: Duration) {

@@ -25,6 +25,8 @@ pub struct Shared {
     pub bulks: Arc<Bulks>,
     pub health: Health,
     pub replica: Replication,
+    #[cfg(feature = "replicate")]
+    pub backups: Arc<crate::backup::run::Backups>,
     pub recent: Recent,
     /// Held by a background task while it works; the close waits for all.
     pub upkeep: Arc<RwLock<()>>,

@@ -100,20 +100,6 @@ impl Destination {
         Ok(())
     }
 
-    /// What is at a place: `backup`, `replica`, or none if nothing is.
-    pub async fn kind(&self) -> Result<Option<String>> {
-        #[derive(Deserialize)]
-        struct Any {
-            kind: String,
-        }
-        let Some(text) = self.remote.get(FORMAT_PATH).await? else { return Ok(None) };
-        let any: Any = serde_json::from_slice(&text).map_err(|e| {
-            let why = format!("{FORMAT_PATH} at {} is not what cubby writes: name another place", self.url());
-            Error::config(why).with_source(e)
-        })?;
-        Ok(Some(any.kind))
-    }
-
     /// Its URL.
     pub fn url(&self) -> String {
         self.remote.url().to_owned()

@@ -1,11 +1,13 @@
-//! The names of backups: when each was begun, and some letters, as in `20261123T071500Z-kqzwvbnm`.
+//! The names of backups: when each was begun, and some letters, as in `20261123T071500Z-aetwvbnm`.
 
 use std::{fmt, str::FromStr, time::UNIX_EPOCH};
 
 use crate::clock::{Millis, millis, rfc3339};
 
-/// The letters at the end of a name.
+/// The letters at the end of a name: first the milliseconds, as a number of these letters, so that names of one second sort,
+/// too; then random ones.
 const LETTERS: usize = 8;
+const OF_MILLIS: usize = 3;
 
 /// The name of a backup. Names sort by when the backups were begun.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,13 +20,20 @@ impl Name {
     /// Of a backup that is begun now.
     pub fn new(now: Millis) -> Self {
         let letters: Vec<char> = ('a'..='z').collect();
-        let seconds = rfc3339(now).to_string();
+        let (now, seconds) = (now.max(0), rfc3339(now).to_string());
         let digits: String = seconds.chars().take(19).filter(|c| !matches!(c, '-' | ':')).collect();
-        let text = format!("{digits}Z-{}", nanoid::nanoid!(LETTERS, &letters));
-        Self { at: now.max(0) / 1000 * 1000, text }
+        let mut millis = now % 1000;
+        let mut last: Vec<char> = Vec::new();
+        for _ in 0..OF_MILLIS {
+            last.push(usize::try_from(millis % 26).ok().and_then(|nth| letters.get(nth).copied()).unwrap_or('a'));
+            millis /= 26;
+        }
+        let millis: String = last.into_iter().rev().collect();
+        let text = format!("{digits}Z-{millis}{}", nanoid::nanoid!(LETTERS - OF_MILLIS, &letters));
+        Self { at: now, text }
     }
 
-    /// When the backup was begun, to the second.
+    /// When the backup was begun.
     pub fn at(&self) -> Millis {
         self.at
     }
@@ -60,7 +69,10 @@ impl FromStr for Name {
         let long =
             format!("{}-{}-{}T{}:{}:{}Z", part(0, 4), part(4, 6), part(6, 8), part(9, 11), part(11, 13), part(13, 15));
         let at = humantime::parse_rfc3339(&long).ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        Ok(Self { at: millis(at.ok_or_else(wrong)?), text: text.to_owned() })
+        let of_millis = letters.bytes().take(OF_MILLIS).fold(0, |sum, letter| sum * 26 + Millis::from(letter - b'a'));
+        // A name that somebody else has made up is of the second.
+        let of_millis = if of_millis < 1000 { of_millis } else { 0 };
+        Ok(Self { at: millis(at.ok_or_else(wrong)?) + of_millis, text: text.to_owned() })
     }
 }
 
@@ -73,8 +85,12 @@ mod tests {
         let name = Name::new(1_795_418_100_123);
         assert!(name.as_str().starts_with("20261123T071500Z-"), "{name}");
         let read: Name = name.as_str().parse().unwrap();
-        assert_eq!((&read, read.at()), (&name, 1_795_418_100_000));
+        assert_eq!((&read, read.at()), (&name, 1_795_418_100_123));
         assert!(name < Name::new(1_795_418_101_000) && Name::new(-5).as_str().parse::<Name>().is_ok());
+        for millis in 0..1000 {
+            let (one, next) = (Name::new(millis), Name::new(millis + 1));
+            assert!(one.as_str() < next.as_str() && one.as_str().parse() == Ok(one.clone()), "{one} {next}");
+        }
     }
 
     #[test]

@@ -99,6 +99,9 @@ impl Take<'_> {
             let rows = self.store.list(None, after.take(), PAGE).await?;
             let Some(last) = rows.last() else { break };
             after = Some(last.id.clone());
+            for row in rows.iter().filter(|row| row.purged.is_some()) {
+                self.guard.add(row.id.as_str(), Outcome::Gone, 0);
+            }
             self.take_all(rows).await?;
         }
         self.guard.enter(Phase::Catalog);
@@ -245,7 +248,7 @@ impl Take<'_> {
             let (before, path) = (before.clone(), path.to_owned());
             let begun = move || {
                 *before.lock() = fingerprint::look(&path)?.and_then(Fingerprint::if_settled);
-                Ok(())
+                Ok::<_, Error>(())
             };
             self.store.snapshot(id, LIMIT, begun)
         };

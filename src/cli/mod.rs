@@ -13,6 +13,8 @@ use crate::{
     telemetry,
 };
 
+#[cfg(feature = "replicate")]
+mod backup;
 mod check_config;
 mod completions;
 mod deliveries;
@@ -25,6 +27,10 @@ mod keys;
 mod log;
 mod man;
 mod migrate;
+#[cfg(feature = "replicate")]
+mod replica;
+#[cfg(feature = "replicate")]
+mod restore;
 mod serve;
 mod shared;
 mod sql;
@@ -88,6 +94,18 @@ enum Command {
     /// Bring users' databases to the newest schema now, not when they are next opened
     #[command(after_help = migrate::EXAMPLES)]
     Migrate(migrate::Command),
+    /// Copy everybody's database, and the catalog, to another place
+    #[cfg(feature = "replicate")]
+    #[command(after_help = backup::EXAMPLES)]
+    Backup(backup::Command),
+    /// Say how the copies in the bucket are doing, and whether they are whole
+    #[cfg(feature = "replicate")]
+    #[command(after_help = replica::EXAMPLES)]
+    Replica(replica::Replica),
+    /// Make a data folder of the copies in a bucket, or of a backup
+    #[cfg(feature = "replicate")]
+    #[command(after_help = restore::EXAMPLES)]
+    Restore(restore::Command),
     /// Make the catalog like Clerk's list of users
     #[command(after_help = sync::EXAMPLES)]
     Sync(sync::Command),
@@ -238,6 +256,12 @@ fn run(cli: Cli, from_file: &FromFile) -> Result<ExitCode> {
         Command::Import(command) => runtime()?.block_on(import::run(&cli.data, command)),
         Command::ImportFile => import_file::run(),
         Command::Migrate(command) => runtime()?.block_on(migrate::run(&cli.data, command)),
+        #[cfg(feature = "replicate")]
+        Command::Replica(replica) => runtime()?.block_on(replica::run(&cli.data, replica)),
+        #[cfg(feature = "replicate")]
+        Command::Backup(command) => runtime()?.block_on(backup::run(&cli.data, command)),
+        #[cfg(feature = "replicate")]
+        Command::Restore(command) => runtime()?.block_on(restore::run(&cli.data, command)),
         Command::Sync(command) => runtime()?.block_on(sync::run(&cli.data, command)),
         Command::Deliveries(command) => runtime()?.block_on(deliveries::run(&cli.data, command)),
         Command::Usage(command) => runtime()?.block_on(usage::run(&cli.data, command)),

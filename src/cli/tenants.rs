@@ -1,6 +1,8 @@
 //! `cubby tenants …`.
 
 mod bulk;
+#[cfg(feature = "replicate")]
+mod moments;
 mod top;
 
 use std::{process::ExitCode, str::FromStr};
@@ -44,6 +46,9 @@ pub const EXAMPLES: &str = "Examples:
   cubby tenants adopt user_2new --from user_2old
   cubby tenants quota user_2abc --bytes 5GiB --rate 200/s
   cubby tenants quota user_2abc --bytes default
+  cubby tenants history user_2abc
+  cubby tenants rewind user_2abc --at \"20 minutes ago\" --dry-run
+  cubby tenants fork user_2abc --to user_2abc-copy
   cubby tenants bulk suspend --search @example.org --reason \"contract ended\" --dry-run
   cubby tenants bulk delete --state suspended
   cubby tenants bulk resume - --confirm 57 < ids.txt
@@ -152,6 +157,9 @@ enum Command {
         #[arg(long)]
         replace: bool,
     },
+    #[cfg(feature = "replicate")]
+    #[command(flatten)]
+    Moments(moments::Moments),
     /// Suspend, resume, migrate or delete many, once confirmed
     Bulk(bulk::Bulk),
     /// Show what a running server has open, those first that are used most or are largest
@@ -200,6 +208,10 @@ pub async fn run(data: &DataConfig, tenants: Tenants) -> Result<ExitCode> {
         top::run(place(data, &tenants.remote, folder)?, top).await?;
         return Ok(ExitCode::SUCCESS);
     }
+    #[cfg(feature = "replicate")]
+    if let Command::Moments(moments) = tenants.command {
+        return moments::run(place(data, &tenants.remote, folder)?, moments).await;
+    }
     if let Command::Bulk(bulk) = tenants.command {
         bulk.validate()?;
         let run = async |target: &Target| bulk::run(target, bulk).await;
@@ -231,6 +243,8 @@ async fn execute(target: &Target, command: Command) -> Result<()> {
             return Ok(());
         }
         Command::Path { .. } | Command::Top(_) | Command::Bulk(_) => return Ok(()),
+        #[cfg(feature = "replicate")]
+        Command::Moments(_) => return Ok(()),
         Command::Create { one: One { id, json }, email } => {
             let draft = json!({"id": id, "email": email});
             return print_created(&target.post("/api/admin/tenants", Some(draft)).await?, json);

@@ -9,7 +9,7 @@ use super::{
     queries::BaseRow,
     seal::Seal,
 };
-use crate::{clock::Millis, error::Result, log::Seq};
+use crate::{error::Result, log::Seq};
 
 /// What is written together.
 pub struct Encoded {
@@ -45,14 +45,14 @@ pub fn encode(batch: Batch, seal: &Seal) -> Result<Encoded> {
         bases: Vec::new(),
     };
     for item in batch.items {
-        encoded.add(item, batch.at, seal)?;
+        encoded.add(item, seal)?;
     }
     Ok(encoded)
 }
 
 impl Encoded {
-    fn add(&mut self, item: Item, at: Millis, seal: &Seal) -> Result<()> {
-        let Item { tenant, mut head, images, size_pages, page_size, is_whole, base, end, position } = item;
+    fn add(&mut self, item: Item, seal: &Seal) -> Result<()> {
+        let Item { tenant, mut head, images, size_pages, page_size, is_whole, base, end, position, at } = item;
         // The clock may have been set back.
         let time = at.max(head.time);
         let mut bodies = Vec::new();

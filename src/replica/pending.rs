@@ -43,6 +43,8 @@ struct Chain {
     base: Option<BaseRef>,
     /// Nothing is shipped before the base of this epoch is there.
     awaits_base: bool,
+    /// When the newest of what waits was flushed.
+    at: Millis,
 }
 
 impl Chain {
@@ -75,6 +77,8 @@ pub struct Item {
     pub end: Option<&'static str>,
     /// Where in the WAL reading has got to.
     pub position: Option<crate::sqlite::frames::Position>,
+    /// When the newest of it was flushed.
+    pub at: Millis,
 }
 
 /// What is shipped at once.
@@ -83,8 +87,6 @@ pub struct Batch {
     pub seq: Seq,
     /// The group of that record.
     pub group: u64,
-    /// When that group was flushed.
-    pub at: Millis,
     /// One for each chain; an ended one before one of the same tenant that has begun since.
     pub items: Vec<Item>,
 }
@@ -140,7 +142,7 @@ impl Pending {
             Change::Create(image) => {
                 self.end(tenant, "the database was created anew", state)?;
                 let epoch = next_epoch(state.head(tenant)?.map(|head| head.epoch), at);
-                let Some(chain) = created(image, epoch) else { return Ok(true) };
+                let Some(chain) = created(image, epoch, at) else { return Ok(true) };
                 self.bytes += chain.bytes();
                 self.missing.remove(tenant);
                 self.chains.insert(tenant.to_owned(), chain);
@@ -168,6 +170,7 @@ impl Pending {
         let Some(chain) = self.chains.get_mut(tenant) else { return Ok(false) };
         let (images, mut size) = (&mut chain.images, chain.size_pages);
         let (before, page_size) = (images.len(), chain.page_size);
+        chain.at = at;
         let read = chain.frames.read(offset, salts, bytes, &mut |transaction| {
             images.extend(std::mem::take(transaction.pages));
             size = transaction.size_pages;
@@ -280,6 +283,7 @@ impl Pending {
         if chain.size_pages == 0 || chain.images.is_empty() && chain.awaits_base {
             chain.size_pages = size_pages;
         }
+        chain.at = at.max(chain.at);
         chain.base = Some(base);
         chain.awaits_base = false;
         self.note_dirty(tenant, at);
@@ -327,11 +331,12 @@ impl Pending {
                 base: chain.base.take(),
                 end: None,
                 position: chain.frames.position(),
+                at: chain.at,
             });
         }
         self.in_flight = Some(self.oldest.take().unwrap_or(self.read.2));
-        let (seq, group, at) = self.read;
-        Batch { seq, group, at, items }
+        let (seq, group, _) = self.read;
+        Batch { seq, group, items }
     }
 
     /// The bucket has a batch up to this record. `heads` are the new heads of the chains in it that go on. Gives whom to answer.
@@ -402,6 +407,7 @@ fn item(tenant: &str, chain: Chain, end: Option<&'static str>) -> Item {
     Item {
         tenant: tenant.to_owned(),
         position: chain.frames.position(),
+        at: chain.at,
         head: chain.head,
         images: chain.images,
         size_pages: chain.size_pages,
@@ -423,18 +429,19 @@ fn going_on(head: Head) -> Chain {
         is_whole: false,
         base: None,
         awaits_base: false,
+        at: head.time,
         head,
     }
 }
 
 /// The chain of a tenant whose database was created with this content; none if that is no database.
-fn created(image: &[u8], epoch: u64) -> Option<Chain> {
+fn created(image: &[u8], epoch: u64, at: Millis) -> Option<Chain> {
     let page_size = page_size(image)?;
     let pages = image.chunks_exact(page_size as usize);
     let images: Images = (1..).zip(pages).map(|(number, page)| (number, page.to_vec())).collect();
     let size_pages = u32::try_from(images.len()).ok()?;
     let head = Head { epoch, ..Head::default() };
-    let chain = Chain { images, size_pages, page_size, is_whole: true, ..going_on(head) };
+    let chain = Chain { images, size_pages, page_size, is_whole: true, at, ..going_on(head) };
     Some(Chain { frames: Frames::joining(page_size), ..chain })
 }
 

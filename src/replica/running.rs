@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{Arc, atomic::Ordering, mpsc},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -23,6 +23,7 @@ use super::{
     shards::Shards,
     ship::Shipper,
     state::State,
+    traffic::Traffic,
 };
 use crate::{
     clock::Clock,
@@ -75,6 +76,7 @@ pub struct Replica {
     fence: Arc<Fence>,
     mode: Mode,
     window: Duration,
+    traffic: Arc<Traffic>,
     runtime: Runtime,
     capture: Mutex<Option<JoinHandle<()>>>,
 }
@@ -106,8 +108,8 @@ impl Replica {
         let shared = Shared::new(tail, state, backlog);
         let fence = Fence::new(Owner::new(&clock), shared.clone());
         let (shards, seal) = (Arc::new(shards), Arc::new(seal));
-        let capture = Mutex::default();
-        Ok(Self { shared, remote, shards, seal, fence, mode, window, runtime, capture })
+        let (traffic, capture) = (Arc::new(Traffic::new(Instant::now())), Mutex::default());
+        Ok(Self { shared, remote, shards, seal, fence, mode, window, traffic, runtime, capture })
     }
 
     /// What the store's log is opened with.
@@ -155,7 +157,7 @@ impl Replica {
         };
         self.runtime.spawn(Arc::new(bases).run());
         self.runtime.spawn(hold::watch(self.shared.clone()));
-        self.runtime.spawn(release(self.shared.clone()));
+        self.runtime.spawn(release(self.shared.clone(), self.remote.clone(), self.traffic.clone()));
         tracing::info!(bucket = self.remote.url(), mode = %self.mode, "replicating");
         Ok(())
     }
@@ -220,6 +222,11 @@ impl Replica {
         self.window
     }
 
+    /// What was asked of the bucket.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
     /// Whether another server has taken over.
     pub fn is_taken_over(&self) -> bool {
         self.fence.is_taken()
@@ -253,10 +260,12 @@ impl Replica {
     }
 }
 
-/// Writes heads to the disk, and releases the log's segments that nothing needs after that.
-async fn release(shared: Arc<Shared>) {
+/// Writes heads to the disk, and releases the log's segments that nothing needs after that. Counts what was asked of the
+/// bucket meanwhile.
+async fn release(shared: Arc<Shared>, remote: Remote, traffic: Arc<Traffic>) {
     loop {
         tokio::time::sleep(RELEASE).await;
+        traffic.note(Instant::now(), remote.meter());
         let own = shared.clone();
         let done = tokio::task::spawn_blocking(move || own.release()).await;
         match done {

@@ -40,6 +40,7 @@ const NAMED: usize = 100;
 
 /// What was found, so far or in the end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReplicaVerified)]
 pub struct Verified {
     /// Users who are looked at.
     pub total: u64,
@@ -59,6 +60,7 @@ pub struct Verified {
 
 /// A user who was not found to be whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReplicaFinding)]
 pub struct Finding {
     /// Who.
     pub id: String,
@@ -71,6 +73,7 @@ pub struct Finding {
 /// What was found of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ReplicaVerdict)]
 pub enum Verdict {
     /// The restored file is another one.
     Different,

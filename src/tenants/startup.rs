@@ -10,6 +10,7 @@ use super::{
         files,
         lock::FolderLock,
         path::{Layout, wal_of},
+        placing::refuse_unfinished,
         template::Template,
     },
     lifecycle::{applied, faults::Faults, rehearsal::rehearse, steady_clock::SteadyClock},
@@ -47,6 +48,7 @@ impl Store {
         let layout = Layout::prepare(&options.data)?;
         let lock = FolderLock::take(&layout.lock())?;
         files::sweep_tmp(&layout)?;
+        refuse_unfinished(layout.root())?;
         refuse_a_lost_catalog(&layout)?;
         refuse_an_older_catalog(&layout)?;
         let (log, recovered) = recover(&layout, &options.log)?;

@@ -4,10 +4,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::pedantic, missing_docs, unreachable_pub)]
 
 mod harness;
+#[cfg(feature = "replicate")]
+#[path = "../s3/mod.rs"]
+mod s3;
 mod source;
 
 mod attacks;
 mod audit;
+#[cfg(feature = "replicate")]
+mod backups;
 mod bad_answers;
 mod batches;
 mod bounds;
@@ -54,6 +59,10 @@ mod rebuild;
 mod reconcile;
 #[cfg(feature = "replicate")]
 mod replica;
+#[cfg(feature = "replicate")]
+mod replica_cli;
+#[cfg(feature = "replicate")]
+mod replica_remote;
 mod restoration;
 mod rollout;
 mod scale;

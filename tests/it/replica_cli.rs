@@ -43,6 +43,12 @@ async fn copied(operator: &Client, user: &str) -> String {
     at.unwrap()
 }
 
+/// Waits until no temporary file is there: a base may just be made.
+async fn nothing_is_left(server: &Server) {
+    let tmp = server.app.store().layout().tmp();
+    eventually("no file is left", async || std::fs::read_dir(&tmp).unwrap().count() == 0).await;
+}
+
 async fn rewind(operator: &Client, user: &str, at: &str) -> Value {
     operator.post(&format!("/api/admin/tenants/{user}/rewind"), json!({"at": at})).await.expect(200).json()
 }
@@ -65,7 +71,8 @@ async fn a_user_is_put_back_to_a_moment_and_forward_again() {
     let dry = operator.post("/api/admin/tenants/ada/rewind", json!({"at": first, "dry_run": true})).await;
     let dry = dry.expect(200).json();
     assert_eq!((&dry["dry_run"], &dry["at"], &dry["replaced"]), (&json!(true), &json!(first), &Value::Null));
-    assert_eq!(dry["tables"], json!([{"table": "notes", "now": 2, "then": 1}]), "{dry}");
+    let tables = dry["tables"].as_array().unwrap();
+    assert!(tables.contains(&json!({"table": "notes", "now": 2, "then": 1})), "{dry}");
     assert_eq!(server.client.texts("ada").await, ["first", "second"], "a dry run changes nothing");
 
     let back = rewind(&operator, "ada", &first).await;
@@ -81,7 +88,7 @@ async fn a_user_is_put_back_to_a_moment_and_forward_again() {
     // In a chain of its own, which begins with a whole copy.
     let third = copied(&operator, "ada").await;
     assert!(second < third, "{second} {third}");
-    assert_eq!(std::fs::read_dir(server.app.store().layout().tmp()).unwrap().count(), 0, "no file is left");
+    nothing_is_left(&server).await;
     server.stop().await;
 }
 
@@ -228,7 +235,7 @@ async fn the_status_says_what_waits_and_a_verification_that_everybody_is_whole()
     assert_eq!(some.last().unwrap()["checked"], 1);
     operator.post("/api/admin/replica/verify", json!({"sample": "1%", "all": true})).await.expect(422);
     operator.post("/api/admin/replica/verify", json!({"sample": "many"})).await.expect(422);
-    assert_eq!(std::fs::read_dir(server.app.store().layout().tmp()).unwrap().count(), 0, "no file is left");
+    nothing_is_left(&server).await;
     server.stop().await;
 }
 
@@ -245,7 +252,7 @@ async fn the_commands_do_it_through_a_server_and_a_folder_is_restored_without_on
 
     let listed = stdout(&ask(&data, &server, &["tenants", "history", "ada", "--json"]));
     let moments: Vec<Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!([&first, &second].iter().all(|at| moments.iter().any(|moment| moment["at"] == ***at)), "{listed}");
+    assert!([&first, &second].iter().all(|at| moments.iter().any(|moment| moment["at"] == **at)), "{listed}");
     let table = stdout(&ask(&data, &server, &["tenants", "history", "ada", "--limit", "1"]));
     assert!(table.starts_with("time ") && table.lines().count() == 3 && table.ends_with("older ones\n"), "{table}");
 

@@ -168,7 +168,7 @@ impl Server {
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
             ("AWS_SECRET_ACCESS_KEY", secret),
             ("AWS_REGION", REGION),
-            ("AWS_ENDPOINT_URL", &endpoint),
+            ("AWS_ENDPOINT_URL", endpoint.as_str()),
             ("AWS_ALLOW_HTTP", "true"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -16,7 +16,10 @@ mod logfile;
 mod mount;
 mod movers;
 mod people;
+mod replica;
 mod rng;
+#[path = "../s3/mod.rs"]
+mod s3;
 mod server;
 mod snapshot;
 mod sql;
@@ -100,6 +103,12 @@ enum Fault {
     Export(Common),
     /// SIGKILL in the midst of a run of migrations
     Rollout(Common),
+    /// SIGKILL amid transactions that go to a bucket: what comes back from there
+    Replicate(Common),
+    /// Two servers on one bucket, the first stopped and woken
+    Takeover(Common),
+    /// The data folder deleted under load, and restored from a bucket
+    Disaster(Common),
     /// Two servers started at once on one folder
     Twins(Common),
     /// A clock that jumps
@@ -150,6 +159,9 @@ fn main() -> ExitCode {
         Fault::Import(common) => ("import", common, faults::import::run),
         Fault::Export(common) => ("export", common, faults::export::run),
         Fault::Rollout(common) => ("rollout", common, faults::rollout::run),
+        Fault::Replicate(common) => ("replicate", common, faults::replicate::run),
+        Fault::Takeover(common) => ("takeover", common, faults::takeover::run),
+        Fault::Disaster(common) => ("disaster", common, faults::disaster::run),
         Fault::Twins(common) => ("twins", common, faults::twins::run),
         Fault::Clock(common) => ("clock", common, faults::clock::run),
         Fault::Sigterm(common) => ("sigterm", common, faults::sigterm::run),

@@ -47,7 +47,7 @@ impl Bucket {
     /// A server that replicates to it.
     pub fn launch(&self, data: &Path, mode: &str, flags: &[&str]) -> Launch {
         let own = ["--replicate", &self.url, "--replicate-mode", mode, "--admin-api-key", KEY];
-        let launch = Launch::real(&self.program, data, &[&own, flags].concat());
+        let launch = Launch::real(&self.program, data, &[&own[..], flags].concat());
         self.s3.environment().iter().fold(launch, |launch, (name, value)| launch.with(name, value))
     }
 

@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::http::Method;
 use indicatif::HumanBytes;
+use reqwest::Method;
 use serde_json::json;
 
 use crate::{

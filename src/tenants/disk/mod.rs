@@ -12,7 +12,6 @@ pub(crate) mod files;
 pub(crate) mod inspect;
 pub(crate) mod lock;
 pub mod path;
-#[cfg(feature = "replicate")]
 pub mod placing;
 #[doc(hidden)]
 pub mod template;

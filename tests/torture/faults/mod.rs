@@ -11,6 +11,7 @@ pub mod bitflip;
 pub mod clock;
 pub mod corrupt;
 pub mod descriptors;
+pub mod disaster;
 pub mod export;
 pub mod full;
 pub mod import;
@@ -26,12 +27,14 @@ pub mod readonly;
 pub mod reads;
 pub mod recycle;
 pub mod redo;
+pub mod replicate;
 pub mod rollout;
 pub mod sigterm;
 pub mod soak;
 pub mod sql;
 pub mod steps;
 pub mod syscalls;
+pub mod takeover;
 pub mod twins;
 
 /// What the command line asked for.

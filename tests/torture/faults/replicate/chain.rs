@@ -20,8 +20,8 @@ use crate::replica::Bucket;
 pub enum Cut {
     /// An entry is deleted: the ones after it do not follow any more.
     Gap,
-    /// The ones after it are made to follow the one before it, with hashes that are right, as a shipper leaves them that
-    /// has skipped a record.
+    /// The ones after it are made to follow the one before it, with hashes that are right, as a shipper leaves them
+    /// that has skipped a record.
     Forged,
 }
 
@@ -46,7 +46,8 @@ pub fn cut(bucket: &Bucket, tenant: &str, how: Cut) -> bool {
     runtime().block_on(async {
         let remote = remote(bucket);
         let Some(Chain { shard, mut head, entries }) = open(&remote, tenant).await else { return false };
-        let place = |seq: u64| Place { tenant, epoch: head.epoch, seq };
+        let epoch = head.epoch;
+        let place = |seq: u64| Place { tenant, epoch, seq };
         let Some(at) = needed(&entries) else {
             shard.close().await;
             return false;

@@ -1,5 +1,5 @@
-//! Workers that change users' databases in every way that SQL over HTTP lets them, each its own users; and what a user's
-//! state is.
+//! Workers that change users' databases in every way that SQL over HTTP lets them, each its own users; and what a
+//! user's state is.
 
 use std::{
     net::SocketAddr,
