@@ -13,6 +13,8 @@ pub mod measures;
 pub mod metrics;
 #[cfg(feature = "server")]
 pub mod recent;
+#[cfg(feature = "replicate")]
+pub mod replication;
 #[cfg(feature = "server")]
 pub mod routes;
 pub mod trace;

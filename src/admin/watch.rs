@@ -2,6 +2,9 @@
 //!
 //! Both name no user. Where callers are authenticated, these need the operator's key.
 
+#[cfg(feature = "replicate")]
+mod replication;
+
 use axum::{
     Json,
     extract::State,
@@ -43,6 +46,8 @@ pub async fn page(State(app): State<App>, headers: HeaderMap) -> Result<Response
     if let Ok(Some(disk)) = tokio::task::spawn_blocking(move || disk::space(&root)).await {
         metrics::disk(disk.size, disk.free);
     }
+    #[cfg(feature = "replicate")]
+    replication::tell(&app);
     if let Some(newest) = newest {
         metrics::delivery_age(app.clock().now() - newest);
     }

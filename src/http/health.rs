@@ -17,7 +17,8 @@ pub async fn alive() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// The catalog can be written, the disk has free space, and the server is not shutting down.
+/// The catalog can be written, the disk has free space, no other part of the server has failed, and it is not shutting down.
+/// What somebody should look after is among the warnings.
 #[utoipa::path(
     get, path = "/readyz", tag = "health", description = "The server can do its work",
     responses((status = 200, description = "It can", body = Object)),
@@ -30,11 +31,13 @@ pub async fn ready(door: Door) -> Result<Json<Value>, Problem> {
     if door.is_draining() {
         return Err(red("the server is shutting down".into()));
     }
+    let warnings = door.readiness.others().map_err(red)?;
     let free = door.readiness.check(&door.store).await.map_err(red)?;
     Ok(Json(json!({
         "status": "ready",
         "open": door.store.open_count(),
         "capacity": door.store.capacity(),
         "free_bytes": free,
+        "warnings": warnings,
     })))
 }

@@ -1,20 +1,37 @@
-//! Whether the disk and the catalog can take writes.
+//! Whether the disk and the catalog can take writes, and what other parts of the server say.
 
 use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::tenants::store::Store;
 
 /// Free space below which the server calls itself not ready: new commits are about to fail.
 const LOW_DISK: u64 = 16 << 20;
 
-/// The check that is running. Requests that come meanwhile share it: they are not authenticated, and a disk
-/// that hangs must not take a thread for each.
+/// What a part of the server says when it is asked whether it can do its work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It can.
+    Good,
+    /// It can, and somebody should look after it.
+    Warning(String),
+    /// It cannot, so that nobody is to be sent here.
+    Failure(String),
+}
+
+/// Asks the disk and the catalog, and whoever else is to be asked.
 #[derive(Default)]
-pub struct Readiness(Mutex<Option<Check>>);
+pub struct Readiness {
+    /// The check that is running. Requests that come meanwhile share it: they are not authenticated, and a disk
+    /// that hangs must not take a thread for each.
+    running: Mutex<Option<Check>>,
+    parts: RwLock<Vec<Part>>,
+}
+
+type Part = Box<dyn Fn() -> Standing + Send + Sync>;
 
 /// How many bytes of the disk are free, or why the server is not ready.
 type Check = Shared<BoxFuture<'static, Result<u64, String>>>;
@@ -22,7 +39,7 @@ type Check = Shared<BoxFuture<'static, Result<u64, String>>>;
 impl Readiness {
     /// Checks both, or joins the check that is running.
     pub fn check(&self, store: &Store) -> Check {
-        let mut last = self.0.lock();
+        let mut last = self.running.lock();
         if let Some(running) = last.as_ref().filter(|check| check.peek().is_none()) {
             return running.clone();
         }
@@ -33,6 +50,28 @@ impl Readiness {
         tokio::spawn(new.clone());
         *last = Some(new.clone());
         new
+    }
+
+    /// Has another part asked from now on. Anybody may ask any number of times, so it answers at once, of what it knows, and
+    /// names nothing that is secret.
+    pub fn ask_too(&self, part: impl Fn() -> Standing + Send + Sync + 'static) {
+        self.parts.write().push(Box::new(part));
+    }
+
+    /// What the other parts warn of.
+    ///
+    /// # Errors
+    /// Why the first of them cannot do its work.
+    pub fn others(&self) -> Result<Vec<String>, String> {
+        let mut warnings = Vec::new();
+        for part in self.parts.read().iter() {
+            match part() {
+                Standing::Good => {}
+                Standing::Warning(what) => warnings.push(what),
+                Standing::Failure(why) => return Err(why),
+            }
+        }
+        Ok(warnings)
     }
 }
 
@@ -49,4 +88,20 @@ async fn check(store: Store) -> Result<u64, String> {
     let proven = store.catalog().check_writable().await;
     proven.map_err(|e| format!("the catalog cannot be written: {}", e.message()))?;
     Ok(free)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_fails_is_the_reason_and_others_are_warned_of() {
+        let readiness = Readiness::default();
+        assert_eq!(readiness.others(), Ok(Vec::new()));
+        readiness.ask_too(|| Standing::Good);
+        readiness.ask_too(|| Standing::Warning("late".into()));
+        assert_eq!(readiness.others(), Ok(vec!["late".to_owned()]));
+        readiness.ask_too(|| Standing::Failure("gone".into()));
+        assert_eq!(readiness.others(), Err("gone".to_owned()));
+    }
 }

@@ -46,6 +46,7 @@ use crate::{
             files::{self, Location},
             inspect::{FileInfo, inspect},
             lock::FolderLock,
+            marker::Marker,
             path::{Layout, shm_of, wal_of},
         },
         lifecycle::quarantine::record_losses,
@@ -84,6 +85,7 @@ pub enum Progress {
 pub fn rebuild(options: &StoreOptions, author: &Author, mut seen: impl FnMut(Progress)) -> Result<Rebuilt> {
     let layout = Layout::prepare(&options.data)?;
     let _lock = FolderLock::take(&layout.lock())?;
+    Marker::refuse(layout.root())?;
     files::sweep_tmp(&layout)?;
     // Before anything is changed: the redo writes to the catalog's log.
     Old::find(&layout)?;

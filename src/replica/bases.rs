@@ -76,6 +76,7 @@ impl Bases {
                     Next::All => own.look_at_all().await,
                     Next::Tenant(tenant) => own.make_or_retry(tenant).await,
                 }
+                own.shared.wanted.done();
                 drop(permit);
             });
         }

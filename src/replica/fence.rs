@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::{
     capture::{Shared, answer},
+    format::{FORMAT_PATH, Format},
     remote::Remote,
 };
 use crate::{
@@ -64,8 +65,18 @@ impl Fence {
         *self.store.lock() = store;
     }
 
-    /// Takes the bucket over.
-    pub async fn claim(&self, remote: &Remote) -> Result<()> {
+    /// Takes the bucket over, which has to be that of `installation`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if it is another's by now; those of the bucket.
+    pub async fn claim(&self, remote: &Remote, installation: &str) -> Result<()> {
+        let found = remote.get(FORMAT_PATH).await?.map(|text| Format::parse(&text)).transpose()?;
+        if found.is_none_or(|found| found.installation != installation) {
+            return Err(Error::config(format!(
+                "{} has the replica of another installation by now: stop this server, and give it another --replicate",
+                remote.url()
+            )));
+        }
         let text = serde_json::to_vec(&self.owner).map_err(|e| Error::internal("the owner cannot be written").with_source(e))?;
         remote.put(OWNER_PATH, text.into()).await
     }

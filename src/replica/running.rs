@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -38,7 +39,7 @@ use crate::{
 const RELEASE: Duration = Duration::from_millis(500);
 
 /// How long the start waits for the bucket.
-const CONNECT: Duration = Duration::from_secs(60);
+const CONNECT: Duration = Duration::from_secs(30);
 
 /// How it replicates.
 pub struct Settings {
@@ -95,18 +96,32 @@ impl Replica {
         let belongs = read_belongs(&layout)?;
         let has_data = layout.catalog().exists();
         let (place, known, time) = (remote.clone(), belongs.clone(), clock.clone());
-        let (format, shards) = runtime.wait(CONNECT, async move {
+        let connected = runtime.wait(CONNECT, async move {
             place.probe().await?;
-            let format = installation(&place, known.as_ref(), has_data, anew, &time).await?;
-            Ok((format, Shards::find(&place).await?))
-        })?;
-        let belongs = Belongs { installation: format.installation.clone(), url: remote.url().to_owned() };
+            installation(&place, known.as_ref(), has_data, anew, &time).await
+        });
+        let installation = match (connected, belongs) {
+            (Ok(format), _) => format.installation,
+            // Users are served, and everything is sent later.
+            (Err(error), Some(belongs)) if error.kind() == ErrorKind::Unavailable && mode == Mode::Async => {
+                tracing::warn!(%error, bucket = remote.url(), "started while the bucket does not answer; it is tried again");
+                belongs.installation
+            }
+            (Err(error), _) => return Err(error),
+        };
+        let belongs = Belongs { installation, url: remote.url().to_owned() };
         write_belongs(&layout, &belongs)?;
         let state = Arc::new(State::open(&layout.replica_state(), &format!("{} {}", belongs.installation, belongs.url))?);
         let left = state.clone();
         let tail = Tail::new(Box::new(move |names| left.note_left(names)));
         let shared = Shared::new(tail, state, backlog);
         let fence = Fence::new(Owner::new(&clock), shared.clone());
+        let (owner, place, ours) = (fence.clone(), remote.clone(), belongs.installation);
+        let claim = move || -> BoxFuture<'static, Result<()>> {
+            let (owner, place, ours) = (owner.clone(), place.clone(), ours.clone());
+            Box::pin(async move { owner.claim(&place, &ours).await })
+        };
+        let shards = Shards::new(&remote, Box::new(claim));
         let (shards, seal) = (Arc::new(shards), Arc::new(seal));
         let (traffic, capture) = (Arc::new(Traffic::new(Instant::now())), Mutex::default());
         Ok(Self { shared, remote, shards, seal, fence, mode, window, traffic, runtime, capture })
@@ -122,8 +137,13 @@ impl Replica {
     /// # Errors
     /// The bucket does not answer.
     pub fn start(&self, store: &Store) -> Result<()> {
-        let (fence, remote) = (self.fence.clone(), self.remote.clone());
-        self.runtime.wait(CONNECT, async move { fence.claim(&remote).await })?;
+        let shards = self.shards.clone();
+        match self.runtime.wait(CONNECT, async move { shards.open_all().await }) {
+            Err(error) if error.kind() == ErrorKind::Unavailable && self.mode == Mode::Async => {
+                tracing::warn!(%error, "the bucket does not answer; it is tried again");
+            }
+            opened => opened?,
+        }
         self.fence.guards(Some(store.clone()));
         // A migration of the catalog is not in the log.
         if let Some(head) = self.shared.state.head(CATALOG)? {

@@ -7,6 +7,7 @@
 //! 3. **Bounded waiting.** SlateDB tries for as long as the bucket is away; every call here ends after a while. What was
 //!    on its way then may arrive later, and does so before anything that is written after it.
 
+mod compaction;
 mod fault;
 mod settings;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use slatedb::{
 };
 use tokio::{runtime::Handle, sync::Notify, task::JoinHandle, time::timeout};
 
+pub use compaction::Compaction;
 pub use fault::Fault;
 pub use settings::Tuning;
 
@@ -65,6 +67,7 @@ pub struct Shard {
     unsure: Mutex<Option<WriteHandle>>,
     work: Arc<Work>,
     keeper: JoinHandle<()>,
+    compaction: Compaction,
     is_closed: bool,
 }
 
@@ -99,15 +102,20 @@ impl Shard {
 
     /// The same with other times.
     pub async fn open_with(remote: &Remote, number: u8, generation: u64, tuning: &Tuning) -> Result<Self, Fault> {
-        let mut tries = 0;
+        let (mut tries, path) = (0, shard_path(number, generation));
         loop {
             tries += 1;
-            let builder = Db::builder(shard_path(number, generation), remote.store())
+            let (cache, own) = settings::cache();
+            let builder = Db::builder(path.clone(), remote.store())
                 .with_settings(settings::writer(tuning, remote.is_folder()))
                 .with_sst_block_size(settings::BLOCK)
-                .with_db_cache_disabled();
+                .with_db_cache(cache, own)
+                .with_block_cache_policy(settings::cached());
             let fault = match within(OPEN_LIMIT, builder.build()).await {
-                Ok(Ok(db)) => return Ok(Self::new(db)),
+                Ok(Ok(db)) => {
+                    let compaction = Compaction::new(db.clone(), &path, remote, tuning.look_every);
+                    return Ok(Self::new(db, compaction));
+                }
                 Ok(Err(error)) => Fault::of(error),
                 Err(fault) => fault,
             };
@@ -118,10 +126,10 @@ impl Shard {
         }
     }
 
-    fn new(db: Db) -> Self {
+    fn new(db: Db, compaction: Compaction) -> Self {
         let work = Arc::new(Work::default());
         let keeper = tokio::spawn(keep(db.clone(), work.clone()));
-        Self { db, unsure: Mutex::new(None), work, keeper, is_closed: false }
+        Self { db, unsure: Mutex::new(None), work, keeper, compaction, is_closed: false }
     }
 
     /// For reading a shard without fencing anybody. It has what was durable a while ago, and follows what is written.
@@ -129,11 +137,12 @@ impl Shard {
     /// A read of a shard that somebody compacts may find an object gone, which is damage as far as it knows: whoever
     /// reads opens the shard anew and reads again before believing it.
     pub async fn open_reader(remote: &Remote, number: u8, generation: u64) -> Result<Source, Fault> {
+        let (cache, own) = settings::cache();
         let builder = DbReader::builder(shard_path(number, generation), remote.store())
             .with_options(settings::reader())
             // Without a checkpoint: nothing is written.
             .with_reader_mode(DbReaderMode::FollowLatest)
-            .with_db_cache_disabled();
+            .with_db_cache(cache, own);
         let reader = within(OPEN_LIMIT, builder.build()).await?.map_err(Fault::of)?;
         Ok(Source(Inner::Reader(Arc::new(Reading(Arc::new(reader))))))
     }
@@ -220,6 +229,11 @@ impl Shard {
         }
         self.write(batch).await?;
         Ok(objects)
+    }
+
+    /// For bringing about that what was deleted leaves the bucket. It does not keep the shard open.
+    pub fn compaction(&self) -> Compaction {
+        self.compaction.clone()
     }
 
     /// What it has done and is made of.

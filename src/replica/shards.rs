@@ -1,21 +1,48 @@
 //! The shards of a replica, each opened when it is first needed, and again after a failure.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
-use tokio::sync::{RwLock, RwLockReadGuard};
+use futures_util::future::BoxFuture;
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard};
 
 use super::{
-    format::{parse_shard_path, shard_of, shard_path},
+    format::{SHARDS, parse_shard_path, shard_of, shard_path},
     remote::Remote,
     shard::{Fault, Shard},
 };
 use crate::error::{Error, Result};
 
+/// What is done once, before the first shard is opened: the bucket is claimed for this server.
+pub type Claim = Box<dyn Fn() -> BoxFuture<'static, Result<()>> + Send + Sync>;
+
+/// What the shards of a replica share.
+struct Bucket {
+    remote: Remote,
+    claim: Claim,
+    /// The newest generations, once the bucket is claimed.
+    generations: OnceCell<Vec<u64>>,
+}
+
+impl Bucket {
+    async fn generation(&self, number: u8) -> Result<u64> {
+        let find = || async {
+            (self.claim)().await?;
+            newest_generations(&self.remote).await
+        };
+        let found = self.generations.get_or_try_init(find).await?;
+        Ok(found.get(usize::from(number)).copied().unwrap_or_default())
+    }
+}
+
 /// One shard that this server writes.
 pub struct Handle {
     number: u8,
-    generation: AtomicU64,
-    remote: Remote,
+    bucket: Arc<Bucket>,
+    /// How often it was begun anew by this server.
+    begun_anew: AtomicU64,
     open: RwLock<Option<Shard>>,
 }
 
@@ -31,7 +58,9 @@ impl Handle {
             }
             let mut place = self.open.write().await;
             if place.is_none() {
-                *place = Some(Shard::open(&self.remote, self.number, self.generation.load(Ordering::Acquire)).await?);
+                let found = self.bucket.generation(self.number).await.map_err(Fault::Away)?;
+                let generation = found + self.begun_anew.load(Ordering::Acquire);
+                *place = Some(Shard::open(&self.bucket.remote, self.number, generation).await?);
             }
         }
     }
@@ -54,12 +83,13 @@ impl Handle {
     /// Goes on in a new generation.
     pub async fn begin_anew(&self) {
         self.close().await;
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.begun_anew.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The generation.
+    /// The generation; 0 while the bucket was not reached.
     pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        let found = self.bucket.generations.get().and_then(|found| found.get(usize::from(self.number)));
+        found.copied().unwrap_or_default() + self.begun_anew.load(Ordering::Acquire)
     }
 }
 
@@ -67,16 +97,26 @@ impl Handle {
 pub struct Shards(Vec<Handle>);
 
 impl Shards {
-    /// The newest generation of each, by what the bucket has.
-    pub async fn find(remote: &Remote) -> Result<Self> {
-        let generations = newest_generations(remote).await?;
-        let handles = (0..).zip(generations).map(|(number, generation)| Handle {
+    /// Those in a bucket. `claim` is done before the first one is opened, until it succeeds.
+    pub fn new(remote: &Remote, claim: Claim) -> Self {
+        let bucket = Arc::new(Bucket { remote: remote.clone(), claim, generations: OnceCell::new() });
+        let handle = |number| Handle {
             number,
-            generation: AtomicU64::new(generation),
-            remote: remote.clone(),
+            bucket: bucket.clone(),
+            begun_anew: AtomicU64::new(0),
             open: RwLock::new(None),
-        });
-        Ok(Self(handles.collect()))
+        };
+        Self((0..SHARDS).map(handle).collect())
+    }
+
+    /// Opens all: from then on the server before this one can write nothing.
+    ///
+    /// # Errors
+    /// Of the first that could not be opened, unless it is damaged: it begins anew when it is next written to.
+    pub async fn open_all(&self) -> Result<()> {
+        let opened = futures_util::future::join_all(self.0.iter().map(Handle::get)).await;
+        let failed = |fault: Fault| if let Fault::Damaged(_) = fault { None } else { Some(Error::from(fault)) };
+        opened.into_iter().filter_map(Result::err).find_map(failed).map_or(Ok(()), Err)
     }
 
     /// Begins a new generation of every shard that the bucket has.
@@ -108,7 +148,7 @@ impl Shards {
 
 /// The newest generation of each shard; 0 for one that the bucket does not have.
 pub async fn newest_generations(remote: &Remote) -> Result<Vec<u64>> {
-    let mut newest = vec![0; usize::from(super::format::SHARDS)];
+    let mut newest = vec![0; usize::from(SHARDS)];
     for folder in remote.folders("shard/").await? {
         if let Some((number, generation)) = parse_shard_path(&folder) {
             let place = &mut newest[usize::from(number)];

@@ -163,7 +163,7 @@ impl Shipper {
         for (tenant, head) in &encoded.heads {
             let is_long = head.tail_bytes > LONG_TAIL.max(u64::from(head.size_pages) * 4096 / 2);
             let is_old = head.tail_bytes > 0 && head.time - head.base_time > OLD_BASE;
-            if head.ended || is_long || is_old {
+            if !head.ended && (is_long || is_old) {
                 self.shared.wanted.add(tenant);
             }
         }

@@ -19,6 +19,8 @@ pub struct Wanted {
 struct State {
     tenants: BTreeSet<String>,
     look_at_all: bool,
+    /// How many were taken and are not done.
+    under_way: usize,
 }
 
 /// What is to be done next.
@@ -56,20 +58,28 @@ impl Wanted {
         self.changed.notify_one();
     }
 
-    /// How many are known to need one.
+    /// How many are known to need one, with those that are being made.
     pub fn count(&self) -> usize {
-        self.state.lock().tenants.len()
+        let state = self.state.lock();
+        state.tenants.len() + state.under_way + usize::from(state.look_at_all)
     }
 
-    /// Takes the next.
+    /// What was taken by [`next`](Self::next) is done.
+    pub fn done(&self) {
+        self.state.lock().under_way -= 1;
+    }
+
+    /// Takes the next, which is under way until [`done`](Self::done) is called.
     pub async fn next(&self) -> Next {
         loop {
             {
                 let mut state = self.state.lock();
                 if let Some(tenant) = state.tenants.pop_first() {
+                    state.under_way += 1;
                     return Next::Tenant(tenant);
                 }
                 if std::mem::take(&mut state.look_at_all) {
+                    state.under_way += 1;
                     return Next::All;
                 }
             }

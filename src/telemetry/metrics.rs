@@ -50,6 +50,8 @@ pub fn install() -> Result<()> {
         tracing::info!("another recorder of metrics is installed; it gets the metrics, and /metrics is empty");
     }
     describe();
+    #[cfg(feature = "replicate")]
+    super::replication::describe();
     // A series that starts at 0 has a rate before its first event, and the first event counts in it.
     for kind in KNOWN.into_iter().chain([OTHER]) {
         for outcome in ["created", "exists", "updated", "deleted", "ignored", "rejected", "failed"] {

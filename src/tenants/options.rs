@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::open::{descriptors::MAX_LONG_READS, feeds::FeedLimits};
+use super::open::{descriptors::MAX_LONG_READS, feeds::FeedLimits, fetch::Fetcher};
 use crate::{
     catalog::quota::ReadQuota,
     clock::Clock,
@@ -99,6 +99,8 @@ pub struct StoreOptions {
     pub feeds: FeedLimits,
     /// The log of the data folder.
     pub log: log::Options,
+    /// Who fetches files that are not there, if the data folder is still being restored.
+    pub fetcher: Option<Fetcher>,
     /// The time of day.
     pub clock: Clock,
 }
@@ -122,6 +124,7 @@ impl StoreOptions {
             limits: Limits::default(),
             feeds: FeedLimits::default(),
             log: log::Options::default(),
+            fetcher: None,
             clock: Clock::system(),
         }
     }

@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
 
 use super::{
     disk::{
         files,
         lock::FolderLock,
+        marker::Marker,
         path::{Layout, wal_of},
         placing::refuse_unfinished,
         template::Template,
@@ -49,6 +50,9 @@ impl Store {
         let lock = FolderLock::take(&layout.lock())?;
         files::sweep_tmp(&layout)?;
         refuse_unfinished(layout.root())?;
+        if options.fetcher.is_none() {
+            Marker::refuse(layout.root())?;
+        }
         refuse_a_lost_catalog(&layout)?;
         refuse_an_older_catalog(&layout)?;
         let (log, recovered) = recover(&layout, &options.log)?;
@@ -96,6 +100,7 @@ impl Store {
                 free: Arc::new(Semaphore::new(capacity)),
                 long_reads: LongReads::new(options.long_reads)?,
                 feeds: Feeds::new(options.feeds),
+                fetcher: RwLock::new(options.fetcher.clone()),
                 unflushed: Unflushed::default(),
                 unclean: Mutex::default(),
                 usage_samples: Mutex::default(),
@@ -162,7 +167,10 @@ pub fn refuse_an_older_catalog(layout: &Layout) -> Result<()> {
 
 /// Refuses to create a catalog in a folder that has lost one: with an empty catalog, deleted and suspended users
 /// would be served again.
-fn refuse_a_lost_catalog(layout: &Layout) -> Result<()> {
+///
+/// # Errors
+/// [`ErrorKind::Config`](crate::ErrorKind::Config) then.
+pub fn refuse_a_lost_catalog(layout: &Layout) -> Result<()> {
     let catalog = layout.catalog();
     if catalog.exists() {
         return Ok(());

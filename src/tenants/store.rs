@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -20,6 +20,7 @@ use super::{
     open::{
         database::Database,
         feeds::Feeds,
+        fetch::Fetcher,
         long_reads::LongReads,
         slots::{CapacityWait, Slots, Tick},
         unflushed::Unflushed,
@@ -94,6 +95,8 @@ pub(super) struct Inner {
     pub(super) free: Arc<Semaphore>,
     pub(super) long_reads: LongReads,
     pub(super) feeds: Arc<Feeds>,
+    /// Who fetches files that are not there yet; none if all are.
+    pub(super) fetcher: RwLock<Option<Fetcher>>,
     pub(super) unflushed: Unflushed,
     /// Databases whose close has failed: what their WALs have may not be on the disk.
     pub(super) unclean: Mutex<HashSet<TenantId>>,
@@ -312,6 +315,7 @@ impl Store {
     pub async fn close(&self, until: Instant) -> usize {
         self.inner.closing.store(true, Ordering::Release);
         self.end_changes();
+        self.stop_fetching();
         *self.inner.maintenance_stopped.lock().await = true;
         let mut closes = tokio::task::JoinSet::new();
         for id in self.inner.slots.ids() {

@@ -44,6 +44,8 @@ export const inside = {
   },
   audit: path(`/admin/audit?target=${person(7).id}`),
   ...operationPages,
+  replica: path("/admin/replica"),
+  "moments-off": path(`/admin/tenants/${person(1).id}/moments`),
   settings: path("/admin/settings"),
   about: path("/admin/about"),
   "not-found": async (tab) => {
@@ -52,7 +54,7 @@ export const inside = {
   },
 };
 
-const { search: _, "nobody-found": __, ...others } = inside;
+const { search: _, "nobody-found": __, "moments-off": ___, ...others } = inside;
 /** Those of which there are pictures, with long lists. */
 export const pictured = {
   ...others, tenants: path("/admin/tenants"), deliveries: path("/admin/deliveries"), audit: path("/admin/audit"),

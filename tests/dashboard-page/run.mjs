@@ -12,6 +12,7 @@ import { hostile } from "./flows/hostile.mjs";
 import { keyboard } from "./flows/keyboard.mjs";
 import { keys } from "./flows/keys.mjs";
 import { operations } from "./flows/operations.mjs";
+import { replica } from "./flows/replica.mjs";
 import { signIn } from "./flows/sign-in.mjs";
 import { tenants } from "./flows/tenants.mjs";
 import { told } from "./flows/told.mjs";
@@ -23,7 +24,7 @@ const [executablePath, cubby, work, ...words] = process.argv.slice(2);
 const wanted = words.filter((word) => word !== "--screenshots");
 // The longest come first, since some run at once. Pictures come last, when there is something to see.
 const pictures = words.includes("--screenshots") ? { screenshots } : {};
-const all = { ...accessibility, ...keyboard, ...hostile, ...operations, ...signIn, ...tenants, ...deliveries, ...keys, ...told, ...pictures };
+const all = { ...accessibility, ...keyboard, ...hostile, ...operations, ...replica, ...signIn, ...tenants, ...deliveries, ...keys, ...told, ...pictures };
 const chosen = Object.entries(all).filter(([name]) => wanted.length === 0 || wanted.some((part) => name.includes(part)));
 
 /** What a flow is given. What it opens and starts ends with it. */

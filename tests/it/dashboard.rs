@@ -8,6 +8,8 @@ mod first_run;
 mod hostile;
 mod live;
 mod migrations;
+#[cfg(feature = "replicate")]
+mod replica;
 mod search;
 mod sign_in;
 mod sync;
@@ -72,6 +74,8 @@ async fn every_page_is_there_and_tells_its_own_things() {
         ("/admin/sync", "There are no runs."),
         ("/admin/deliveries", "There are no deliveries."),
         ("/admin/migrations", "No migration of all tenants has been started yet."),
+        #[cfg(feature = "replicate")]
+        ("/admin/replica", "CUBBY_REPLICATE="),
         ("/admin/first-run", "Make the endpoint at Clerk"),
         ("/admin/keys", "There are no keys."),
         ("/admin/audit", "dashboard sign-in"),
@@ -95,7 +99,14 @@ async fn every_page_is_there_and_tells_its_own_things() {
         assert!(page.text.starts_with("<!doctype html>"), "{path}: {}", page.text);
     }
     // As a form leaves them in the browser's bar.
-    for (path, above) in [("/admin/bulk/confirm", "/admin/bulk"), ("/admin/keys/make", "/admin/keys")] {
+    for (path, above) in [
+        ("/admin/bulk/confirm", "/admin/bulk"),
+        ("/admin/keys/make", "/admin/keys"),
+        #[cfg(feature = "replicate")]
+        ("/admin/replica/verify", "/admin/replica"),
+        #[cfg(feature = "replicate")]
+        ("/admin/tenants/ada/moments/look", "/admin/tenants/ada/moments"),
+    ] {
         assert_eq!(browser.get(path).await.expect(303).location, above);
         let sign_in = Browser::new(server.address).get(path).await.expect(303).location;
         assert!(sign_in.starts_with("/admin/sign-in"), "{path}: {sign_in}");

@@ -157,6 +157,49 @@ async fn the_metrics_page_has_every_documented_name() {
     server.stop().await;
 }
 
+#[cfg(feature = "replicate")]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_copied_elsewhere_is_measured_and_nobody_is_named() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let backups = folder.path().join("backups");
+    let flags =
+        ["--replicate", "memory:///watched", "--backup-to", backups.to_str().unwrap(), "--admin-api-key", ADMIN];
+    let server = Server::with(&flags).await;
+    server.client.note("user_1", "x").await;
+    server.app.replica().unwrap().flush(std::time::Duration::from_secs(60)).await.unwrap();
+    let text = String::from_utf8(server.client.get("/metrics").await.expect(200).body).unwrap();
+    for name in [
+        "cubby_replica_behind_seconds ",
+        "cubby_replica_waiting_tenants ",
+        "cubby_replica_log_bytes ",
+        "cubby_replica_log_limit_bytes ",
+        "cubby_replica_stuck_shards 0",
+        "cubby_replica_bases_wanted ",
+        "cubby_replica_fallen_out_total ",
+        "cubby_replica_taken_over 0",
+        "cubby_replica_restoring ",
+        "cubby_replica_batches_total ",
+        "cubby_replica_batch_bytes_total ",
+        "cubby_replica_batch_failures_total ",
+        "cubby_replica_requests_total{kind=\"put\"}",
+        "cubby_replica_request_failures_total ",
+        "cubby_replica_bytes_total{direction=\"out\"}",
+        "cubby_backups_total{outcome=\"failed\"}",
+        "cubby_backup_interval_seconds ",
+    ] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name} is not in\n{text}");
+    }
+    assert!(!text.contains("user_1") && !text.contains("watched"), "nobody is named");
+    let operations = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPERATIONS.md")).unwrap();
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = line.split(' ').next().unwrap();
+        assert!(operations.contains(&format!("`{name}`")), "docs/OPERATIONS.md does not explain {name}");
+    }
+    let ready = server.client.get("/readyz").await.expect(200).json();
+    assert_eq!(ready["warnings"], json!([]));
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn where_callers_show_who_they_are_so_must_whoever_watches() {
     let flags = ["--auth", "jwt", "--issuer", "https://clerk.example.com", "--jwks-url"];

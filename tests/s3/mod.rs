@@ -131,12 +131,15 @@ impl Server {
     pub fn start() -> Self {
         let shared = Arc::new(Shared::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        // A test may run on a runtime of its own.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let own = shared.clone();
         let thread = std::thread::Builder::new().name("s3".to_owned()).spawn(move || {
             runtime.block_on(async {
+                let listener = TcpListener::from_std(listener).unwrap();
                 tokio::select! {
                     () = serve(listener, own) => {}
                     _ = stopped => {}

@@ -10,11 +10,15 @@
 //! | `page`, `view`, `assets` | frame and headers of a page, data as it is shown, stylesheet and script |
 //! | `charts`, `troubles` | what the overview draws, and what it says is wrong |
 //! | `tenant`, `actions`, `import`, `chart`, `data` | one tenant: its page, its forms, a file to be taken, its use, its tables |
+//! | `moments` | one tenant's past: what the bucket has of it, and a tenant put back or begun with it |
+//! | `replica`, `verification`, `backups` | copies elsewhere |
 //! | `overview`, `first_run`, `tenants`, `bulk`, `sync`, `deliveries`, `migrations`, `keys`, `audit`, `server` | the pages |
 
 mod actions;
 mod assets;
 mod audit;
+#[cfg(feature = "replicate")]
+mod backups;
 mod bulk;
 mod chart;
 mod charts;
@@ -25,9 +29,13 @@ mod first_run;
 mod import;
 mod keys;
 mod migrations;
+#[cfg(feature = "replicate")]
+mod moments;
 mod operator;
 mod overview;
 mod page;
+#[cfg(feature = "replicate")]
+mod replica;
 mod seat;
 mod server;
 mod sessions;
@@ -36,6 +44,8 @@ mod sync;
 mod tenant;
 mod tenants;
 mod troubles;
+#[cfg(feature = "replicate")]
+mod verification;
 mod view;
 
 use axum::{
@@ -55,7 +65,7 @@ pub fn is_page(path: &str) -> bool {
 pub fn routes(app: &App, operators: Router) -> Router<App> {
     let seat = seat::Seat::new(app.clone(), operators);
     app.door().limits.let_in_sessions(Box::new(seat.is_signed_in()));
-    Router::new()
+    let pages = Router::new()
         .route("/admin", get(overview::page))
         .route("/admin/events", get(overview::listen))
         .route("/admin/first-run", get(first_run::page))
@@ -90,7 +100,10 @@ pub fn routes(app: &App, operators: Router) -> Router<App> {
         .route("/admin/audit", get(audit::page))
         .route("/admin/settings", get(server::settings))
         .route("/admin/about", get(server::about))
-        .route("/admin/assets/{name}", get(assets::asset))
+        .route("/admin/assets/{name}", get(assets::asset));
+    #[cfg(feature = "replicate")]
+    let pages = pages.merge(replica::routes()).merge(moments::routes());
+    pages
         .route("/admin/{*rest}", any(sign_in::missing))
         .method_not_allowed_fallback(sign_in::above)
         .layer(from_fn(operator::own_pages_only))

@@ -83,13 +83,16 @@ impl Live {
         let migrations: Migrations = operator.get("/api/admin/migrations").await?;
         let found: FirstRun = operator.get("/api/admin/first-run").await?;
         let samples = operator.seat.app.recent().samples();
+        let troubles = troubles(&seen, &about, &migrations);
+        #[cfg(feature = "replicate")]
+        let troubles = troubles.into_iter().chain(super::replica::troubles(operator).await).collect();
         Ok(Self {
             first_run: match (found.needed, found.webhook_secret) {
                 (false, _) => None,
                 (true, false) => Some("Clerk is not connected: there is no webhook secret."),
                 (true, true) => Some("There are no tenants yet."),
             },
-            troubles: troubles(&seen, &about, &migrations),
+            troubles,
             figures: figures(&seen, &about),
             charts: charts::charts(&samples),
             covered: (!samples.is_empty()).then(|| charts::covered(&samples)),

@@ -21,13 +21,15 @@ pub(super) struct Link {
     pub(super) current: bool,
 }
 
-const SECTIONS: [(&str, &str); 10] = [
+const SECTIONS: &[(&str, &str)] = &[
     ("/admin", "Overview"),
     ("/admin/tenants", "Tenants"),
     ("/admin/bulk", "Bulk changes"),
     ("/admin/sync", "Reconcile"),
     ("/admin/deliveries", "Deliveries"),
     ("/admin/migrations", "Migrations"),
+    #[cfg(feature = "replicate")]
+    ("/admin/replica", "Replication"),
     ("/admin/keys", "Keys"),
     ("/admin/audit", "Audit"),
     ("/admin/settings", "Settings"),
@@ -49,10 +51,10 @@ pub(super) struct Frame {
 impl Frame {
     /// Of a page in the section of `href`.
     pub(super) fn new(title: impl Into<String>, href: &str, session: &Session, notice: Option<Notice>) -> Self {
-        let links = SECTIONS.map(|(to, label)| Link { href: to, label, current: to == href });
+        let links = SECTIONS.iter().map(|&(to, label)| Link { href: to, label, current: to == href });
         Self {
             title: title.into(),
-            links: links.into(),
+            links: links.collect(),
             csrf: session.csrf.clone(),
             notice,
             q: String::new(),

@@ -95,6 +95,17 @@ struct OwnQuota {
     text: String,
 }
 
+/// What there is of its past.
+#[cfg_attr(not(feature = "replicate"), expect(dead_code, reason = "this program copies nothing"))]
+enum Past {
+    /// Nothing to tell: it was purged, or this program copies nothing.
+    None,
+    /// It would be there if the server copied what is written.
+    Off,
+    /// The bucket has it.
+    There,
+}
+
 #[derive(Template)]
 #[template(path = "tenant.html")]
 struct Page {
@@ -111,6 +122,7 @@ struct Page {
     migrations: Vec<Migration>,
     quota: OwnQuota,
     charts: Vec<Chart>,
+    past: Past,
     profile: Vec<Fact>,
     metadata: String,
     offered: Offered,
@@ -137,6 +149,7 @@ pub(super) async fn page(operator: Operator, Segment(id): Segment) -> Result<Res
         migrations: one.migrations.iter().map(migration).collect(),
         quota: own_quota(&one),
         charts: charts(today, &used.usage),
+        past: past(&operator, row),
         frame: operator.frame(view::cell(&id), "/admin/tenants"),
         who: who(&row.profile),
         state: if row.purged.is_some() { "purged" } else { row.state.as_str() },
@@ -154,6 +167,20 @@ pub(super) async fn page(operator: Operator, Segment(id): Segment) -> Result<Res
         id,
     };
     Ok(html(StatusCode::OK, &page))
+}
+
+#[cfg(feature = "replicate")]
+fn past(operator: &Operator, row: &Row) -> Past {
+    match operator.seat.app.replica() {
+        _ if row.purged.is_some() => Past::None,
+        None => Past::Off,
+        Some(_) => Past::There,
+    }
+}
+
+#[cfg(not(feature = "replicate"))]
+fn past(_: &Operator, _: &Row) -> Past {
+    Past::None
 }
 
 /// The size over the quota; none where there is no file, or no bound.

@@ -97,7 +97,7 @@ impl Store {
         let row = self
             .locked(lock, move |store, lock, _| {
                 store.replaceable(lock.id())?;
-                store.take_files(lock)?;
+                store.take_files_to_replace(lock)?;
                 if Instant::now() >= until {
                     return Err(too_late());
                 }

@@ -63,7 +63,8 @@ impl Store {
             tombstones::schedule_purge(tx, &due, now)?;
             by.record(tx, now, PURGE, due.as_str(), "started")
         })?;
-        let erased = self.take_files(lock).and_then(|()| {
+        // What is awaited is not fetched to be erased.
+        let erased = self.take_files_there(lock).and_then(|()| {
             self.forget_samples(&id);
             erase(&self.layout().paths(&id))?;
             log::erase_kept(&self.layout().log(), id.as_str())
@@ -94,6 +95,7 @@ impl Store {
         let author = author.clone();
         self.with_lock(id, move |store, lock, row| {
             let (id, now) = (lock.id().clone(), store.now());
+            store.fetch_now(&id)?;
             // What a purge left is erased by the transition.
             let whole = row.purged.is_none() && files::locate(&store.layout().paths(&id))? != Location::Nowhere;
             if row.state != State::Deleted || whole {

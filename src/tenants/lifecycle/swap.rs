@@ -152,7 +152,7 @@ impl Store {
         let row = self
             .with_lock(id, move |store, lock, _| {
                 store.replaceable(lock.id())?;
-                store.take_files(lock)?;
+                store.take_files_to_replace(lock)?;
                 let change: RowChange = Box::new(move |tx, id, _| queries::set_schema(tx, id, schema));
                 let swap = Swap { replace: true, sha256, author, action, change };
                 let kept = store.swap_file(lock, file.path(), swap)?;

@@ -59,11 +59,17 @@ impl Store {
     }
 
     /// Closes a locked tenant's database and makes its files complete without the log, so that they may be moved,
-    /// replaced or removed. May block.
+    /// replaced or removed. A file that is awaited is fetched first. May block.
     ///
     /// # Errors
     /// They cannot be made so; not for a damaged database, whose files are taken as they are.
     pub(in crate::tenants) fn take_files(&self, lock: &TenantLock<Database>) -> Result<()> {
+        self.fetch_now(lock.id())?;
+        self.take_files_there(lock)
+    }
+
+    /// The same for those that are there.
+    pub(in crate::tenants) fn take_files_there(&self, lock: &TenantLock<Database>) -> Result<()> {
         let id = lock.id();
         let closed = lock.open().map_or(Ok(()), |database| {
             self.take_uses(id, database);

@@ -7,6 +7,8 @@
 //! | [`database`] | one open tenant: its connection and its reader pool |
 //! | [`opening`] | opening a file for a request: waiting, creating, migrating |
 //! | `activity` | how often an open tenant is leased |
+//! | [`fetch`] | who knows where a file is that is not there yet |
+//! | `fetching` | fetching such a file, for whoever needs it first |
 //! | [`top`] | which open tenants are used most, or are largest |
 //! | `closing` | closing to make room, and before files are moved |
 //! | [`feeds`] | the feeds of those tenants that somebody listens to |
@@ -22,6 +24,8 @@ pub mod database;
 pub(super) mod descriptors;
 mod entry;
 pub mod feeds;
+pub mod fetch;
+mod fetching;
 pub(super) mod long_reads;
 pub mod opening;
 mod primitives;

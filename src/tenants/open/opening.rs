@@ -209,6 +209,9 @@ impl Store {
                 State::Quarantined => return Err(Self::quarantined()),
             },
         }
+        if row.is_some() {
+            self.fetch_to_open(&id)?;
+        }
         let permit = match self.take_capacity() {
             Ok(permit) => permit,
             Err(wait) => {

@@ -18,7 +18,7 @@ async function findings(page) {
 }
 
 /** Looks at these pages, and gives their paths. */
-async function check(tab, all) {
+export async function check(tab, all) {
   const [found, seen] = [[], []];
   for (const [name, open] of Object.entries(all)) {
     await open(tab);

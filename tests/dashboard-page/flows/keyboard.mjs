@@ -23,7 +23,7 @@ function focused() {
 }
 
 /** Goes through a page by Tab, and unfolds what is folded. */
-async function through(tab, where) {
+export async function through(tab, where) {
   const reached = new Set();
   await tab.page.evaluate(() => {
     document.activeElement?.blur();
