@@ -37,6 +37,7 @@ impl App {
         let mut options = serving(data, &config)?;
         let replica = replicate::prepare(data, &config, &options.clock)?;
         options.log.tail = replica.tail();
+        options.fetcher = replica.fetcher();
         let store = Store::open(options)?;
         replica.start(&store)?;
         Self::running(store, config, replica)

@@ -19,7 +19,7 @@ mod on {
             running::{Replica, Settings},
             seal::Seal,
         },
-        tenants::store::Store,
+        tenants::{open::fetch::Fetcher, store::Store},
     };
 
     /// What replicates, if anything does.
@@ -37,6 +37,7 @@ mod on {
             window: settings.replicate_window,
             backlog: settings.replicate_backlog.0,
             anew: settings.new,
+            restore: settings.restore,
             clock: clock.clone(),
         };
         Ok(Replication(Some(Arc::new(Replica::prepare(settings, &data.data)?))))
@@ -52,6 +53,11 @@ mod on {
         /// What the store's log is opened with.
         pub fn tail(&self) -> Option<Tail> {
             self.0.as_ref().map(|replica| replica.tail())
+        }
+
+        /// What the store is opened with, if not all users' files are there.
+        pub fn fetcher(&self) -> Option<Fetcher> {
+            self.0.as_ref().and_then(|replica| replica.fetcher())
         }
 
         /// Begins, when the store is open.
@@ -78,7 +84,7 @@ mod off {
         config::{DataConfig, ServeConfig},
         error::{Error, Result},
         log::Tail,
-        tenants::store::Store,
+        tenants::{open::fetch::Fetcher, store::Store},
     };
 
     /// This program was built without replication.
@@ -101,6 +107,11 @@ mod off {
     impl Replication {
         /// Nothing.
         pub fn tail(&self) -> Option<Tail> {
+            None
+        }
+
+        /// Nothing.
+        pub fn fetcher(&self) -> Option<Fetcher> {
             None
         }
 

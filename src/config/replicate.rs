@@ -135,6 +135,10 @@ pub struct ReplicateConfig {
     #[arg(long, help_heading = None)]
     pub new: bool,
 
+    /// Bring the data of the copies back into an empty data folder, and serve meanwhile
+    #[arg(long, help_heading = None)]
+    pub restore: bool,
+
     /// Where backups are made, a folder or a URL as with --replicate; none if not set
     #[arg(long, env = "CUBBY_BACKUP", value_name = "DIR|URL")]
     pub backup_to: Option<String>,
@@ -168,6 +172,15 @@ impl ReplicateConfig {
                  (CUBBY_REPLICATE), or leave the mode out",
                 self.replicate_mode
             )));
+        }
+        if self.restore && self.replicate.is_none() {
+            return Err(Error::config(
+                "--restore brings back what is copied: name the place with --replicate (CUBBY_REPLICATE); `cubby restore` brings \
+                 a backup back",
+            ));
+        }
+        if self.restore && self.new {
+            return Err(Error::config("--restore brings back what --new gives up: leave one of the two out"));
         }
         if self.replicate_key.is_some() && self.replicate.is_none() && self.backup_to.is_none() {
             return Err(Error::config(
@@ -312,6 +325,8 @@ mod tests {
         for (args, word) in [
             (&["--replicate-mode", "sync"][..], "CUBBY_REPLICATE"),
             (&["--replicate-key", "key"], "CUBBY_BACKUP"),
+            (&["--restore"], "CUBBY_REPLICATE"),
+            (&["--replicate", "s3://b/p", "--restore", "--new"], "gives up"),
             (&["--replicate", "bucket"], "s3://bucket/prefix"),
             (&["--replicate", "ftp://host"], "begins with"),
             (&["--replicate", "s3://"], "no bucket"),

@@ -10,7 +10,8 @@ use tokio::{sync::Semaphore, time::sleep};
 use super::{
     capture::Shared,
     entry::BaseRef,
-    format::{CATALOG, Place, base_prefix, big_prefix},
+    erasure,
+    format::{CATALOG, Place, base_prefix, big_prefix, shard_of},
     object,
     queries::BaseRow,
     remote::Remote,
@@ -112,6 +113,10 @@ impl Bases {
             if row.is_none_or(|row| row.purged.is_some()) {
                 return self.erase(tenant).await;
             }
+            // Its chain may go on when its file is there. Who fetches that asks for a base, if it needs one.
+            if self.store.awaits_file(id)? {
+                return Ok(());
+            }
         }
         let (shared, name, clock) = (self.shared.clone(), tenant.to_owned(), self.store.clock().clone());
         let (send, begun) = std::sync::mpsc::channel();
@@ -167,6 +172,7 @@ impl Bases {
         let bases = self.shared.state.bases(tenant)?;
         let Some(keep) = kept_from(&bases, before) else { return Ok(()) };
         let (kept, gone) = (&bases[keep], &bases[..keep]);
+        self.shared.state.compact_after(shard_of(tenant), self.store.clock().now(), erasure::AFTER_PRUNE)?;
         let shard = self.shards.of(tenant)?.get().await.map_err(Error::from)?;
         // Entries first: a base that is named and gone would be a broken chain.
         let big = shard.delete_entries(tenant, (kept.epoch, kept.after)).await.map_err(Error::from)?;
@@ -182,6 +188,8 @@ impl Bases {
     async fn erase(&self, tenant: &str) -> Result<()> {
         let slot = self.shared.slot(tenant);
         slot.pending.lock().forget(tenant);
+        // Before: it is not to be forgotten once something was deleted.
+        self.shared.state.compact_after(shard_of(tenant), self.store.clock().now(), erasure::AFTER_PURGE)?;
         let shard = self.shards.of(tenant)?.get().await.map_err(Error::from)?;
         shard.delete_tenant(tenant).await.map_err(Error::from)?;
         drop(shard);
@@ -210,8 +218,10 @@ impl Bases {
             let rows = self.store.list(None, after.take(), PAGE).await?;
             let Some(last) = rows.last() else { break };
             after = Some(last.id.clone());
-            let ids = rows.iter().filter(|row| row.purged.is_none()).map(|row| row.id.to_string()).collect();
-            for tenant in self.shared.state.without_chain(ids)? {
+            let ids = rows.into_iter().filter(|row| row.purged.is_none()).map(|row| row.id).collect();
+            // Before their chains: one that is there has its head.
+            let (ids, _) = self.store.part_awaited(ids).await?;
+            for tenant in self.shared.state.without_chain(ids.iter().map(ToString::to_string).collect())? {
                 self.shared.wanted.add(&tenant);
             }
         }

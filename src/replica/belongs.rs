@@ -101,7 +101,9 @@ pub async fn installation(remote: &Remote, folder: &Folder, clock: &Clock) -> Re
         let format = Format::begin(clock.now())?;
         return match remote.put_new(FORMAT_PATH, format.encode()?.into()).await? {
             true => Ok(format),
-            false => Err(Error::config(format!("another server has begun to replicate to {url} at this moment: start again"))),
+            false => Err(Error::config(format!(
+                "another server has begun to replicate to {url} at this moment: start again"
+            ))),
         };
     };
     let format = Format::parse(&text)?;
@@ -112,16 +114,20 @@ pub async fn installation(remote: &Remote, folder: &Folder, clock: &Clock) -> Re
             marker.url, marker.url
         )));
     }
+    let ours = folder.belongs.as_ref().filter(|belongs| belongs.installation == format.installation);
+    if let Some(belongs) = ours.filter(|_| folder.has_data && !folder.anew) {
+        // Before anything of the folder is opened. It is looked at again when the bucket is claimed.
+        belongs.refuse_if_taken(remote).await?;
+    }
     if is_restored {
         return Ok(format);
     }
-    let ours = folder.belongs.as_ref().filter(|belongs| belongs.installation == format.installation);
     let is_given_up = match ours {
-        Some(belongs) if folder.anew && folder.has_data => belongs.owner_since(remote).await?.is_some(),
-        _ => folder.anew,
+        Some(belongs) => folder.anew && folder.has_data && belongs.owner_since(remote).await?.is_some(),
+        None => folder.anew,
     };
     match ours {
-        Some(_) if !is_given_up || !folder.has_data => Ok(format),
+        Some(_) if !is_given_up => Ok(format),
         _ if is_given_up => {
             let new = Format::begin(clock.now())?;
             let kept = format!("meta/format-{}.json", format.installation);
@@ -152,7 +158,8 @@ pub fn read_belongs(layout: &Layout) -> Result<Option<Belongs>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(path.display(), error)),
         Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| {
-            Error::config(format!("{} cannot be read: move it away, and choose a new prefix", path.display())).with_source(e)
+            Error::config(format!("{} cannot be read: move it away, and choose a new prefix", path.display()))
+                .with_source(e)
         }),
     }
 }
@@ -162,7 +169,8 @@ pub fn write_belongs(layout: &Layout, belongs: &Belongs) -> Result<()> {
     if read_belongs(layout)?.as_ref() == Some(belongs) {
         return Ok(());
     }
-    let text = serde_json::to_vec(belongs).map_err(|e| Error::internal("replica.json cannot be written").with_source(e))?;
+    let text =
+        serde_json::to_vec(belongs).map_err(|e| Error::internal("replica.json cannot be written").with_source(e))?;
     let (path, new) = (path(layout), layout.root().join("replica.json.new"));
     std::fs::create_dir_all(layout.root()).map_err(|e| Error::io(layout.root().display(), e))?;
     flush::remove(&new)?;

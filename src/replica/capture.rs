@@ -68,6 +68,8 @@ pub struct Shared {
     pub has_released: Notify,
     /// The log has ended, and all of it was read.
     pub is_complete: AtomicBool,
+    /// Users' files are still fetched from the bucket: nothing of it is given up.
+    pub is_restoring: AtomicBool,
     /// Everybody is to stop, whatever waits.
     pub is_stopped: AtomicBool,
     /// How far the bucket is behind, in milliseconds, as of a moment ago.
@@ -91,6 +93,7 @@ impl Shared {
             released: AtomicU64::new(0),
             has_released: Notify::new(),
             is_complete: AtomicBool::new(false),
+            is_restoring: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
             behind: AtomicI64::new(0),
             overflowed: AtomicU64::new(0),

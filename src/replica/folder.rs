@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
+    belongs::{Belongs, write_belongs},
     entry::Head,
     format::{CATALOG, FORMAT_PATH, Format},
     remote::Remote,
@@ -10,7 +11,6 @@ use super::{
         folder::{Progress, Summary, restore_folder},
         source::Source,
     },
-    running::{Belongs, write_belongs},
     seal::Seal,
     state::State,
 };
@@ -41,7 +41,7 @@ pub async fn restore(
         let why = format!("there is no replica at {}: look whether the URL has the right prefix", remote.url());
         Error::config(why)
     })?;
-    let belongs = Belongs { installation: Format::parse(&text)?.installation, url: remote.url().to_owned() };
+    let belongs = Belongs::begun(Format::parse(&text)?.installation, remote.url(), None, "");
     // As a server that replicates opens it.
     let identity = format!("{} {}", belongs.installation, belongs.url);
     let layout = Layout::at(data.to_owned());

@@ -15,8 +15,10 @@
 
 pub mod bases;
 pub mod batch;
+pub mod belongs;
 pub mod capture;
 pub mod entry;
+pub mod erasure;
 pub mod fence;
 pub mod folder;
 pub mod format;
@@ -31,6 +33,7 @@ pub mod remote;
 pub mod restore;
 pub mod running;
 pub mod seal;
+pub mod serving;
 pub mod shard;
 pub mod shards;
 pub mod ship;

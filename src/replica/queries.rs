@@ -11,7 +11,9 @@ pub fn create(conn: &Connection) -> Sql<()> {
          CREATE TABLE IF NOT EXISTS head (tenant TEXT PRIMARY KEY, head BLOB NOT NULL) WITHOUT ROWID;
          CREATE TABLE IF NOT EXISTS base (
              tenant TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, after INTEGER NOT NULL,
-             time INTEGER NOT NULL, object TEXT, PRIMARY KEY (tenant, epoch, seq)) WITHOUT ROWID;",
+             time INTEGER NOT NULL, object TEXT, PRIMARY KEY (tenant, epoch, seq)) WITHOUT ROWID;
+         CREATE TABLE IF NOT EXISTS compaction (
+             shard INTEGER PRIMARY KEY, due INTEGER, is_begun INTEGER NOT NULL DEFAULT 0);",
     )
 }
 
@@ -51,7 +53,33 @@ pub fn forget(tx: &Transaction, tenant: &str) -> Sql<()> {
 
 /// Forgets everything.
 pub fn forget_all(conn: &Connection) -> Sql<()> {
-    conn.execute_batch("DELETE FROM head; DELETE FROM base; DELETE FROM about")
+    conn.execute_batch("DELETE FROM head; DELETE FROM base; DELETE FROM about; DELETE FROM compaction")
+}
+
+/// Notes that a shard is to be compacted at a time, if not before.
+pub fn compact_by(conn: &Connection, shard: u8, at: i64) -> Sql<()> {
+    let mut statement = conn.prepare_cached(
+        "INSERT INTO compaction (shard, due) VALUES (?1, ?2)
+         ON CONFLICT DO UPDATE SET due = min(coalesce(due, excluded.due), excluded.due)",
+    )?;
+    statement.execute(params![shard, at]).map(drop)
+}
+
+/// The shards that are to be compacted now, or at a time after `most`, and those for which it was begun.
+pub fn compactions(conn: &Connection, now: i64, most: i64) -> Sql<Vec<u8>> {
+    let mut statement =
+        conn.prepare_cached("SELECT shard FROM compaction WHERE is_begun OR due <= ?1 OR due > ?2 ORDER BY shard")?;
+    statement.query_map([now, most], |row| row.get(0))?.collect()
+}
+
+/// Notes that the compaction of a shard is begun: what is noted from now on needs another one.
+pub fn begin_compaction(conn: &Connection, shard: u8) -> Sql<()> {
+    conn.execute("UPDATE compaction SET due = NULL, is_begun = 1 WHERE shard = ?1", [shard]).map(drop)
+}
+
+/// Notes that it was done.
+pub fn end_compaction(conn: &Connection, shard: u8) -> Sql<()> {
+    conn.execute("UPDATE compaction SET is_begun = 0 WHERE shard = ?1", [shard]).map(drop)
 }
 
 /// A base that a tenant has: where it is in the chain, when it was made, and its object, if it is one.

@@ -10,18 +10,21 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use super::{
     bases::Bases,
+    belongs::{Belongs, Folder, installation, read_belongs, write_belongs},
     capture::Shared,
+    erasure::Erasure,
     fence::{Fence, Owner},
-    format::{CATALOG, FORMAT_PATH, Format, SHARDS},
+    format::{CATALOG, SHARDS},
     hold::{self, Holder},
     remote::Remote,
+    restore::source::Source,
     seal::Seal,
-    shards::Shards,
+    serving::{Empty, Restoring, fetch_catalog},
+    shards::{Claim, Shards},
     ship::Shipper,
     state::State,
     traffic::Traffic,
@@ -31,8 +34,11 @@ use crate::{
     config::replicate::Mode,
     error::{Error, ErrorKind, Result},
     log::Tail,
-    sqlite::flush,
-    tenants::{disk::path::Layout, store::Store},
+    tenants::{
+        disk::{marker::Marker, path::Layout},
+        open::fetch::Fetcher,
+        store::Store,
+    },
 };
 
 /// How often heads are written to the disk and the log's segments released.
@@ -40,6 +46,9 @@ const RELEASE: Duration = Duration::from_millis(500);
 
 /// How long the start waits for the bucket.
 const CONNECT: Duration = Duration::from_secs(30);
+
+/// How long it waits for the catalog, which may be large.
+const FETCH: Duration = Duration::from_secs(3600);
 
 /// How it replicates.
 pub struct Settings {
@@ -55,17 +64,10 @@ pub struct Settings {
     pub backlog: u64,
     /// Whether a folder without data may begin anew in a bucket that has some.
     pub anew: bool,
+    /// Whether a folder without data is restored from the bucket.
+    pub restore: bool,
     /// The time of day.
     pub clock: Clock,
-}
-
-/// Which installation a data folder belongs to, in `replica.json`.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Belongs {
-    /// As in the bucket's `meta/format.json`.
-    pub installation: String,
-    /// The bucket.
-    pub url: String,
 }
 
 /// Replicates a data folder.
@@ -78,6 +80,8 @@ pub struct Replica {
     mode: Mode,
     window: Duration,
     traffic: Arc<Traffic>,
+    /// The restore of users' files that are not there yet.
+    restoring: Option<Arc<Restoring>>,
     runtime: Runtime,
     capture: Mutex<Option<JoinHandle<()>>>,
 }
@@ -90,41 +94,76 @@ impl Replica {
     /// [`ErrorKind::Config`] if the bucket cannot be used, or belongs to another installation; [`ErrorKind::Unavailable`] if it
     /// does not answer.
     pub fn prepare(settings: Settings, data: &Path) -> Result<Self> {
-        let Settings { remote, seal, mode, window, backlog, anew, clock } = settings;
+        let Settings { remote, seal, mode, window, backlog, anew, restore, clock } = settings;
         let runtime = Runtime::start()?;
         let layout = Layout::at(data.to_owned());
-        let belongs = read_belongs(&layout)?;
-        let has_data = layout.catalog().exists();
-        let (place, known, time) = (remote.clone(), belongs.clone(), clock.clone());
+        let marker = Marker::read(layout.root())?;
+        let empty = if restore || marker.is_some() { Empty::take(data)? } else { None };
+        let (belongs, has_data) = (read_belongs(&layout)?, layout.catalog().exists());
+        let goes_on = marker.is_some();
+        let folder = Folder { belongs: belongs.clone(), marker, has_data, restore, anew };
+        let (place, time) = (remote.clone(), clock.clone());
         let connected = runtime.wait(CONNECT, async move {
             place.probe().await?;
-            installation(&place, known.as_ref(), has_data, anew, &time).await
+            installation(&place, &folder, &time).await
         });
-        let installation = match (connected, belongs) {
+        let may_be_away = mode == Mode::Async && empty.is_none();
+        let installation = match (connected, &belongs) {
             (Ok(format), _) => format.installation,
             // Users are served, and everything is sent later.
-            (Err(error), Some(belongs)) if error.kind() == ErrorKind::Unavailable && mode == Mode::Async => {
+            (Err(error), Some(belongs)) if error.kind() == ErrorKind::Unavailable && may_be_away => {
                 tracing::warn!(%error, bucket = remote.url(), "started while the bucket does not answer; it is tried again");
-                belongs.installation
+                belongs.installation.clone()
             }
             (Err(error), _) => return Err(error),
         };
-        let belongs = Belongs { installation, url: remote.url().to_owned() };
+        if empty.is_some() {
+            Marker { installation: installation.clone(), url: remote.url().to_owned() }.write(layout.root())?;
+        }
+        let owner = Owner::new(&clock);
+        let belongs = Belongs::begun(installation, remote.url(), belongs, &owner.server);
         write_belongs(&layout, &belongs)?;
         let state = Arc::new(State::open(&layout.replica_state(), &format!("{} {}", belongs.installation, belongs.url))?);
         let left = state.clone();
         let tail = Tail::new(Box::new(move |names| left.note_left(names)));
         let shared = Shared::new(tail, state, backlog);
-        let fence = Fence::new(Owner::new(&clock), shared.clone());
-        let (owner, place, ours) = (fence.clone(), remote.clone(), belongs.installation);
-        let claim = move || -> BoxFuture<'static, Result<()>> {
-            let (owner, place, ours) = (owner.clone(), place.clone(), ours.clone());
-            Box::pin(async move { owner.claim(&place, &ours).await })
-        };
-        let shards = Shards::new(&remote, Box::new(claim));
-        let (shards, seal) = (Arc::new(shards), Arc::new(seal));
+        let server = owner.server.clone();
+        let fence = Fence::new(owner, shared.clone());
+        let claim = Claiming { fence: fence.clone(), remote: remote.clone(), layout, belongs, server, has_data };
+        let (shards, seal) = (Arc::new(Shards::new(&remote, claim.done_once())), Arc::new(seal));
         let (traffic, capture) = (Arc::new(Traffic::new(Instant::now())), Mutex::default());
-        Ok(Self { shared, remote, shards, seal, fence, mode, window, traffic, runtime, capture })
+        let restoring = (goes_on || empty.is_some()).then(|| {
+            let source = Source::of_server(remote.clone(), seal.clone(), shards.clone());
+            Restoring::new(source, shards.clone(), shared.clone(), runtime.handle.clone())
+        });
+        let replica =
+            Self { shared, remote, shards, seal, fence, mode, window, traffic, restoring, runtime, capture };
+        match empty {
+            Some(empty) => replica.restore_catalog(empty)?,
+            None if restore && !goes_on => tracing::info!("the data folder has its data: leave --restore out"),
+            None => {}
+        }
+        Ok(replica)
+    }
+
+    /// Gives an empty data folder the catalog that the bucket has.
+    fn restore_catalog(&self, empty: Empty) -> Result<()> {
+        tracing::info!(bucket = self.remote.url(), "restoring the catalog");
+        let source = Source::of_server(self.remote.clone(), self.seal.clone(), self.shards.clone());
+        let (shards, path) = (self.shards.clone(), empty.temporary());
+        let into = path.clone();
+        let restored = self.runtime.wait(FETCH, async move { fetch_catalog(&source, &shards, &into).await })?;
+        empty.place(&path, &restored, &self.shared.state)
+    }
+
+    /// What the store is opened with if not all users' files are there.
+    pub fn fetcher(&self) -> Option<Fetcher> {
+        self.restoring.as_ref().map(|restoring| Fetcher(restoring.clone()))
+    }
+
+    /// The restore of users' files, while it goes on.
+    pub fn restoring(&self) -> Option<&Restoring> {
+        self.restoring.as_deref().filter(|restoring| restoring.is_under_way())
     }
 
     /// What the store's log is opened with.
@@ -176,6 +215,17 @@ impl Replica {
             window: self.window,
         };
         self.runtime.spawn(Arc::new(bases).run());
+        let erasure = Erasure {
+            shared: self.shared.clone(),
+            remote: self.remote.clone(),
+            shards: self.shards.clone(),
+            fence: self.fence.clone(),
+            clock: store.clock().clone(),
+        };
+        self.runtime.spawn(erasure.run());
+        if let Some(restoring) = &self.restoring {
+            self.runtime.spawn(restoring.clone().run(store.clone()));
+        }
         self.runtime.spawn(hold::watch(self.shared.clone()));
         self.runtime.spawn(release(self.shared.clone(), self.remote.clone(), self.traffic.clone()));
         tracing::info!(bucket = self.remote.url(), mode = %self.mode, "replicating");
@@ -296,72 +346,32 @@ async fn release(shared: Arc<Shared>, remote: Remote, traffic: Arc<Traffic>) {
     }
 }
 
-/// The bucket's format, made if it has none.
-async fn installation(
-    remote: &Remote,
-    belongs: Option<&Belongs>,
+/// What claims a bucket.
+struct Claiming {
+    fence: Arc<Fence>,
+    remote: Remote,
+    layout: Layout,
+    belongs: Belongs,
+    server: String,
     has_data: bool,
-    anew: bool,
-    clock: &Clock,
-) -> Result<Format> {
-    let url = remote.url();
-    let Some(text) = remote.get(FORMAT_PATH).await? else {
-        let format = Format::begin(clock.now())?;
-        return match remote.put_new(FORMAT_PATH, format.encode()?.into()).await? {
-            true => Ok(format),
-            false => Err(Error::config(format!("another server has begun to replicate to {url} at this moment: start again"))),
-        };
-    };
-    let format = Format::parse(&text)?;
-    match belongs {
-        Some(belongs) if belongs.installation == format.installation => Ok(format),
-        _ if anew => {
-            let new = Format::begin(clock.now())?;
-            let kept = format!("meta/format-{}.json", format.installation);
-            remote.put(&kept, text).await?;
-            Shards::begin_all_anew(remote).await?;
-            remote.put(FORMAT_PATH, new.encode()?.into()).await?;
-            Ok(new)
+}
+
+impl Claiming {
+    fn done_once(self) -> Claim {
+        let own = Arc::new(self);
+        Box::new(move || -> BoxFuture<'static, Result<()>> {
+            let own = own.clone();
+            Box::pin(async move { own.claim().await })
+        })
+    }
+
+    async fn claim(&self) -> Result<()> {
+        if self.has_data {
+            self.belongs.refuse_if_taken(&self.remote).await?;
         }
-        _ if has_data => Err(Error::config(format!(
-            "{url} has the replica of another installation than this data folder: choose another prefix; or, to give up what \
-             is there, start with --new"
-        ))),
-        _ => Err(Error::config(format!(
-            "the data folder is empty, and {url} has a replica: `cubby restore --from {url} --data DIR` brings its data back \
-             here; to give up what is there and begin with nothing, start with --new"
-        ))),
+        self.fence.claim(&self.remote, &self.belongs.installation).await?;
+        write_belongs(&self.layout, &self.belongs.claimed(&self.server))
     }
-}
-
-fn belongs_path(layout: &Layout) -> std::path::PathBuf {
-    layout.root().join("replica.json")
-}
-
-/// Which installation a data folder belongs to; none if it was never replicated.
-pub fn read_belongs(layout: &Layout) -> Result<Option<Belongs>> {
-    let path = belongs_path(layout);
-    match std::fs::read(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io(path.display(), error)),
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| {
-            Error::config(format!("{} cannot be read: move it away, and choose a new prefix", path.display())).with_source(e)
-        }),
-    }
-}
-
-/// Notes which installation a data folder belongs to.
-pub fn write_belongs(layout: &Layout, belongs: &Belongs) -> Result<()> {
-    if read_belongs(layout)?.as_ref() == Some(belongs) {
-        return Ok(());
-    }
-    let text = serde_json::to_vec(belongs).map_err(|e| Error::internal("replica.json cannot be written").with_source(e))?;
-    let (path, new) = (belongs_path(layout), layout.root().join("replica.json.new"));
-    std::fs::create_dir_all(layout.root()).map_err(|e| Error::io(layout.root().display(), e))?;
-    flush::remove(&new)?;
-    flush::write_new(&new, &text)?;
-    std::fs::rename(&new, &path).map_err(|e| Error::io(path.display(), e))?;
-    flush::sync_folder(layout.root())
 }
 
 /// A runtime of one thread: what it does for the bucket never delays a request's thread.

@@ -128,18 +128,19 @@ impl Shipper {
                         return Err(());
                     }
                 }
-                Fault::Away(error) => {
+                // What is damaged stays while users' files are in it.
+                Fault::Damaged(error) if !self.shared.is_restoring.load(Ordering::Acquire) => {
+                    tracing::error!(shard = self.number, %error, "the shard in the bucket is damaged: it begins anew, and its users get new bases");
+                    handle.begin_anew().await;
+                    self.end_all();
+                    return Ok(());
+                }
+                Fault::Away(error) | Fault::Damaged(error) => {
                     if !self.slot().is_stuck.swap(true, Ordering::AcqRel) {
                         tracing::warn!(shard = self.number, %error, "the bucket does not take what is written; it is tried again");
                     }
                     meters::failed();
                     handle.close_if_broken().await;
-                }
-                Fault::Damaged(error) => {
-                    tracing::error!(shard = self.number, %error, "the shard in the bucket is damaged: it begins anew, and its users get new bases");
-                    handle.begin_anew().await;
-                    self.end_all();
-                    return Ok(());
                 }
             }
             sleep(pause).await;

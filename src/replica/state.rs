@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -14,10 +15,11 @@ use rusqlite::Connection;
 
 use super::{
     entry::Head,
-    format::CATALOG,
+    format::{CATALOG, SHARDS},
     queries::{self, BaseRow},
 };
 use crate::{
+    clock::{Millis, millis},
     error::Result,
     log::What,
     sqlite::{flush, open, wal::with_suffix},
@@ -65,6 +67,10 @@ impl State {
         queries::create(&conn)?;
         if queries::about(&conn, IDENTITY)?.as_deref() != Some(identity) {
             queries::forget_all(&conn)?;
+            // Which of them were to be compacted was noted in the file that is gone.
+            for shard in 0..SHARDS {
+                queries::compact_by(&conn, shard, 0)?;
+            }
             queries::set_about(&conn, IDENTITY, identity)?;
         }
         Ok(conn)
@@ -195,6 +201,30 @@ impl State {
         Ok(tx.commit()?)
     }
 
+    /// Takes note that something is deleted in a shard, so that it is compacted after a time, if not before. May block.
+    pub fn compact_after(&self, shard: u8, now: Millis, after: Duration) -> Result<()> {
+        let at = now.saturating_add(millis(after.min(LONGEST)));
+        Ok(queries::compact_by(&self.conn.lock(), shard, at)?)
+    }
+
+    /// The shards that are to be compacted now.
+    pub fn compactions(&self, now: Millis) -> Result<Vec<u8>> {
+        // A time that is further away is of a clock that was set back.
+        let most = now.saturating_add(millis(LONGEST));
+        Ok(queries::compactions(&self.conn.lock(), now, most)?)
+    }
+
+    /// Takes note that the compaction of a shard is begun. Until it is done, the shard is among those that are to be
+    /// compacted. May block.
+    pub fn begin_compaction(&self, shard: u8) -> Result<()> {
+        Ok(queries::begin_compaction(&self.conn.lock(), shard)?)
+    }
+
+    /// Takes note that it was done: the shard is to be compacted only if something was deleted since the begin.
+    pub fn end_compaction(&self, shard: u8) -> Result<()> {
+        Ok(queries::end_compaction(&self.conn.lock(), shard)?)
+    }
+
     /// Ends every chain for which `is_one` is true, by the tenant's name.
     pub fn end_all(&self, is_one: impl Fn(&str) -> bool) -> Result<()> {
         let mut after = String::new();
@@ -213,3 +243,6 @@ impl State {
 
 /// Under which key the bucket is noted.
 const IDENTITY: &str = "identity";
+
+/// The longest time until a compaction.
+const LONGEST: Duration = Duration::from_secs(86_400);

@@ -89,6 +89,7 @@ pub(super) fn describe() {
     describe_counter!("cubby_replica_requests_total", "Requests to the bucket by kind.");
     describe_counter!("cubby_replica_request_failures_total", "Requests to the bucket that failed.");
     describe_counter!("cubby_replica_bytes_total", "Bytes to and from the bucket.");
+    describe_gauge!("cubby_backup_running", "1 while a backup is being made.");
     describe_gauge!("cubby_backup_interval_seconds", "How often a backup is to be made.");
 }
 
@@ -115,9 +116,12 @@ pub fn tell(reading: &Reading) {
     counter!("cubby_replica_bytes_total", "direction" => "in").absolute(bytes_in);
 }
 
-/// Tells how often a backup is to be made.
-pub fn backups_every(interval: Duration) {
-    gauge!("cubby_backup_interval_seconds").set(interval.as_secs_f64());
+/// Tells whether a backup is being made, and how often one is to be, if one is by itself.
+pub fn tell_of_backups(is_running: bool, interval: Option<Duration>) {
+    gauge!("cubby_backup_running").set(f64::from(u8::from(is_running)));
+    if let Some(interval) = interval {
+        gauge!("cubby_backup_interval_seconds").set(interval.as_secs_f64());
+    }
 }
 
 #[cfg(test)]

@@ -109,7 +109,7 @@ async fn page() -> Series {
     metrics::discrepancy(0);
     #[cfg(feature = "replicate")]
     {
-        cubby::telemetry::replication::backups_every(Duration::from_secs(60));
+        cubby::telemetry::replication::tell_of_backups(false, Some(Duration::from_secs(60)));
         ::metrics::gauge!("cubby_backup_newest_timestamp_seconds").set(0.0);
     }
     let page = server.client.get("/metrics").await.expect(200);

@@ -14,7 +14,7 @@ const FLOORS: &[Floor] = &[
     Floor::apart(&["notes", "sql", "changes", "export", "webhooks", "admin"]),
     Floor::shared(&["app"]),
     Floor::shared(&["http"]),
-    Floor::shared(&["reconcile", "rollout", "bulk"]),
+    Floor::shared(&["reconcile", "rollout", "bulk", "replica", "backup"]),
     Floor::shared(&["tenants"]),
     // The provider's answers become the catalog's profiles; the catalog knows no provider.
     Floor::shared(&["identity"]),

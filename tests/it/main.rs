@@ -63,6 +63,8 @@ mod replica;
 mod replica_cli;
 #[cfg(feature = "replicate")]
 mod replica_remote;
+#[cfg(feature = "replicate")]
+mod replica_restore;
 mod restoration;
 mod rollout;
 mod scale;

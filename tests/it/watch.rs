@@ -185,6 +185,7 @@ async fn what_is_copied_elsewhere_is_measured_and_nobody_is_named() {
         "cubby_replica_request_failures_total ",
         "cubby_replica_bytes_total{direction=\"out\"}",
         "cubby_backups_total{outcome=\"failed\"}",
+        "cubby_backup_running ",
         "cubby_backup_interval_seconds ",
     ] {
         assert!(text.lines().any(|line| line.starts_with(name)), "{name} is not in\n{text}");

@@ -10,10 +10,8 @@ use crate::{
 
 /// Tells the metrics how it is doing.
 pub(super) fn tell(app: &App) {
-    let settings = &app.config().replicate;
-    if settings.backup_to.is_some() {
-        replication::backups_every(settings.backup_every);
-    }
+    let (settings, backups) = (&app.config().replicate, app.backups());
+    replication::tell_of_backups(backups.running().is_some(), backups.to().map(|_| settings.backup_every));
     if let Some(replica) = app.replica() {
         replication::tell(&read(replica));
     }

@@ -33,6 +33,8 @@ pub enum Failure {
 struct Orders {
     delay: Option<(Duration, Duration)>,
     failure: Option<Failure>,
+    /// What fails alone: whatever has this in its path.
+    held_back: Option<String>,
     /// One answer in so many is lost; none for 0.
     lost: u64,
     random: u64,
@@ -69,7 +71,10 @@ impl Commands {
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;
         }
-        let failure = self.0.lock().failure;
+        let orders = self.0.lock();
+        let is_held_back = orders.held_back.as_ref().is_some_and(|part| path.as_ref().contains(part.as_str()));
+        let failure = if is_held_back { Some(Failure::Unavailable) } else { orders.failure };
+        drop(orders);
         failure.map_or(Ok(()), |failure| Err(failed(failure, path)))
     }
 
@@ -125,6 +130,11 @@ impl Faulty {
     /// Fails all requests from now on; none for no longer.
     pub fn fail(&self, failure: Option<Failure>) {
         self.commands.0.lock().failure = failure;
+    }
+
+    /// Fails requests for what has this in its path from now on; none for no longer.
+    pub fn hold_back(&self, part: Option<&str>) {
+        self.commands.0.lock().held_back = part.map(str::to_owned);
     }
 
     /// Loses the answer to one in `one_in` writes after it was done; 0 for none. The same ones for the same seed.

@@ -135,10 +135,12 @@ pub(super) fn reader() -> DbReaderOptions {
 pub(super) fn cache() -> (Arc<dyn DbCache>, u64) {
     static CACHE: LazyLock<Arc<SplitCache>> = LazyLock::new(|| {
         let options = MokaCacheOptions { max_capacity: KEPT, ..MokaCacheOptions::default() };
-        Arc::new(SplitCache::new().with_meta_cache(Some(Arc::new(MokaCache::new_with_opts(options)))))
+        let indexes: Arc<dyn DbCache> = Arc::new(MokaCache::new_with_opts(options));
+        Arc::new(SplitCache::new().with_meta_cache(Some(indexes)))
     });
     static OPENED: AtomicU64 = AtomicU64::new(0);
-    (CACHE.clone(), OPENED.fetch_add(1, Ordering::Relaxed))
+    let cache: Arc<dyn DbCache> = CACHE.clone();
+    (cache, OPENED.fetch_add(1, Ordering::Relaxed))
 }
 
 /// What of a table that is written is kept in memory.

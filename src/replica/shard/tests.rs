@@ -1,3 +1,4 @@
+use sha2::{Digest, Sha256};
 use slatedb::object_store::memory::InMemory;
 
 use super::*;
@@ -152,4 +153,75 @@ async fn a_reader_has_what_is_durable_and_fences_nobody() {
     shard.close().await;
     let source = Shard::open_reader(&remote, 0, 0).await.unwrap();
     assert_eq!(places(&source, "ada", None, None).await, [(1, 1), (1, 2)]);
+}
+
+/// Where these bytes are in the bucket.
+async fn holders(remote: &Remote, bytes: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    for object in remote.list("").await.unwrap() {
+        // It may be gone since it was listed.
+        if let Some(content) = remote.get(&object.path).await.unwrap()
+            && memchr::memmem::find(&content, bytes).is_some()
+        {
+            found.push(object.path);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn what_was_deleted_leaves_the_bucket_after_a_compaction() {
+    let (remote, soon) = (remote(), Duration::from_millis(5));
+    let tuning = Tuning {
+        look_every: soon,
+        compact_every: soon,
+        collect_every: soon,
+        collect_after: Duration::ZERO,
+        compacted_for: soon,
+    };
+    let shard = Shard::open_with(&remote, 0, 0, &tuning).await.unwrap();
+    // No compression makes these shorter.
+    let secret = |of: &str| Bytes::copy_from_slice(&Sha256::digest(of));
+    let value = |tenant: &str, seq| (entry_key(tenant, 1, seq), Some(secret(&format!("{tenant} {seq}"))));
+    let head = (head_key("ada"), Some(head(1).encode().into()));
+    shard.write(vec![value("ada", 1), value("grace", 1), head]).await.unwrap();
+    shard.compaction().run().await.unwrap();
+    shard.write(vec![value("ada", 2)]).await.unwrap();
+    for (of, places) in [("ada 1", "/compacted/"), ("ada 2", "/wal/"), ("grace 1", "/compacted/")] {
+        let found = holders(&remote, &secret(of)).await;
+        assert!(found.iter().any(|path| path.contains(places)), "{of}: {found:?}");
+    }
+
+    shard.delete_tenant("ada").await.unwrap();
+    assert!(!holders(&remote, &secret("ada 1")).await.is_empty(), "it is only hidden");
+    shard.compaction().run().await.unwrap();
+    let gone = async {
+        for of in ["ada 1", "ada 2"] {
+            while !holders(&remote, &secret(of)).await.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    timeout(Duration::from_secs(60), gone).await.unwrap();
+
+    // A shard that has almost nothing is compacted like any other, and nothing else is lost.
+    shard.compaction().run().await.unwrap();
+    shard.close().await;
+    let shard = Shard::open(&remote, 0, 0).await.unwrap();
+    let source = shard.source();
+    assert_eq!(source.head("ada").await.unwrap(), None);
+    let mut entries = source.entries("grace", None, None).await.unwrap();
+    assert_eq!(entries.next().await.unwrap(), Some((1, 1, secret("grace 1"))));
+    assert!(entries.next().await.unwrap().is_none());
+    shard.close().await;
+}
+
+#[tokio::test]
+async fn nobody_waits_for_the_compaction_of_a_shard_that_was_closed() {
+    let remote = remote();
+    let shard = Shard::open(&remote, 0, 0).await.unwrap();
+    shard.write(entry("ada", 1, 1)).await.unwrap();
+    let compaction = shard.compaction();
+    shard.close().await;
+    assert!(matches!(compaction.run().await, Err(Fault::Away(_))));
 }

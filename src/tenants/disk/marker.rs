@@ -40,7 +40,8 @@ impl Marker {
         if Self::read(root)?.as_ref() == Some(self) {
             return Ok(());
         }
-        let text = serde_json::to_vec(self).map_err(|e| Error::internal("a marker cannot be written").with_source(e))?;
+        let text =
+            serde_json::to_vec(self).map_err(|e| Error::internal("a marker cannot be written").with_source(e))?;
         let (path, new) = (path(root), root.join(format!("{SERVING}.new")));
         // Whole under its name, or not there.
         flush::write_new(&new, &text)?;

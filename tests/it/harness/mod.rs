@@ -97,6 +97,14 @@ impl Server {
         Self::of(App::start(&settings.data, with_program(settings.serve)).expect("the server starts")).await
     }
 
+    /// Why no server starts on a folder.
+    pub fn refused(folder: &Path, flags: &[&str]) -> cubby::Error {
+        let data = folder.to_str().unwrap();
+        let settings =
+            Settings::try_parse_from(["cubby", "--data", data].iter().chain(flags)).expect("flags of a test are legal");
+        App::start(&settings.data, with_program(settings.serve)).err().expect("the server does not start")
+    }
+
     /// Over a store that the test opened, with a clock of its own perhaps.
     pub async fn over(store: Store, flags: &[&str]) -> Self {
         Self::of(App::over(store, serve_config(flags)).expect("the server starts")).await
