@@ -88,7 +88,13 @@ impl Bench {
     }
 
     /// Inserts by `tasks` on these tenants for a while. Gives how many a second, and how long each took.
-    async fn inserts(&self, ids: &[TenantId], tasks: usize, last: Duration, a_second: Option<u64>) -> (f64, Vec<Duration>) {
+    async fn inserts(
+        &self,
+        ids: &[TenantId],
+        tasks: usize,
+        last: Duration,
+        a_second: Option<u64>,
+    ) -> (f64, Vec<Duration>) {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let (began, failed) = (Instant::now(), Arc::new(AtomicU64::new(0)));
         let mut running = tokio::task::JoinSet::new();
@@ -230,7 +236,8 @@ async fn costs(cli: &Cli, round: Duration, rounds: usize) {
             bench.stop().await;
         }
         figures.sort_by_key(|figure| figure.0);
-        let ((_, without, read_without, idle, busy), (_, with, read_with, idle_with, busy_with)) = (figures[0], figures[1]);
+        let ((_, without, read_without, idle, busy), (_, with, read_with, idle_with, busy_with)) =
+            (figures[0], figures[1]);
         println!("  pair {n}: {without:.0} and {with:.0} inserts a second; {read_without:.0} and {read_with:.0} reads");
         creates.push(with / without);
         reads.push(read_with / read_without);

@@ -261,7 +261,7 @@ async fn rewind(call: Call, body: Body) -> Response {
         Ok(draft) => draft,
         Err(problem) => return problem.into_response(),
     };
-    let mut response = match put_back(&call, &draft).await {
+    let mut response = match Box::pin(put_back(&call, &draft)).await {
         Ok(rewound) => Json(rewound).into_response(),
         Err(problem) => problem.into_response(),
     };
@@ -274,7 +274,8 @@ async fn rewind(call: Call, body: Body) -> Response {
 async fn put_back(Call { app, author, id }: &Call, draft: &RewindDraft) -> Result<Rewound, Problem> {
     let at = moment(app, &draft.at)?;
     let replica = replica(app)?;
-    moments::rewind(&replica, app.store(), id, at, draft.dry_run, author).await.map_err(problem)
+    let rewound = moments::rewind(&replica, app.store(), id, at, draft.dry_run, author);
+    Box::pin(rewound).await.map_err(problem)
 }
 
 /// Creates a user with the data that another one has, or had at a moment.
@@ -285,7 +286,7 @@ async fn fork(Call { app, author, id }: Call, body: Body) -> Result<(StatusCode,
     let to = TenantId::parse(to.as_bytes()).map_err(|e| Error::invalid("to", e.to_string()))?;
     let at = at.map(|at| moment(&app, &at)).transpose()?;
     let replica = replica(&app)?;
-    let forked = moments::fork(&replica, app.store(), &id, &to, at, &author).await.map_err(problem)?;
+    let forked = Box::pin(moments::fork(&replica, app.store(), &id, &to, at, &author)).await.map_err(problem)?;
     Ok((StatusCode::CREATED, Json(forked)))
 }
 

@@ -39,6 +39,7 @@ const RUNNING: &str = "running/";
 
 /// Whose backups are at a place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "a name of the object's")]
 pub struct Format {
     format: u32,
     kind: String,

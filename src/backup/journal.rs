@@ -73,7 +73,7 @@ impl Journal {
 
     /// Notes which objects there are. May block.
     pub fn add_present(&self, paths: &[String]) -> Result<()> {
-        self.all(paths, |tx, path| queries::add_present(tx, path))
+        self.all(paths, queries::add_present)
     }
 
     /// Whether an object was there when the run began. May block.
@@ -106,11 +106,6 @@ impl Journal {
         ids.iter().map(|id| Ok(queries::taken(&state.conn, id.as_str())?)).collect()
     }
 
-    /// Writes what waits. May block.
-    pub fn flush(&self) -> Result<()> {
-        self.0.lock().write()
-    }
-
     /// Forgets which objects manifests name, before those are noted anew. May block.
     pub fn forget_named(&self) -> Result<()> {
         Ok(queries::forget_named(&self.0.lock().conn)?)
@@ -118,7 +113,7 @@ impl Journal {
 
     /// Notes which objects a manifest names. May block.
     pub fn add_named(&self, paths: &[String]) -> Result<()> {
-        self.all(paths, |tx, path| queries::add_named(tx, path))
+        self.all(paths, queries::add_named)
     }
 
     /// Those of some objects that no manifest names. May block.

@@ -81,7 +81,7 @@ pub async fn run(data: &DataConfig, command: Command) -> Result<ExitCode> {
     let remote = Remote::open(&url, &variables())?;
     let data = data.data.as_path();
     match (&*kind_of(&remote).await?, name) {
-        ("replica", None) => replica(remote, seal, data, at, json).await,
+        ("replica", None) => Box::pin(replica(remote, seal, data, at, json)).await,
         ("replica", Some(_)) => Err(Error::config(format!(
             "at {url} are no backups, but the copies of a server that replicates: leave out --backup, or name a moment with --at"
         ))),
@@ -143,7 +143,7 @@ async fn replica(remote: Remote, seal: Seal, data: &Path, at: Option<i64>, json:
         shown.set_prefix(HumanBytes(progress.bytes).to_string());
     };
     let from = remote.url().to_owned();
-    let Some(summary) = unless_interrupted(folder::restore(remote, seal, data, at, progress)).await? else {
+    let Some(summary) = unless_interrupted(Box::pin(folder::restore(remote, seal, data, at, progress))).await? else {
         let why = format!(
             "interrupted; {} is unfinished, and is not served: run the same again, which goes on",
             data.display()

@@ -69,6 +69,18 @@ impl DatabaseLog {
         if self.created().is_some() { self.log.flush_databases().map(drop) } else { Ok(()) }
     }
 
+    /// Calls `done` when everything of this database up to a record is durable, and may be answered.
+    pub fn answer(&self, seq: Seq, done: Done) {
+        let Some(hold) = self.log.holder() else { return self.log.after(seq, done) };
+        // What an earlier opening of the database committed counts, too.
+        let (name, all) = (self.name.clone(), seq.max(self.log.decided()));
+        let held = move |result| match result {
+            Ok(()) => hold.hold(&name, all, done),
+            failed => done(failed),
+        };
+        self.log.after(seq, Box::new(held));
+    }
+
     /// Adds a change of the database; see [`Log::append`].
     pub fn append(&self, change: Change<'_>, continues: Seq, done: Option<Done>) -> Seq {
         self.log.append(&self.name, &Record { name: (&*self.name).into(), change }, continues, done)

@@ -11,11 +11,12 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{
+    options::Options,
     record::{Change, NOBODY, Record},
     recover::discard,
     recycler::Flusher,
-    state::{Done, Options, Pending, Seq, Shared, outcome_unknown},
-    tail::Tail,
+    state::{Done, Pending, Seq, Shared, outcome_unknown},
+    tail::{Hold, Tail},
     writer::Writer,
 };
 use crate::{
@@ -121,6 +122,16 @@ impl Log {
         let failed = state.has_failed(seq);
         drop(state);
         done(if failed { Err(outcome_unknown(None)) } else { Ok(()) });
+    }
+
+    /// Who decides when commits are answered, if anybody does.
+    pub(super) fn holder(&self) -> Option<Arc<dyn Hold>> {
+        self.0.tail.as_ref().and_then(Tail::holder)
+    }
+
+    /// The last record that is durable or has failed.
+    pub(super) fn decided(&self) -> Seq {
+        self.shared().through.load(Ordering::Acquire)
     }
 
     /// Waits until the record is durable.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,7 +11,6 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::tail::Tail;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The place of a record in the order of this process's records, from 1. 0 is durable always.
@@ -20,23 +18,6 @@ pub type Seq = u64;
 
 /// What is to be done when a record is durable, or could not be made so. It runs on the log's thread and must not block.
 pub type Done = Box<dyn FnOnce(Result<()>) + Send>;
-
-/// Settings of a log.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The length of a segment, in bytes. Redo reads at most four of them.
-    pub segment_bytes: u64,
-    /// Who reads the log while it is written; none if nobody does.
-    pub tail: Option<Tail>,
-    /// A file that is removed before the first record is written: it says how far the log was read, and nobody reads it now.
-    pub unread: Option<PathBuf>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { segment_bytes: 64 << 20, tail: None, unread: None }
-    }
-}
 
 #[derive(Default)]
 pub(super) struct Shared {

@@ -54,7 +54,8 @@ impl Flushed {
     ) -> Result<()> {
         let mut bytes = vec![0; self.length];
         self.file.read_exact_at(&mut bytes, self.offset).map_err(|e| Error::io("the log", e))?;
-        let damaged = || Error::new(ErrorKind::Damaged, format!("group {} of the log is not as it was written", self.number));
+        let damaged =
+            || Error::new(ErrorKind::Damaged, format!("group {} of the log is not as it was written", self.number));
         let header = GroupHeader::decode(&bytes, self.seed).filter(|header| header.number == self.number);
         let extents = header.and_then(|header| group::extents(&header, &bytes)).ok_or_else(damaged)?;
         for (name, at, length) in extents {

@@ -9,10 +9,11 @@ use std::{
 
 use super::{
     group::{BLOCK, GroupBuilder},
+    options::Options,
     record::{Change, NOBODY, Record},
     recycler::{Flusher, Recycler},
     segment::Segment,
-    state::{Done, Options, Pending, Seq, Shared, outcome_unknown},
+    state::{Done, Pending, Seq, Shared, outcome_unknown},
     tail::{Flushed, Tail},
 };
 use crate::{

@@ -11,7 +11,7 @@ use super::{
     capture::Shared,
     entry::BaseRef,
     erasure,
-    format::{CATALOG, Place, base_prefix, big_prefix, shard_of},
+    format::{CATALOG, Place, base_prefix, big_prefix, parse_base_path, shard_of},
     object,
     queries::BaseRow,
     remote::Remote,
@@ -106,7 +106,9 @@ impl Bases {
     async fn make(&self, tenant: &str) -> Result<()> {
         let id = match tenant {
             CATALOG => None,
-            id => Some(id.parse::<TenantId>().map_err(|e| Error::internal("a name in the log is no id").with_source(e))?),
+            id => {
+                Some(id.parse::<TenantId>().map_err(|e| Error::internal("a name in the log is no id").with_source(e))?)
+            }
         };
         if let Some(id) = &id {
             let row = self.store.find(id).await?;
@@ -171,16 +173,19 @@ impl Bases {
         let before = self.store.clock().now().saturating_sub(millis(self.window));
         let bases = self.shared.state.bases(tenant)?;
         let Some(keep) = kept_from(&bases, before) else { return Ok(()) };
-        let (kept, gone) = (&bases[keep], &bases[..keep]);
+        let kept = &bases[keep];
         self.shared.state.compact_after(shard_of(tenant), self.store.clock().now(), erasure::AFTER_PRUNE)?;
         let shard = self.shards.of(tenant)?.get().await.map_err(Error::from)?;
         // Entries first: a base that is named and gone would be a broken chain.
         let big = shard.delete_entries(tenant, (kept.epoch, kept.after)).await.map_err(Error::from)?;
         drop(shard);
         self.remote.delete_all(&big).await?;
-        for object in gone.iter().filter_map(|base| base.object.as_ref()) {
-            self.remote.delete(object).await?;
-        }
+        // Also those that this machine does not remember.
+        let is_older =
+            |path: &str| parse_base_path(path).is_some_and(|base| (base.epoch, base.seq) < (kept.epoch, kept.after));
+        let objects = self.remote.list(&base_prefix(tenant)).await?;
+        let gone: Vec<String> = objects.into_iter().map(|object| object.path).filter(|path| is_older(path)).collect();
+        self.remote.delete_all(&gone).await?;
         self.shared.state.remove_bases_before(tenant, kept)
     }
 
@@ -260,14 +265,9 @@ mod tests {
     fn the_newest_base_of_before_the_window_is_kept() {
         let bases: Vec<BaseRow> =
             [10, 20, 30].map(|time| BaseRow { epoch: 1, seq: 1, after: 0, time, object: None }).to_vec();
-        assert_eq!([5, 10, 19, 20, 25, 30, 99].map(|before| kept_from(&bases, before)), [
-            None,
-            None,
-            None,
-            Some(1),
-            Some(1),
-            Some(2),
-            Some(2)
-        ]);
+        assert_eq!(
+            [5, 10, 19, 20, 25, 30, 99].map(|before| kept_from(&bases, before)),
+            [None, None, None, Some(1), Some(1), Some(2), Some(2)]
+        );
     }
 }

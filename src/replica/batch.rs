@@ -3,9 +3,10 @@
 use bytes::Bytes;
 
 use super::{
+    chain::Item,
     entry::{Body, Entry, Head, Pages},
     format::{Place, entry_key, head_key},
-    pending::{Batch, Item},
+    pending::Batch,
     queries::BaseRow,
     seal::Seal,
 };

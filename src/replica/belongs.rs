@@ -42,6 +42,7 @@ impl Belongs {
     }
 
     /// The same when it has claimed it.
+    #[must_use]
     pub fn claimed(&self, server: &str) -> Self {
         Self { servers: vec![server.to_owned()], ..self.clone() }
     }

@@ -114,7 +114,10 @@ impl Shared {
         let mut read = self.read.lock();
         while *read < newest {
             if self.read_more.wait_until(&mut read, until).timed_out() && *read < newest {
-                return Err(Error::new(ErrorKind::Busy, "what waits for the bucket keeps the log from being read; try again later"));
+                return Err(Error::new(
+                    ErrorKind::Busy,
+                    "what waits for the bucket keeps the log from being read; try again later",
+                ));
             }
         }
         Ok(())
@@ -178,6 +181,7 @@ impl Shared {
                 }
             }
             self.read_through(newest);
+            self.keep_bound();
         }
         self.is_complete.store(true, Ordering::Release);
         self.has_read.notify_waiters();
@@ -214,19 +218,40 @@ impl Shared {
             while pending.bytes() > MOST_WAITING && !self.is_stopped.load(Ordering::Acquire) {
                 let alone = slot.is_stuck.load(Ordering::Acquire)
                     && self.slots.iter().any(|slot| !slot.is_stuck.load(Ordering::Acquire));
-                if alone || self.tail.waiting() > self.backlog {
-                    let fallen = pending.overflow(&self.state);
-                    tracing::warn!(
-                        users = fallen.len(),
-                        "the bucket does not take what is written: these users get a new base when it does"
-                    );
-                    self.overflowed.fetch_add(fallen.len() as u64, Ordering::Relaxed);
-                    fallen.iter().for_each(|tenant| self.wanted.add(tenant));
+                if alone || self.is_over_bound() {
+                    self.give_up(&mut pending);
                     break;
                 }
                 slot.shipped.wait_for(&mut pending, LOOK);
             }
         }
+    }
+
+    fn is_over_bound(&self) -> bool {
+        self.tail.waiting() > self.backlog
+    }
+
+    /// Lets the log go on without what the bucket does not take.
+    fn keep_bound(&self) {
+        if !self.is_over_bound() {
+            return;
+        }
+        for slot in &self.slots {
+            let mut pending = slot.pending.lock();
+            if slot.is_stuck.load(Ordering::Acquire) && pending.released() < pending.read_group() {
+                self.give_up(&mut pending);
+            }
+        }
+    }
+
+    fn give_up(&self, pending: &mut Pending) {
+        let fallen = pending.overflow(&self.state);
+        tracing::warn!(
+            users = fallen.len(),
+            "the bucket does not take what is written: these users get a new base when it does"
+        );
+        self.overflowed.fetch_add(fallen.len() as u64, Ordering::Relaxed);
+        fallen.iter().for_each(|tenant| self.wanted.add(tenant));
     }
 
     /// Ends every chain: what was read of the log has a gap.

@@ -77,7 +77,8 @@ impl Fence {
                 remote.url()
             )));
         }
-        let text = serde_json::to_vec(&self.owner).map_err(|e| Error::internal("the owner cannot be written").with_source(e))?;
+        let text = serde_json::to_vec(&self.owner)
+            .map_err(|e| Error::internal("the owner cannot be written").with_source(e))?;
         remote.put(OWNER_PATH, text.into()).await
     }
 
@@ -100,7 +101,8 @@ impl Fence {
             return;
         }
         let by = read(remote).await.ok().flatten();
-        let by = by.map_or_else(|| "another server".to_owned(), |by| format!("the server on {} of {}", by.machine, by.since));
+        let by = by
+            .map_or_else(|| "another server".to_owned(), |by| format!("the server on {} of {}", by.machine, by.since));
         tracing::error!(
             "{by} has taken over {}: this one accepts no more writes. Stop it, or give it another --replicate",
             remote.url()

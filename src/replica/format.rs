@@ -38,6 +38,7 @@ const SEALED: &str = ".sealed";
 
 /// Whose copy it is and how it is divided: `meta/format.json`, which never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "a name of the object's")]
 pub struct Format {
     format: u32,
     kind: String,

@@ -17,6 +17,7 @@ pub mod bases;
 pub mod batch;
 pub mod belongs;
 pub mod capture;
+pub mod chain;
 pub mod entry;
 pub mod erasure;
 pub mod fence;

@@ -123,7 +123,7 @@ pub async fn rewind(
     }
     let _turn = Turn::take(store, id)?;
     flush(replica).await?;
-    let (fresh, restored) = fetch(replica, store, id, Some(at)).await?;
+    let (fresh, restored) = Box::pin(fetch(replica, store, id, Some(at))).await?;
     let mut done = Rewound {
         id: id.clone(),
         asked: at,
@@ -167,7 +167,7 @@ pub async fn fork(
     if at.is_none() {
         settle(replica, id.as_str(), SETTLE).await?;
     }
-    let (fresh, restored) = fetch(replica, store, id, at).await?;
+    let (fresh, restored) = Box::pin(fetch(replica, store, id, at)).await?;
     let tenant = store.create_from_file(to, fresh, FORK, author).await?;
     Ok(Forked { id: id.clone(), at: restored.time, bytes: restored.bytes, tenant })
 }

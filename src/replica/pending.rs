@@ -4,9 +4,10 @@
 //! A tenant has a [`Chain`] here while something of it waits. A record of a tenant whose chain has ended changes nothing: the
 //! tenant needs a base, which will have it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use super::{
+    chain::{Chain, Item, created, going_on, item},
     entry::{BaseRef, Head},
     format::next_epoch,
     state::{State, tenant_of},
@@ -15,71 +16,10 @@ use crate::{
     clock::Millis,
     error::Result,
     log::{Done, Seq, record::Change},
-    sqlite::{PAGE_SIZE, frames::Frames},
 };
-
-/// Page images by their numbers.
-pub type Images = BTreeMap<u32, Vec<u8>>;
 
 /// Chains without anything that waits are kept up to this many, since their tenants are likely to be written to again.
 const KEPT: usize = 1024;
-
-/// The page size of every database that this program makes.
-#[expect(clippy::cast_possible_truncation, reason = "a constant that fits")]
-const DEFAULT_PAGE_SIZE: u32 = PAGE_SIZE as u32;
-
-/// One tenant's chain.
-struct Chain {
-    /// Where it is in the bucket.
-    head: Head,
-    frames: Frames,
-    images: Images,
-    /// The database's size in pages, after the last commit that was read.
-    size_pages: u32,
-    page_size: u32,
-    /// The images are the whole database.
-    is_whole: bool,
-    /// A base that is in the bucket and has no entry yet.
-    base: Option<BaseRef>,
-    /// Nothing is shipped before the base of this epoch is there.
-    awaits_base: bool,
-    /// When the newest of what waits was flushed.
-    at: Millis,
-}
-
-impl Chain {
-    fn is_dirty(&self) -> bool {
-        !self.awaits_base && (!self.images.is_empty() || self.base.is_some())
-    }
-
-    fn bytes(&self) -> usize {
-        self.images.len() * self.page_size as usize
-    }
-}
-
-/// What of one tenant goes into one batch.
-pub struct Item {
-    /// The tenant's name in the bucket.
-    pub tenant: String,
-    /// The head before it.
-    pub head: Head,
-    /// Pages that changed.
-    pub images: Images,
-    /// The database's size in pages.
-    pub size_pages: u32,
-    /// The size of its pages.
-    pub page_size: u32,
-    /// The images are the whole database.
-    pub is_whole: bool,
-    /// A base to be entered after the pages.
-    pub base: Option<BaseRef>,
-    /// Why the chain ends after that.
-    pub end: Option<&'static str>,
-    /// Where in the WAL reading has got to.
-    pub position: Option<crate::sqlite::frames::Position>,
-    /// When the newest of it was flushed.
-    pub at: Millis,
-}
 
 /// What is shipped at once.
 pub struct Batch {
@@ -127,6 +67,8 @@ pub struct Pending {
     /// When the oldest group was flushed that has something that waits, or is on its way.
     oldest: Option<Millis>,
     in_flight: Option<Millis>,
+    /// The tenants of the batch that is on its way.
+    flying: Vec<String>,
 }
 
 impl Pending {
@@ -232,11 +174,13 @@ impl Pending {
         Ok(())
     }
 
-    /// Drops what waits of every chain that has something: these tenants need bases. Gives their names.
+    /// Gives up what waits, and what is on its way: nothing of the log is needed any more, and these tenants need bases. Gives
+    /// their names.
     pub fn overflow(&mut self, state: &State) -> Vec<String> {
-        let full: Vec<String> =
-            self.chains.iter().filter(|(_, chain)| !chain.images.is_empty()).map(|(tenant, _)| tenant.clone()).collect();
-        for tenant in &full {
+        let waiting = self.chains.iter().filter(|(_, chain)| !chain.images.is_empty() || chain.frames.is_inside());
+        let mut fallen: Vec<String> = waiting.map(|(tenant, _)| tenant.clone()).collect();
+        fallen.append(&mut self.flying);
+        for tenant in &fallen {
             if let Some(chain) = self.chains.remove(tenant) {
                 self.bytes = self.bytes.saturating_sub(chain.bytes());
                 state.end(tenant, chain.head);
@@ -246,7 +190,8 @@ impl Pending {
         }
         self.ended.clear();
         self.oldest = None;
-        full
+        self.shipped = (self.read.0, self.read.1);
+        fallen
     }
 
     /// Begins a base of a tenant: from here on records are kept, and what is before them is in the copy that the caller makes
@@ -335,6 +280,7 @@ impl Pending {
             });
         }
         self.in_flight = Some(self.oldest.take().unwrap_or(self.read.2));
+        self.flying = items.iter().map(|item| item.tenant.clone()).collect();
         let (seq, group, _) = self.read;
         Batch { seq, group, items }
     }
@@ -353,7 +299,9 @@ impl Pending {
             }
         }
         self.in_flight = None;
-        self.shipped = if self.has_work() { (seq, group) } else { (self.read.0, self.read.1) };
+        self.flying.clear();
+        let through = if self.has_work() { (seq, group) } else { (self.read.0, self.read.1) };
+        self.shipped = self.shipped.max(through);
         if self.chains.len() > KEPT {
             self.chains.retain(|_, chain| chain.is_dirty() || chain.awaits_base || chain.frames.is_inside());
         }
@@ -401,53 +349,4 @@ impl Pending {
     pub fn tenants(&self) -> usize {
         self.dirty.len() + self.ended.len()
     }
-}
-
-fn item(tenant: &str, chain: Chain, end: Option<&'static str>) -> Item {
-    Item {
-        tenant: tenant.to_owned(),
-        position: chain.frames.position(),
-        at: chain.at,
-        head: chain.head,
-        images: chain.images,
-        size_pages: chain.size_pages,
-        page_size: chain.page_size,
-        is_whole: chain.is_whole,
-        base: chain.base,
-        end,
-    }
-}
-
-/// The chain of a tenant of which the bucket has everything up to this head.
-fn going_on(head: Head) -> Chain {
-    let page_size = head.position.map_or(DEFAULT_PAGE_SIZE, |position| position.page_size);
-    Chain {
-        frames: head.position.map_or_else(|| Frames::joining(page_size), Frames::at),
-        images: Images::new(),
-        size_pages: head.size_pages,
-        page_size,
-        is_whole: false,
-        base: None,
-        awaits_base: false,
-        at: head.time,
-        head,
-    }
-}
-
-/// The chain of a tenant whose database was created with this content; none if that is no database.
-fn created(image: &[u8], epoch: u64, at: Millis) -> Option<Chain> {
-    let page_size = page_size(image)?;
-    let pages = image.chunks_exact(page_size as usize);
-    let images: Images = (1..).zip(pages).map(|(number, page)| (number, page.to_vec())).collect();
-    let size_pages = u32::try_from(images.len()).ok()?;
-    let head = Head { epoch, ..Head::default() };
-    let chain = Chain { images, size_pages, page_size, is_whole: true, at, ..going_on(head) };
-    Some(Chain { frames: Frames::joining(page_size), ..chain })
-}
-
-/// The page size in the header of a database (<https://sqlite.org/fileformat2.html#page_size>).
-pub fn page_size(image: &[u8]) -> Option<u32> {
-    let size = u16::from_be_bytes([*image.get(16)?, *image.get(17)?]);
-    let size = if size == 1 { 65_536 } else { u32::from(size) };
-    (size.is_power_of_two() && size >= 512).then_some(size)
 }

@@ -106,8 +106,8 @@ pub fn add_base(tx: &Transaction, tenant: &str, base: &BaseRow) -> Sql<()> {
 
 /// The bases of a tenant, oldest first.
 pub fn bases(conn: &Connection, tenant: &str) -> Sql<Vec<BaseRow>> {
-    let mut statement = conn
-        .prepare_cached("SELECT epoch, seq, after, time, object FROM base WHERE tenant = ?1 ORDER BY epoch, seq")?;
+    let mut statement =
+        conn.prepare_cached("SELECT epoch, seq, after, time, object FROM base WHERE tenant = ?1 ORDER BY epoch, seq")?;
     let rows = statement.query_map([tenant], |row| {
         let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
         Ok(BaseRow { epoch: number(0)?, seq: number(1)?, after: number(2)?, time: row.get(3)?, object: row.get(4)? })

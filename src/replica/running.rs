@@ -123,7 +123,8 @@ impl Replica {
         let owner = Owner::new(&clock);
         let belongs = Belongs::begun(installation, remote.url(), belongs, &owner.server);
         write_belongs(&layout, &belongs)?;
-        let state = Arc::new(State::open(&layout.replica_state(), &format!("{} {}", belongs.installation, belongs.url))?);
+        let state =
+            Arc::new(State::open(&layout.replica_state(), &format!("{} {}", belongs.installation, belongs.url))?);
         let left = state.clone();
         let tail = Tail::new(Box::new(move |names| left.note_left(names)));
         let shared = Shared::new(tail, state, backlog);
@@ -136,8 +137,7 @@ impl Replica {
             let source = Source::of_server(remote.clone(), seal.clone(), shards.clone());
             Restoring::new(source, shards.clone(), shared.clone(), runtime.handle.clone())
         });
-        let replica =
-            Self { shared, remote, shards, seal, fence, mode, window, traffic, restoring, runtime, capture };
+        let replica = Self { shared, remote, shards, seal, fence, mode, window, traffic, restoring, runtime, capture };
         match empty {
             Some(empty) => replica.restore_catalog(empty)?,
             None if restore && !goes_on => tracing::info!("the data folder has its data: leave --restore out"),

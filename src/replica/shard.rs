@@ -26,7 +26,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use slatedb::{
-    CloseReason, Db, DbIterator, DbReader, DbReaderMode, WriteBatch, WriteHandle,
+    Db, DbIterator, DbReader, DbReaderMode, WriteBatch, WriteHandle,
     config::{CloseOptions, FlushOptions, FlushType},
 };
 use tokio::{runtime::Handle, sync::Notify, task::JoinHandle, time::timeout};
@@ -187,7 +187,7 @@ impl Shard {
                 self.work.note_flush();
                 Ok(())
             }
-            Ok(Err(error)) => Err(fault_of(&self.db, error)),
+            Ok(Err(error)) => Err(Fault::of_open(&self.db, error)),
             Err(fault) => {
                 *self.unsure.lock() = own.or(earlier);
                 Err(fault)
@@ -380,7 +380,7 @@ impl Source {
 
     fn fault(&self, error: slatedb::Error) -> Fault {
         match &self.0 {
-            Inner::Writer(db) => fault_of(db, error),
+            Inner::Writer(db) => Fault::of_open(db, error),
             Inner::Reader(_) => Fault::of(error),
         }
     }
@@ -403,11 +403,6 @@ impl Entries {
         }
         Ok(None)
     }
-}
-
-/// A task of SlateDB may have found the fence before the call that has failed since.
-fn fault_of(db: &Db, error: slatedb::Error) -> Fault {
-    if db.status().close_reason == Some(CloseReason::Fenced) { Fault::Fenced } else { Fault::of(error) }
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Fault> {

@@ -100,12 +100,8 @@ impl Shards {
     /// Those in a bucket. `claim` is done before the first one is opened, until it succeeds.
     pub fn new(remote: &Remote, claim: Claim) -> Self {
         let bucket = Arc::new(Bucket { remote: remote.clone(), claim, generations: OnceCell::new() });
-        let handle = |number| Handle {
-            number,
-            bucket: bucket.clone(),
-            begun_anew: AtomicU64::new(0),
-            open: RwLock::new(None),
-        };
+        let handle =
+            |number| Handle { number, bucket: bucket.clone(), begun_anew: AtomicU64::new(0), open: RwLock::new(None) };
         Self((0..SHARDS).map(handle).collect())
     }
 

@@ -94,7 +94,9 @@ impl Shipper {
         let Some(mut left) = last.and_then(|last| TICK.checked_sub(last.elapsed())) else { return };
         let until = Instant::now() + left;
         while !self.slot().pending.lock().is_awaited() && !self.shared.is_complete.load(Ordering::Acquire) {
-            if timeout(left, self.slot().changed.notified()).await.is_err() || self.shared.is_stopped.load(Ordering::Acquire) {
+            if timeout(left, self.slot().changed.notified()).await.is_err()
+                || self.shared.is_stopped.load(Ordering::Acquire)
+            {
                 return;
             }
             left = until.saturating_duration_since(Instant::now());

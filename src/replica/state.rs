@@ -113,8 +113,9 @@ impl State {
     }
 
     /// Ends a chain: the tenant needs a base.
-    pub fn end(&self, tenant: &str, head: Head) {
-        self.set(tenant, Head { ended: true, ..head });
+    pub fn end(&self, tenant: &str, mut head: Head) {
+        head.ended = true;
+        self.set(tenant, head);
     }
 
     /// Adds a base that the bucket has.

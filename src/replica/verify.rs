@@ -158,7 +158,7 @@ pub async fn verify(
         let found = stream::iter(ids).map(|id| {
             let (replica, store) = (replica.clone(), store.clone());
             async move {
-                let found = compare(&replica, &store, &id).await;
+                let found = Box::pin(compare(&replica, &store, &id)).await;
                 (id, found)
             }
         });
@@ -226,7 +226,7 @@ async fn compare(replica: &Replica, store: &Store, id: &TenantId) -> Result<Foun
             }
             flush(replica).await?;
         }
-        match fetch(replica, store, id, None).await {
+        match Box::pin(fetch(replica, store, id, None)).await {
             Ok((_, restored)) if restored.sha256 == own.sha256 => return Ok(Found::Whole),
             Ok(_) => other = is_settled.then_some(own.sha256),
             Err(error) if is_of_all(&error) => return Err(error),

@@ -87,7 +87,7 @@ impl<'c> Source<'c> {
             return Err(Error::new(ErrorKind::Timeout, "the copy took too long and was stopped; try again later"));
         }
         let looks = self.looks.replace(self.looks.get().wrapping_add(1));
-        if looks % LOOKS == 0 {
+        if looks.is_multiple_of(LOOKS) {
             self.conn.prepare_cached(STATEMENT)?.query_row([], |_| Ok(()))?;
         }
         Ok(())

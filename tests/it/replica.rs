@@ -40,7 +40,7 @@ async fn settled(app: &App) {
         let id = |row: &cubby::Row| row.id.to_string();
         let rows = app.store().list(None, None, 1000).await.unwrap();
         let ids = rows.iter().filter(|row| row.purged.is_none()).map(id).chain(["@catalog".to_owned()]).collect();
-shared.wanted.count() == 0 && shared.state.without_chain(ids).unwrap().is_empty()
+        shared.wanted.count() == 0 && shared.state.without_chain(ids).unwrap().is_empty()
     })
     .await;
     replica.flush(LONG).await.unwrap();
@@ -88,7 +88,10 @@ async fn every_commit_is_in_the_bucket_byte_for_byte() {
     assert_same(&server.app, &["ada", "bob"]).await;
     // Closed and opened again, and with a table more.
     let tenant = server.app.store().lease(&"ada".parse().unwrap()).await.unwrap();
-    tenant.write(|tx| Ok(tx.execute_batch("CREATE TABLE more (x); INSERT INTO more VALUES (zeroblob(3000000))")?)).await.unwrap();
+    tenant
+        .write(|tx| Ok(tx.execute_batch("CREATE TABLE more (x); INSERT INTO more VALUES (zeroblob(3000000))")?))
+        .await
+        .unwrap();
     drop(tenant);
     assert_same(&server.app, &["ada", "bob"]).await;
     server.stop().await;
@@ -107,7 +110,8 @@ async fn a_folder_that_was_there_before_is_copied_and_goes_on_after_a_restart() 
     server.client.note("ada", "after").await;
     assert_same(&server.app, &["ada", "bob"]).await;
     server.stop().await;
-    let bases = |name: &str| faulty.objects().iter().filter(|(path, _)| path.contains(&format!("base/{name}/"))).count();
+    let bases =
+        |name: &str| faulty.objects().iter().filter(|(path, _)| path.contains(&format!("base/{name}/"))).count();
     let before = (bases("ada"), bases("bob"));
     let server = Server::on(folder.path(), &["--replicate", &url]).await;
     server.client.note("ada", "later").await;
@@ -208,7 +212,11 @@ async fn a_server_that_takes_over_stops_the_writes_of_the_one_before() {
     eventually("the first notices", async || replica(&first.app).is_taken_over()).await;
     let refused = first.client.post("/ada", json!({ "text": "refused" })).await;
     assert_eq!(refused.status, 503, "{}", String::from_utf8_lossy(&refused.body));
-    assert!(String::from_utf8_lossy(&refused.body).contains("taken over"), "{}", String::from_utf8_lossy(&refused.body));
+    assert!(
+        String::from_utf8_lossy(&refused.body).contains("taken over"),
+        "{}",
+        String::from_utf8_lossy(&refused.body)
+    );
     second.client.note("ada", "still").await;
     assert_same(&second.app, &["eve"]).await;
     second.stop().await;

@@ -70,7 +70,7 @@ async fn what_is_stored_comes_back_and_is_listed_page_by_page() {
     assert_eq!(listed, expected);
     let mut folders = remote.folders("base").await.unwrap();
     folders.sort();
-    assert_eq!(folders, ["a", "a-b", "a.b", "x@|+:y"]);
+    assert_eq!(folders, ["base/a", "base/a-b", "base/a.b", "base/x@|+:y"]);
     remote.delete_all(&paths.map(str::to_owned)).await.unwrap();
     remote.delete("none").await.unwrap();
     assert!(s3.keys("").is_empty());

@@ -83,7 +83,7 @@ pub async fn restore_folder(
     mut on_restored: impl FnMut(&str, &Head) -> Result<()> + Send,
 ) -> Result<Summary> {
     // Before anything is made in the folder.
-    find(source, CATALOG, at).await?;
+    Box::pin(find(source, CATALOG, at)).await?;
     let moment = at.map_or_else(|| "as it is".to_owned(), |at| format!("as it was at {}", rfc3339(at)));
     let (folder, what) = (data.to_owned(), format!("{} {moment}", source.remote().url()));
     let Some(placing) = blocking(move || Placing::begin(&folder, &what)).await? else {
@@ -93,7 +93,7 @@ pub async fn restore_folder(
     let root = placing.layout().root().to_owned();
     let journal = Journal::open(&root)?;
     let run = Run { source, placing: &placing, journal: &journal, at };
-    let done = run.all(&mut report, &mut on_restored).await;
+    let done = Box::pin(run.all(&mut report, &mut on_restored)).await;
     let (catalog, summary) = match done {
         Ok(done) => done,
         Err(error) => {

@@ -48,7 +48,7 @@ impl Journal {
         let text = std::fs::read(&path).map_err(failed)?;
         let text = String::from_utf8_lossy(&text);
         let before = text.lines().filter_map(parse).collect();
-        let journal = Self { file, before, path };
+        let journal = Self { path, file, before };
         // What comes next is no part of a line that was cut short.
         if !text.is_empty() && !text.ends_with('\n') {
             journal.write("\n")?;

@@ -12,7 +12,8 @@ use tempfile::TempDir;
 
 use super::{folder::restore_folder, *};
 use crate::{
-    Author, Store, StoreOptions,
+    Store, StoreOptions,
+    catalog::audit::Author,
     clock::rfc3339,
     replica::{
         entry::{BaseRef, Entry, Pages},
@@ -206,7 +207,7 @@ async fn a_folder_is_restored_whole_and_a_restore_that_was_cut_short_goes_on() {
 
     let (source, new) = (bucket.source().await, folder.path().join("new"));
     let cut = |_: &str, _: &Head| Err(Error::new(ErrorKind::Unavailable, "cut short"));
-    let failed = restore_folder(&source, &new, None, |_| {}, cut).await.unwrap_err();
+    let failed = Box::pin(restore_folder(&source, &new, None, |_| {}, cut)).await.unwrap_err();
     assert!(failed.message().contains("again"), "{failed}");
     assert!(!new.join("catalog.db").exists());
 
@@ -216,7 +217,7 @@ async fn a_folder_is_restored_whole_and_a_restore_that_was_cut_short_goes_on() {
         told.push(tenant.to_owned());
         Ok(())
     };
-    let summary = restore_folder(&source, &new, None, |progress| newest = progress, tell).await.unwrap();
+    let summary = Box::pin(restore_folder(&source, &new, None, |progress| newest = progress, tell)).await.unwrap();
     assert_eq!((summary.restored, summary.at, (newest.done, newest.tenants)), (2, Some(100), (3, 3)));
     let names: Vec<&TenantId> = summary.failed.iter().map(|(id, _)| id).collect();
     assert_eq!(names, [&ids[2]]);

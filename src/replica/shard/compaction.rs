@@ -15,7 +15,7 @@ use slatedb::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::{Fault, fault_of};
+use super::fault::Fault;
 use crate::{
     error::{Error, ErrorKind},
     replica::remote::Remote,
@@ -97,7 +97,7 @@ impl Compaction {
         if let Some(reason) = self.db.status().close_reason {
             return Err(Fault::of(slatedb::Error::closed(String::new(), reason)));
         }
-        step.await.map_err(|error| fault_of(&self.db, error))
+        step.await.map_err(|error| Fault::of_open(&self.db, error))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use slatedb::{CloseReason, ErrorKind as Cause};
+use slatedb::{CloseReason, Db, ErrorKind as Cause};
 
 use crate::{
     error::{Error, ErrorKind},
@@ -55,6 +55,11 @@ impl Fault {
             ),
             _ => Self::Away(Error::internal("SlateDB has failed; it is tried again").with_source(error)),
         }
+    }
+
+    /// The same for a shard that is open: a task of SlateDB may have found the fence before the call that has failed since.
+    pub(super) fn of_open(db: &Db, error: slatedb::Error) -> Self {
+        if db.status().close_reason == Some(CloseReason::Fenced) { Self::Fenced } else { Self::of(error) }
     }
 
     /// There was no answer in time.

@@ -72,7 +72,7 @@ impl Combiner {
                 drop(committing);
             }
             // An error may tell what the write has read.
-            CommitOutcome::Failed(answers) => self.when_durable(Box::new(move |error| answers.send(error.as_ref()))),
+            CommitOutcome::Failed(answers) => self.when_answerable(Box::new(move |error| answers.send(error.as_ref()))),
             CommitOutcome::Nothing(rest) => self.queue.put_back(rest),
             CommitOutcome::Broken(error, rest) => {
                 self.queue.put_back(rest);
@@ -144,7 +144,7 @@ impl Combiner {
         }
         let (Some(log), Some(pages)) = (&self.log, pages) else {
             // What it saw, and answers, must be durable.
-            return self.when_durable(Box::new(answer));
+            return self.when_answerable(Box::new(answer));
         };
         let logged = writer.logged;
         let mut done: Option<Done> = {
@@ -213,6 +213,14 @@ impl Combiner {
                 since = 0;
             }
             at = end;
+        }
+    }
+
+    /// Sends the answer of a write that changed nothing when those that it may have seen are answered.
+    fn when_answerable(&self, answer: Answer) {
+        match &self.log {
+            None => answer(None),
+            Some(log) => log.answer(self.last(), Box::new(move |result| answer(result.err()))),
         }
     }
 

@@ -227,7 +227,10 @@ fn what_does_not_continue_is_refused_until_a_beginning_comes() {
     let [first, second, third] = &pieces;
     let read = |pieces: &[&Piece]| {
         let mut copied = Copied { frames: Frames::new(), bytes: Vec::new(), transactions: 0 };
-        let last = pieces.iter().fold(Ok(()), |_, piece| copied.read(piece, usize::MAX));
+        let mut last = Ok(());
+        for piece in pieces {
+            last = copied.read(piece, usize::MAX);
+        }
         (last, copied.transactions)
     };
     let changed = |(offset, salts, bytes): &Piece, at: usize| {

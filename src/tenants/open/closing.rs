@@ -68,6 +68,13 @@ impl Store {
         self.take_files_there(lock)
     }
 
+    /// The same for files that are to be replaced.
+    #[cfg(feature = "server")]
+    pub(in crate::tenants) fn take_files_to_replace(&self, lock: &TenantLock<Database>) -> Result<()> {
+        self.fetch_to_replace(lock.id())?;
+        self.take_files_there(lock)
+    }
+
     /// The same for those that are there.
     pub(in crate::tenants) fn take_files_there(&self, lock: &TenantLock<Database>) -> Result<()> {
         let id = lock.id();

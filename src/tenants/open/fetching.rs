@@ -10,9 +10,8 @@
 use std::{path::Path, sync::atomic::Ordering};
 
 use super::{
-    database::Database,
     fetch::{Fetched, Fetcher},
-    slots::{Acquired, TenantLock},
+    slots::Acquired,
 };
 use crate::{
     catalog::{
@@ -121,19 +120,19 @@ impl Store {
         })
     }
 
-    /// Takes the files of a tenant that are to be replaced ([`take_files`](Self::take_files)), also of one whose file cannot be
-    /// made whole: then another one is a way out. May block.
+    /// Has the file of a locked tenant fetched that is to be replaced. One that cannot be made whole is left where it is: then
+    /// another one is a way out. May block.
     ///
     /// # Errors
-    /// As [`take_files`](Self::take_files).
+    /// As [`fetch_now`](Self::fetch_now), for what may be over later.
     #[cfg(feature = "server")]
-    pub(in crate::tenants) fn take_files_to_replace(&self, lock: &TenantLock<Database>) -> Result<()> {
-        match self.fetch_awaited(lock.id()) {
+    pub(in crate::tenants) fn fetch_to_replace(&self, id: &TenantId) -> Result<()> {
+        match self.fetch_awaited(id) {
             Err(error) if is_lost(&error) => {
-                tracing::warn!(tenant = %lock.id(), %error, "another file takes the place of one that could not be fetched");
-                self.take_files_there(lock)
+                tracing::warn!(tenant = %id, %error, "another file takes the place of one that could not be fetched");
+                Ok(())
             }
-            fetched => fetched.map_err(explained).and_then(|_| self.take_files_there(lock)),
+            fetched => fetched.map(|_| ()).map_err(explained),
         }
     }
 

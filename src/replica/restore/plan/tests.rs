@@ -40,7 +40,7 @@ impl Model {
         let (step, content) = match kind % 8 {
             // Nothing can be made of an epoch before its first whole state.
             _ if seq == 1 => (Step::Whole, changed),
-            0 => (Step::Whole, state.iter().map(|(page, _)| (*page, number)).chain(changed).collect()),
+            0 => (Step::Whole, state.keys().map(|page| (*page, number)).chain(changed).collect()),
             1 => {
                 let after = (seq - 1).saturating_sub(age);
                 // The copy was made of a state between the two.
