@@ -217,10 +217,11 @@ impl Log {
         self.shared().state.lock().stop = true;
         self.shared().wake.notify_one();
         let Some(thread) = self.0.thread.lock().take() else { return Ok(()) };
-        thread.join().map_err(|_| Error::internal("the log's thread ended"))?;
-        let last = self.shared().state.lock().last;
+        let joined = thread.join();
         let tail = self.0.tail.as_ref();
         tail.inspect(|tail| tail.end());
+        joined.map_err(|_| Error::internal("the log's thread ended"))?;
+        let last = self.shared().state.lock().last;
         // What was not read is read by the next start.
         let is_read = tail.is_none_or(|tail| tail.wait_released(READ_AT_END));
         match complete == Some(last) && is_read {

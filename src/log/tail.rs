@@ -216,7 +216,7 @@ impl Tail {
     }
 
     /// Nothing more comes.
-    pub(super) fn end(&self) {
+    pub fn end(&self) {
         self.0.state.lock().ended = true;
         self.0.changed.notify_all();
     }

@@ -38,7 +38,7 @@ use crate::{
     sqlite::{
         check,
         deadline::Deadline,
-        migrate,
+        flush, migrate,
         open::{self, Locking, Options},
     },
     tenants::{
@@ -90,6 +90,8 @@ pub fn rebuild(options: &StoreOptions, author: &Author, mut seen: impl FnMut(Pro
     // Before anything is changed: the redo writes to the catalog's log.
     Old::find(&layout)?;
     refuse_an_older_catalog(&layout)?;
+    // The redo discards what may not be in the bucket, and the catalog becomes another file.
+    flush::remove(&layout.replica_state())?;
     let recovered = log::recover(&layout.log(), layout.root(), |name| layout.logged(name))?;
     let rebuilt = replace(options, author, &layout, &recovered, &mut seen);
     let rebuilt = rebuilt.and_then(|rebuilt| log::losses_recorded(&layout.log()).map(|()| rebuilt));

@@ -37,11 +37,23 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 /// How long after a failure a tenant is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// How soon one is tried again whose state has just changed.
+const SOON: Duration = Duration::from_millis(200);
+
 /// How often all tenants are looked at: for one that has no chain, or that was purged.
 const LOOK: Duration = Duration::from_secs(3600);
 
 /// Tenants looked at together.
 const PAGE: u32 = 1000;
+
+/// What was taken of those that are wanted, until it is done or has panicked.
+struct Turn(Arc<Shared>, Next);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.wanted.done(&self.1);
+    }
+}
 
 /// Makes bases.
 pub struct Bases {
@@ -73,31 +85,36 @@ impl Bases {
             let Ok(permit) = slots.clone().acquire_owned().await else { return };
             let own = self.clone();
             tokio::spawn(async move {
-                match next {
+                let turn = Turn(own.shared.clone(), next);
+                match &turn.1 {
                     Next::All => own.look_at_all().await,
                     Next::Tenant(tenant) => own.make_or_retry(tenant).await,
                 }
-                own.shared.wanted.done();
-                drop(permit);
+                drop((turn, permit));
             });
         }
     }
 
-    async fn make_or_retry(&self, tenant: String) {
-        let Err(error) = self.make(&tenant).await else { return };
+    async fn make_or_retry(&self, tenant: &str) {
+        let Err(error) = self.make(tenant).await else { return };
         if self.shared.is_stopped.load(Ordering::Acquire) {
             return;
         }
         match error.kind() {
             // Its file cannot be copied. The next look at all tenants finds it again.
-            ErrorKind::Conflict | ErrorKind::Quarantined | ErrorKind::Damaged | ErrorKind::UnknownTenant => {
+            ErrorKind::Conflict | ErrorKind::Quarantined | ErrorKind::Damaged => {
                 tracing::debug!(tenant, %error, "no base can be made");
+            }
+            // Its state has changed between two looks.
+            ErrorKind::UnknownTenant | ErrorKind::Suspended => {
+                sleep(SOON).await;
+                self.shared.wanted.add(tenant);
             }
             _ => {
                 tracing::warn!(tenant, %error, "a base could not be made; it is tried again");
                 // With the place among those at once: if the bucket is away, nobody else has more success.
                 sleep(RETRY).await;
-                self.shared.wanted.add(&tenant);
+                self.shared.wanted.add(tenant);
             }
         }
     }
@@ -113,7 +130,10 @@ impl Bases {
         if let Some(id) = &id {
             let row = self.store.find(id).await?;
             if row.is_none_or(|row| row.purged.is_some()) {
-                return self.erase(tenant).await;
+                return match self.shared.state.head(tenant)? {
+                    Some(_) => self.erase(tenant).await,
+                    None => Ok(()),
+                };
             }
             // Its chain may go on when its file is there. Who fetches that asks for a base, if it needs one.
             if self.store.awaits_file(id)? {
@@ -146,7 +166,7 @@ impl Bases {
         let size_pages = u32::try_from(bytes / crate::sqlite::PAGE_SIZE).unwrap_or(u32::MAX);
         let at = (size_pages, self.store.clock().now());
         let slot = self.shared.slot(tenant);
-        let is_entered = slot.pending.lock().end_base(tenant, begun, base, at);
+        let is_entered = slot.pending.lock().end_base(tenant, begun, base, at, &self.shared.state)?;
         slot.changed.notify_one();
         if !is_entered {
             // The chain has ended meanwhile, and needs another one.
@@ -193,6 +213,10 @@ impl Bases {
     async fn erase(&self, tenant: &str) -> Result<()> {
         let slot = self.shared.slot(tenant);
         slot.pending.lock().forget(tenant);
+        // What is on its way would be there after the deletion.
+        while slot.pending.lock().is_flying(tenant) && !self.shared.is_stopped.load(Ordering::Acquire) {
+            sleep(SOON).await;
+        }
         // Before: it is not to be forgotten once something was deleted.
         self.shared.state.compact_after(shard_of(tenant), self.store.clock().now(), erasure::AFTER_PURGE)?;
         let shard = self.shards.of(tenant)?.get().await.map_err(Error::from)?;
@@ -204,6 +228,9 @@ impl Bases {
             }
         }
         self.shared.state.forget(tenant)?;
+        // Somebody who came back meanwhile begins anew.
+        slot.pending.lock().end(tenant, "it was erased", &self.shared.state)?;
+        self.shared.wanted.add(tenant);
         tracing::info!(tenant, "erased in the bucket");
         Ok(())
     }

@@ -175,7 +175,7 @@ impl Shared {
                 }
                 after = group.number;
                 newest = Some((group.last, group.number, at));
-                if self.slots.iter().any(|slot| slot.pending.lock().bytes() > MOST_WAITING) {
+                if self.slots.iter().any(|slot| slot.pending.lock().is_full(MOST_WAITING)) {
                     self.read_through(newest);
                     self.wait_for_room();
                 }
@@ -215,7 +215,7 @@ impl Shared {
     fn wait_for_room(&self) {
         for slot in &self.slots {
             let mut pending = slot.pending.lock();
-            while pending.bytes() > MOST_WAITING && !self.is_stopped.load(Ordering::Acquire) {
+            while pending.is_full(MOST_WAITING) && !self.is_stopped.load(Ordering::Acquire) {
                 let alone = slot.is_stuck.load(Ordering::Acquire)
                     && self.slots.iter().any(|slot| !slot.is_stuck.load(Ordering::Acquire));
                 if alone || self.is_over_bound() {
@@ -257,7 +257,7 @@ impl Shared {
     /// Ends every chain: what was read of the log has a gap.
     fn end_all(&self) {
         for slot in &self.slots {
-            slot.pending.lock().overflow(&self.state);
+            slot.pending.lock().end_all(&self.state);
         }
         if let Err(error) = self.state.end_all(|_| true) {
             tracing::error!(%error, "replica.db cannot be written");

@@ -47,7 +47,11 @@ impl Hold for Holder {
         let waits = match self.mode {
             Mode::Async => false,
             Mode::Sync => true,
-            Mode::Bounded(bound) => self.shared.behind.load(Ordering::Relaxed) > millis(bound),
+            Mode::Bounded(bound) => {
+                let tenant = tenant_of(name);
+                self.shared.behind.load(Ordering::Relaxed) > millis(bound)
+                    || self.shared.slot(tenant).pending.lock().lacks_base(tenant)
+            }
         };
         if self.fence.is_taken() {
             let why = "another server has taken over the data: this write is on this machine alone, and is lost there";

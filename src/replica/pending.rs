@@ -21,6 +21,9 @@ use crate::{
 /// Chains without anything that waits are kept up to this many, since their tenants are likely to be written to again.
 const KEPT: usize = 1024;
 
+/// The most images of one tenant that wait for its base, in bytes: with more, another base is made.
+const MOST_AWAITING: usize = 32 << 20;
+
 /// What is shipped at once.
 pub struct Batch {
     /// Everything of the shard up to this record is in it, or before it.
@@ -126,6 +129,10 @@ impl Pending {
             self.end(tenant, "a record of the log was missed", state)?;
             return Ok(true);
         }
+        if self.chains.get(tenant).is_some_and(|chain| chain.awaits_base && chain.bytes() > MOST_AWAITING) {
+            self.end(tenant, "too much was written while its base was made", state)?;
+            return Ok(true);
+        }
         if self.chains.get(tenant).is_some_and(Chain::is_dirty) {
             self.note_dirty(tenant, at);
         }
@@ -179,7 +186,8 @@ impl Pending {
     pub fn overflow(&mut self, state: &State) -> Vec<String> {
         let waiting = self.chains.iter().filter(|(_, chain)| !chain.images.is_empty() || chain.frames.is_inside());
         let mut fallen: Vec<String> = waiting.map(|(tenant, _)| tenant.clone()).collect();
-        fallen.append(&mut self.flying);
+        fallen.extend(self.flying.iter().cloned());
+        fallen.extend(self.ended.iter().map(|item| item.tenant.clone()));
         for tenant in &fallen {
             if let Some(chain) = self.chains.remove(tenant) {
                 self.bytes = self.bytes.saturating_sub(chain.bytes());
@@ -192,6 +200,24 @@ impl Pending {
         self.oldest = None;
         self.shipped = (self.read.0, self.read.1);
         fallen
+    }
+
+    /// Whether something of a tenant was read since it was last shipped as a whole.
+    pub fn has_chain(&self, tenant: &str) -> bool {
+        self.chains.contains_key(tenant)
+    }
+
+    /// Drops the chain of a tenant, of which the bucket has another than is known here.
+    pub fn drop_chain(&mut self, tenant: &str) {
+        self.forget(tenant);
+        self.missing.insert(tenant.to_owned());
+    }
+
+    /// Ends every chain, also those of which nothing waits. Gives their names.
+    pub fn end_all(&mut self, state: &State) -> Vec<String> {
+        // What is on its way ends with an overflow.
+        self.flying.extend(self.chains.keys().cloned());
+        self.overflow(state)
     }
 
     /// Begins a base of a tenant: from here on records are kept, and what is before them is in the copy that the caller makes
@@ -221,9 +247,22 @@ impl Pending {
 
     /// The base that was begun is in the bucket, and everything that it has was read from the log. False if the chain has
     /// ended since.
-    pub fn end_base(&mut self, tenant: &str, begun: Begun, base: BaseRef, (size_pages, at): (u32, Millis)) -> bool {
+    pub fn end_base(
+        &mut self,
+        tenant: &str,
+        begun: Begun,
+        base: BaseRef,
+        (size_pages, at): (u32, Millis),
+        state: &State,
+    ) -> Result<bool> {
+        if !self.chains.contains_key(tenant)
+            && let Some(head) = state.head(tenant)?.filter(|head| !head.ended && head.epoch == begun.epoch)
+        {
+            // Nothing of it waited, so it was not kept.
+            self.chains.insert(tenant.to_owned(), going_on(head));
+        }
         let Some(chain) = self.chains.get_mut(tenant).filter(|chain| chain.head.epoch == begun.epoch) else {
-            return false;
+            return Ok(false);
         };
         if chain.size_pages == 0 || chain.images.is_empty() && chain.awaits_base {
             chain.size_pages = size_pages;
@@ -232,7 +271,7 @@ impl Pending {
         chain.base = Some(base);
         chain.awaits_base = false;
         self.note_dirty(tenant, at);
-        true
+        Ok(true)
     }
 
     /// Drops what waits of a tenant whose data is to be erased.
@@ -253,6 +292,23 @@ impl Pending {
     /// Whether somebody waits for what is not shipped yet.
     pub fn is_awaited(&self) -> bool {
         !self.waiters.is_empty()
+    }
+
+    /// Whether more than `most` bytes wait that can be shipped. What awaits its base cannot, and the base waits for the log to
+    /// be read.
+    pub fn is_full(&self, most: usize) -> bool {
+        let awaiting = || self.chains.values().filter(|chain| chain.awaits_base).map(Chain::bytes).sum::<usize>();
+        self.bytes > most && self.bytes.saturating_sub(awaiting()) > most
+    }
+
+    /// Whether what a tenant commits is in the bucket only with a base that is not there yet.
+    pub fn lacks_base(&self, tenant: &str) -> bool {
+        self.missing.contains(tenant) || self.chains.get(tenant).is_some_and(|chain| chain.awaits_base)
+    }
+
+    /// Whether something of a tenant is on its way.
+    pub fn is_flying(&self, tenant: &str) -> bool {
+        self.flying.iter().any(|flying| flying == tenant)
     }
 
     /// The page images that wait, in bytes.

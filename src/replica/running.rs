@@ -131,7 +131,13 @@ impl Replica {
         let server = owner.server.clone();
         let fence = Fence::new(owner, shared.clone());
         let claim = Claiming { fence: fence.clone(), remote: remote.clone(), layout, belongs, server, has_data };
-        let (shards, seal) = (Arc::new(Shards::new(&remote, claim.done_once())), Arc::new(seal));
+        let (owner, place) = (fence.clone(), remote.clone());
+        let ours = move || -> BoxFuture<'static, Result<bool>> {
+            let (owner, place) = (owner.clone(), place.clone());
+            Box::pin(async move { owner.is_ours(&place).await })
+        };
+        let shards = Arc::new(Shards::new(&remote, claim.done_once(), Box::new(ours)));
+        let seal = Arc::new(seal);
         let (traffic, capture) = (Arc::new(Traffic::new(Instant::now())), Mutex::default());
         let restoring = (goes_on || empty.is_some()).then(|| {
             let source = Source::of_server(remote.clone(), seal.clone(), shards.clone());
@@ -178,8 +184,9 @@ impl Replica {
     pub fn start(&self, store: &Store) -> Result<()> {
         let shards = self.shards.clone();
         match self.runtime.wait(CONNECT, async move { shards.open_all().await }) {
-            Err(error) if error.kind() == ErrorKind::Unavailable && self.mode == Mode::Async => {
-                tracing::warn!(%error, "the bucket does not answer; it is tried again");
+            // What is wrong with a shard must not keep users from being served.
+            Err(error) if error.kind() != ErrorKind::Config && self.mode == Mode::Async => {
+                tracing::error!(%error, "not everything can be sent to the bucket; it is tried again");
             }
             opened => opened?,
         }
@@ -240,6 +247,7 @@ impl Replica {
             slot.shipped.notify_all();
         }
         self.shared.wanted.look_at_all();
+        self.shared.tail.end();
         let shards = self.shards.clone();
         let closed = self.runtime.wait(Duration::from_secs(5), async move {
             shards.close().await;

@@ -18,10 +18,14 @@ use crate::error::{Error, Result};
 /// What is done once, before the first shard is opened: the bucket is claimed for this server.
 pub type Claim = Box<dyn Fn() -> BoxFuture<'static, Result<()>> + Send + Sync>;
 
+/// Whether the bucket is still this server's.
+pub type Ours = Box<dyn Fn() -> BoxFuture<'static, Result<bool>> + Send + Sync>;
+
 /// What the shards of a replica share.
 struct Bucket {
     remote: Remote,
     claim: Claim,
+    ours: Ours,
     /// The newest generations, once the bucket is claimed.
     generations: OnceCell<Vec<u64>>,
 }
@@ -59,6 +63,10 @@ impl Handle {
             let mut place = self.open.write().await;
             if place.is_none() {
                 let found = self.bucket.generation(self.number).await.map_err(Fault::Away)?;
+                // To open it fences whoever has it: never without knowing that nobody has taken over.
+                if !(self.bucket.ours)().await.map_err(Fault::Away)? {
+                    return Err(Fault::Fenced);
+                }
                 let generation = found + self.begun_anew.load(Ordering::Acquire);
                 *place = Some(Shard::open(&self.bucket.remote, self.number, generation).await?);
             }
@@ -97,9 +105,9 @@ impl Handle {
 pub struct Shards(Vec<Handle>);
 
 impl Shards {
-    /// Those in a bucket. `claim` is done before the first one is opened, until it succeeds.
-    pub fn new(remote: &Remote, claim: Claim) -> Self {
-        let bucket = Arc::new(Bucket { remote: remote.clone(), claim, generations: OnceCell::new() });
+    /// Those in a bucket. `claim` is done before the first one is opened, until it succeeds; `ours` is asked before each.
+    pub fn new(remote: &Remote, claim: Claim, ours: Ours) -> Self {
+        let bucket = Arc::new(Bucket { remote: remote.clone(), claim, ours, generations: OnceCell::new() });
         let handle =
             |number| Handle { number, bucket: bucket.clone(), begun_anew: AtomicU64::new(0), open: RwLock::new(None) };
         Self((0..SHARDS).map(handle).collect())

@@ -32,6 +32,12 @@ const LONG_TAIL: u64 = 1 << 20;
 /// How old a base may get while its tenant is written to, in milliseconds.
 const OLD_BASE: i64 = 86_400_000;
 
+/// Heads that are compared together.
+const PAGE: usize = 1000;
+
+/// Another server has taken over, or everybody is to stop.
+struct Stop;
+
 /// Ships one shard.
 pub struct Shipper {
     /// Its number.
@@ -55,13 +61,20 @@ impl Shipper {
 
     /// Ships until the log has ended and everything is there, or until everybody is stopped.
     pub async fn run(self) {
-        let mut last = None::<Instant>;
+        let (mut last, mut is_compared) = (None::<Instant>, false);
         while !self.shared.is_stopped.load(Ordering::Acquire) {
             if !self.slot().pending.lock().has_work() {
                 if self.shared.is_complete.load(Ordering::Acquire) {
                     break;
                 }
                 self.slot().changed.notified().await;
+                continue;
+            }
+            if !is_compared {
+                match self.compare_all().await {
+                    Ok(()) => is_compared = true,
+                    Err(Stop) => break,
+                }
                 continue;
             }
             self.wait_for_tick(last).await;
@@ -75,10 +88,11 @@ impl Shipper {
                     continue;
                 }
             };
-            if self.write(&encoded).await.is_err() {
-                break;
+            match self.write(&encoded).await {
+                Ok(true) => self.shipped(encoded),
+                Ok(false) => {}
+                Err(Stop) => break,
             }
-            self.shipped(encoded);
         }
         if let Ok(handle) = self.handle() {
             handle.close().await;
@@ -103,51 +117,90 @@ impl Shipper {
         }
     }
 
-    /// Writes a batch until the bucket has it. An error if another server has taken over, or everybody is to stop.
-    async fn write(&self, encoded: &Encoded) -> Result<(), ()> {
-        let handle = self.handle().map_err(drop)?;
+    /// Writes a batch until the bucket has it. False if the shard has begun anew instead, and it is not there.
+    async fn write(&self, encoded: &Encoded) -> Result<bool, Stop> {
         let (mut pause, began) = (FIRST_PAUSE, Instant::now());
         loop {
-            let fault = match self.try_write(encoded).await {
+            match self.try_write(encoded).await {
                 Ok(()) => {
                     if self.slot().is_stuck.swap(false, Ordering::AcqRel) {
                         tracing::info!(shard = self.number, "the bucket takes what is written again");
                     }
                     meters::shipped(encoded.bytes(), began.elapsed());
-                    return Ok(());
+                    return Ok(true);
                 }
-                Err(fault) => fault,
-            };
-            if self.shared.is_stopped.load(Ordering::Acquire) {
-                return Err(());
-            }
-            match fault {
-                Fault::Fenced => {
-                    handle.close().await;
-                    // An answer that was lost can fence a server by itself.
-                    if let Ok(false) = self.fence.is_ours(&self.remote).await {
-                        self.fence.taken_over(&self.remote).await;
-                        return Err(());
+                Err(fault) => {
+                    if self.has_begun_anew(fault, &mut pause).await? {
+                        return Ok(false);
                     }
                 }
-                // What is damaged stays while users' files are in it.
-                Fault::Damaged(error) if !self.shared.is_restoring.load(Ordering::Acquire) => {
-                    tracing::error!(shard = self.number, %error, "the shard in the bucket is damaged: it begins anew, and its users get new bases");
-                    handle.begin_anew().await;
-                    self.end_all();
-                    return Ok(());
-                }
-                Fault::Away(error) | Fault::Damaged(error) => {
-                    if !self.slot().is_stuck.swap(true, Ordering::AcqRel) {
-                        tracing::warn!(shard = self.number, %error, "the bucket does not take what is written; it is tried again");
-                    }
-                    meters::failed();
-                    handle.close_if_broken().await;
-                }
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Sees whether the bucket has of each tenant what is known here: chains of which it has something else end.
+    async fn compare_all(&self) -> Result<(), Stop> {
+        let mut pause = FIRST_PAUSE;
+        while let Err(fault) = self.try_compare().await {
+            if self.has_begun_anew(fault, &mut pause).await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_compare(&self) -> Result<(), Fault> {
+        let (state, mut after) = (&self.shared.state, None::<String>);
+        loop {
+            let source = self.handle().map_err(Fault::Away)?.get().await?.source();
+            let heads = source.tenants(after.as_deref(), PAGE).await?;
+            let Some((last, _)) = heads.last() else { break };
+            after = Some(last.clone());
+            let mut pending = self.slot().pending.lock();
+            for (tenant, theirs) in &heads {
+                let is_known = state.head(tenant).map_err(Fault::Away)?.is_some() || pending.has_chain(tenant);
+                if state.compare(tenant, theirs).map_err(Fault::Away)? && is_known {
+                    pending.drop_chain(tenant);
+                    self.shared.wanted.add(tenant);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is done after a fault, before it is tried again; whether the shard has begun anew.
+    async fn has_begun_anew(&self, fault: Fault, pause: &mut Duration) -> Result<bool, Stop> {
+        if self.shared.is_stopped.load(Ordering::Acquire) {
+            return Err(Stop);
+        }
+        let handle = self.handle().map_err(|_| Stop)?;
+        match fault {
+            Fault::Fenced => {
+                handle.close().await;
+                // An answer that was lost can fence a server by itself.
+                if let Ok(false) = self.fence.is_ours(&self.remote).await {
+                    self.fence.taken_over(&self.remote).await;
+                    return Err(Stop);
+                }
+            }
+            // What is damaged stays while users' files are in it.
+            Fault::Damaged(error) if !self.shared.is_restoring.load(Ordering::Acquire) => {
+                tracing::error!(shard = self.number, %error, "the shard in the bucket is damaged: it begins anew, and its users get new bases");
+                handle.begin_anew().await;
+                self.end_all();
+                return Ok(true);
+            }
+            Fault::Away(error) | Fault::Damaged(error) => {
+                if !self.slot().is_stuck.swap(true, Ordering::AcqRel) {
+                    tracing::warn!(shard = self.number, %error, "the bucket does not take what is written; it is tried again");
+                }
+                meters::failed();
+                handle.close_if_broken().await;
+            }
+        }
+        sleep(*pause).await;
+        *pause = (*pause * 2).min(LONGEST_PAUSE);
+        Ok(false)
     }
 
     async fn try_write(&self, encoded: &Encoded) -> Result<(), Fault> {
@@ -160,9 +213,6 @@ impl Shipper {
 
     fn shipped(&self, encoded: Encoded) {
         let state = &self.shared.state;
-        for (tenant, base) in encoded.bases {
-            state.add_base(&tenant, base);
-        }
         for (tenant, head) in &encoded.heads {
             let is_long = head.tail_bytes > LONG_TAIL.max(u64::from(head.size_pages) * 4096 / 2);
             let is_old = head.tail_bytes > 0 && head.time - head.base_time > OLD_BASE;
@@ -171,7 +221,11 @@ impl Shipper {
             }
         }
         let slot = self.slot();
-        let answers = slot.pending.lock().shipped(encoded.through, encoded.heads, state);
+        let mut pending = slot.pending.lock();
+        let answers = pending.shipped(encoded.through, encoded.heads, state);
+        // After the heads: a base without its head would be taken for one that the bucket has.
+        encoded.bases.into_iter().for_each(|(tenant, base)| state.add_base(&tenant, base));
+        drop(pending);
         slot.shipped.notify_all();
         answer(answers, None);
     }
@@ -191,6 +245,7 @@ impl Shipper {
     /// Ends every chain of the shard, whose generation has nothing yet.
     fn end_all(&self) {
         let number = self.number;
+        self.slot().pending.lock().end_all(&self.shared.state);
         if let Err(error) = self.shared.state.end_all(|tenant| super::format::shard_of(tenant) == number) {
             tracing::error!(%error, "replica.db cannot be written");
         }

@@ -29,6 +29,8 @@ use crate::{
 pub struct State {
     conn: Mutex<Connection>,
     unwritten: Mutex<Unwritten>,
+    /// Held by who writes: what another one has taken is on the disk when this returns.
+    persisting: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -48,12 +50,12 @@ impl State {
     /// Opens the file, or makes it. What it has of another bucket, by its `identity`, is forgotten. May block.
     pub fn open(path: &Path, identity: &str) -> Result<Self> {
         match Self::open_file(path, identity) {
-            Ok(conn) => Ok(Self { conn: Mutex::new(conn), unwritten: Mutex::default() }),
+            Ok(conn) => Ok(Self { conn: Mutex::new(conn), unwritten: Mutex::default(), persisting: Mutex::default() }),
             Err(error) => {
                 tracing::warn!(file = %path.display(), %error, "made anew: every user gets a new base in the bucket");
                 flush::remove(path)?;
                 let conn = Self::open_file(path, identity)?;
-                Ok(Self { conn: Mutex::new(conn), unwritten: Mutex::default() })
+                Ok(Self { conn: Mutex::new(conn), unwritten: Mutex::default(), persisting: Mutex::default() })
             }
         }
     }
@@ -125,6 +127,7 @@ impl State {
 
     /// Writes what was set since the last time, durably; whether there was anything. May block.
     pub fn persist(&self) -> Result<bool> {
+        let _turn = self.persisting.lock();
         let bases = {
             let mut unwritten = self.unwritten.lock();
             if unwritten.heads.is_empty() && unwritten.bases.is_empty() {
@@ -155,6 +158,19 @@ impl State {
             unwritten.bases.extend(bases);
         }
         written.map(|()| true)
+    }
+
+    /// Ends a chain whose head in the bucket is another one than here: this folder is older, or was not told of what was
+    /// written last. The epoch that follows is later than both. Whether it was so.
+    pub fn compare(&self, tenant: &str, theirs: &Head) -> Result<bool> {
+        match self.head(tenant)? {
+            Some(ours) if (ours.epoch, ours.seq, ours.hash) == (theirs.epoch, theirs.seq, theirs.hash) => {
+                return Ok(false);
+            }
+            Some(ours) => self.end(tenant, Head { epoch: ours.epoch.max(theirs.epoch), ..ours }),
+            None => self.end(tenant, theirs.clone()),
+        }
+        Ok(true)
     }
 
     /// Which of these tenants need a base: those without a chain that goes on.
@@ -190,6 +206,7 @@ impl State {
 
     /// Forgets a tenant. May block.
     pub fn forget(&self, tenant: &str) -> Result<()> {
+        let _turn = self.persisting.lock();
         {
             let mut unwritten = self.unwritten.lock();
             unwritten.heads.remove(tenant);
@@ -228,6 +245,7 @@ impl State {
 
     /// Ends every chain for which `is_one` is true, by the tenant's name.
     pub fn end_all(&self, is_one: impl Fn(&str) -> bool) -> Result<()> {
+        self.persist()?;
         let mut after = String::new();
         loop {
             let heads = self.heads(&after, 1000)?;

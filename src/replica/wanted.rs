@@ -19,12 +19,14 @@ pub struct Wanted {
 struct State {
     tenants: BTreeSet<String>,
     look_at_all: bool,
-    /// How many were taken and are not done.
-    under_way: usize,
+    /// Those that were taken and are not done: two bases of one tenant at once would end each other's chains.
+    under_way: BTreeSet<String>,
+    /// Whether all are being looked at.
+    is_looking: bool,
 }
 
 /// What is to be done next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     /// This tenant needs a base.
     Tenant(String),
@@ -61,12 +63,20 @@ impl Wanted {
     /// How many are known to need one, with those that are being made.
     pub fn count(&self) -> usize {
         let state = self.state.lock();
-        state.tenants.len() + state.under_way + usize::from(state.look_at_all)
+        let looks = usize::from(state.look_at_all) + usize::from(state.is_looking);
+        state.tenants.union(&state.under_way).count() + looks
     }
 
     /// What was taken by [`next`](Self::next) is done.
-    pub fn done(&self) {
-        self.state.lock().under_way -= 1;
+    pub fn done(&self, what: &Next) {
+        let mut state = self.state.lock();
+        match what {
+            Next::Tenant(tenant) => drop(state.under_way.remove(tenant)),
+            Next::All => state.is_looking = false,
+        }
+        drop(state);
+        // It may be wanted again.
+        self.changed.notify_one();
     }
 
     /// Takes the next, which is under way until [`done`](Self::done) is called.
@@ -74,12 +84,14 @@ impl Wanted {
         loop {
             {
                 let mut state = self.state.lock();
-                if let Some(tenant) = state.tenants.pop_first() {
-                    state.under_way += 1;
+                let free = state.tenants.iter().find(|tenant| !state.under_way.contains(*tenant)).cloned();
+                if let Some(tenant) = free {
+                    state.tenants.remove(&tenant);
+                    state.under_way.insert(tenant.clone());
                     return Next::Tenant(tenant);
                 }
-                if std::mem::take(&mut state.look_at_all) {
-                    state.under_way += 1;
+                if state.look_at_all && !state.is_looking {
+                    (state.look_at_all, state.is_looking) = (false, true);
                     return Next::All;
                 }
             }

@@ -25,6 +25,7 @@ use crate::{
     error::{Error, Result},
     log::{self, Log, Recovered},
     sqlite::{
+        flush,
         migrate::Schema,
         process::{self, Globals},
     },
@@ -126,8 +127,12 @@ impl Store {
 
 /// Brings the databases to where the log says, and begins a new log.
 fn recover(layout: &Layout, options: &log::Options) -> Result<(Log, Recovered)> {
-    if let Some(tail) = &options.tail {
-        tail.note_left(&log::newest_of_all(&layout.log())?)?;
+    let left = log::newest_of_all(&layout.log())?;
+    match &options.tail {
+        Some(tail) => tail.note_left(&left)?,
+        // What of it is not in the bucket is discarded with this log, and nobody would know.
+        None if !left.is_empty() => flush::remove(&layout.replica_state())?,
+        None => {}
     }
     let recovered = log::recover(&layout.log(), layout.root(), |name| layout.logged(name))?;
     if recovered.records > 0 {

@@ -339,9 +339,10 @@ async fn answer(
     let response = service.call(request).await.map_err(|_| Cut)?;
     if is_write {
         let mut told = shared.told.lock();
-        if told.lose_one_in > 0 && told.random() % told.lose_one_in == 0 {
+        let one_in = told.lose_one_in;
+        if one_in > 0 && told.random().is_multiple_of(one_in) {
             told.lost += 1;
-            if told.random() % 2 == 0 {
+            if told.random().is_multiple_of(2) {
                 return Err(Cut);
             }
             return Ok(error(500, "InternalError", "We encountered an internal error. Please try again."));
