@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::{Sql, all};
-use crate::{catalog::model::State, tenants::id::TenantId};
+use crate::{catalog::model::State, clock::Millis, tenants::id::TenantId};
 
 /// A tenant that has a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct HasFile {
     pub id: TenantId,
     /// Its state.
     pub state: State,
+    /// When it was created.
+    pub created: Millis,
 }
 
 /// How many tenants have files, and their bytes as far as they are known.
@@ -23,8 +25,8 @@ pub fn totals(conn: &Connection) -> Sql<(u64, u64)> {
 
 /// Up to `limit` tenants that have files, after `after`.
 pub fn with_files(conn: &Connection, after: Option<&TenantId>, limit: u32) -> Sql<Vec<HasFile>> {
-    let sql = "SELECT id, state FROM tenants WHERE id > ?1 AND purged IS NULL ORDER BY id LIMIT ?2";
+    let sql = "SELECT id, state, created FROM tenants WHERE id > ?1 AND purged IS NULL ORDER BY id LIMIT ?2";
     all(conn, sql, params![after.map_or("", TenantId::as_str), limit], |row| {
-        Ok(HasFile { id: row.get(0)?, state: row.get(1)? })
+        Ok(HasFile { id: row.get(0)?, state: row.get(1)?, created: row.get(2)? })
     })
 }

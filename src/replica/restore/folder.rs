@@ -6,6 +6,7 @@
 
 use std::{
     collections::VecDeque,
+    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -27,12 +28,16 @@ use crate::{
     clock::{Millis, rfc3339},
     error::{Error, ErrorKind, Result},
     replica::{entry::Head, format::CATALOG},
-    sqlite::open,
+    sqlite::{
+        migrate::Schema,
+        open::{self, Options},
+    },
     telemetry::disk::space,
     tenants::{
         disk::{
             files::sweep_tmp,
             placing::{Home, Placing},
+            template::Template,
         },
         id::TenantId,
     },
@@ -43,6 +48,9 @@ const AT_ONCE: usize = 8;
 
 /// Tenants read of the catalog at once.
 const PAGE: u32 = 1000;
+
+/// Whoever was created at most so long before the moment that is restored may have a row and nothing else, in milliseconds.
+const JUST_CREATED: Millis = 60_000;
 
 /// How far a restore is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -166,7 +174,7 @@ impl Run<'_> {
             while running.len() < AT_ONCE
                 && let Some(tenant) = waiting.pop_front()
             {
-                running.push(self.restore(tenant));
+                running.push(self.restore(tenant, found.time));
             }
             if !waiting.is_empty() || is_end || running.len() == AT_ONCE {
                 let Some((id, home, done)) = running.next().await else { break };
@@ -217,11 +225,32 @@ impl Run<'_> {
         Err(Error::new(ErrorKind::DiskFull, why))
     }
 
-    async fn restore(&self, tenant: HasFile) -> (TenantId, Home, Result<Done>) {
-        let HasFile { id, state } = tenant;
+    async fn restore(&self, tenant: HasFile, moment: Millis) -> (TenantId, Home, Result<Done>) {
+        let HasFile { id, state, created } = tenant;
         let home = if state == State::Deleted { Home::Trash } else { Home::Live };
-        let done = self.try_restore(&id, home).await;
+        let done = match self.try_restore(&id, home).await {
+            // The catalog was sent a moment before the user's own file.
+            Err(error) if error.kind() == ErrorKind::NotFound && moment.saturating_sub(created) < JUST_CREATED => {
+                tracing::warn!(tenant = %id, "was created just before, and begins empty: nothing of it was sent yet");
+                self.begin_empty(&id, home, created).await
+            }
+            done => done,
+        };
         (id, home, done)
+    }
+
+    /// Gives a tenant an empty database, which is migrated when it is opened.
+    async fn begin_empty(&self, id: &TenantId, home: Home, created: Millis) -> Result<Done> {
+        let (path, mut file) = self.placing.temporary()?;
+        let owner = id.clone();
+        let image = blocking(move || {
+            let template = Template::build(&Schema::new(Vec::new())?, &Options::default())?;
+            template.image(&owner, created)
+        });
+        let image = image.await?;
+        file.write_all(&image).map_err(|e| Error::io(path.display(), e))?;
+        self.placing.place(id, home, &path)?;
+        Ok(Done { head: None, bytes: image.len() as u64, restored: None })
     }
 
     async fn try_restore(&self, id: &TenantId, home: Home) -> Result<Done> {
