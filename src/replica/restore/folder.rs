@@ -244,7 +244,7 @@ impl Run<'_> {
         let (path, mut file) = self.placing.temporary()?;
         let owner = id.clone();
         let image = blocking(move || {
-            let template = Template::build(&Schema::new(Vec::new())?, &Options::default())?;
+            let template = Template::build(&Schema::none(), &Options::default())?;
             template.image(&owner, created)
         });
         let image = image.await?;

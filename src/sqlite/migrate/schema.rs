@@ -49,6 +49,13 @@ impl Schema {
         Ok(Self { migrations, version, digest, folder: None, form: Form::Numbered, records: Vec::new() })
     }
 
+    /// The schema of a file on which no migration has run: it is older than every other.
+    #[cfg(feature = "replicate")]
+    pub(crate) fn none() -> Self {
+        let (migrations, records) = (Vec::new(), Vec::new());
+        Self { migrations, version: 0, digest: 0, folder: None, form: Form::Numbered, records }
+    }
+
     /// A schema from migrations in the program: pairs of a name, `V<version>__<name>`, and SQL, in any order.
     ///
     /// A migration that has run on a file must not be edited, renamed or removed: add another one.
