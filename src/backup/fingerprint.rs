@@ -11,7 +11,7 @@
 //! 2. *A file whose inode, size and times are the same has the same bytes.* Writing sets the modification time, and
 //!    replacing a file by a rename brings another inode. The clock of a file system is coarse: a second write within
 //!    one of its ticks leaves the time as it was. So a fingerprint is kept only if the file had not been modified for
-//!    [`SETTLED`] when it was taken: any later write gets a later time.
+//!    `SETTLED` when it was taken: any later write gets a later time.
 //!
 //! [`look`] therefore asks for the file, the WAL, and the file again. If the file is the same both times and the WAL has no
 //! bytes, then at the moment of the look at the WAL all that was committed is in a file with this fingerprint. It needs no
