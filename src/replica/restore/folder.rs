@@ -50,7 +50,7 @@ const AT_ONCE: usize = 8;
 const PAGE: u32 = 1000;
 
 /// Whoever was created at most so long before the moment that is restored may have a row and nothing else, in milliseconds.
-const JUST_CREATED: Millis = 60_000;
+const JUST_CREATED: u64 = 60_000;
 
 /// How far a restore is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -230,7 +230,7 @@ impl Run<'_> {
         let home = if state == State::Deleted { Home::Trash } else { Home::Live };
         let done = match self.try_restore(&id, home).await {
             // The catalog was sent a moment before the user's own file.
-            Err(error) if error.kind() == ErrorKind::NotFound && moment.saturating_sub(created) < JUST_CREATED => {
+            Err(error) if error.kind() == ErrorKind::NotFound && moment.abs_diff(created) < JUST_CREATED => {
                 tracing::warn!(tenant = %id, "was created just before, and begins empty: nothing of it was sent yet");
                 self.begin_empty(&id, home, created).await
             }
