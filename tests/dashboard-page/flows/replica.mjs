@@ -25,9 +25,11 @@ async function until(what, holds) {
   assert.fail(`it did not come about: ${what}`);
 }
 
-/** The newest moment of a tenant after another one. */
+/** The newest moment of a tenant after another one, when the bucket has everything. */
 const newest = (server, id, after) =>
   until("a moment is there", async () => {
+    const { behind_ms, log_bytes } = await server.operator("GET", "/replica");
+    if (behind_ms > 0 || log_bytes > 0) return false;
     const { moments } = await server.operator("GET", `/tenants/${id}/history?limit=1`);
     return moments.length > 0 && moments[0].at > after && moments[0].at;
   });
