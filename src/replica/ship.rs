@@ -185,7 +185,8 @@ impl Shipper {
             }
             // What is damaged stays while users' files are in it.
             Fault::Damaged(error) if !self.shared.is_restoring.load(Ordering::Acquire) => {
-                tracing::error!(shard = self.number, %error, "the shard in the bucket is damaged: it begins anew, and its users get new bases");
+                let why = "the shard in the bucket is damaged: it begins anew, and its users get new bases";
+                tracing::error!(shard = self.number, %error, "{why}");
                 handle.begin_anew().await;
                 self.end_all();
                 return Ok(true);
